@@ -1,0 +1,1 @@
+"""What the methods are compared on: one data set per file, its file name is its name."""

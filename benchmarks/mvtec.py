@@ -1,0 +1,42 @@
+"""MVTec AD: 15 categories of industrial objects and textures (Bergmann et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.base import Benchmark, Counts
+from benchmarks.parts.folder import find_folder, folder_benchmark
+
+SOURCE = "mvtec.com/company/research/datasets/mvtec-ad (free, after registration)"
+USUAL_FOLDERS = ("mvtec", "mvtec_ad", "mvtec_anomaly_detection", "MVTec")
+PUBLISHED = {
+    "bottle": Counts(209, 20, 63),
+    "cable": Counts(224, 58, 92),
+    "capsule": Counts(219, 23, 109),
+    "carpet": Counts(280, 28, 89),
+    "grid": Counts(264, 21, 57),
+    "hazelnut": Counts(391, 40, 70),
+    "leather": Counts(245, 32, 92),
+    "metal_nut": Counts(220, 22, 93),
+    "pill": Counts(267, 26, 141),
+    "screw": Counts(320, 41, 119),
+    "tile": Counts(230, 33, 84),
+    "toothbrush": Counts(60, 12, 30),
+    "transistor": Counts(213, 60, 40),
+    "wood": Counts(247, 19, 60),
+    "zipper": Counts(240, 32, 119),
+}
+
+
+def open_mvtec(root: Path | None) -> Benchmark:
+    """Those MVTec AD categories that lie in `root` or in a usual folder below it."""
+    return folder_benchmark(
+        "mvtec",
+        find_folder("mvtec", root, USUAL_FOLDERS, PUBLISHED, SOURCE),
+        licence="CC BY-NC-SA 4.0: not for commercial use",
+        source=SOURCE,
+        published=PUBLISHED,
+    )
+
+
+BENCHMARK = open_mvtec

@@ -1,0 +1,161 @@
+"""The MVTec folder layout.
+
+    <category>/train/good/NAME.png
+    <category>/test/good/NAME.png
+    <category>/test/<defect>/NAME.png
+    <category>/ground_truth/<defect>/NAME_mask.png   (or several: NAME_mask_1.png, ...)
+
+Folders are read to this depth and no deeper, so a loop of symbolic links ends nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.base import Counts, DataError, Sample
+from benchmarks.parts.files import FileBenchmark
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+LAYOUT = "<category>/train/good, <category>/test/<good or defect>, <category>/ground_truth/<defect>"
+MASK_NAME = re.compile(r"(?P<image>.+)_mask(_\d+)?")
+
+
+def folder_benchmark(
+    name: str,
+    folder: Path,
+    *,
+    licence: str = "not stated: see the data set",
+    source: str = "a folder of the user's",
+    published: Mapping[str, Counts] | None = None,
+) -> FileBenchmark:
+    """A data set from a folder in the MVTec layout; of `published` categories only, if given.
+
+    DataError where the folder is missing or has no category.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; expected one with {LAYOUT}")
+    if _is_category(folder):
+        raise DataError(
+            f"{folder}: is a single category; give {folder.parent} and choose {folder.name!r}"
+        )
+    found = [path for path in _folders(folder) if _is_category(path) or not _entries(path)]
+    found = [path for path in found if not published or path.name in published]
+    if not found:
+        raise DataError(f"{folder}: has no category; expected {LAYOUT}")
+    masked = any(_masks(category) for category in found)
+    return FileBenchmark(
+        name=name,
+        licence=licence,
+        source=source,
+        location=str(folder),
+        no_pixel_reason="" if masked else "no category has masks in ground_truth",
+        train_samples={path.name: _samples(path, "train", ["good"]) for path in found},
+        test_samples={path.name: _samples(path, "test", _defects(path)) for path in found},
+        published=published or {},
+        strays={path.name: _strays(path) for path in found},
+    )
+
+
+def find_folder(
+    name: str, root: Path | None, usual: Sequence[str], published: Mapping[str, Counts], source: str
+) -> Path:
+    """The first of `root` and the `usual` folders below it that holds a published category.
+
+    Without a root the environment variable LAFITE_BENCH_DATA is asked. DataError where nothing is.
+    """
+    if root is None and (variable := os.environ.get("LAFITE_BENCH_DATA")):
+        root = Path(variable)
+    if root is None:
+        looked = "no data root was given"
+    else:
+        candidates = [root, *(root / below for below in usual)]
+        for candidate in candidates:
+            if any((candidate / category / "train").is_dir() for category in published):
+                return candidate
+        looked = f"not found in {root} nor in its {', '.join(usual)}"
+    raise DataError(
+        f"{name}: {looked}; set --data or LAFITE_BENCH_DATA to the folder that holds it "
+        f"({LAYOUT}); published at {source}"
+    )
+
+
+def _is_category(folder: Path) -> bool:
+    return any((folder / part).is_dir() for part in ("train", "test", "ground_truth"))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, without hidden names; nothing where there is no folder."""
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); allow reading it") from error
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir()]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Whatever is named like an image, broken links too: those are reported, not passed over."""
+    return [
+        path for path in _entries(folder) if path.suffix.lower() in ENDINGS and not path.is_dir()
+    ]
+
+
+def _defects(category: Path) -> list[str]:
+    return [path.name for path in _folders(category / "test")]
+
+
+def _samples(category: Path, split: str, defects: Sequence[str]) -> list[Sample]:
+    masks = _masks(category) if split == "test" else {}
+    return [
+        Sample(
+            key=f"{category.name}/{split}/{defect}/{path.name}",
+            category=category.name,
+            defect=defect,
+            path=path,
+            masks=() if defect == "good" else masks.get((defect, path.stem), ()),
+        )
+        for defect in defects
+        for path in _image_files(category / split / defect)
+    ]
+
+
+def _masks(category: Path) -> dict[tuple[str, str], tuple[Path, ...]]:
+    """(defect, image name) -> mask files; matched by name, never by position."""
+    found: dict[tuple[str, str], tuple[Path, ...]] = {}
+    for folder in _folders(category / "ground_truth"):
+        for path in _image_files(folder):
+            match = MASK_NAME.fullmatch(path.stem)
+            key = (folder.name, match["image"] if match else "")
+            found[key] = (*found.get(key, ()), path)
+    return found
+
+
+def _strays(category: Path) -> list[str]:
+    """Masks without an image, and folders that the layout does not know."""
+    images = {
+        (defect, path.stem)
+        for defect in _defects(category)
+        if defect != "good"
+        for path in _image_files(category / "test" / defect)
+    }
+    lines = [
+        f"{path}: is a mask without a defective image; name it NAME_mask.png after its image "
+        f"in test/{defect}, or remove it"
+        for (defect, name), paths in _masks(category).items()
+        if (defect, name) not in images
+        for path in paths
+    ]
+    unknown = [path for path in _folders(category / "train") if path.name != "good"]
+    unknown += _folders(category / "train" / "good")
+    unknown += [
+        path for defect in _defects(category) for path in _folders(category / "test" / defect)
+    ]
+    lines += [f"{path}: is not read: the layout has no such folder; move it" for path in unknown]
+    return lines

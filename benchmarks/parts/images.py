@@ -1,0 +1,75 @@
+"""Images and masks as a model sees them: one square size, stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.base import Benchmark, Sample, map_threads
+
+
+def load_views(
+    benchmark: Benchmark, samples: Sequence[Sample], resize: int, crop: int | None = None
+) -> NDArray[np.uint8]:
+    """Images (B, 3, S, S) uint8, S = crop or resize.
+
+    Pillow's bilinear resize to (resize, resize), which averages when it shrinks, then the centre.
+    DataError for an image that cannot be read, ValueError for a crop larger than the resize.
+    """
+    window = _window(resize, crop)
+
+    def view(sample: Sample) -> NDArray[np.uint8]:
+        image = Image.fromarray(benchmark.read_image(sample))
+        resized = image.resize((resize, resize), Image.Resampling.BILINEAR)
+        return np.asarray(resized)[window, window].transpose(2, 0, 1)
+
+    size = resize if crop is None else crop
+    views = np.empty((len(samples), 3, size, size), dtype=np.uint8)
+    for row, found in enumerate(map_threads(view, samples)):
+        views[row] = found
+    return views
+
+
+def load_masks(
+    benchmark: Benchmark, samples: Sequence[Sample], resize: int, crop: int | None = None
+) -> NDArray[np.bool_] | None:
+    """Masks (B, S, S) bool, cut like `load_views` but by nearest neighbour; None without masks.
+
+    A small defect may vanish on the way; its image stays defective (see `vanished`).
+    """
+    if not benchmark.pixel_truth:
+        return None
+    window = _window(resize, crop)
+
+    def marks(sample: Sample) -> NDArray[np.bool_]:
+        mask = Image.fromarray(np.asarray(benchmark.read_mask(sample), dtype=np.uint8))
+        resized = mask.resize((resize, resize), Image.Resampling.NEAREST)
+        return np.asarray(resized)[window, window] > 0
+
+    size = resize if crop is None else crop
+    masks = np.zeros((len(samples), size, size), dtype=bool)
+    defective = [row for row, sample in enumerate(samples) if sample.anomalous]
+    found = map_threads(marks, [samples[row] for row in defective])
+    for row, mask in zip(defective, found, strict=True):
+        masks[row] = mask
+    return masks
+
+
+def vanished(samples: Sequence[Sample], masks: NDArray[np.bool_]) -> list[str]:
+    """Keys of the defective samples whose mask, of masks (B, S, S), has no pixel left."""
+    return [
+        sample.key
+        for sample, mask in zip(samples, masks, strict=True)
+        if sample.anomalous and not mask.any()
+    ]
+
+
+def _window(resize: int, crop: int | None) -> slice:
+    size = resize if crop is None else crop
+    if not 0 < size <= resize:
+        raise ValueError(f"crop {crop} does not fit into resize {resize}; choose at most {resize}")
+    start = round((resize - size) / 2)
+    return slice(start, start + size)

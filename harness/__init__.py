@@ -1,0 +1,1 @@
+"""How it is run: planning, execution, storage, Ray and the command line."""

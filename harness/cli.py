@@ -1,0 +1,122 @@
+"""The command line. Heavy imports happen inside the commands: `--help` and `list` load no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from harness.registry import KINDS, UsageError, names
+
+EXIT_USAGE, EXIT_PARTIAL = 2, 3
+DEFAULT_OUT = Path("results/runs")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Multi-class visual anomaly detection, compared fairly.",
+)
+
+
+@app.command()
+def run(
+    benchmarks: Annotated[
+        list[str], typer.Argument(help="Data sets by name, or folders in the MVTec layout.")
+    ],
+    method: Annotated[
+        Optional[list[str]], typer.Option("--method", "-m", help="Default: all methods.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds; they are counted from 0.")] = 5,
+    preset: Annotated[str, typer.Option(help="paper, quick or smoke.")] = "paper",
+    mode: Annotated[
+        str, typer.Option(help="multi-class: one model a data set; separate: one a category.")
+    ] = "multi-class",
+    category: Annotated[Optional[list[str]], typer.Option(help="Default: all present.")] = None,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
+    ] = None,
+    data: Annotated[
+        Optional[Path], typer.Option(envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = DEFAULT_OUT,
+    address: Annotated[
+        Optional[str], typer.Option(help="A Ray cluster; default RAY_ADDRESS, else this machine.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that fit one model.")] = 1,
+    cpus_per_worker: Annotated[int, typer.Option(min=1)] = 1,
+    gpus_per_worker: Annotated[
+        Optional[float], typer.Option(min=0, help="Default: 1 where the cluster has GPUs.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Do finished cells again.")] = False,
+    cache: Annotated[bool, typer.Option(help="Keep frozen features for later runs.")] = True,
+    dry_run: Annotated[bool, typer.Option(help="Print the cells and their cost only.")] = False,
+) -> None:
+    """Compare methods: data sets x methods x seeds, resumed where they stopped."""
+    from harness.commands import Request, run_command
+
+    request = Request(
+        benchmarks=benchmarks,
+        methods=method or [],
+        seeds=seeds,
+        preset=preset,
+        mode=mode,
+        categories=category or [],
+        overrides=set_ or [],
+        root=data,
+        out=out,
+        address=address,
+        workers=workers,
+        cpus=cpus_per_worker,
+        gpus=gpus_per_worker,
+        overwrite=overwrite,
+        cache=cache,
+        dry_run=dry_run,
+    )
+    complete = run_command(request)
+    raise typer.Exit(0 if complete else EXIT_PARTIAL)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="Folder of results.")] = DEFAULT_OUT,
+    format_: Annotated[str, typer.Option("--format", help="terminal, md or csv.")] = "terminal",
+) -> None:
+    """Print the tables of a folder of results."""
+    from results.report import render
+    from results.table import read
+
+    typer.echo(render(read(path), format_))
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Print what there is: methods, data sets, kernels, metrics."""
+    for kind in KINDS:
+        typer.echo(f"{kind}: {', '.join(names(kind))}")
+    from results.metrics import METRICS
+
+    typer.echo(f"metrics: {', '.join(METRICS)}")
+
+
+@app.command()
+def doctor(
+    data: Annotated[Optional[Path], typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
+) -> None:
+    """Print versions, devices, which kernels are fast here and where data was looked for."""
+    from harness.doctor import examine
+
+    typer.echo(examine(data))
+
+
+def main() -> None:
+    """The console script: bad input ends in one line a problem and exit code 2."""
+    from benchmarks.base import DataError
+
+    try:
+        app()
+    except (UsageError, DataError) as error:
+        print(f"lafite-bench: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)

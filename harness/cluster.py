@@ -1,0 +1,162 @@
+"""The only file that says "ray": a cluster to run on, a plan mapped over it, one fit on many workers.
+
+The result store is the truth; Ray's own state is disposable.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+from ray.util.queue import Empty, Queue
+
+from harness.execute import Outcome, learn, run_job
+from harness.place import Place, Tell
+from harness.registry import UsageError
+from harness.spec import Cell
+from methods.base import Progress, quiet
+
+Show = Callable[[int, Progress | None], None]
+"""Told of progress of item i; None when it ends."""
+POLL_SECONDS = 0.2
+START_SECONDS = 120
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """The cluster at `address` or RAY_ADDRESS, else an embedded one on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's coming default; without it a FutureWarning stands on every start.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    here: dict[str, Any] = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+    except (ConnectionError, ValueError) as error:
+        raise UsageError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_fits(place: Place) -> None:
+    """UsageError if the cluster can never give what one cell asks for."""
+    total = ray.cluster_resources()
+    needs = {"CPU": place.workers * place.cpus, "GPU": place.workers * place.gpus}
+    for kind, need in needs.items():
+        if need > total.get(kind, 0):
+            raise UsageError(
+                f"one cell needs {need:g} {kind} ({place.workers} workers), the cluster has "
+                f"{total.get(kind, 0):g}; use fewer --workers or a larger cluster"
+            )
+
+
+def has_gpus() -> bool:
+    """Whether the cluster has any GPU."""
+    return bool(ray.cluster_resources().get("GPU", 0) > 0)
+
+
+def cluster_map(
+    function: Callable[..., None], items: Sequence[Any], place: Place, *, show: Show
+) -> Iterator[Outcome]:
+    """`function(item, place, tell)` as a Ray task for each item; outcomes as they end.
+
+    What a task raises, or the loss of its process, is the outcome's error.
+    """
+    if not items:
+        return
+    queue = Queue(actor_options={"num_cpus": 0})
+    shared = ray.put(place)
+    many = place.workers > 1 and function is run_job
+    task = ray.remote(
+        # A task that fits with many workers only waits for them; they hold the resources.
+        num_cpus=0 if many else place.cpus,
+        num_gpus=0 if many else place.gpus,
+        max_retries=0,
+    )(_task)
+    waiting = {
+        task.remote(function, item, shared, queue, number): number
+        for number, item in enumerate(items)
+    }
+    while waiting:
+        ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
+        _show_all(queue, show)
+        for reference in ended:
+            number = waiting.pop(reference)
+            show(number, None)
+            yield items[number], _error(reference)
+    queue.shutdown(force=True)
+
+
+def _task(
+    function: Callable[..., None], item: Any, place: Place, queue: Queue, number: int
+) -> None:
+    """Runs in a worker process."""
+    torch.set_num_threads(place.cpus)
+
+    def tell(progress: Progress) -> None:
+        queue.put((number, progress))
+
+    if place.workers > 1 and function is run_job:
+        fit_on_workers(item[0], place, tell)
+    function(item, place, tell)
+
+
+def _show_all(queue: Queue, show: Show) -> None:
+    try:
+        for number, progress in queue.get_nowait_batch(queue.qsize()):
+            show(number, progress)
+    except Empty:
+        return
+
+
+def _error(reference: Any) -> BaseException | None:
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause: BaseException = error.cause if error.cause is not None else error
+        return cause
+    except ray.exceptions.RayError as error:
+        return error
+    return None
+
+
+def fit_on_workers(cell: Cell, place: Place, tell: Tell) -> None:
+    """Fit one model as a Ray Train job; the workers leave it in the store.
+
+    Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
+    and nothing of Ray.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    trainer = TorchTrainer(
+        _fit_worker,
+        train_loop_config={"cell": pickle.dumps(cell), "place": pickle.dumps(place)},
+        torch_config=TorchConfig(backend="nccl" if place.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=place.workers,
+            use_gpu=place.gpus > 0,
+            resources_per_worker={"CPU": place.cpus}
+            | ({"GPU": place.gpus} if place.gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=cell.fit_id,
+            storage_path=str(place.store.out.resolve() / "ray"),
+            failure_config=FailureConfig(max_failures=2),
+        ),
+    )
+    trainer.fit()
+
+
+def _fit_worker(settings: dict[str, bytes]) -> None:
+    cell: Cell = pickle.loads(settings["cell"])
+    place: Place = pickle.loads(settings["place"])
+    torch.set_num_threads(place.cpus)
+    learn(cell, cell.data.open(), place, quiet)

@@ -1,0 +1,189 @@
+"""What `lafite-bench run` does around the main path: plan, check, resume, show."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from benchmarks.base import DataError, check, duplicates
+from harness.estimate import estimate
+from harness.execute import run
+from harness.features import FeatureCache, missing_features
+from harness.place import Place
+from harness.plan import jobs, plan
+from harness.progress import bars, counter
+from harness.spec import Cell, Data, Mode
+from harness.store import Store
+from results.report import render
+from results.table import read
+
+MOST_PROBLEMS = 20
+MOST_NOTES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of `lafite-bench run`, as typed."""
+
+    benchmarks: list[str]
+    methods: list[str]
+    seeds: int
+    preset: str
+    mode: Mode
+    categories: list[str]
+    overrides: list[str]
+    root: Path | None
+    out: Path
+    address: str | None
+    workers: int
+    cpus: int
+    gpus: float | None
+    overwrite: bool
+    cache: bool
+    dry_run: bool
+
+
+def run_command(request: Request) -> bool:
+    """Do what is asked and print the table; False if a cell failed."""
+    console = Console()
+    with console.status("planning: reading and hashing the data"):
+        cells = plan(
+            request.benchmarks,
+            request.methods,
+            seeds=request.seeds,
+            preset=request.preset,
+            overrides=request.overrides,
+            mode=request.mode,
+            categories=request.categories,
+            root=request.root,
+        )
+    store = Store(request.out)
+    todo = [cell for cell in cells if request.overwrite or not store.done(cell)]
+    console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
+    with _cache(request) as cache:
+        if request.dry_run:
+            console.print(estimate(cells, store, cache))
+            return True
+        store.prepare()
+        failed = _do(todo, request, store, cache, console) if todo else 0
+    wanted = {cell.cell_id for cell in cells}
+    frame = read(store.out)
+    console.print(render(frame.filter(frame["cell_id"].is_in(wanted)), "terminal"), markup=False)
+    _say_where(store, cache, console)
+    return failed == 0
+
+
+def _do(
+    todo: Sequence[Cell], request: Request, store: Store, cache: FeatureCache, console: Console
+) -> int:
+    """Run the cells that are not done; returns how many failed."""
+    from harness.cluster import check_fits, cluster, cluster_map, has_gpus
+
+    _check_data(todo, cache, console)
+    place = Place(
+        store=dataclasses.replace(store, out=store.out.resolve()),
+        cache=cache,
+        workers=request.workers,
+        cpus=request.cpus,
+        overwrite=request.overwrite,
+        code_version=code_version(),
+    )
+    failed = 0
+    with cluster(request.address):
+        gpus = float(has_gpus()) if request.gpus is None else request.gpus
+        place = dataclasses.replace(place, gpus=gpus)
+        check_fits(place)
+        if request.overwrite:
+            for cell in todo:
+                store.forget_model(cell)
+        features = [task.label for task in missing_features(todo, cache)]
+        work = jobs(todo)
+        stages = [("features", features)] if features else []
+        stages.append(("cells", [job[0].label for job in work]))
+        shown = iter(stages)
+
+        def mapped(function, items, place):  # type: ignore[no-untyped-def]
+            if not items:
+                return
+            title, labels = next(shown)
+            with bars(title, labels, console) as show:
+                yield from cluster_map(function, items, place, show=show)
+
+        for job, error in run(work, place, mapped):
+            if error is not None:
+                failed += len(job)
+                line = f"{job[0].label}: {type(error).__name__}: {error}".splitlines()[0]
+                console.print(f"[red]failed[/red] {escape(line)}")
+    return failed
+
+
+@contextmanager
+def _cache(request: Request) -> Iterator[FeatureCache]:
+    """The shared cache, or one that vanishes with the run."""
+    cache = FeatureCache.default()
+    if request.cache or request.dry_run:
+        yield cache
+        return
+    request.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=request.out.resolve(), prefix="features-") as folder:
+        yield dataclasses.replace(cache, root=Path(folder))
+
+
+def _check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) -> None:
+    """Decode every image once per content, before anything is trained; DataError names all."""
+    data: dict[str, Data] = {}
+    for cell in cells:
+        of = cell.data
+        data.setdefault(f"checked-{of.train_fingerprint}-{of.test_fingerprint}", of)
+    for mark, of in data.items():
+        if (cache.root / mark).exists():
+            continue
+        benchmark = of.open()
+        train, test = benchmark.train(of.categories), benchmark.test(of.categories)
+        with counter(f"checking {of.label}", len(train + test), console) as count:
+            problems = check(benchmark, [*train, *test], count)
+        if problems:
+            more = len(problems) - MOST_PROBLEMS
+            tail = [f"... and {more} more"] if more > 0 else []
+            raise DataError("\n".join([*problems[:MOST_PROBLEMS], *tail]))
+        notes = [*benchmark.count_problems(), *duplicates(benchmark, train, test)]
+        for note in notes[:MOST_NOTES]:
+            console.print(f"note: {note}", markup=False)
+        if len(notes) > MOST_NOTES:
+            console.print(f"note: ... and {len(notes) - MOST_NOTES} more like these")
+        cache.root.mkdir(parents=True, exist_ok=True)
+        (cache.root / mark).touch()
+
+
+def _say_where(store: Store, cache: FeatureCache, console: Console) -> None:
+    console.print(f"rows      {store.out / 'parts'}/*.parquet", highlight=False)
+    console.print(f"scores    {store.out / 'scores'}/*.parquet", highlight=False)
+    console.print(f"models    {store.out / 'models'}/", highlight=False)
+    console.print(f"features  {cache.root}", highlight=False)
+    console.print(f"again     lafite-bench report {store.out}", highlight=False)
+
+
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a checkout."""
+    try:
+        package = version("lafite-bench")
+    except PackageNotFoundError:
+        package = "0"
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{package}+{git.stdout.strip()}" if git.returncode == 0 else package
+

@@ -1,0 +1,209 @@
+"""The main path: images, features, `fit`, `score`, metrics, rows, Parquet. Read it top to bottom.
+
+`run` does a plan, through whatever `map` it is given (Ray's in `harness/cluster.py`, or a plain
+loop); `run_job` does one trained model and all cells that share it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.base import Benchmark, Sample, sealed
+from benchmarks.parts.images import load_masks, load_views
+from harness.features import FeatureTask, feature_task, missing_features
+from harness.memory import peak_memory, reset_peak_memory
+from harness.place import Place, Tell
+from harness.registry import load
+from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
+from harness.spec import Cell
+from harness.store import Row
+from methods.base import Batches, Method, Progress, quiet
+from methods.parts.dist import rank, world_size
+from results.metrics import PIXEL_METRICS, Measured, image_metrics, pixel_metrics
+from results.table import POOLED
+
+SCORE_BATCH = 32
+Outcome = tuple[Any, BaseException | None]
+Map = Callable[[Callable[..., None], Sequence[Any], Place], Iterable[Outcome]]
+
+
+def in_this_process(
+    function: Callable[..., None], items: Sequence[Any], place: Place
+) -> Iterator[Outcome]:
+    """The simplest map: one after the other. What fails is an outcome, the others go on."""
+    for item in items:
+        try:
+            function(item, place, quiet)
+            yield item, None
+        except Exception as error:
+            yield item, error
+
+
+def run(
+    jobs: Sequence[list[Cell]], place: Place, mapped: Map = in_this_process
+) -> Iterator[tuple[list[Cell], BaseException | None]]:
+    """Do a plan's jobs, frozen features first; yields each job, with its error if it failed.
+
+    A failed job leaves a failure row for each of its cells.
+    """
+    cells = [cell for job in jobs for cell in job]
+    for _ in mapped(make_features, missing_features(cells, place.cache), place):
+        pass  # a job whose features failed tries them again and says why in its own rows
+    for job, error in mapped(run_job, jobs, place):
+        if error is not None:
+            for cell in job:
+                place.store.publish_failure(cell, failure_row(cell, place, error))
+        yield job, error
+
+
+def make_features(task: FeatureTask, place: Place, tell: Tell) -> None:
+    """One task of the plan's first part."""
+    place.cache.make(task, place.device, tell)
+
+
+def run_job(cells: Sequence[Cell], place: Place, tell: Tell) -> None:
+    """Cells that share a fit, from images to published rows.
+
+    The test split stays sealed until the model is learned; here alone is it opened for scoring.
+    """
+    first = cells[0]
+    benchmark = first.data.open()
+    with sealed():
+        method, fit = learn(first, benchmark, place, tell)
+    samples = benchmark.test(first.data.categories)
+    test = batches(first, benchmark, samples, "test", place, tell)
+    for cell in cells:
+        started = datetime.now(UTC)
+        reset_peak_memory()
+        scored = score(method, cell, benchmark, samples, test, tell)
+        facts = {
+            **fit,
+            "test_images": len(samples),
+            "score_seconds": scored.seconds,
+            "images_per_second": len(samples) / (scored.seconds + test.seconds),
+            "peak_memory_bytes": max(fit["peak_memory_bytes"], peak_memory()),
+            "started_at": started,
+        }
+        rows = finished_rows(cell, place, facts, scored.metrics)
+        place.store.publish(cell, rows, scored.images, replace=place.overwrite)
+
+
+def learn(
+    cell: Cell, benchmark: Benchmark, place: Place, tell: Tell
+) -> tuple[Method, dict[str, Any]]:
+    """The cell's method, and the facts of its fit; loaded if it was learned before.
+
+    The same code alone and on each of the workers that fit one model together.
+    """
+    method: Method = load("methods", cell.method)(cell.config, seed=cell.seed).to(place.device)
+    stored = place.store.load_model(cell, method)
+    if stored is not None:
+        return method, {name: stored[name] for name in FIT_FACTS}
+    samples = benchmark.train(cell.data.categories)
+    train = batches(cell, benchmark, samples, "train", place, tell)
+    reset_peak_memory()
+    started = time.perf_counter()
+    method.fit(train.batches, on_progress=tell)
+    seconds = time.perf_counter() - started
+    facts = {
+        "fit_seconds": seconds,
+        "train_images": len(samples),
+        "train_images_per_second": len(samples) * getattr(cell.config, "epochs", 1) / seconds,
+        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "world_size": world_size(),
+        "peak_memory_bytes": peak_memory(),
+    }
+    if rank() == 0:
+        place.store.save_model(cell, method, facts)
+    return method, facts
+
+
+class Read(NamedTuple):
+    """What a method reads of some samples, and the seconds that frozen features cost before."""
+
+    batches: Batches
+    seconds: float
+
+
+def batches(
+    cell: Cell,
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    split: Literal["train", "test"],
+    place: Place,
+    tell: Tell,
+) -> Read:
+    """Frozen features from the cache, or the pixels of a method that wants them."""
+    keys = [sample.key for sample in samples]
+    task = feature_task(cell, split)
+    if task is None:
+        view = load("methods", cell.method).inputs(cell.config)
+
+        def pixels(indices: Sequence[int]) -> Tensor:
+            chosen = [samples[i] for i in indices]
+            return torch.from_numpy(load_views(benchmark, chosen, view.resize, view.crop)) / 255
+
+        return Read(Batches(keys, pixels, seed=cell.seed), 0.0)
+
+    place.cache.make(task, place.device, tell)
+    rows, noted = place.cache.open(task)
+
+    def features(indices: Sequence[int]) -> Tensor:
+        return torch.from_numpy(rows[np.asarray(indices)].astype(np.float32))
+
+    return Read(Batches(keys, features, seed=cell.seed), noted["seconds"])
+
+
+class Scored(NamedTuple):
+    """A cell's test results: metrics by category, a row for each image, seconds of `score`."""
+
+    metrics: dict[str, dict[str, Measured]]
+    images: list[Row]
+    seconds: float
+
+
+def score(
+    method: Method,
+    cell: Cell,
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    test: Read,
+    tell: Tell,
+) -> Scored:
+    """Score and measure category by category, so that one category's maps are held at a time."""
+    method.eval()
+    view = method.inputs(cell.config)
+    metrics: dict[str, dict[str, Measured]] = {}
+    scores = np.empty(len(samples))
+    labels = np.array([sample.anomalous for sample in samples])
+    seconds, done = 0.0, 0
+    for category in cell.data.categories:
+        members = [i for i, sample in enumerate(samples) if sample.category == category]
+        maps = np.empty((len(members), view.side, view.side), dtype=np.float32)
+        for start in range(0, len(members), SCORE_BATCH):
+            chosen = members[start : start + SCORE_BATCH]
+            started = time.perf_counter()
+            inputs = test.batches.fetch(chosen)
+            found = method.score(inputs, [samples[i].key for i in chosen], cell.knobs)
+            maps[start : start + len(chosen)] = found.maps.cpu()
+            scores[chosen] = found.images.cpu()
+            seconds += time.perf_counter() - started
+            done += len(chosen)
+            tell(Progress(stage="score", step=done, steps=len(samples)))
+        masks = load_masks(benchmark, [samples[i] for i in members], view.resize, view.crop)
+        metrics[category] = image_metrics(labels[members], scores[members])
+        metrics[category] |= (
+            pixel_metrics(masks, maps)
+            if masks is not None
+            else dict.fromkeys(PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason))
+        )
+    metrics[POOLED] = image_metrics(labels, scores)
+    images = [score_row(cell, *pair) for pair in zip(samples, scores, strict=True)]
+    return Scored(metrics, images, seconds)

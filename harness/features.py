@@ -1,0 +1,218 @@
+"""Frozen features, computed once and shared on disk by methods, seeds and sweeps.
+
+An entry is a NumPy file (N, C, g, g) float16, memory-mapped when read, and a small JSON beside it.
+Its name is a hash of everything that decides its values: the samples' content, the backbone, its
+weights' bytes, the view, the grid and the precision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.parts.images import load_views
+from harness.registry import load
+from harness.spec import Cell, Data
+from methods.base import OnProgress, Progress
+from methods.parts.backbone import Extractor, Features
+
+VERSION = 1
+"""Raised when the same inputs give other features."""
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+BATCH = 32
+HEADROOM = 1.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureTask:
+    """Frozen features of one split of a data set."""
+
+    features: Features
+    weights: Path
+    weights_sha256: str
+    data: Data
+    split: Literal["train", "test"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the split's images."""
+        train = self.split == "train"
+        return self.data.train_fingerprint if train else self.data.test_fingerprint
+
+    @property
+    def label(self) -> str:
+        """The task in one line."""
+        return f"{self.data.label} features of {self.split} ({self.features.backbone})"
+
+    def samples(self, benchmark: Benchmark) -> list[Sample]:
+        """The split's images; SealedError for the test split while it is sealed."""
+        split = benchmark.train if self.split == "train" else benchmark.test
+        return split(self.data.categories)
+
+
+def feature_task(cell: Cell, split: Literal["train", "test"]) -> FeatureTask | None:
+    """The features that a cell reads; None where its method reads pixels."""
+    features = load("methods", cell.method).inputs(cell.config)
+    if not isinstance(features, Features) or cell.weights is None:
+        return None
+    return FeatureTask(
+        features=features,
+        weights=cell.weights,
+        weights_sha256=cell.weights_sha256,
+        data=cell.data,
+        split=split,
+    )
+
+
+def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureTask]:
+    """What the cells need and the cache lacks, each once."""
+    wanted = [feature_task(cell, split) for cell in cells for split in SPLITS]
+    tasks = {cache.path(task): task for task in wanted if task is not None}
+    return [task for task in tasks.values() if not cache.has(task)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCache:
+    """A folder of features that stays below `budget_gb`, the least recently used leaving first."""
+
+    root: Path
+    budget_gb: float = 40.0
+
+    @classmethod
+    def default(cls) -> FeatureCache:
+        """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
+        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lafite-bench"
+        return cls(
+            root=Path(os.environ.get("LAFITE_BENCH_CACHE", home)).expanduser().resolve(),
+            budget_gb=float(os.environ.get("LAFITE_BENCH_CACHE_GB", 40)),
+        )
+
+    def path(self, task: FeatureTask) -> Path:
+        """Where the task's features are, or will be."""
+        # The weights' bytes count, not where they lie.
+        identity = dataclasses.asdict(dataclasses.replace(task.features, weights=None)) | {
+            "bytes": task.weights_sha256,
+            "samples": task.fingerprint,
+            "version": VERSION,
+        }
+        text = json.dumps(identity, sort_keys=True)
+        return self.root / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
+
+    def has(self, task: FeatureTask) -> bool:
+        """Whether the task is done."""
+        return self.path(task).exists()
+
+    def open(self, task: FeatureTask) -> tuple[NDArray[np.float16], dict[str, Any]]:
+        """The features and what was noted when they were computed."""
+        path = self.path(task)
+        os.utime(path)
+        noted: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+        return np.load(path, mmap_mode="r"), noted
+
+    def make(self, task: FeatureTask, device: torch.device, tell: OnProgress) -> None:
+        """Compute the features of all samples, unless they are there; atomic.
+
+        DataError where the disk is too small.
+        """
+        if self.has(task):
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.path(task)
+        started = time.perf_counter()
+        # One name a process: of two that compute the same, both rename equal bytes into place.
+        part = path.with_suffix(f".{os.uname().nodename}-{os.getpid()}.tmp")
+        try:
+            count = self._fill(part, task, device, tell)
+            noted = {"images": count, "seconds": time.perf_counter() - started}
+            path.with_suffix(".json").write_text(json.dumps(noted))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        self._shrink(keep=path)
+
+    def _fill(self, part: Path, task: FeatureTask, device: torch.device, tell: OnProgress) -> int:
+        benchmark = task.data.open()
+        samples = task.samples(benchmark)
+        extractor = Extractor(task.features, task.weights).to(device)
+        rows: NDArray[np.float16] | None = None
+        done = 0
+        for views in read_ahead(benchmark, samples, task.features):
+            batch = extract(extractor, views)
+            if rows is None:
+                shape = (len(samples), *batch.shape[1:])
+                _check_room(self.root, 2 * math.prod(shape))
+                rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+            rows[done : done + len(batch)] = batch
+            done += len(batch)
+            tell(Progress(stage="features", step=done, steps=len(samples)))
+        if rows is not None:
+            rows.flush()
+        return done
+
+    def _shrink(self, keep: Path) -> None:
+        entries = sorted(self.root.glob("*.npy"), key=lambda entry: entry.stat().st_mtime)
+        used = sum(entry.stat().st_size for entry in entries)
+        for entry in entries:
+            if used <= self.budget_gb * 1e9:
+                return
+            if entry != keep:
+                # A process that has it mapped keeps its pages; later ones compute it again.
+                used -= entry.stat().st_size
+                entry.unlink(missing_ok=True)
+                entry.with_suffix(".json").unlink(missing_ok=True)
+
+
+def read_ahead(
+    benchmark: Benchmark, samples: Sequence[Sample], features: Features
+) -> Iterator[NDArray[np.uint8]]:
+    """Decoded views in batches; the next is read while this one is worked on."""
+    pieces = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
+
+    def read(piece: Sequence[Sample]) -> NDArray[np.uint8]:
+        return load_views(benchmark, piece, features.resize, features.crop)
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, pieces[0])
+        for following in pieces[1:]:
+            views = ahead.result()
+            ahead = reader.submit(read, following)
+            yield views
+        yield ahead.result()
+
+
+def extract(extractor: Extractor, views_B3SS: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """Views to features in half precision; ValueError if one does not fit."""
+    device = extractor.mean.device
+    images = torch.from_numpy(views_B3SS).to(device).float() / 255
+    values = extractor(images).half().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"features of {extractor.features.backbone} exceed half precision; are these the "
+            "weights that the backbone was trained with?"
+        )
+    result: NDArray[np.float16] = values
+    return result
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed * HEADROOM:
+        raise DataError(
+            f"{folder}: features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            "make room or set LAFITE_BENCH_CACHE to another disk"
+        )

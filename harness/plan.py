@@ -1,0 +1,120 @@
+"""The plan: every cell that the command asks for, checked before anything expensive starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.base import Benchmark, fingerprint
+from harness.registry import UsageError, did_you_mean, load, names
+from harness.spec import (
+    MODES,
+    PRESETS,
+    Cell,
+    Data,
+    Mode,
+    open_benchmark,
+    parse_overrides,
+    seeds_of,
+    with_overrides,
+)
+from methods.base import Method
+from methods.parts.backbone import Features, file_sha256, find_weights
+
+
+def plan(
+    benchmarks: Sequence[str],
+    methods: Sequence[str] = (),
+    *,
+    seeds: int = 5,
+    preset: str = "paper",
+    overrides: Sequence[str] = (),
+    mode: Mode = "multi-class",
+    categories: Sequence[str] = (),
+    root: Path | None = None,
+) -> list[Cell]:
+    """All cells of data sets x methods x seeds; UsageError or ValueError, in one line, if any
+    can't run."""
+    methods = list(dict.fromkeys(methods)) or names("methods")
+    for word, known in ((preset, PRESETS), (mode, MODES)):
+        if word not in known:
+            raise UsageError(f"'{word}': {did_you_mean(word, [*known])}")
+    classes = {name: load("methods", name) for name in methods}
+    values = parse_overrides(overrides, methods)
+    settings = {}
+    for name, method in classes.items():
+        chosen = method.presets[preset]
+        settings[name] = with_overrides(name, chosen.config, chosen.knobs, values[name])
+    found = {name: _weights(name, classes[name], settings[name][0]) for name in methods}
+    cells = []
+    for benchmark_name in dict.fromkeys(benchmarks):
+        for data in _data(benchmark_name, root, categories, mode):
+            for name, (config, knobs) in settings.items():
+                try:
+                    classes[name].check(config, knobs, data.train_images)
+                except ValueError as error:
+                    raise UsageError(f"{name} on {benchmark_name}: {error}") from None
+                path, sha256 = found[name]
+                cells += [
+                    Cell(
+                        data=data,
+                        mode=mode,
+                        method=name,
+                        preset=preset,
+                        config=config,
+                        knobs=knobs,
+                        seed=seed,
+                        weights=path,
+                        weights_sha256=sha256,
+                    )
+                    for seed in seeds_of(seeds)
+                ]
+    return list({cell.cell_id: cell for cell in cells}.values())
+
+
+def _weights(name: str, method: type[Method], config: Any) -> tuple[Path | None, str]:
+    inputs = method.inputs(config)
+    if not isinstance(inputs, Features):
+        return None, ""
+    try:
+        path = find_weights(inputs)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+    return path.resolve(), file_sha256(path)
+
+
+def _data(name: str, root: Path | None, wanted: Sequence[str], mode: Mode) -> list[Data]:
+    """The data set as one piece, or a piece for each category."""
+    benchmark = open_benchmark(name, root)
+    present = benchmark.categories()
+    for category in wanted:
+        if category not in present:
+            raise UsageError(f"{name}: no category '{category}'; {did_you_mean(category, [*present])}")
+    chosen = tuple(category for category in present if not wanted or category in wanted)
+    groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
+    return [_piece(benchmark, name, root, group) for group in groups]
+
+
+def _piece(
+    benchmark: Benchmark, name: str, root: Path | None, categories: tuple[str, ...]
+) -> Data:
+    train, test = benchmark.train(categories), benchmark.test(categories)
+    is_path = Path(name).is_dir() and name not in names("benchmarks")
+    return Data(
+        benchmark=str(Path(name).resolve()) if is_path else name,
+        root=root.resolve() if root else None,
+        categories=categories,
+        train_fingerprint=fingerprint(benchmark, train),
+        test_fingerprint=fingerprint(benchmark, test),
+        train_images=len(train),
+        test_images=len(test),
+    )
+
+
+def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that share a fit, together; the longest kind of work (most epochs) first."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.fit_id, []).append(cell)
+    return sorted(groups.values(), key=lambda group: -getattr(group[0].config, "epochs", 0))

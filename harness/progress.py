@@ -1,0 +1,72 @@
+"""Progress bars with an ETA: one for the plan, one for each item at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from methods import base
+
+
+def _columns() -> list[ProgressColumn]:
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    ]
+
+
+@contextmanager
+def counter(title: str, total: int, console: Console) -> Iterator[Callable[[], None]]:
+    """Yields a function that counts one more of `total` done."""
+    with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total, note="")
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def bars(
+    title: str, labels: Sequence[str], console: Console
+) -> Iterator[Callable[[int, base.Progress | None], None]]:
+    """Yields `show(number, progress)` for the items named by `labels`; None ends an item.
+
+    Where there is no terminal, a line is printed as each item ends.
+    """
+    with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:
+        whole = progress.add_task(title, total=len(labels), note="")
+        working: dict[int, tuple[str, TaskID]] = {}
+
+        def show(number: int, said: base.Progress | None) -> None:
+            stage = None if said is None else said.stage
+            if number in working and working[number][0] != stage:
+                progress.remove_task(working.pop(number)[1])
+            if said is None:
+                progress.advance(whole)
+                if not console.is_terminal:
+                    console.print(f"{title}: {labels[number]} ended", highlight=False)
+                return
+            if number not in working:
+                task = progress.add_task(f"  {labels[number]}: {said.stage}", total=None, note="")
+                working[number] = (said.stage, task)
+            note = "" if said.loss is None else f"loss {said.loss:.4f}"
+            progress.update(
+                working[number][1], completed=said.step, total=said.steps, note=note
+            )
+
+        yield show

@@ -1,0 +1,116 @@
+"""Rows of the result table: what every one of them says about where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from benchmarks.base import Sample
+from harness.place import Place
+from harness.spec import Cell
+from harness.store import Row
+from methods.base import Diverged
+from results.metrics import Measured
+from results.table import DONE
+
+FIT_FACTS = (
+    "fit_seconds",
+    "train_images",
+    "train_images_per_second",
+    "parameters",
+    "world_size",
+    "peak_memory_bytes",
+)
+"""What a trained model is stored with and every row of its cells repeats."""
+
+
+def finished_rows(
+    cell: Cell,
+    place: Place,
+    facts: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Measured]],
+) -> list[Row]:
+    """One row for each category and metric of a finished cell."""
+    common = {
+        **_provenance(cell, place),
+        **facts,
+        "status": DONE,
+        "error": None,
+        "finished_at": datetime.now(UTC),
+    }
+    return [
+        {
+            **common,
+            "category": category,
+            "metric": metric,
+            "value": measured.value,
+            "reason": measured.reason or None,
+        }
+        for category, of_category in metrics.items()
+        for metric, measured in of_category.items()
+    ]
+
+
+def failure_row(cell: Cell, place: Place, error: BaseException) -> Row:
+    """The row of a cell that failed; what was not measured is null."""
+    text = f"{type(error).__name__}: {error}"
+    return {
+        **dict.fromkeys(
+            [*FIT_FACTS, "category", "metric", "value", "test_images", "score_seconds"]
+            + ["images_per_second", "started_at"]
+        ),
+        **_provenance(cell, place),
+        "status": "diverged" if isinstance(error, Diverged) else "error",
+        "reason": text.splitlines()[0],
+        "error": text,
+        "finished_at": datetime.now(UTC),
+    }
+
+
+def score_row(cell: Cell, sample: Sample, score: float) -> Row:
+    """One test image's score."""
+    return {
+        "cell_id": cell.cell_id,
+        "key": sample.key,
+        "category": sample.category,
+        "defect": sample.defect,
+        "label": sample.anomalous,
+        "score": float(score),
+    }
+
+
+def _provenance(cell: Cell, place: Place) -> Row:
+    return {
+        "cell_id": cell.cell_id,
+        "mode": cell.mode,
+        "preset": cell.preset,
+        "benchmark": cell.data.name,
+        "method": cell.method,
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "split": "test",
+        "config_json": json.dumps(dataclasses.asdict(cell.config)),
+        "knobs_json": json.dumps(dataclasses.asdict(cell.knobs)),
+        "config_hash": cell.config_hash,
+        "data_fingerprint": cell.data.train_fingerprint + cell.data.test_fingerprint,
+        "weights_sha256": cell.weights_sha256,
+        "device": _device_name(place.device),
+        "python_version": platform.python_version(),
+        "torch_version": torch.__version__,
+        "ray_version": version("ray"),
+        "timm_version": version("timm"),
+        "code_version": place.code_version,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} cpu, {torch.get_num_threads()} threads"

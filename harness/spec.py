@@ -1,0 +1,202 @@
+"""From what the user typed to a list of cells: all validation happens here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.base import Benchmark
+from benchmarks.parts.folder import folder_benchmark
+from harness.registry import UsageError, did_you_mean, load, names
+
+Mode = Literal["multi-class", "separate"]
+MODES: tuple[Mode, ...] = ("multi-class", "separate")
+PRESETS = ("paper", "quick", "smoke")
+CELL_SCHEMA = 1
+"""Raised when the code changes what a cell with unchanged settings gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """One data set as it lies on disk: its name or path, where to look, which categories."""
+
+    benchmark: str
+    root: Path | None = None
+    categories: tuple[str, ...]
+    train_fingerprint: str
+    test_fingerprint: str
+    train_images: int
+    test_images: int
+
+    def open(self) -> Benchmark:
+        """The data set itself."""
+        return open_benchmark(self.benchmark, self.root)
+
+    @property
+    def name(self) -> str:
+        """The data set's name, or that of its folder."""
+        return Path(self.benchmark).name
+
+    @property
+    def label(self) -> str:
+        """The data set, and the category if it is only one."""
+        one = len(self.categories) == 1
+        return f"{self.name}/{self.categories[0]}" if one else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of the result table, and the whole truth about it.
+
+    `identity` is its content: two cells with equal content are one, whatever the paths and the
+    words they were asked for with.
+    """
+
+    data: Data
+    mode: Mode
+    method: str
+    variant: str = ""
+    preset: str
+    config: Any
+    knobs: Any
+    seed: int
+    weights: Path | None = None
+    weights_sha256: str = ""
+
+    @cached_property
+    def fit_id(self) -> str:
+        """Names what is learned: cells that differ in knobs alone share one fit."""
+        return _digest(self._learned())
+
+    @cached_property
+    def cell_id(self) -> str:
+        """Names the cell."""
+        tested = {"test": self.data.test_fingerprint, "knobs": dataclasses.asdict(self.knobs)}
+        return _digest(self._learned() | tested)
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Names the settings alone, whatever the data and the seed."""
+        return _digest(
+            {
+                "method": self.method,
+                "config": dataclasses.asdict(self.config),
+                "knobs": dataclasses.asdict(self.knobs),
+            }
+        )
+
+    def _learned(self) -> dict[str, Any]:
+        config = dataclasses.asdict(self.config)
+        # The weights' bytes count, not where they lie.
+        config.pop("weights", None)
+        return {
+            "schema": CELL_SCHEMA,
+            "train": self.data.train_fingerprint,
+            "method": self.method,
+            "config": config,
+            "weights": self.weights_sha256,
+            "seed": self.seed,
+        }
+
+    @property
+    def label(self) -> str:
+        """The cell in one line."""
+        what = f"{self.method} ({self.variant})" if self.variant else self.method
+        return f"{self.data.label} {what} seed {self.seed}"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_benchmark(name: str, root: Path | None) -> Benchmark:
+    """A named data set, or any folder in the MVTec layout by its path."""
+    if name in names("benchmarks"):
+        benchmark: Benchmark = load("benchmarks", name)(root)
+        return benchmark
+    if "/" in name or name.startswith(".") or Path(name).is_dir():
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UsageError(f"{name}: no such folder; give a data set's name or an existing path")
+        return folder_benchmark(folder.resolve().name, folder)
+    hint = did_you_mean(name, names("benchmarks"))
+    raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder")
+
+
+def parse_overrides(
+    overrides: Sequence[str], methods: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """`method.field=value` texts, by method; methods that do not run are refused."""
+    parsed: dict[str, dict[str, str]] = {method: {} for method in methods}
+    for text in overrides:
+        target, equals, value = text.partition("=")
+        method, dot, name = target.partition(".")
+        if not (equals and dot and method and name):
+            raise UsageError(f"--set {text}: write METHOD.FIELD=VALUE, e.g. lafite.k=5")
+        if method not in parsed:
+            raise UsageError(f"--set {text}: {method} does not run; {did_you_mean(method, [*methods])}")
+        parsed[method][name] = value
+    return parsed
+
+
+def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str]) -> tuple[Any, Any]:
+    """Config and Knobs with the user's values, typed by field; a name in both sets both."""
+    sides = {"config": config, "knobs": knobs}
+    for name, text in values.items():
+        homes = [side for side, of in sides.items() if name in _types(type(of))]
+        if not homes:
+            fields = [*_types(type(config)), *_types(type(knobs))]
+            raise UsageError(f"--set {method}.{name}: no such field; {did_you_mean(name, fields)}")
+        for side in homes:
+            kind = _types(type(sides[side]))[name]
+            try:
+                value = _typed(text, kind)
+            except ValueError as error:
+                raise UsageError(f"--set {method}.{name}={text}: {error}") from None
+            sides[side] = dataclasses.replace(sides[side], **{name: value})
+    return sides["config"], sides["knobs"]
+
+
+def _types(of: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(of)
+    return {field.name: hints[field.name] for field in dataclasses.fields(of)}
+
+
+def _typed(text: str, kind: Any) -> Any:
+    """Text to a value of a field's type; ValueError says what the field takes."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        if text.lower() == "none":
+            return None
+        kind = next(option for option in arguments if option is not type(None))
+        return _typed(text, kind)
+    if origin is Literal:
+        if text not in arguments:
+            raise ValueError(f"takes one of {', '.join(arguments)}")
+        return text
+    if origin is tuple:
+        return tuple(_typed(part, arguments[0]) for part in text.strip("()").split(",") if part)
+    if kind is bool:
+        if text.lower() not in {"true", "false"}:
+            raise ValueError("takes true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"takes a value of type {kind.__name__}") from None
+
+
+def seeds_of(count: int) -> list[int]:
+    """The first seeds: they are counted, never picked."""
+    if count < 1:
+        raise UsageError(f"--seeds {count}: give a number of seeds, at least 1")
+    return list(range(count))

@@ -1,0 +1,113 @@
+"""The folder of results: finished cells, failures, scores and trained models.
+
+    OUT/parts/<cell>.parquet      one immutable part per finished cell
+    OUT/scores/<cell>.parquet     its score for every test image
+    OUT/failures/<cell>-<n>.parquet
+    OUT/models/<fit>/             model.safetensors and fit.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.registry import UsageError
+from harness.spec import Cell
+from methods.base import Method
+from methods.parts.backbone import file_sha256
+from results.table import failure_path, part_path, scores_path, write_part, write_scores
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Results under one folder; `done` looks at the disk, nothing else remembers."""
+
+    out: Path
+
+    def prepare(self) -> None:
+        """Make the folders and try to write; UsageError if the folder can't take results."""
+        try:
+            for name in ("parts", "scores", "failures", "models"):
+                (self.out / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.out) as probe:
+                probe.write(b"room?" * 1000)
+                probe.flush()
+        except OSError as error:
+            raise UsageError(
+                f"{self.out}: can't write results there ({error.strerror}); "
+                "name another folder with --out"
+            ) from None
+
+    def done(self, cell: Cell) -> bool:
+        """Whether the cell is finished."""
+        return part_path(self.out, cell.cell_id).exists()
+
+    def publish(
+        self, cell: Cell, rows: list[Row], scores: list[Row], *, replace: bool = False
+    ) -> None:
+        """Make a finished cell visible: its scores first, since its part says that it is done."""
+        write_scores(scores_path(self.out, cell.cell_id), scores, replace=replace)
+        write_part(part_path(self.out, cell.cell_id), rows, replace=replace)
+
+    def publish_failure(self, cell: Cell, row: Row) -> None:
+        """Keep a failure as a row; the cell stays open and is tried again by the next run."""
+        attempts = len(list((self.out / "failures").glob(f"{cell.cell_id}-*.parquet")))
+        write_part(failure_path(self.out, cell.cell_id, attempts + 1), [row])
+
+    def model(self, cell: Cell) -> Path:
+        """The folder of the cell's trained model."""
+        return self.out / "models" / cell.fit_id
+
+    def forget_model(self, cell: Cell) -> None:
+        """Remove the trained model, so that the next fit starts from nothing."""
+        shutil.rmtree(self.model(cell), ignore_errors=True)
+
+    def save_model(self, cell: Cell, method: Method, facts: Mapping[str, Any]) -> None:
+        """Write the learned state and the facts of the fit; atomic, the first writer wins."""
+        from safetensors.torch import save_file
+
+        folder = self.model(cell)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+        try:
+            state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
+            save_file(state, scratch / "model.safetensors")
+            sha256 = file_sha256(scratch / "model.safetensors")
+            noted = {
+                **facts,
+                "method": cell.method,
+                "config": dataclasses.asdict(cell.config),
+                "seed": cell.seed,
+                "sha256": sha256,
+            }
+            (scratch / "fit.json").write_text(json.dumps(noted, indent=1, default=str))
+            scratch.replace(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def load_model(self, cell: Cell, method: Method) -> dict[str, Any] | None:
+        """Put the stored state into `method` and return the fit's facts; None if there is none,
+        or if its bytes are not those that were written."""
+        from safetensors.torch import load_file
+
+        folder = self.model(cell)
+        file = folder / "model.safetensors"
+        if not file.exists():
+            return None
+        facts: dict[str, Any] = json.loads((folder / "fit.json").read_text())
+        if file_sha256(file) != facts["sha256"]:
+            os.rename(folder, folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
+            return None
+        method.load_state_dict(load_file(file))
+        return facts

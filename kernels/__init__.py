@@ -1,0 +1,1 @@
+"""Fast operations on feature banks: nearest neighbours, feature editing, greedy coreset."""

@@ -1,0 +1,35 @@
+"""The only place that imports numba; without it ``njit`` marks nothing and AVAILABLE is False."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+AVAILABLE = find_spec("numba") is not None
+
+if AVAILABLE:
+    import numba
+    from numba import prange
+else:
+    prange = range
+
+
+def njit(**options: Any) -> Callable[[Any], Any]:
+    """Compile with numba where it is installed, else return the function untouched."""
+    return numba.njit(cache=True, **options) if AVAILABLE else lambda function: function
+
+
+@contextmanager
+def threads() -> Iterator[int]:
+    """Run compiled loops on torch's number of threads, or on fewer where numba was told so."""
+    before = numba.get_num_threads()
+    count = min(before, torch.get_num_threads())
+    numba.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        numba.set_num_threads(before)

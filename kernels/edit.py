@@ -1,0 +1,71 @@
+"""Feature editing (LafitE, eq. 10): replace a feature by a weighted mean of its K neighbours.
+
+edited = sum_i w_i b_i,  b_i the K nearest bank rows of q at distance d_i
+softmax: w_i = softmax(-d_i / T)    inverse: w_i = (1 / d_i) / sum_j (1 / d_j)    uniform: 1 / K
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.topk import topk_l2, topk_l2_reference
+
+WEIGHTINGS = ("softmax", "inverse", "uniform")
+
+
+def topk_edit(
+    queries_ND: Tensor,
+    bank_MD: Tensor,
+    k: int,
+    weighting: str = "softmax",
+    temperature: float = 1.0,
+) -> Tensor:
+    """Return edited_ND float32, every query replaced by the weighted mean of its k neighbours.
+
+    ``inverse`` with a neighbour at distance 0 returns the mean of the neighbours at distance 0.
+    Raises ValueError as ``topk_l2`` does, and on an unknown weighting or temperature <= 0.
+    """
+    check_weighting(weighting, temperature)
+    distances_NK, indices_NK = topk_l2(queries_ND, bank_MD, k)
+    return mix(bank_MD, indices_NK, weights(distances_NK, weighting, temperature))
+
+
+def topk_edit_reference(
+    queries_ND: Tensor,
+    bank_MD: Tensor,
+    k: int,
+    weighting: str = "softmax",
+    temperature: float = 1.0,
+) -> Tensor:
+    """The truth in plain torch: search, weigh, gather and mix."""
+    distances_NK, indices_NK = topk_l2_reference(queries_ND, bank_MD, k)
+    return mix(bank_MD, indices_NK, weights(distances_NK, weighting, temperature))
+
+
+def weights(distances_NK: Tensor, weighting: str, temperature: float) -> Tensor:
+    """Weights of the K neighbours, rows summing to 1."""
+    if weighting == "softmax":
+        return torch.softmax(-distances_NK / temperature, dim=1)
+    if weighting == "uniform":
+        return torch.full_like(distances_NK, 1 / max(1, distances_NK.shape[1]))
+    # Relative to the nearest, so that nothing overflows; 0 / 0 is a neighbour at distance 0.
+    nearness_NK = torch.nan_to_num(distances_NK[:, :1] / distances_NK, nan=1.0)
+    return nearness_NK / nearness_NK.sum(dim=1, keepdim=True)
+
+
+def mix(bank_MD: Tensor, indices_NK: Tensor, weights_NK: Tensor) -> Tensor:
+    """Weighted mean of gathered bank rows, neighbour by neighbour: memory stays O(N·D)."""
+    shape = (len(indices_NK), bank_MD.shape[1])
+    edited_ND = torch.zeros(shape, dtype=torch.float32, device=bank_MD.device)
+    for weight_N, index_N in zip(weights_NK.T, indices_NK.T, strict=True):
+        edited_ND.addcmul_(weight_N[:, None], bank_MD[index_N].float())
+    return edited_ND
+
+
+def check_weighting(weighting: str, temperature: float) -> None:
+    """Raise ValueError on an unknown weighting or a temperature that is not positive."""
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")

@@ -1,0 +1,1 @@
+"""Pieces that methods share: backbones, memory bank, diffusion, training loop, maps."""

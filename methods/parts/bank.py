@@ -1,0 +1,170 @@
+"""The memory bank of normal patch features (eq. 9), its coreset, search and editing (eq. 10).
+
+Shape legend: B images, C channels, h and w grid cells, N patches, M bank rows, D = C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kernels.edit import topk_edit
+from kernels.kcenter import kcenter_order
+from kernels.topk import topk_l2
+from methods.base import Batches, OnProgress, Progress
+from methods.parts.cost import coreset_rows
+from methods.parts.dist import gather_interleaved, total
+from methods.parts.seeds import generator
+
+Weighting = Literal["softmax", "inverse", "uniform"]
+
+
+def patches(features_BChw: Tensor) -> Tensor:
+    """One row a location: (B h w, C)."""
+    return features_BChw.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def check_bank(bank_rate: float, coreset: float, k: int, patches: int) -> None:
+    """Raise ValueError unless 0 < coreset <= bank_rate <= 1 and the coreset holds k patches."""
+    if not 0 < bank_rate <= 1:
+        raise ValueError(f"bank_rate={bank_rate}: must be in (0, 1]")
+    if not 0 < coreset <= bank_rate:
+        raise ValueError(
+            f"coreset={coreset}: must be in (0, bank_rate={bank_rate}]; "
+            "raise bank_rate to keep a larger bank"
+        )
+    rows = coreset_rows(patches, coreset)
+    if k > rows:
+        raise ValueError(
+            f"k={k}: the bank would hold {rows} of {patches} patches; "
+            "choose a smaller k or a larger coreset"
+        )
+
+
+class MemoryBank(nn.Module):
+    """Normal patches in the order of greedy k-center: a smaller coreset is a prefix."""
+
+    rows_MD: Tensor
+    source: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows_MD", torch.empty(0, 0))
+        self.register_buffer("source", torch.zeros((), dtype=torch.int64))
+
+    def fit(
+        self,
+        train: Batches,
+        transform: Callable[[Tensor], Tensor],
+        rate: float,
+        *,
+        projection: int | None,
+        seed: int,
+        on_progress: OnProgress,
+    ) -> None:
+        """Keep the first `rate` of all training patches, greedily chosen to cover the rest.
+
+        `transform` maps features (B, C, h, w) to the bank's space. `projection` runs the choice
+        on a seeded random projection to so many numbers (PatchCore's approximation); None is
+        exact. Rows are kept whole either way.
+        """
+        points_ND = self._gather(train, transform)
+        count = coreset_rows(len(points_ND), rate)
+        chosen_in = points_ND
+        if projection is not None and projection < points_ND.shape[1]:
+            draw = torch.randn(
+                points_ND.shape[1], projection, generator=generator(seed, "coreset projection")
+            )
+            chosen_in = points_ND @ (draw / projection**0.5).to(points_ND)
+        start = int(
+            torch.randint(len(points_ND), (1,), generator=generator(seed, "coreset start"))
+        )
+
+        def told(done: int, count: int) -> None:
+            on_progress(Progress(stage="coreset", step=done, steps=count))
+
+        order = kcenter_order(chosen_in, count, start, on_progress=told)
+        self.rows_MD = points_ND[order]
+        self.source.fill_(len(points_ND))
+
+    @staticmethod
+    def _gather(train: Batches, transform: Callable[[Tensor], Tensor]) -> Tensor:
+        """All training patches (N, D), every rank's in the order of the samples."""
+        points: Tensor | None = None
+        filled, cells = 0, 1
+        for batch in train.ordered(64):
+            features = transform(batch.inputs)
+            cells = features.shape[-2] * features.shape[-1]
+            rows = patches(features)
+            if points is None:
+                # Filled in place: joining a list of batches would hold everything twice.
+                points = rows.new_empty(len(train) * cells, rows.shape[1])
+            points[filled : filled + len(rows)] = rows
+            filled += len(rows)
+        if points is None:
+            raise ValueError("the memory bank got no training images")
+        return gather_interleaved(points[:filled], cells)
+
+    def prefix(self, rate: float) -> Tensor:
+        """The coreset of `rate` of all training patches: (M, D)."""
+        return self.rows_MD[: coreset_rows(int(self.source), rate)]
+
+    def nearest(self, features_BChw: Tensor, k: int, rate: float) -> Tensor:
+        """Mean distance of each location to its k nearest rows: (B, h, w)."""
+        bank_MD = self.prefix(rate)
+        distances_NK, _ = topk_l2(patches(features_BChw), bank_MD, k)
+        return distances_NK.mean(dim=1).view(len(features_BChw), *features_BChw.shape[-2:])
+
+    def edit(
+        self, features_BChw: Tensor, k: int, rate: float, weighting: Weighting, temperature: float
+    ) -> Tensor:
+        """Eq. 10: each location becomes a weighted mix of its k nearest rows."""
+        edited_ND = topk_edit(
+            patches(features_BChw), self.prefix(rate), k, weighting, temperature
+        )
+        batch, _, height, width = features_BChw.shape
+        return edited_ND.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # The number of rows is data, not architecture: take the stored one.
+        stored = state_dict.get(f"{prefix}rows_MD")
+        if stored is not None:
+            self.rows_MD = torch.empty_like(stored, device=self.source.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class Standardise(nn.Module):
+    """Per-channel zero mean and unit variance, from the training set."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+
+    def fit(self, train: Batches) -> None:
+        """One pass over the training features, sums in float64."""
+        channels = self.mean.shape[1]
+        sums = torch.zeros(2 * channels + 1, dtype=torch.float64)
+        for batch in train.ordered(64):
+            values = batch.inputs.double()
+            sums[:channels] += values.sum(dim=(0, 2, 3))
+            sums[channels:-1] += values.square().sum(dim=(0, 2, 3))
+            sums[-1] += values.numel() / channels
+        sums = total(sums.to(self.mean.device)).cpu()
+        mean = sums[:channels] / sums[-1]
+        variance = (sums[channels:-1] / sums[-1] - mean.square()).clamp(min=0)
+        self.mean.copy_(mean.view_as(self.mean))
+        # A channel that never moves carries nothing; dividing by its zero would carry NaN.
+        self.std.copy_(variance.sqrt().clamp(min=1e-6).view_as(self.std))
+
+    def forward(self, features_BChw: Tensor) -> Tensor:
+        """Features to standardised features, (B, C, h, w)."""
+        return (features_BChw - self.mean) / self.std

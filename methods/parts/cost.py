@@ -1,0 +1,52 @@
+"""What a fit will cost, counted before it runs and without allocating its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+BACKWARD = 3
+"""A training step costs about three forward passes: one forward, two for the gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Counted from the settings: an upper bound for exact searches that can stop early."""
+
+    train_flops: float = 0.0
+    bank_rows: int = 0
+    bank_bytes: int = 0
+    coreset_flops: float = 0.0
+
+
+def coreset_rows(patches: int, rate: float) -> int:
+    """How many patches a coreset keeps: floor(patches x rate), at least one."""
+    return max(1, int(patches * rate))
+
+
+def bank_cost(patches: int, rate: float, channels: int, projection: int | None) -> Cost:
+    """A greedy coreset of `rate` of all patches: every pick is compared with every patch."""
+    if rate == 0:
+        return Cost()
+    rows = coreset_rows(patches, rate)
+    width = min(channels, projection or channels)
+    return Cost(
+        bank_rows=rows,
+        # The rows are picked from all patches, which are held in float32 meanwhile.
+        bank_bytes=4 * channels * (patches + rows),
+        coreset_flops=2.0 * rows * patches * width,
+    )
+
+
+def forward_flops(build: Callable[[], nn.Module], *shapes: tuple[int, ...]) -> float:
+    """FLOPs of one forward pass on inputs of these shapes, counted on the meta device."""
+    with torch.device("meta"):
+        module = build().eval()
+        inputs: list[Tensor] = [torch.zeros(shape) for shape in shapes]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(*inputs)
+    return float(counter.get_total_flops())

@@ -1,0 +1,55 @@
+"""From errors on the feature grid to anomaly maps and image scores (eq. 12)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def error_map(features_BChw: Tensor, rebuilt_BChw: Tensor) -> Tensor:
+    """L2 norm of the difference over channels: (B, h, w)."""
+    return torch.linalg.vector_norm(features_BChw - rebuilt_BChw, dim=1)
+
+
+def smooth_upsample(
+    maps_Bhw: Tensor, side: int, sigma: float, *, align_corners: bool = False
+) -> Tensor:
+    """Bilinear upsampling to (B, side, side), then a Gaussian of `sigma` pixels (0: none).
+
+    Both are linear and separable, so together they are one small matrix on either side; the
+    Gaussian is SciPy's `gaussian_filter` (mode reflect, truncated at 4 sigma).
+    """
+    rows = _upsampling(maps_Bhw.shape[1], side, align_corners)
+    columns = _upsampling(maps_Bhw.shape[2], side, align_corners)
+    if sigma > 0:
+        blur = _gaussian(side, sigma)
+        rows, columns = blur @ rows, blur @ columns
+    rows, columns = rows.to(maps_Bhw), columns.to(maps_Bhw)
+    return rows @ maps_Bhw @ columns.T
+
+
+def _upsampling(cells: int, side: int, align_corners: bool) -> Tensor:
+    """(side, cells): the weights of 1-D linear interpolation."""
+    unit = torch.eye(cells, dtype=torch.float64)[None]
+    return F.interpolate(unit, size=side, mode="linear", align_corners=align_corners)[0].T
+
+
+def _gaussian(side: int, sigma: float) -> Tensor:
+    """(side, side): the weights of a 1-D Gaussian with mirrored borders."""
+    radius = int(4 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    source = (np.arange(side)[:, None] + offsets) % (2 * side)
+    source = np.where(source < side, source, 2 * side - 1 - source)
+    matrix = np.zeros((side, side))
+    np.add.at(matrix, (np.arange(side)[:, None], source), weights)
+    return torch.from_numpy(matrix)
+
+
+def image_score(maps_BHW: Tensor, pool: int) -> Tensor:
+    """The maximum of the averages over pool x pool windows, stride 1 (1: the plain maximum)."""
+    pooled = F.avg_pool2d(maps_BHW[:, None], pool, stride=1) if pool > 1 else maps_BHW
+    return pooled.flatten(1).amax(dim=1)

@@ -1,0 +1,30 @@
+"""Random draws: each derives from (seed, purpose), never from what was drawn before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """A 63-bit seed for one purpose; any change of the arguments gives an unrelated one."""
+    text = repr((seed, *purpose)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def generator(seed: int, *purpose: object) -> torch.Generator:
+    """A CPU generator for one purpose."""
+    return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+def image_noise(seed: int, keys: Sequence[str], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise (B, *shape) float32 that depends on (seed, image key) alone.
+
+    Drawn on the CPU, so that neither batch size, order, worker nor device changes it.
+    """
+    return torch.stack(
+        [torch.randn(*shape, generator=generator(seed, "image noise", key)) for key in keys]
+    )

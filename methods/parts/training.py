@@ -1,0 +1,125 @@
+"""The one gradient loop that all trained methods use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from methods.base import Batch, Batches, Diverged, OnProgress, Progress
+from methods.parts.dist import rank, total, world_size, wrap
+from methods.parts.seeds import derive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to optimise; `batch_size` is the global one, whatever the number of workers."""
+
+    epochs: int
+    batch_size: int
+    schedule: Literal["step", "one_cycle"] = "step"
+    drop_at: float = 0.8
+    drop_to: float = 0.1
+    clip: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    ema: float = 0.0
+
+    def rate(self, done: float) -> float:
+        """The factor on the learning rate when this share (0 to 1) of the training is done."""
+        if self.schedule == "step":
+            return self.drop_to if done >= self.drop_at else 1.0
+        warm = 0.1
+        if done < warm:
+            return 0.04 + 0.96 * done / warm
+        return 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+
+
+class Draws:
+    """Random numbers for the samples of one batch, the same for any number of ranks.
+
+    Each call draws for the whole batch and keeps this rank's rows.
+    """
+
+    def __init__(self, batch: Batch, device: torch.device, seed: int) -> None:
+        self.batch = batch
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal (B, *shape) float32."""
+        whole = torch.randn(
+            self.batch.size, *shape, generator=self.generator, device=self.device
+        )
+        return whole[self.batch.places.to(self.device)]
+
+    def integers(self, low: int, high: int) -> Tensor:
+        """Uniform integers (B,) in [low, high)."""
+        whole = torch.randint(
+            low, high, (self.batch.size,), generator=self.generator, device=self.device
+        )
+        return whole[self.batch.places.to(self.device)]
+
+
+LossOf = Callable[[nn.Module, Tensor, Draws], Tensor]
+
+
+def train(
+    network: nn.Module,
+    losses_of: LossOf,
+    batches: Batches,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_progress: OnProgress,
+) -> None:
+    """Train `network` in place; the last epoch is what stays (its EMA, if the recipe has one).
+
+    `losses_of(network, inputs, draws)` gives one loss per sample (B,). Raises Diverged as soon as
+    a loss is not finite.
+    """
+    device = next(network.parameters()).device
+    wrapped = wrap(network).train()
+    average = _averaged(network, recipe.ema)
+    starting_rates = [group["lr"] for group in optimiser.param_groups]
+    for epoch in range(recipe.epochs):
+        # Dropout draws from the global state; derived anew each epoch, a resumed run equals a
+        # straight one.
+        torch.manual_seed(derive(seed, "dropout", epoch, rank()))
+        pieces = -(-len(batches) // recipe.batch_size)
+        running = torch.zeros((), dtype=torch.float64, device=device)
+        for index, batch in enumerate(batches.epoch(epoch, recipe.batch_size)):
+            factor = recipe.rate((epoch + index / pieces) / recipe.epochs)
+            for group, rate in zip(optimiser.param_groups, starting_rates, strict=True):
+                group["lr"] = rate * factor
+            draws = Draws(batch, device, derive(seed, "training draws", epoch, index))
+            with torch.autocast(device.type, torch.bfloat16, recipe.precision == "bfloat16"):
+                losses = losses_of(wrapped, batch.inputs.to(device), draws)
+            # DDP averages over ranks; this way each sample weighs the same on uneven ranks too.
+            loss = losses.float().sum() * world_size() / batch.size
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if recipe.clip is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            optimiser.step()
+            if average is not None:
+                average.update_parameters(network)
+            running += losses.detach().double().sum()
+        mean = float(total(running)) / len(batches)
+        if not math.isfinite(mean):
+            raise Diverged(f"loss is {mean} in epoch {epoch + 1} of {recipe.epochs}")
+        on_progress(Progress(stage="train", step=epoch + 1, steps=recipe.epochs, loss=mean))
+    if average is not None:
+        network.load_state_dict(average.module.state_dict())
+    network.eval()
+
+
+def _averaged(network: nn.Module, decay: float) -> AveragedModel | None:
+    if decay == 0:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))

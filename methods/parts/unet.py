@@ -1,0 +1,165 @@
+"""The U-Net that predicts noise on a feature grid (Ho et al. 2020, on latents).
+
+Shape legend: B images, C channels, h and w grid cells.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def step_embedding(steps_B: Tensor, width: int) -> Tensor:
+    """Sines and cosines of the corruption step: (B, width)."""
+    half = width // 2
+    rates = torch.exp(-math.log(10_000) * torch.arange(half, device=steps_B.device) / half)
+    angles = steps_B[:, None].float() * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """Group norm with up to 32 groups."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around a step embedding, plus the input."""
+
+    def __init__(self, before: int, after: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(
+            norm(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1)
+        )
+        self.moment = nn.Linear(embedding, after)
+        self.leave = nn.Sequential(
+            norm(after), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(after, after, 3, padding=1)
+        )
+        self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+
+    def forward(self, x_BChw: Tensor, moment_BE: Tensor) -> Tensor:
+        """(B, before, h, w) to (B, after, h, w)."""
+        inner = self.enter(x_BChw) + self.moment(moment_BE)[:, :, None, None]
+        out: Tensor = self.skip(x_BChw) + self.leave(inner)
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention over the grid, heads of 64 channels, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // 64)
+        self.norm = norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """(B, C, h, w), unchanged in shape."""
+        parts = self.qkv(self.norm(x_BChw)).flatten(2).chunk(3, dim=1)
+        q, k, v = (part.unflatten(1, (self.heads, -1)).transpose(2, 3) for part in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = x_BChw + self.out(mixed.transpose(2, 3).flatten(1, 2).view_as(x_BChw))
+        return out
+
+
+class Stage(nn.Module):
+    """A residual block, with attention behind it where asked."""
+
+    def __init__(
+        self, before: int, after: int, embedding: int, dropout: float, attend: bool
+    ) -> None:
+        super().__init__()
+        self.block = Residual(before, after, embedding, dropout)
+        self.attention = Attention(after) if attend else nn.Identity()
+
+    def forward(self, x_BChw: Tensor, moment_BE: Tensor) -> Tensor:
+        """(B, before, h, w) to (B, after, h, w)."""
+        out: Tensor = self.attention(self.block(x_BChw, moment_BE))
+        return out
+
+
+class UNet(nn.Module):
+    """Noise predictor: `multipliers` levels, halving the grid between them.
+
+    A grid that the levels can't halve (14 with four of them) is padded at the right and bottom by
+    its border and cut again at the end.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        base: int,
+        multipliers: tuple[int, ...],
+        blocks: int,
+        attention_levels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        widths = [base * m for m in multipliers]
+        embedding = 4 * base
+        self.base = base
+        self.halvings = len(widths) - 1
+        self.moment = nn.Sequential(
+            nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
+        self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
+
+        def stage(before: int, after: int, level: int) -> Stage:
+            attend = level >= len(widths) - attention_levels
+            return Stage(before, after, embedding, dropout, attend)
+
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        for level, (before, after) in enumerate(pairwise([widths[0], *widths])):
+            steps = [stage(before, after, level)]
+            steps += [stage(after, after, level) for _ in range(blocks - 1)]
+            self.down.append(nn.ModuleList(steps))
+            if level < self.halvings:
+                self.shrink.append(nn.Conv2d(after, after, 3, stride=2, padding=1))
+        self.middle = nn.ModuleList(
+            [
+                Stage(widths[-1], widths[-1], embedding, dropout, True),
+                Stage(widths[-1], widths[-1], embedding, dropout, False),
+            ]
+        )
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            width = widths[level]
+            self.up.append(nn.ModuleList([stage(2 * width, width, level) for _ in range(blocks)]))
+            if level > 0:
+                self.grow.append(nn.Conv2d(width, widths[level - 1], 3, padding=1))
+        self.leave = nn.Sequential(
+            norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1)
+        )
+        # Start as "no noise": the loss begins at 1 rather than at a random network's error.
+        nn.init.zeros_(self.leave[-1].weight)
+        nn.init.zeros_(self.leave[-1].bias)
+
+    def forward(self, noisy_BChw: Tensor, steps_B: Tensor) -> Tensor:
+        """Noisy features (B, C, h, w) and their corruption steps (B,) to the noise in them."""
+        height, width = noisy_BChw.shape[-2:]
+        unit = 2**self.halvings
+        padding = (0, -width % unit, 0, -height % unit)
+        x = F.pad(noisy_BChw, padding, mode="replicate") if any(padding) else noisy_BChw
+        moment = self.moment(step_embedding(steps_B, self.base))
+        x = self.enter(x)
+        kept: list[Tensor] = []
+        for level, steps in enumerate(self.down):
+            for step in steps:  # type: ignore[union-attr]
+                x = step(x, moment)
+                kept.append(x)
+            if level < self.halvings:
+                x = self.shrink[level](x)
+        for step in self.middle:
+            x = step(x, moment)
+        for level, steps in enumerate(self.up):
+            for step in steps:  # type: ignore[union-attr]
+                x = step(torch.cat([x, kept.pop()], dim=1), moment)
+            if level < self.halvings:
+                x = self.grow[level](F.interpolate(x, scale_factor=2, mode="nearest"))
+        out: Tensor = self.leave(x)[..., :height, :width]
+        return out

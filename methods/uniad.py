@@ -1,0 +1,327 @@
+"""UniAD: a transformer auto-encoder that may not look at a token's own neighbourhood.
+
+Published (You et al. 2022; official repository, `models/reconstructions/uniad.py`): EfficientNet-b4
+stages 1 to 4 aligned to 14x14 (272 channels, 196 tokens); 4 encoder and 4 decoder layers of width
+256, 8 heads, feed-forward 1024, dropout 0.1, post-norm; a 7x7 neighbour mask in every attention;
+learned queries in each decoder layer; feature jitter by token norm; squared error; AdamW 1e-4,
+gradient clip 0.1, a tenth of the rate after 800 of 1000 epochs; batch 8 on each of 8 GPUs.
+Image score: maximum of 16x16 averages, no Gaussian.
+
+Differs: the last epoch is scored, never the best on the test set. `k` > 0 puts LafitE's feature
+editing in front (the paper's "UniAD w/ F.E.").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Batches, Method, OnProgress, Preset, Scores, quiet
+from methods.parts.backbone import LITE0, Features, feature_channels
+from methods.parts.bank import MemoryBank, Weighting, check_bank
+from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
+from methods.parts.maps import error_map, image_score, smooth_upsample
+from methods.parts.training import Draws, Recipe, train
+
+
+class UniAD(Method):
+    """Reconstruct every feature token from the others; the error is the score."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What is learned; `bank_rate` > 0 keeps a memory bank for editing."""
+
+        backbone: str = "tf_efficientnet_b4.aa_in1k"
+        weights: str | None = None
+        layers: tuple[int, ...] = (0, 1, 2, 3)
+        image_size: int = 224
+        feature_size: int = 14
+        precision: Literal["float32", "bfloat16"] = "float32"
+        width: int = 256
+        encoder_layers: int = 4
+        decoder_layers: int = 4
+        heads: int = 8
+        feed_forward: int = 1024
+        dropout: float = 0.1
+        neighbours: int = 7
+        jitter: float = 20.0
+        epochs: int = 1000
+        batch_size: int = 64
+        learning_rate: float = 1e-4
+        weight_decay: float = 1e-4
+        clip: float = 0.1
+        schedule: Literal["step", "one_cycle"] = "step"
+        bank_rate: float = 0.0
+        projection: int | None = None
+
+    @dataclass(frozen=True, kw_only=True)
+    class Knobs:
+        """What may change after learning: k > 0 edits the features first."""
+
+        k: int = 0
+        coreset: float = 0.1
+        weighting: Weighting = "softmax"
+        temperature: float = 1.0
+        sigma: float = 0.0
+        pool: int = 16
+
+    _quick = Config(
+        backbone=LITE0,
+        precision="bfloat16",
+        width=128,
+        heads=4,
+        dropout=0.0,
+        encoder_layers=2,
+        decoder_layers=2,
+        feed_forward=256,
+        epochs=10,
+        learning_rate=1e-3,
+        schedule="one_cycle",
+    )
+    presets = {
+        "paper": Preset(Config(), Knobs()),
+        "quick": Preset(_quick, Knobs(coreset=0.01)),
+        "smoke": Preset(
+            replace(
+                _quick, image_size=64, feature_size=8, neighbours=3, width=64, heads=4,
+                encoder_layers=1, decoder_layers=1, epochs=10, batch_size=16,
+            ),
+            Knobs(pool=4),
+        ),
+    }
+
+    def __init__(self, config: Config, *, seed: int = 0) -> None:
+        super().__init__(config, seed=seed)
+        self.config: UniAD.Config = config
+        self.bank = MemoryBank()
+        self.network = Reconstructor(feature_channels(self.inputs(config)), config)
+
+    @classmethod
+    def inputs(cls, config: Config) -> Features:
+        """The first stages of the backbone, aligned to one grid."""
+        return Features(
+            resize=config.image_size,
+            backbone=config.backbone,
+            weights=config.weights,
+            layers=config.layers,
+            grid=config.feature_size,
+            precision=config.precision,
+        )
+
+    @classmethod
+    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
+        """Width must split over heads and rows + columns; editing needs a bank."""
+        if config.width % config.heads or config.width % 2:
+            raise ValueError(f"width={config.width}: must be even and a multiple of heads")
+        if config.neighbours % 2 == 0 or config.neighbours >= 2 * config.feature_size:
+            raise ValueError(f"neighbours={config.neighbours}: must be odd and leave tokens to see")
+        if knobs.k:
+            patches = images * config.feature_size**2
+            check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
+
+    @classmethod
+    def cost(cls, config: Config, images: int) -> Cost:
+        """The bank if there is one, and the network over every image in every epoch."""
+        channels, grid = feature_channels(cls.inputs(config)), config.feature_size
+        bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
+        forward = forward_flops(
+            lambda: Reconstructor(channels, config), (1, channels, grid, grid)
+        )
+        return replace(bank, train_flops=BACKWARD * forward * images * config.epochs)
+
+    def fit(self, train_batches: Batches, *, on_progress: OnProgress = quiet) -> None:
+        """Fill the bank if there is one, then train the auto-encoder."""
+        config = self.config
+        if config.bank_rate:
+            self.bank.fit(
+                train_batches,
+                lambda features: features.to(self.device),
+                config.bank_rate,
+                projection=config.projection,
+                seed=self.seed,
+                on_progress=on_progress,
+            )
+        recipe = Recipe(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            schedule=config.schedule,
+            clip=config.clip,
+            precision=config.precision,
+        )
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        train(
+            self.network,
+            self.losses,
+            train_batches,
+            optimiser,
+            recipe,
+            seed=self.seed,
+            on_progress=on_progress,
+        )
+
+    def losses(self, rebuild: nn.Module, features: Tensor, draws: Draws) -> Tensor:
+        """Squared error between the features and what the jittered ones are rebuilt to (B,)."""
+        # Jitter: noise as strong as the token's norm / C x 20, before the projection.
+        strength = features.norm(dim=1, keepdim=True) / features.shape[1] * self.config.jitter
+        jittered = features + draws.normal(*features.shape[1:]) * strength
+        return (rebuild(jittered).float() - features).square().mean(dim=(1, 2, 3))
+
+    @torch.inference_mode()
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+        """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
+        features = inputs.to(self.device)
+        edited = features
+        if knobs.k:
+            edited = self.bank.edit(
+                features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature
+            )
+        low = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, low):
+            rebuilt = self.network(edited).float()
+        maps = smooth_upsample(
+            error_map(features, rebuilt), self.config.image_size, knobs.sigma, align_corners=True
+        )
+        return Scores(maps, image_score(maps, knobs.pool))
+
+
+def neighbour_mask(grid: int, window: int) -> Tensor:
+    """(g g, g g) bool, True where attention is blocked: the window around each token, itself too."""
+    cells = torch.arange(grid)
+    near = (cells[:, None] - cells[None, :]).abs() <= window // 2
+    return (near[:, None, :, None] & near[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+class Reconstructor(nn.Module):
+    """The network: tokens in, tokens out, through encoder and query decoder."""
+
+    blocked: Tensor
+
+    def __init__(self, channels: int, config: UniAD.Config) -> None:
+        super().__init__()
+        grid, width = config.feature_size, config.width
+        self.grid = grid
+        self.enter = nn.Linear(channels, width)
+        self.leave = nn.Linear(width, channels)
+        self.row = nn.Parameter(torch.rand(grid, width // 2))
+        self.column = nn.Parameter(torch.rand(grid, width // 2))
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer(
+            "blocked", neighbour_mask(grid, config.neighbours), persistent=False
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+
+    def position(self) -> Tensor:
+        """Learned position of each token, column then row: (g g, width)."""
+        columns = self.column[None, :, :].expand(self.grid, -1, -1)
+        rows = self.row[:, None, :].expand(-1, self.grid, -1)
+        return torch.cat([columns, rows], dim=2).flatten(0, 1)
+
+    def forward(self, features_BCgg: Tensor) -> Tensor:
+        """(B, C, g, g) to their reconstruction, same shape."""
+        memory = self.enter(features_BCgg.flatten(2).transpose(1, 2))
+        position = self.position()
+        for layer in self.encoder:
+            memory = layer(memory, position, self.blocked)
+        out = memory
+        for layer in self.decoder:
+            out = layer(out, memory, position, self.blocked)
+        tokens: Tensor = self.leave(self.norm(out))
+        return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+
+
+def _attention(config: UniAD.Config) -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(
+        config.width, config.heads, dropout=config.dropout, batch_first=True
+    )
+
+
+class Tail(nn.Module):
+    """Feed-forward with post-norm, the end of every layer."""
+
+    def __init__(self, config: UniAD.Config) -> None:
+        super().__init__()
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.width, config.feed_forward),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.feed_forward, config.width),
+            nn.Dropout(config.dropout),
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        """(B, tokens, width), unchanged in shape."""
+        out: Tensor = self.norm(x_BTW + self.feed_forward(x_BTW))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Masked self-attention and feed-forward."""
+
+    def __init__(self, config: UniAD.Config) -> None:
+        super().__init__()
+        self.attention = _attention(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.width)
+        self.tail = Tail(config)
+
+    def forward(self, x_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor) -> Tensor:
+        """(B, tokens, width), unchanged in shape."""
+        placed = x_BTW + position_TW
+        seen, _ = self.attention(placed, placed, x_BTW, attn_mask=blocked_TT, need_weights=False)
+        out: Tensor = self.tail(self.norm(x_BTW + self.dropout(seen)))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Learned queries look at the memory, then at the previous layer's output."""
+
+    def __init__(self, config: UniAD.Config) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(config.feature_size**2, config.width))
+        self.to_memory, self.to_output = _attention(config), _attention(config)
+        self.memory_dropout = nn.Dropout(config.dropout)
+        self.output_dropout = nn.Dropout(config.dropout)
+        self.memory_norm = nn.LayerNorm(config.width)
+        self.output_norm = nn.LayerNorm(config.width)
+        self.tail = Tail(config)
+
+    def forward(
+        self, out_BTW: Tensor, memory_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor
+    ) -> Tensor:
+        """(B, tokens, width), unchanged in shape."""
+        x = self.queries.expand(len(out_BTW), -1, -1)
+        seen, _ = self.to_memory(
+            x + position_TW,
+            memory_BTW + position_TW,
+            memory_BTW,
+            attn_mask=blocked_TT,
+            need_weights=False,
+        )
+        x = self.memory_norm(x + self.memory_dropout(seen))
+        seen, _ = self.to_output(
+            x + position_TW,
+            out_BTW + position_TW,
+            out_BTW,
+            attn_mask=blocked_TT,
+            need_weights=False,
+        )
+        x = self.output_norm(x + self.output_dropout(seen))
+        tail: Tensor = self.tail(x)
+        return tail
+
+
+METHOD = UniAD

@@ -1,0 +1,77 @@
+"""Tables as text for a terminal, Markdown and spreadsheets, with names that cannot break out."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import polars as pl
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
+_MARKDOWN_MARKS = re.compile(r"([\\`*\[\]<>|#])")
+_FORMULA = r"^([=+\-@\t\r])"
+
+
+class Cells(NamedTuple):
+    """A table: its title, header and rows, all text; the first `names` columns are names."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    names: int = 1
+
+
+def join_blocks(blocks: Sequence[list[str] | Cells], fmt: str, width: int) -> str:
+    """Paragraphs (lists of lines) and tables as one text, for "terminal" or "md"."""
+    if fmt == "md":
+        shown = [_markdown(block) for block in blocks]
+    elif fmt == "terminal":
+        shown = [_terminal(block, width) for block in blocks]
+    else:
+        raise ValueError(f"unknown report format {fmt!r}: choose terminal, md or csv")
+    return "\n\n".join(text for text in shown if text) + "\n"
+
+
+def csv_text(frame: pl.DataFrame) -> str:
+    """The frame as CSV; text that a spreadsheet would take for a formula gets a leading quote."""
+    return frame.with_columns(pl.col(pl.String).str.replace(_FORMULA, "'${1}")).write_csv()
+
+
+def _terminal(block: list[str] | Cells, width: int) -> str:
+    if not isinstance(block, Cells):
+        return "\n".join(_plain(line) for line in block)
+    table = Table(box=box.SIMPLE_HEAD, title=Text(_plain(block.title)), title_justify="left")
+    for number, name in enumerate(block.header):
+        side: JustifyMethod = "left" if number < block.names else "right"
+        table.add_column(Text(_plain(name)), justify=side, overflow="fold")
+    for row in block.rows:
+        table.add_row(*(Text(_plain(cell)) for cell in row))
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+
+
+def _markdown(block: list[str] | Cells) -> str:
+    if not isinstance(block, Cells):
+        return "\n".join(f"{_escaped(line)}  " for line in block)  # two spaces break a line
+    rule = ["---"] * block.names + ["---:"] * (len(block.header) - block.names)
+    lines = [[_escaped(cell) for cell in row] for row in (block.header, *block.rows)]
+    lines.insert(1, rule)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"**{_escaped(block.title)}**\n\n{table}"
+
+
+def _plain(text: str) -> str:
+    """One line without control characters or terminal codes."""
+    return _TERMINAL_CODES.sub(" ", text).strip()
+
+
+def _escaped(text: str) -> str:
+    return _MARKDOWN_MARKS.sub(r"\\\1", _plain(text))

@@ -1,0 +1,247 @@
+"""The long result table: one immutable Parquet part for each cell, one row for each
+(cell, category, metric).
+
+Under the output folder lie `parts/<cell_id>.parquet` (finished cells),
+`failures/<cell_id>-<attempt>.parquet` (failed ones) and `scores/<cell_id>.parquet` (one row for
+each test image).
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+PRODUCER = "lafite-bench"
+POOLED = "(pooled)"  # the category of rows that judge all test images under one threshold
+DONE = "done"  # the status of a finished cell; any other status is a failure
+
+_VERSION_KEY = b"lafite_bench.schema_version"
+_PRODUCER_KEY = b"lafite_bench.producer"
+_UTC = pa.timestamp("us", tz="UTC")
+
+_COLUMNS: dict[str, pa.DataType] = {
+    "cell_id": pa.string(),
+    "mode": pa.string(),  # "multi-class" or "separate"
+    "preset": pa.string(),
+    "benchmark": pa.string(),
+    "category": pa.string(),
+    "method": pa.string(),
+    "variant": pa.string(),
+    "seed": pa.int64(),
+    "split": pa.string(),
+    "metric": pa.string(),
+    "value": pa.float64(),
+    "reason": pa.string(),  # why value is null
+    "status": pa.string(),
+    "error": pa.string(),
+    "config_json": pa.string(),
+    "knobs_json": pa.string(),
+    "config_hash": pa.string(),
+    "data_fingerprint": pa.string(),
+    "weights_sha256": pa.string(),
+    "world_size": pa.int64(),
+    "train_images": pa.int64(),
+    "test_images": pa.int64(),
+    "fit_seconds": pa.float64(),
+    "score_seconds": pa.float64(),
+    "images_per_second": pa.float64(),  # scoring
+    "train_images_per_second": pa.float64(),
+    "parameters": pa.int64(),  # trainable
+    "peak_memory_bytes": pa.int64(),
+    "device": pa.string(),
+    "python_version": pa.string(),
+    "torch_version": pa.string(),
+    "ray_version": pa.string(),
+    "timm_version": pa.string(),
+    "code_version": pa.string(),
+    "started_at": _UTC,
+    "finished_at": _UTC,
+}
+# A row without these has no place in any report; the rest may be unknown for a failed cell.
+_IDENTITY = ("cell_id", "mode", "preset", "benchmark", "method", "variant", "seed", "split")
+_REQUIRED = frozenset((*_IDENTITY, "status", "finished_at"))
+_SCORE_COLUMNS: dict[str, pa.DataType] = {
+    "cell_id": pa.string(),
+    "key": pa.string(),
+    "category": pa.string(),
+    "defect": pa.string(),
+    "label": pa.bool_(),  # true = anomalous
+    "score": pa.float64(),
+}
+
+
+def _schema(columns: Mapping[str, pa.DataType], required: frozenset[str]) -> pa.Schema:
+    fields = [pa.field(name, kind, name not in required) for name, kind in columns.items()]
+    stamps = {_VERSION_KEY: str(SCHEMA_VERSION).encode(), _PRODUCER_KEY: PRODUCER.encode()}
+    return pa.schema(fields, metadata=stamps)
+
+
+SCHEMA = _schema(_COLUMNS, _REQUIRED)
+SCORES_SCHEMA = _schema(_SCORE_COLUMNS, frozenset(_SCORE_COLUMNS))
+
+
+def part_path(out: Path, cell_id: str) -> Path:
+    """Where a finished cell's part lies; it exists exactly when the cell is done."""
+    return out / "parts" / f"{cell_id}.parquet"
+
+
+def failure_path(out: Path, cell_id: str, attempt: int) -> Path:
+    """Where the part of a failed attempt lies."""
+    return out / "failures" / f"{cell_id}-{attempt}.parquet"
+
+
+def scores_path(out: Path, cell_id: str) -> Path:
+    """Where a finished cell's per-image scores lie."""
+    return out / "scores" / f"{cell_id}.parquet"
+
+
+def write_part(path: Path, rows: Sequence[Mapping[str, Any]], *, replace: bool = False) -> None:
+    """Publish rows of SCHEMA at `path`, whole or not at all.
+
+    Of several writers of one path the first wins and the others change nothing, unless `replace`
+    is true. Raises ValueError for rows that do not fit the schema and OSError, naming the path and
+    the bytes needed, where the file cannot be written.
+    """
+    for number, row in enumerate(rows):
+        if row.get("status") == DONE:
+            _check_done(row, f"{path.name}, row {number}")
+    _publish(path, _table(rows, SCHEMA, path.name), replace)
+
+
+def write_scores(path: Path, rows: Sequence[Mapping[str, Any]], *, replace: bool = False) -> None:
+    """Publish per-image scores, rows of SCORES_SCHEMA, as `write_part` does."""
+    _publish(path, _table(rows, SCORES_SCHEMA, path.name), replace)
+
+
+def read(folder: Path) -> pl.DataFrame:
+    """All finished cells under an output folder and the newest failure of each unfinished one.
+
+    Raises ValueError where the folder holds no results, and for a part that cannot be read or was
+    written by a newer version, naming it.
+    """
+    parts = _read_all(folder / "parts")
+    failures = _read_all(folder / "failures")
+    if not parts and not failures:
+        raise ValueError(f"{folder}: no results here (parts/*.parquet); name a run's --out folder")
+    empty = SCHEMA.empty_table()
+    done = pl.DataFrame(pa.concat_tables([empty, *parts]))
+    failed = pl.DataFrame(pa.concat_tables([empty, *failures]))
+    newest = failed.filter(pl.col("finished_at") == pl.col("finished_at").max().over("cell_id"))
+    return pl.concat([done, newest.join(done, on="cell_id", how="anti")])
+
+
+def _check_done(row: Mapping[str, Any], where: str) -> None:
+    if not row.get("category") or not row.get("metric"):
+        raise ValueError(f"{where}: a finished cell's row needs a category and a metric")
+    if (row.get("value") is None) != bool(row.get("reason")):
+        raise ValueError(f"{where}: {row['metric']} needs a value, or no value and a reason")
+
+
+def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, where: str) -> pa.Table:
+    if not rows:
+        raise ValueError(f"{where}: no rows to write")
+    for number, row in enumerate(rows):
+        if unknown := sorted(row.keys() - set(schema.names)):
+            raise ValueError(f"{where}, row {number}: unknown column {', '.join(unknown)}")
+        if missing := [name for name in schema.names if name not in row]:
+            raise ValueError(f"{where}, row {number}: missing column {', '.join(missing)}")
+    columns = [_column([row[field.name] for row in rows], field, where) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(values: list[Any], field: pa.Field, where: str) -> pa.Array:
+    for number, value in enumerate(values):
+        problem = ""
+        if value is None and not field.nullable:
+            problem = "is required"
+        elif isinstance(value, float) and not math.isfinite(value):
+            problem = f"is {value}; write null and a reason"
+        elif isinstance(value, datetime) and value.tzinfo is None:
+            problem = "has no time zone; write UTC"
+        if problem:
+            raise ValueError(f"{where}, row {number}: column {field.name} {problem}")
+    try:
+        return pa.array(values, type=field.type)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: column {field.name} is not {field.type}: {error}") from error
+
+
+def _publish(path: Path, table: pa.Table, replace: bool) -> None:
+    """Write under a temporary name in the same folder, sync, then give it its name."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _give_name(temporary, path, replace)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        message = f"{error.strerror}; {content.size:,} bytes could not be written"
+        raise OSError(error.errno, message, str(path)) from error
+
+
+def _give_name(temporary: Path, path: Path, replace: bool) -> None:
+    if replace:
+        temporary.replace(path)
+        return
+    try:
+        path.hardlink_to(temporary)  # unlike a rename, it never takes a name that is in use
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if not path.exists():
+            temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_all(folder: Path) -> list[pa.Table]:
+    return [_read_one(path) for path in sorted(folder.glob("[!.]*.parquet"))]
+
+
+def _read_one(path: Path) -> pa.Table:
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); move it away and run the same command again "
+            "to redo its cell"
+        ) from error
+    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"").decode()
+    if not version.isdecimal():
+        raise ValueError(f"{path}: not written by {PRODUCER}; move it out of this folder")
+    if int(version) > SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; "
+            f"upgrade {PRODUCER} to read it"
+        )
+    if table.schema.names != SCHEMA.names:
+        raise ValueError(f"{path}: its columns are not those of schema version {version}")
+    return table.cast(SCHEMA)

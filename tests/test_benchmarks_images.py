@@ -1,0 +1,207 @@
+"""Conversion rules with golden pixel values; limits; the views a model sees."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_data import write_category, write_image
+from PIL import Image
+
+from benchmarks.base import DataError, Sample
+from benchmarks.parts import decode
+from benchmarks.parts.decode import image_shape, read_marks, read_rgb
+from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.images import load_masks, load_views, vanished
+from benchmarks.shapes import BENCHMARK as open_shapes
+
+
+def golden(path: Path, *pixels: tuple[int, int, int]) -> None:
+    """The first row of the image holds exactly these pixels, with no warning on the way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_rgb(path)
+    assert image.dtype == np.uint8
+    assert [tuple(int(v) for v in pixel) for pixel in image[0]] == list(pixels)
+
+
+def test_grey_and_one_bit(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 7, 255]], dtype=np.uint8)).save(tmp_path / "grey.png")
+    golden(tmp_path / "grey.png", (0, 0, 0), (7, 7, 7), (255, 255, 255))
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "bit.png")
+    golden(tmp_path / "bit.png", (255, 255, 255), (0, 0, 0))
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_sixteen_bit_grey_is_divided_by_257(tmp_path: Path, ending: str) -> None:
+    values = np.array([[0, 128, 129, 257, 32896, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"deep.{ending}")
+    grey = [0, 0, 1, 1, 128, 255]
+    golden(tmp_path / f"deep.{ending}", *[(v, v, v) for v in grey])
+
+
+def test_thirty_two_bit_grey_is_clipped_to_sixteen(tmp_path: Path) -> None:
+    values = np.array([[-5, 0, 65535, 1_000_000]], dtype=np.int32)
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    golden(tmp_path / "deep.tif", (0, 0, 0), (0, 0, 0), (255, 255, 255), (255, 255, 255))
+
+
+def test_palette_gives_its_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 200, 100, 50, 255, 255, 255])
+    image.save(tmp_path / "palette.png")
+    golden(tmp_path / "palette.png", (10, 20, 30), (200, 100, 50), (255, 255, 255))
+    image.save(tmp_path / "clear.png", transparency=bytes([255, 0, 255]))
+    golden(tmp_path / "clear.png", (10, 20, 30), (0, 0, 0), (255, 255, 255))
+
+
+def test_alpha_is_composited_on_black(tmp_path: Path) -> None:
+    rgba = [[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 128]]]
+    Image.fromarray(np.array(rgba, dtype=np.uint8)).save(tmp_path / "rgba.png")
+    golden(tmp_path / "rgba.png", (200, 100, 50), (0, 0, 0), (100, 50, 25))
+    grey = np.array([[[200, 255], [200, 0]]], dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "la.png")
+    golden(tmp_path / "la.png", (200, 200, 200), (0, 0, 0))
+    colour = Image.fromarray(np.array([[[9, 9, 9], [8, 8, 8]]], dtype=np.uint8))
+    colour.save(tmp_path / "key.png", transparency=(9, 9, 9))
+    golden(tmp_path / "key.png", (0, 0, 0), (8, 8, 8))
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], dtype=np.uint8)
+    Image.frombytes("CMYK", (3, 1), inks.tobytes()).save(tmp_path / "cmyk.tif")
+    golden(tmp_path / "cmyk.tif", (255, 255, 255), (0, 255, 255), (0, 0, 0))
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_exif_orientation_is_applied(tmp_path: Path, ending: str, orientation: int) -> None:
+    stored = np.zeros((8, 16, 3), dtype=np.uint8)
+    stored[:, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{ending}"
+    Image.fromarray(stored).save(path, exif=exif, quality=100)
+    upright = np.rot90(stored, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    image = read_rgb(path)
+    assert image.shape == upright.shape
+    assert np.abs(image.astype(int) - upright).max() < 12
+    assert image_shape(path) == upright.shape[:2]
+
+
+def test_marks_are_whatever_is_above_zero(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 255]], dtype=np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.array([[0, 1, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.array([[False, True, True]])).save(tmp_path / "bit.png")
+    rgba = [[[255, 255, 255, 0], [0, 0, 9, 255], [255, 0, 0, 255]]]
+    Image.fromarray(np.array(rgba, dtype=np.uint8)).save(tmp_path / "rgba.png")
+    for name in ("grey", "deep", "bit", "rgba"):
+        assert read_marks(tmp_path / f"{name}.png").tolist() == [[False, True, True]]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "tif", "webp"])
+def test_truncated_files_are_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"cut.{ending}"
+    write_image(path, size=(64, 48))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(DataError, match=rf"cut\.{ending}: is (damaged|not an image)"):
+        read_rgb(path)
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(DataError, match=r"float\.tif: has floating-point pixels; save it"):
+        read_rgb(tmp_path / "float.tif")
+
+
+def test_a_folder_named_like_an_image_and_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "dir.png").mkdir()
+    for name in ("dir.png", "gone.png"):
+        with pytest.raises(DataError, match=rf"{name}: cannot be read"):
+            read_rgb(tmp_path / name)
+
+
+def test_pixel_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "wide.png", size=(20, 5))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100)
+    assert read_rgb(tmp_path / "wide.png").shape == (5, 20, 3)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 99)
+    with pytest.raises(DataError, match=r"wide\.png: has more than 99 pixels, the limit"):
+        read_rgb(tmp_path / "wide.png")
+
+
+@pytest.mark.parametrize("side", [9_500, 14_000])
+def test_bombs_beyond_pillows_own_limits(tmp_path: Path, side: int) -> None:
+    assert decode.MAX_PIXELS < (Image.MAX_IMAGE_PIXELS or 0) < side**2
+    path = tmp_path / "bomb.png"
+    Image.new("1", (side, side)).save(path)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.resetwarnings()
+        with pytest.raises(DataError, match=r"has more than 80,000,000 pixels"):
+            read_rgb(path)
+    assert not seen
+
+
+def test_views_are_resized_and_cut_at_the_centre(tmp_path: Path) -> None:
+    left = np.zeros((8, 8, 3), dtype=np.uint8)
+    left[:, :4, 0] = 200
+    folder = tmp_path / "widget/train/good"
+    folder.mkdir(parents=True)
+    Image.fromarray(left).save(folder / "000.png")
+    write_image(folder / "001.png", size=(30, 20))
+    data = folder_benchmark("mine", tmp_path)
+    views = load_views(data, data.train(), 8, 4)
+    assert views.shape == (2, 3, 4, 4)
+    assert views.dtype == np.uint8
+    assert views[0, 0].tolist() == [[200, 200, 0, 0]] * 4
+    assert load_views(data, data.train(), 16).shape == (2, 3, 16, 16)
+    assert load_views(data, [], 16).shape == (0, 3, 16, 16)
+    for crop in (0, 9):
+        with pytest.raises(ValueError, match="does not fit into resize 8"):
+            load_views(data, data.train(), 8, crop)
+
+
+def test_masks_are_resized_nearest_and_may_vanish(tmp_path: Path) -> None:
+    write_category(tmp_path / "widget")
+    point = np.zeros((10, 12), dtype=np.uint8)
+    point[0, 0] = 255
+    Image.fromarray(point).save(tmp_path / "widget/ground_truth/crack/001_mask.png")
+    data = folder_benchmark("mine", tmp_path)
+    test = data.test()
+    masks = load_masks(data, test, 5)
+    assert masks is not None
+    assert masks.shape == (4, 5, 5)
+    assert masks.dtype == bool
+    assert masks[0].any()
+    assert not masks[2:].any()
+    assert vanished(test, masks) == ["widget/test/crack/001.png"]
+    assert test[1].anomalous
+    assert load_masks(data, test, 5, 3).shape == (4, 3, 3)  # type: ignore[union-attr]
+
+
+def test_masks_follow_the_same_cut_as_views() -> None:
+    shapes = open_shapes(None)
+    samples = [sample for sample in shapes.test() if sample.anomalous][:4]
+    whole, cut = load_masks(shapes, samples, 128), load_masks(shapes, samples, 128, 96)
+    views, inner = load_views(shapes, samples, 128), load_views(shapes, samples, 128, 96)
+    assert whole is not None
+    assert cut is not None
+    assert (whole[:, 16:112, 16:112] == cut).all()
+    assert (views[:, :, 16:112, 16:112] == inner).all()
+    assert (whole[0] == shapes.read_mask(samples[0])).all()
+
+
+def test_without_pixel_truth_there_are_no_masks(tmp_path: Path) -> None:
+    write_image(tmp_path / "widget/train/good/000.png")
+    write_image(tmp_path / "widget/test/bad/000.png")
+    data = folder_benchmark("mine", tmp_path)
+    assert load_masks(data, data.test(), 8) is None
+
+
+def test_a_rendered_sample_has_no_file(tmp_path: Path) -> None:
+    write_image(tmp_path / "widget/train/good/000.png")
+    data = folder_benchmark("mine", tmp_path)
+    with pytest.raises(TypeError, match="belongs to a rendered data set"):
+        data.read_image(Sample("disc/test/good/000", "disc", "good", None))
