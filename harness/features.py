@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ class FeatureCache:
         benchmark = task.data.open()
         samples = task.samples(benchmark)
         extractor = Extractor(task.features, task.weights).to(device)
-        rows: NDArray[np.float16] | None = None
+        rows: np.memmap[Any, np.dtype[np.float16]] | None = None
         done = 0
         for views in read_ahead(benchmark, samples, task.features):
             batch = extract(extractor, views)

@@ -13,14 +13,14 @@ from harness.spec import (
     PRESETS,
     Cell,
     Data,
-    Mode,
     open_benchmark,
     parse_overrides,
     seeds_of,
+    variant_of,
     with_overrides,
 )
 from methods.base import Method
-from methods.parts.backbone import Features, file_sha256, find_weights
+from methods.parts.backbone import Features, check_features, file_sha256, find_weights
 
 
 def plan(
@@ -30,7 +30,7 @@ def plan(
     seeds: int = 5,
     preset: str = "paper",
     overrides: Sequence[str] = (),
-    mode: Mode = "multi-class",
+    mode: str = "multi-class",
     categories: Sequence[str] = (),
     root: Path | None = None,
 ) -> list[Cell]:
@@ -61,6 +61,7 @@ def plan(
                         data=data,
                         mode=mode,
                         method=name,
+                        variant=variant_of(values[name]),
                         preset=preset,
                         config=config,
                         knobs=knobs,
@@ -78,27 +79,28 @@ def _weights(name: str, method: type[Method], config: Any) -> tuple[Path | None,
     if not isinstance(inputs, Features):
         return None, ""
     try:
+        check_features(inputs)
         path = find_weights(inputs)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
     return path.resolve(), file_sha256(path)
 
 
-def _data(name: str, root: Path | None, wanted: Sequence[str], mode: Mode) -> list[Data]:
+def _data(name: str, root: Path | None, wanted: Sequence[str], mode: str) -> list[Data]:
     """The data set as one piece, or a piece for each category."""
     benchmark = open_benchmark(name, root)
     present = benchmark.categories()
     for category in wanted:
         if category not in present:
-            raise UsageError(f"{name}: no category '{category}'; {did_you_mean(category, [*present])}")
+            raise UsageError(
+                f"{name}: no category '{category}'; {did_you_mean(category, [*present])}"
+            )
     chosen = tuple(category for category in present if not wanted or category in wanted)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
     return [_piece(benchmark, name, root, group) for group in groups]
 
 
-def _piece(
-    benchmark: Benchmark, name: str, root: Path | None, categories: tuple[str, ...]
-) -> Data:
+def _piece(benchmark: Benchmark, name: str, root: Path | None, categories: tuple[str, ...]) -> Data:
     train, test = benchmark.train(categories), benchmark.test(categories)
     is_path = Path(name).is_dir() and name not in names("benchmarks")
     return Data(

@@ -65,8 +65,6 @@ def bars(
                 task = progress.add_task(f"  {labels[number]}: {said.stage}", total=None, note="")
                 working[number] = (said.stage, task)
             note = "" if said.loss is None else f"loss {said.loss:.4f}"
-            progress.update(
-                working[number][1], completed=said.step, total=said.steps, note=note
-            )
+            progress.update(working[number][1], completed=said.step, total=said.steps, note=note)
 
         yield show

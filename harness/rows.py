@@ -18,7 +18,7 @@ from harness.spec import Cell
 from harness.store import Row
 from methods.base import Diverged
 from results.metrics import Measured
-from results.table import DONE
+from results.table import DONE, SCHEMA
 
 FIT_FACTS = (
     "fit_seconds",
@@ -62,10 +62,7 @@ def failure_row(cell: Cell, place: Place, error: BaseException) -> Row:
     """The row of a cell that failed; what was not measured is null."""
     text = f"{type(error).__name__}: {error}"
     return {
-        **dict.fromkeys(
-            [*FIT_FACTS, "category", "metric", "value", "test_images", "score_seconds"]
-            + ["images_per_second", "started_at"]
-        ),
+        **dict.fromkeys(SCHEMA.names),
         **_provenance(cell, place),
         "status": "diverged" if isinstance(error, Diverged) else "error",
         "reason": text.splitlines()[0],

@@ -17,8 +17,8 @@ from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
 from harness.registry import UsageError, did_you_mean, load, names
 
-Mode = Literal["multi-class", "separate"]
-MODES: tuple[Mode, ...] = ("multi-class", "separate")
+MODES = ("multi-class", "separate")
+"""One model a data set, or one a category."""
 PRESETS = ("paper", "quick", "smoke")
 CELL_SCHEMA = 1
 """Raised when the code changes what a cell with unchanged settings gives."""
@@ -61,7 +61,7 @@ class Cell:
     """
 
     data: Data
-    mode: Mode
+    mode: str
     method: str
     variant: str = ""
     preset: str
@@ -132,9 +132,7 @@ def open_benchmark(name: str, root: Path | None) -> Benchmark:
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder")
 
 
-def parse_overrides(
-    overrides: Sequence[str], methods: Sequence[str]
-) -> dict[str, dict[str, str]]:
+def parse_overrides(overrides: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, str]]:
     """`method.field=value` texts, by method; methods that do not run are refused."""
     parsed: dict[str, dict[str, str]] = {method: {} for method in methods}
     for text in overrides:
@@ -143,7 +141,9 @@ def parse_overrides(
         if not (equals and dot and method and name):
             raise UsageError(f"--set {text}: write METHOD.FIELD=VALUE, e.g. lafite.k=5")
         if method not in parsed:
-            raise UsageError(f"--set {text}: {method} does not run; {did_you_mean(method, [*methods])}")
+            raise UsageError(
+                f"--set {text}: {method} does not run; {did_you_mean(method, [*methods])}"
+            )
         parsed[method][name] = value
     return parsed
 
@@ -164,6 +164,11 @@ def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str])
                 raise UsageError(f"--set {method}.{name}={text}: {error}") from None
             sides[side] = dataclasses.replace(sides[side], **{name: value})
     return sides["config"], sides["knobs"]
+
+
+def variant_of(values: dict[str, str]) -> str:
+    """A name for settings that differ from the preset's, so that no table mixes them with it."""
+    return ", ".join(f"{name}={text}" for name, text in sorted(values.items()) if name != "weights")
 
 
 def _types(of: type) -> dict[str, Any]:

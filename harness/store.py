@@ -1,9 +1,9 @@
 """The folder of results: finished cells, failures, scores and trained models.
 
-    OUT/parts/<cell>.parquet      one immutable part per finished cell
-    OUT/scores/<cell>.parquet     its score for every test image
-    OUT/failures/<cell>-<n>.parquet
-    OUT/models/<fit>/             model.safetensors and fit.json
+OUT/parts/<cell>.parquet      one immutable part per finished cell
+OUT/scores/<cell>.parquet     its score for every test image
+OUT/failures/<cell>-<n>.parquet
+OUT/models/<fit>/             model.safetensors and fit.json
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Store:
             return None
         facts: dict[str, Any] = json.loads((folder / "fit.json").read_text())
         if file_sha256(file) != facts["sha256"]:
-            os.rename(folder, folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
+            folder.replace(folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
             return None
         method.load_state_dict(load_file(file))
         return facts

@@ -1,1 +1,1 @@
-"""What is compared: one file a method, shared pieces in `parts`. The file name is the method's name."""
+"""What is compared: one file a method, named after it; shared pieces in `parts`."""

@@ -121,6 +121,7 @@ class Method(nn.Module, ABC):
     final: to vary one, compose parts.
     """
 
+    _anchor: Tensor
     Config: ClassVar[type]
     Knobs: ClassVar[type]
     presets: ClassVar[Mapping[str, Preset]]

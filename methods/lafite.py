@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import Batches, Method, OnProgress, Preset, Scores, quiet
 from methods.parts.backbone import LITE0, Features, feature_channels
-from methods.parts.bank import MemoryBank, Standardise, Weighting, check_bank
+from methods.parts.bank import MemoryBank, Standardise, Weighting
+from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise
 from methods.parts.maps import error_map, image_score, smooth_upsample
@@ -87,13 +88,19 @@ class LafitE(Method):
         schedule="one_cycle",
         bank_rate=0.01,
     )
-    presets = {
+    presets: ClassVar = {
         "paper": Preset(Config(), Knobs()),
         "quick": Preset(_quick, Knobs(steps=5, coreset=0.01)),
         "smoke": Preset(
             replace(
-                _quick, image_size=64, feature_size=8, base=16, multipliers=(1, 2), epochs=4,
-                batch_size=16, bank_rate=0.1,
+                _quick,
+                image_size=64,
+                feature_size=8,
+                base=16,
+                multipliers=(1, 2),
+                epochs=4,
+                batch_size=16,
+                bank_rate=0.1,
             ),
             Knobs(t=100, steps=2, coreset=0.1, pool=4, sigma=1.0),
         ),
@@ -123,6 +130,10 @@ class LafitE(Method):
     @classmethod
     def check(cls, config: Config, knobs: Knobs, images: int) -> None:
         """Ranges of t, k, steps, coreset and the trained part of the schedule."""
+        at_least(config, 1, "epochs", "batch_size", "base", "blocks", "diffusion_steps")
+        above_zero(config, "learning_rate")
+        above_zero(knobs, "temperature")
+        check_map(knobs, config.image_size)
         top = config.train_t or config.diffusion_steps
         if not 0 < top <= config.diffusion_steps:
             raise ValueError(f"train_t={top}: must be in 1..{config.diffusion_steps}")
@@ -197,9 +208,7 @@ class LafitE(Method):
         rebuilt = self.reconstruct(features, keys, knobs)
         if knobs.score_space == "raw":
             features, rebuilt = features * self.standardise.std, rebuilt * self.standardise.std
-        maps = smooth_upsample(
-            error_map(features, rebuilt), self.config.image_size, knobs.sigma
-        )
+        maps = smooth_upsample(error_map(features, rebuilt), self.config.image_size, knobs.sigma)
         return Scores(maps, image_score(maps, knobs.pool))
 
     def reconstruct(self, features: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from methods.base import Batches, Method, OnProgress, Preset, Scores, quiet
 from methods.parts.backbone import LITE0, Features
-from methods.parts.bank import MemoryBank, check_bank
+from methods.parts.bank import MemoryBank
+from methods.parts.checks import at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost
 from methods.parts.maps import image_score, smooth_upsample
 
@@ -62,7 +63,7 @@ class PatchCore(Method):
         bank_rate=0.02,
         projection=None,
     )
-    presets = {
+    presets: ClassVar = {
         "paper": Preset(Config(), Knobs()),
         "quick": Preset(_quick, Knobs(coreset=0.02)),
         "smoke": Preset(
@@ -93,8 +94,9 @@ class PatchCore(Method):
     @classmethod
     def check(cls, config: Config, knobs: Knobs, images: int) -> None:
         """Ranges of k and coreset."""
-        if knobs.k < 1:
-            raise ValueError(f"k={knobs.k}: must be at least 1")
+        at_least(knobs, 1, "k")
+        at_least(config, 1, "channels")
+        check_map(knobs, config.grid)
         check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.grid**2)
 
     @classmethod

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import Batches, Method, OnProgress, Preset, Scores, quiet
 from methods.parts.backbone import LITE0, Features, feature_channels
-from methods.parts.bank import MemoryBank, Weighting, check_bank
+from methods.parts.bank import MemoryBank, Weighting
+from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, train
@@ -82,13 +83,21 @@ class UniAD(Method):
         learning_rate=1e-3,
         schedule="one_cycle",
     )
-    presets = {
+    presets: ClassVar = {
         "paper": Preset(Config(), Knobs()),
         "quick": Preset(_quick, Knobs(coreset=0.01)),
         "smoke": Preset(
             replace(
-                _quick, image_size=64, feature_size=8, neighbours=3, width=64, heads=4,
-                encoder_layers=1, decoder_layers=1, epochs=10, batch_size=16,
+                _quick,
+                image_size=64,
+                feature_size=8,
+                neighbours=3,
+                width=64,
+                heads=4,
+                encoder_layers=1,
+                decoder_layers=1,
+                epochs=10,
+                batch_size=16,
             ),
             Knobs(pool=4),
         ),
@@ -115,10 +124,15 @@ class UniAD(Method):
     @classmethod
     def check(cls, config: Config, knobs: Knobs, images: int) -> None:
         """Width must split over heads and rows + columns; editing needs a bank."""
+        at_least(config, 1, "epochs", "batch_size", "encoder_layers", "decoder_layers", "heads")
+        above_zero(config, "learning_rate", "clip")
+        above_zero(knobs, "temperature")
+        check_map(knobs, config.image_size)
         if config.width % config.heads or config.width % 2:
             raise ValueError(f"width={config.width}: must be even and a multiple of heads")
         if config.neighbours % 2 == 0 or config.neighbours >= 2 * config.feature_size:
             raise ValueError(f"neighbours={config.neighbours}: must be odd and leave tokens to see")
+        at_least(knobs, 0, "k")
         if knobs.k:
             patches = images * config.feature_size**2
             check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
@@ -128,9 +142,7 @@ class UniAD(Method):
         """The bank if there is one, and the network over every image in every epoch."""
         channels, grid = feature_channels(cls.inputs(config)), config.feature_size
         bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-        forward = forward_flops(
-            lambda: Reconstructor(channels, config), (1, channels, grid, grid)
-        )
+        forward = forward_flops(lambda: Reconstructor(channels, config), (1, channels, grid, grid))
         return replace(bank, train_flops=BACKWARD * forward * images * config.epochs)
 
     def fit(self, train_batches: Batches, *, on_progress: OnProgress = quiet) -> None:
@@ -173,7 +185,8 @@ class UniAD(Method):
         # Jitter: noise as strong as the token's norm / C x 20, before the projection.
         strength = features.norm(dim=1, keepdim=True) / features.shape[1] * self.config.jitter
         jittered = features + draws.normal(*features.shape[1:]) * strength
-        return (rebuild(jittered).float() - features).square().mean(dim=(1, 2, 3))
+        rebuilt: Tensor = rebuild(jittered)
+        return (rebuilt.float() - features).square().mean(dim=(1, 2, 3))
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
@@ -194,7 +207,7 @@ class UniAD(Method):
 
 
 def neighbour_mask(grid: int, window: int) -> Tensor:
-    """(g g, g g) bool, True where attention is blocked: the window around each token, itself too."""
+    """(g g, g g) bool, True where attention is blocked: each token's window, itself too."""
     cells = torch.arange(grid)
     near = (cells[:, None] - cells[None, :]).abs() <= window // 2
     return (near[:, None, :, None] & near[None, :, None, :]).flatten(2).flatten(0, 1)
@@ -216,9 +229,7 @@ class Reconstructor(nn.Module):
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(width)
-        self.register_buffer(
-            "blocked", neighbour_mask(grid, config.neighbours), persistent=False
-        )
+        self.register_buffer("blocked", neighbour_mask(grid, config.neighbours), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -239,7 +250,7 @@ class Reconstructor(nn.Module):
         for layer in self.decoder:
             out = layer(out, memory, position, self.blocked)
         tokens: Tensor = self.leave(self.norm(out))
-        return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return tokens.transpose(1, 2).reshape(features_BCgg.shape)
 
 
 def _attention(config: UniAD.Config) -> nn.MultiheadAttention:

@@ -1,4 +1,3 @@
-# ruff: noqa: N803  (shape suffixes: N images or items, H height, W width)
 """Exact detection and localisation metrics: AUROC, AP, F1-max and AUPRO from one sort.
 
 All of them are functions of one curve. Every threshold that matters is the score of an anomalous

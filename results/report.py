@@ -168,6 +168,7 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
         lines = [
             ["" if number else name, _label(records[0]), *map(show, records)]
             for name, show in statistics.items()
+            if any(show(record) != MISSING for records in methods for record in records)
             for number, records in enumerate(methods)
         ]
         title = f"{kind} metrics, % (± std over seeds)"
@@ -219,10 +220,14 @@ def _notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
     for reason, metrics, categories in undefined.sort("reason").iter_rows():
         yield f"{MISSING} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
     for row in failures(part).to_dicts():
-        yield f"{row['status']}: {_label(row)}, seed {row['seed']}: {row['error'] or 'no message'}"
+        yield f"{row['status']}: {_label(row)}, seed {row['seed']}: {_first_line(row['error'])}"
     hidden = part.filter(pl.col("status") == DONE)["cell_id"].n_unique()
     if hidden := hidden - chosen["cell_id"].n_unique():
         yield f"{hidden} finished cells not shown: broader or newer ones have the same seed"
+
+
+def _first_line(text: str | None) -> str:
+    return text.splitlines()[0] if text else "no message"
 
 
 def _label(row: dict[str, Any]) -> str:

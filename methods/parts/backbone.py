@@ -107,7 +107,8 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return load_file(path)
+        tensors: Mapping[str, Tensor] = load_file(path)
+        return tensors
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, Mapping):
         raise WeightsMissing(f"{path}: holds no state dict; save model.state_dict()")
@@ -143,6 +144,28 @@ def load_backbone(features: Features, path: Path) -> nn.Module:
     return pyramid.eval().requires_grad_(False)
 
 
+def check_features(features: Features) -> None:
+    """Raise ValueError for a backbone, layers or sizes that can't give these features."""
+    import timm
+
+    if not timm.is_model(features.backbone.split(".")[0]):
+        raise ValueError(
+            f"backbone={features.backbone}: timm knows no such model; see timm.list_models()"
+        )
+    with torch.device("meta"):
+        whole = timm.create_model(features.backbone, features_only=True, pretrained=False)
+    present = len(whole.feature_info.channels())
+    if not features.layers or not all(0 <= layer < present for layer in features.layers):
+        raise ValueError(
+            f"layers={features.layers}: {features.backbone} has layers 0..{present - 1}"
+        )
+    if features.grid < 1 or features.resize < 32 or not 0 < features.side <= features.resize:
+        raise ValueError(
+            f"grid {features.grid} on a view of {features.side} from {features.resize} pixels: "
+            "take a grid of at least 1, 32 pixels or more, and a crop within them"
+        )
+
+
 def feature_channels(features: Features) -> int:
     """C of the features, asked of timm without building any weights."""
     import timm
@@ -158,6 +181,9 @@ def feature_channels(features: Features) -> int:
 
 class Extractor(nn.Module):
     """Images to frozen features, normalised as the backbone's own configuration says."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, features: Features, path: Path) -> None:
         super().__init__()
@@ -204,4 +230,5 @@ def pool_patches(layers: list[Tensor], grid: int, channels: int) -> Tensor:
             around = F.interpolate(around, size=(grid, grid), mode="bilinear", align_corners=False)
         pooled.append(F.adaptive_avg_pool1d(around.flatten(2).transpose(1, 2), channels))
     both = torch.stack(pooled, dim=2).flatten(2)
-    return F.adaptive_avg_pool1d(both, channels).transpose(1, 2).unflatten(2, (grid, grid))
+    rows = F.adaptive_avg_pool1d(both, channels)
+    return rows.transpose(1, 2).reshape(len(rows), channels, grid, grid)

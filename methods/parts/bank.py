@@ -27,23 +27,6 @@ def patches(features_BChw: Tensor) -> Tensor:
     return features_BChw.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def check_bank(bank_rate: float, coreset: float, k: int, patches: int) -> None:
-    """Raise ValueError unless 0 < coreset <= bank_rate <= 1 and the coreset holds k patches."""
-    if not 0 < bank_rate <= 1:
-        raise ValueError(f"bank_rate={bank_rate}: must be in (0, 1]")
-    if not 0 < coreset <= bank_rate:
-        raise ValueError(
-            f"coreset={coreset}: must be in (0, bank_rate={bank_rate}]; "
-            "raise bank_rate to keep a larger bank"
-        )
-    rows = coreset_rows(patches, coreset)
-    if k > rows:
-        raise ValueError(
-            f"k={k}: the bank would hold {rows} of {patches} patches; "
-            "choose a smaller k or a larger coreset"
-        )
-
-
 class MemoryBank(nn.Module):
     """Normal patches in the order of greedy k-center: a smaller coreset is a prefix."""
 
@@ -79,9 +62,7 @@ class MemoryBank(nn.Module):
                 points_ND.shape[1], projection, generator=generator(seed, "coreset projection")
             )
             chosen_in = points_ND @ (draw / projection**0.5).to(points_ND)
-        start = int(
-            torch.randint(len(points_ND), (1,), generator=generator(seed, "coreset start"))
-        )
+        start = int(torch.randint(len(points_ND), (1,), generator=generator(seed, "coreset start")))
 
         def told(done: int, count: int) -> None:
             on_progress(Progress(stage="coreset", step=done, steps=count))
@@ -122,9 +103,7 @@ class MemoryBank(nn.Module):
         self, features_BChw: Tensor, k: int, rate: float, weighting: Weighting, temperature: float
     ) -> Tensor:
         """Eq. 10: each location becomes a weighted mix of its k nearest rows."""
-        edited_ND = topk_edit(
-            patches(features_BChw), self.prefix(rate), k, weighting, temperature
-        )
+        edited_ND = topk_edit(patches(features_BChw), self.prefix(rate), k, weighting, temperature)
         batch, _, height, width = features_BChw.shape
         return edited_ND.view(batch, height, width, -1).permute(0, 3, 1, 2)
 

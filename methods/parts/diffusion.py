@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def ddim_denoise(
 ) -> Tensor:
     """Eq. 7 with eta = 0: from the state at step t back to a clean sample."""
     path = ddim_steps(t, steps)
-    for now, then in zip(path, path[1:], strict=False):
+    for now, then in pairwise(path):
         level, lower = alpha_bar[now].item(), alpha_bar[then].item()
         moment = torch.full((len(noisy),), now, device=noisy.device)
         noise = predict(noisy, moment)

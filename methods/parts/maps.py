@@ -10,7 +10,8 @@ from torch import Tensor
 
 def error_map(features_BChw: Tensor, rebuilt_BChw: Tensor) -> Tensor:
     """L2 norm of the difference over channels: (B, h, w)."""
-    return torch.linalg.vector_norm(features_BChw - rebuilt_BChw, dim=1)
+    error: Tensor = torch.linalg.vector_norm(features_BChw - rebuilt_BChw, dim=1)
+    return error
 
 
 def smooth_upsample(

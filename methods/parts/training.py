@@ -52,9 +52,7 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal (B, *shape) float32."""
-        whole = torch.randn(
-            self.batch.size, *shape, generator=self.generator, device=self.device
-        )
+        whole = torch.randn(self.batch.size, *shape, generator=self.generator, device=self.device)
         return whole[self.batch.places.to(self.device)]
 
     def integers(self, low: int, high: int) -> Tensor:

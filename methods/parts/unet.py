@@ -31,9 +31,7 @@ class Residual(nn.Module):
 
     def __init__(self, before: int, after: int, embedding: int, dropout: float) -> None:
         super().__init__()
-        self.enter = nn.Sequential(
-            norm(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1)
-        )
+        self.enter = nn.Sequential(norm(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1))
         self.moment = nn.Linear(embedding, after)
         self.leave = nn.Sequential(
             norm(after), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(after, after, 3, padding=1)
@@ -132,12 +130,11 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList([stage(2 * width, width, level) for _ in range(blocks)]))
             if level > 0:
                 self.grow.append(nn.Conv2d(width, widths[level - 1], 3, padding=1))
-        self.leave = nn.Sequential(
-            norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1)
-        )
+        last = nn.Conv2d(widths[0], channels, 3, padding=1)
         # Start as "no noise": the loss begins at 1 rather than at a random network's error.
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.leave = nn.Sequential(norm(widths[0]), nn.SiLU(), last)
 
     def forward(self, noisy_BChw: Tensor, steps_B: Tensor) -> Tensor:
         """Noisy features (B, C, h, w) and their corruption steps (B,) to the noise in them."""
@@ -149,7 +146,7 @@ class UNet(nn.Module):
         x = self.enter(x)
         kept: list[Tensor] = []
         for level, steps in enumerate(self.down):
-            for step in steps:  # type: ignore[union-attr]
+            for step in steps:  # type: ignore[attr-defined]
                 x = step(x, moment)
                 kept.append(x)
             if level < self.halvings:
@@ -157,7 +154,7 @@ class UNet(nn.Module):
         for step in self.middle:
             x = step(x, moment)
         for level, steps in enumerate(self.up):
-            for step in steps:  # type: ignore[union-attr]
+            for step in steps:  # type: ignore[attr-defined]
                 x = step(torch.cat([x, kept.pop()], dim=1), moment)
             if level < self.halvings:
                 x = self.grow[level](F.interpolate(x, scale_factor=2, mode="nearest"))

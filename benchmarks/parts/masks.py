@@ -1,0 +1,142 @@
+"""Masks of different shapes and sizes, rotated and combined: outlines first, pixels last.
+
+An outline is a closed polygon, (points, 2) float64 as x and y; so every shape is scaled to an exact
+area, rotated and filled in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+Outline = NDArray[np.float64]
+
+ROUND = 64  # points of a curved outline
+FINEST = 48  # boxes up to this side are filled at SUBPIXELS times the resolution
+SUBPIXELS = 4
+COVERED = 0.3  # share of a pixel that counts as inside; below a half, so that thin strokes hold
+
+
+def rectangle(random: Generator) -> Outline:
+    """A rectangle whose sides are up to 1 to 4."""
+    aspect = 2.0 ** random.uniform(-1, 1)
+    return np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * [aspect, 1 / aspect]
+
+
+def ellipse(random: Generator) -> Outline:
+    """An ellipse whose axes are up to 1 to 4."""
+    aspect = 2.0 ** random.uniform(-1, 1)
+    return _round(np.ones(ROUND)) * [aspect, 1 / aspect]
+
+
+def polygon(random: Generator) -> Outline:
+    """A star-shaped polygon of three to eight corners."""
+    corners = random.integers(3, 9)
+    angles = 2 * np.pi * (np.arange(corners) + random.uniform(-0.35, 0.35, corners)) / corners
+    reach = random.uniform(0.45, 1, corners)
+    return np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
+
+
+def scratch(random: Generator) -> Outline:
+    """A thin bent stroke with pointed ends, 15 to 50 times as long as it is wide."""
+    along = np.linspace(-1, 1, ROUND // 2)
+    bend, wave = random.uniform(-0.5, 0.5), random.uniform(-0.12, 0.12)
+    across = bend * along**2 + wave * np.sin(random.uniform(2, 5) * along + random.uniform(0, 6))
+    half = (1 - along**4 + 0.2) / random.uniform(15, 50)
+    upper = np.stack([along, across + half], axis=1)
+    lower = np.stack([along, across - half], axis=1)
+    return np.concatenate([upper, lower[::-1]])
+
+
+def blob(random: Generator) -> Outline:
+    """A smooth random outline."""
+    angles = np.linspace(0, 2 * np.pi, ROUND, endpoint=False)
+    reach = np.ones(ROUND)
+    for lobes in range(2, 7):
+        swing = random.uniform(0, 0.7) / lobes
+        reach += swing * np.cos(lobes * angles + random.uniform(0, 2 * np.pi))
+    return _round(reach.clip(0.2))
+
+
+SHAPES: dict[str, Callable[[Generator], Outline]] = {
+    "blob": blob,
+    "ellipse": ellipse,
+    "polygon": polygon,
+    "rectangle": rectangle,
+    "scratch": scratch,
+}
+# Share of the image that a shape can fill at most and still be that shape inside the image.
+LARGEST = {"scratch": 0.02}
+
+
+def place_outline(
+    random: Generator, kind: str, area: float, extent: float, centre: Sequence[float] = (0.0, 0.0)
+) -> Outline:
+    """An outline of that kind and area in pixels, rotated at random around its centre.
+
+    It is made smaller where it would be longer than `extent` pixels.
+    """
+    outline = SHAPES[kind](random)
+    angle = random.uniform(0, 2 * np.pi)
+    turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
+    outline = (outline - outline.mean(axis=0)) @ turn * np.sqrt(area / _area(outline))
+    longest = np.ptp(outline, axis=0).max()
+    return outline * min(1.0, extent / longest) + np.asarray(centre)
+
+
+def thickness(outlines: Sequence[Outline]) -> float:
+    """Twice the area over the circumference of the thinnest: a circle's radius, a stroke's width."""
+
+    def of(outline: Outline) -> float:
+        steps = outline - np.roll(outline, 1, axis=0)
+        return float(2 * _area(outline) / np.hypot(*steps.T).sum())
+
+    return min(of(outline) for outline in outlines)
+
+
+def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.float32]:
+    """The union of the outlines, filled, in the smallest box that holds it: (h, w), 0 to 1.
+
+    The edge is hard, or falls off over about `feather` pixels to either side. Every value above 0
+    is at least 0.1, so that no pixel is marked whose change rounds away.
+    """
+    margin = int(np.ceil(2 * feather)) + 1
+    points = np.concatenate(outlines)
+    origin = np.floor(points.min(axis=0)) - margin
+    width, height = (int(side) + margin + 1 for side in np.ceil(points.max(axis=0) - origin))
+    fine = SUBPIXELS if max(width, height) <= FINEST + 2 * margin else 1
+    image = Image.new("L", (width * fine, height * fine))
+    draw = ImageDraw.Draw(image)
+    for outline in outlines:
+        corners = (outline - origin) * fine
+        draw.polygon([(float(x), float(y)) for x, y in corners], fill=255)
+    filled = np.asarray(image.reduce(fine)) >= 255 * COVERED
+    alpha = filled.astype(np.float32)
+    if feather > 0:
+        soft = Image.fromarray(filled.astype(np.uint8) * 255)
+        alpha = np.asarray(soft.filter(ImageFilter.BoxBlur(feather)), dtype=np.float32)
+        alpha /= max(float(alpha.max()), 1.0)
+        alpha[alpha < 0.1] = 0
+    return _trimmed(alpha)
+
+
+def _trimmed(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without the empty rows and columns around it."""
+    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    if not len(rows):
+        return alpha[:0, :0]
+    return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _round(reach: NDArray[np.float64]) -> Outline:
+    angles = np.linspace(0, 2 * np.pi, len(reach), endpoint=False)
+    return np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
+
+
+def _area(outline: Outline) -> float:
+    x, y = outline.T
+    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)

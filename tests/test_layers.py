@@ -1,0 +1,101 @@
+"""Who may import whom, read from every file's imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("kernels", "methods", "benchmarks", "results", "harness")
+MAY_IMPORT = {
+    "kernels": set(),
+    "methods": {"kernels"},
+    "benchmarks": set(),
+    "results": set(),
+    "harness": {"kernels", "methods", "benchmarks", "results"},
+}
+ONE_HOME = {
+    "ray": "harness/cluster.py",
+    "typer": "harness/cli.py",
+    "triton": "kernels/_triton.py",
+    "faiss": "kernels/_faiss.py",
+    "numba": "kernels/_numba.py",
+}
+NO_TORCH = ("benchmarks", "results")
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of all imports of a file, also those inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def files(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, f"no files in {package}"
+    return found
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_imports_go_one_way(package: str) -> None:
+    forbidden = set(OURS) - MAY_IMPORT[package] - {package}
+    for path in files(package):
+        assert not imports(path) & forbidden, path
+
+
+@pytest.mark.parametrize("package", NO_TORCH)
+def test_no_torch_below_methods(package: str) -> None:
+    for path in files(package):
+        assert "torch" not in imports(path), path
+
+
+@pytest.mark.parametrize("library", ONE_HOME)
+def test_one_home_for_each_heavy_library(library: str) -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for package in OURS
+        for path in files(package)
+        if library in imports(path)
+    }
+    assert users <= {ONE_HOME[library]}
+
+
+def test_the_test_split_is_opened_in_few_named_places() -> None:
+    """Planning hashes it, checking decodes it, features are frozen, `run_job` scores it."""
+    openers = {
+        str(path.relative_to(ROOT))
+        for package in OURS
+        for path in files(package)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "test"
+    }
+    assert openers == {
+        "harness/plan.py",
+        "harness/commands.py",
+        "harness/features.py",
+        "harness/execute.py",
+    }
+
+
+def test_methods_and_kernels_import_without_ray_polars_and_faiss() -> None:
+    names = [
+        f"{package}.{path.stem}"
+        for package in ("kernels", "methods")
+        for path in (ROOT / package).glob("*.py")
+        if path.stem != "__init__"
+    ]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        "assert not {'ray', 'polars', 'faiss', 'pyarrow'} & set(sys.modules), sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,66 @@
+"""The five packages are ours, and the console script answers fast, without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("kernels", "methods", "benchmarks", "results", "harness")
+SCRIPT = Path(sys.executable).with_name("lafite-bench")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_package_is_ours(package: str) -> None:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.origin is not None
+    assert Path(spec.origin).resolve() == (ROOT / package / "__init__.py").resolve()
+    assert (ROOT / package / "py.typed").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_help_and_list_load_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['lafite-bench', *{arguments!r}]\n"
+        "from harness.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'ray', 'timm', 'polars', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "lafite" in done.stdout
+
+
+def test_the_console_script_is_installed() -> None:
+    done = subprocess.run([SCRIPT, "list"], capture_output=True, text=True, check=True)
+    for name in ("methods: ", "patchcore", "elpv", "image_auroc"):
+        assert name in done.stdout
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    pinned = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    for requirement in wanted:
+        name = requirement.split(">")[0].split("[")[0].strip().lower()
+        assert name in pinned, f"{name} is not in constraints.txt"
+
+
+def test_both_faiss_packages_are_never_asked_for_together() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for names in extras.values():
+        assert sum(name.startswith("faiss") for name in names) <= 1
