@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from harness.registry import KINDS, UsageError, names
+from harness.registry import KINDS, UsageError, did_you_mean, names
 
 EXIT_USAGE, EXIT_PARTIAL = 2, 3
 DEFAULT_OUT = Path("results/runs")
+FORMATS = ("terminal", "md", "csv")
 
 app = typer.Typer(
     add_completion=False,
@@ -88,7 +89,14 @@ def report(
     from results.report import render
     from results.table import read
 
-    typer.echo(render(read(path), format_))
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: {did_you_mean(format_, list(FORMATS))}")
+
+    try:
+        frame = read(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    typer.echo(render(frame, format_))
 
 
 @app.command(name="list")

@@ -26,7 +26,7 @@ from harness.store import Store
 from results.report import render
 from results.table import read
 
-TABLE_WIDTH = 100
+TABLE_WIDTH = 110
 MOST_PROBLEMS = 20
 MOST_NOTES = 3
 
@@ -66,12 +66,14 @@ def run_command(request: Request) -> bool:
             mode=request.mode,
             categories=request.categories,
             root=request.root,
+            need_weights=not request.dry_run,
         )
     store = Store(request.out)
     todo = [cell for cell in cells if request.overwrite or not store.done(cell)]
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
     with _cache(request) as cache:
         if request.dry_run:
+            console.width = max(console.width, TABLE_WIDTH)
             console.print(estimate(cells, store, cache))
             return True
         store.prepare()

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import polars as pl
 import torch
+from rich.box import SIMPLE
 from rich.table import Table
 
 from harness.features import FeatureCache, missing_features
+from harness.plan import MISSING
 from harness.registry import load
 from harness.spec import Cell
 from harness.store import Store
@@ -20,28 +22,46 @@ GIGA = 1e9
 
 
 def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
-    """A table of the cells; time is that of like cells in the store, else counted FLOPs at this
-    machine's measured matrix-product rate."""
-    table = Table(title="plan", caption=_disk(cells, cache))
-    for name in ("cell", "what", "state", "bank rows", "peak bank GB", "train TFLOP", "time"):
-        table.add_column(name)
-    known = _known_seconds(store)
+    """A table of the cells; time is that of like cells in the store (as seen), else counted FLOPs
+    at this machine's measured matrix-product rate (~)."""
     rate = _flops_per_second()
+    table = Table(box=SIMPLE, caption=f"{_disk(cells, cache)}; {_rate(rate)}")
+    for name in ("cell", "what", "state", "bank rows", "bank GB", "PFLOP", "time"):
+        table.add_column(name, no_wrap=True)
+    known = _known_seconds(store)
     for cell in cells:
         cost = load("methods", cell.method).cost(cell.config, cell.data.train_images)
         measured = known.get((cell.config_hash, cell.data.train_fingerprint))
         counted = (cost.train_flops + cost.coreset_flops) / rate
-        seconds = f"{measured:.0f} s (seen)" if measured else f"~{counted:.0f} s (counted)"
         table.add_row(
             cell.cell_id,
             cell.label,
-            "done" if store.done(cell) else "to do",
+            _state(cell, store),
             f"{cost.bank_rows:,}",
             f"{cost.bank_bytes / GIGA:.2f}",
-            f"{cost.train_flops / 1e12:,.1f}",
-            seconds,
+            f"{(cost.train_flops + cost.coreset_flops) / 1e15:,.3g}",
+            f"{_span(measured)} seen" if measured else f"~{_span(counted)}",
         )
     return table
+
+
+def _state(cell: Cell, store: Store) -> str:
+    if cell.weights_sha256 == MISSING:
+        return "weights missing"
+    return "done" if store.done(cell) else "to do"
+
+
+def _rate(rate: float) -> str:
+    gpu = f"{torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "this CPU"
+    return f"~ assumes {rate / GIGA:,.0f} GFLOP/s, just measured on {gpu}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.0f} h"
 
 
 def _disk(cells: Sequence[Cell], cache: FeatureCache) -> str:

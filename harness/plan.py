@@ -20,7 +20,16 @@ from harness.spec import (
     with_overrides,
 )
 from methods.base import Method
-from methods.parts.backbone import Features, check_features, file_sha256, find_weights
+from methods.parts.backbone import (
+    Features,
+    WeightsMissing,
+    check_features,
+    file_sha256,
+    find_weights,
+)
+
+MISSING = "missing"
+"""Stands for the hash of weights that are not here, in a plan that is only looked at."""
 
 
 def plan(
@@ -33,9 +42,12 @@ def plan(
     mode: str = "multi-class",
     categories: Sequence[str] = (),
     root: Path | None = None,
+    need_weights: bool = True,
 ) -> list[Cell]:
-    """All cells of data sets x methods x seeds; UsageError or ValueError, in one line, if any
-    can't run."""
+    """All cells of data sets x methods x seeds; UsageError, in one line, if any can't run.
+
+    Without `need_weights` a plan can be looked at where a backbone's weights are not to be had.
+    """
     methods = list(dict.fromkeys(methods)) or names("methods")
     for word, known in ((preset, PRESETS), (mode, MODES)):
         if word not in known:
@@ -46,10 +58,13 @@ def plan(
     for name, method in classes.items():
         chosen = method.presets[preset]
         settings[name] = with_overrides(name, chosen.config, chosen.knobs, values[name])
-    found = {name: _weights(name, classes[name], settings[name][0]) for name in methods}
+    pieces = {name: _data(name, root, categories, mode) for name in dict.fromkeys(benchmarks)}
+    found = {
+        name: _weights(name, classes[name], settings[name][0], need_weights) for name in methods
+    }
     cells = []
-    for benchmark_name in dict.fromkeys(benchmarks):
-        for data in _data(benchmark_name, root, categories, mode):
+    for benchmark_name, parts in pieces.items():
+        for data in parts:
             for name, (config, knobs) in settings.items():
                 try:
                     classes[name].check(config, knobs, data.train_images)
@@ -74,13 +89,19 @@ def plan(
     return list({cell.cell_id: cell for cell in cells}.values())
 
 
-def _weights(name: str, method: type[Method], config: Any) -> tuple[Path | None, str]:
+def _weights(
+    name: str, method: type[Method], config: Any, need_weights: bool
+) -> tuple[Path | None, str]:
     inputs = method.inputs(config)
     if not isinstance(inputs, Features):
         return None, ""
     try:
         check_features(inputs)
         path = find_weights(inputs)
+    except WeightsMissing as error:
+        if not need_weights:
+            return None, MISSING
+        raise UsageError(f"{name}: {error}") from None
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
     return path.resolve(), file_sha256(path)

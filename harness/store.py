@@ -97,16 +97,22 @@ class Store:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def load_model(self, cell: Cell, method: Method) -> dict[str, Any] | None:
-        """Put the stored state into `method` and return the fit's facts; None if there is none,
-        or if its bytes are not those that were written."""
+        """Put the stored state into `method` and return the fit's facts; None if there is none.
+
+        A folder whose bytes are not those that were written is moved aside.
+        """
         from safetensors.torch import load_file
 
         folder = self.model(cell)
-        file = folder / "model.safetensors"
-        if not file.exists():
+        if not folder.is_dir():
             return None
-        facts: dict[str, Any] = json.loads((folder / "fit.json").read_text())
-        if file_sha256(file) != facts["sha256"]:
+        file = folder / "model.safetensors"
+        try:
+            facts: dict[str, Any] = json.loads((folder / "fit.json").read_text())
+            whole = file_sha256(file) == facts["sha256"]
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if not whole:
             folder.replace(folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
             return None
         method.load_state_dict(load_file(file))

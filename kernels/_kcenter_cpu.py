@@ -21,7 +21,9 @@ from kernels._numba import njit, prange
 from kernels._screen import FAR, LANES, TOGETHER, products, screen_of, squared
 
 LEADING = 63
-WAVE = 2048  # points of a wave, about: few enough for the cache, enough for many picks
+SOUGHT = 1 << 13  # points whose bounds are brought up to date to start a wave
+WAVE = 256  # points that a wave needs at least, or it seeks further
+ALONE = 1 << 15  # points that one thread handles faster than several
 CHUNK = 1 << 14  # points that catch up at once: bounds the memory
 STRIDE = 32  # picks between two looks at which points of a tile are still needed
 
@@ -59,7 +61,10 @@ class LazyGreedy:
         """Add a pick: a point of its own (index) or one that lies elsewhere (None)."""
         self.centers[self.done] = center_D
         self.done += 1
-        if len(self.wave):
+        if self.done == 1:
+            _meet_together(self.points, self.nearest, self.centers, 0)
+            self.met[:] = 1
+        elif len(self.wave):
             self.top = _step(self.rows, self.near, self.centers, self.done - 1)
         if index is not None:
             self._mark(index)
@@ -84,15 +89,18 @@ class LazyGreedy:
         self.met[self.wave] = self.done
         self._screen_centers()
         n = len(self.points)
-        wanted, live = WAVE, self.wave
+        wanted = SOUGHT if 2 * SOUGHT < n else n
         while True:
-            wanted = min(4 * wanted, n)
             self.bound = np.float32(-0.5)
             if wanted < n:
                 self.bound = np.partition(self.nearest, n - wanted)[n - wanted]
-            live = self._catch_up(np.flatnonzero(self.nearest > self.bound))
-            if len(live) >= WAVE // 2 or wanted == n:
+            candidates = np.flatnonzero(self.nearest > self.bound)
+            live = self._catch_up(candidates)
+            if len(live) >= WAVE or wanted == n:
                 break
+            # The candidates fell below the bound, so the next bound is lower; equal bounds leave
+            # no candidate, and then everything is looked at.
+            wanted = min(2 * wanted, n // 2) if len(candidates) else n
         self.wave, self.rows, self.near = live, self.points[live], self.nearest[live]
         self.top = int(self.near.argmax()) if len(live) else -1
 
@@ -132,24 +140,38 @@ def order_cpu(points_ND: Tensor, count: int, start: int, report: Any) -> Tensor:
     return torch.from_numpy(order)
 
 
-@njit(parallel=True, fastmath=True)
-def _step(rows: Any, near: Any, centers: Any, pick: Any) -> int:
-    """Let all rows meet one pick; return the place of the farthest, the first among equals."""
-    parts = 4
+@njit(fastmath=True)
+def _meet(rows: Any, near: Any, centers: Any, pick: Any, first: Any, last: Any) -> int:
+    """Let rows first to last meet one pick; return the farthest of them, the first of equals."""
+    top = first
+    for x in range(first, last):
+        if near[x] > 0:
+            near[x] = min(near[x], squared(rows, x, centers, pick))
+        if near[x] > near[top]:
+            top = x
+    return top
+
+
+@njit(parallel=True)
+def _meet_together(rows: Any, near: Any, centers: Any, pick: Any) -> int:
+    parts = 16
     tops = np.empty(parts, dtype=np.int64)
     for part in prange(parts):
-        top = len(rows) * part // parts
-        for x in range(top, len(rows) * (part + 1) // parts):
-            if near[x] > 0:
-                near[x] = min(near[x], squared(rows, x, centers, pick))
-            if near[x] > near[top]:
-                top = x
-        tops[part] = min(top, len(rows) - 1)
+        low, high = len(rows) * part // parts, len(rows) * (part + 1) // parts
+        tops[part] = _meet(rows, near, centers, pick, low, high)
     best = tops[0]
     for part in range(1, parts):
         if near[tops[part]] > near[best]:
             best = tops[part]
     return best
+
+
+@njit()
+def _step(rows: Any, near: Any, centers: Any, pick: Any) -> int:
+    # Waking the threads costs more than a small wave does.
+    if len(rows) < ALONE:
+        return _meet(rows, near, centers, pick, 0, len(rows))
+    return _meet_together(rows, near, centers, pick)
 
 
 @njit()

@@ -19,18 +19,19 @@ ROUND = 64  # points of a curved outline
 FINEST = 48  # boxes up to this side are filled at SUBPIXELS times the resolution
 SUBPIXELS = 4
 COVERED = 0.3  # share of a pixel that counts as inside; below a half, so that thin strokes hold
+FAINTEST = 26  # of 255, at a soft edge
 
 
 def rectangle(random: Generator) -> Outline:
     """A rectangle whose sides are up to 1 to 4."""
     aspect = 2.0 ** random.uniform(-1, 1)
-    return np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * [aspect, 1 / aspect]
+    return np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.array([aspect, 1 / aspect])
 
 
 def ellipse(random: Generator) -> Outline:
     """An ellipse whose axes are up to 1 to 4."""
     aspect = 2.0 ** random.uniform(-1, 1)
-    return _round(np.ones(ROUND)) * [aspect, 1 / aspect]
+    return _round(np.ones(ROUND)) * np.array([aspect, 1 / aspect])
 
 
 def polygon(random: Generator) -> Outline:
@@ -85,11 +86,12 @@ def place_outline(
     turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     outline = (outline - outline.mean(axis=0)) @ turn * np.sqrt(area / _area(outline))
     longest = np.ptp(outline, axis=0).max()
-    return outline * min(1.0, extent / longest) + np.asarray(centre)
+    scaled: Outline = outline * min(1.0, extent / longest) + np.asarray(centre)
+    return scaled
 
 
 def thickness(outlines: Sequence[Outline]) -> float:
-    """Twice the area over the circumference of the thinnest: a circle's radius, a stroke's width."""
+    """Twice area over circumference, of the thinnest: a circle's radius, a stroke's width."""
 
     def of(outline: Outline) -> float:
         steps = outline - np.roll(outline, 1, axis=0)
@@ -98,13 +100,13 @@ def thickness(outlines: Sequence[Outline]) -> float:
     return min(of(outline) for outline in outlines)
 
 
-def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.float32]:
-    """The union of the outlines, filled, in the smallest box that holds it: (h, w), 0 to 1.
+def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.uint8]:
+    """The union of the outlines, filled, in the smallest box that holds it: (h, w), 0 to 255.
 
-    The edge is hard, or falls off over about `feather` pixels to either side. Every value above 0
-    is at least 0.1, so that no pixel is marked whose change rounds away.
+    The edge is hard, or rises over `feather` pixels inwards, so that the area is the same; it
+    starts at `FAINTEST`, so that no pixel is marked whose change rounds away.
     """
-    margin = int(np.ceil(2 * feather)) + 1
+    margin = int(np.ceil(feather)) + 2
     points = np.concatenate(outlines)
     origin = np.floor(points.min(axis=0)) - margin
     width, height = (int(side) + margin + 1 for side in np.ceil(points.max(axis=0) - origin))
@@ -112,19 +114,18 @@ def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.fl
     image = Image.new("L", (width * fine, height * fine))
     draw = ImageDraw.Draw(image)
     for outline in outlines:
-        corners = (outline - origin) * fine
-        draw.polygon([(float(x), float(y)) for x, y in corners], fill=255)
+        draw.polygon([(x, y) for x, y in ((outline - origin) * fine).tolist()], fill=255)
     filled = np.asarray(image.reduce(fine)) >= 255 * COVERED
-    alpha = filled.astype(np.float32)
+    alpha = filled.astype(np.uint8) * np.uint8(255)
     if feather > 0:
-        soft = Image.fromarray(filled.astype(np.uint8) * 255)
-        alpha = np.asarray(soft.filter(ImageFilter.BoxBlur(feather)), dtype=np.float32)
-        alpha /= max(float(alpha.max()), 1.0)
-        alpha[alpha < 0.1] = 0
+        soft = Image.fromarray(alpha).filter(ImageFilter.BoxBlur(feather))
+        share = np.asarray(soft, dtype=np.float32)
+        share = 2 * share / max(float(share.max()), 1.0) - 1  # half of the blur lies outside
+        alpha = np.where(filled, (255 * share).round().clip(FAINTEST, 255), 0).astype(np.uint8)
     return _trimmed(alpha)
 
 
-def _trimmed(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+def _trimmed(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Without the empty rows and columns around it."""
     rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
     if not len(rows):

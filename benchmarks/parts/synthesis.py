@@ -1,50 +1,48 @@
-"""Pseudo-validation: anomalies made of held-out normal images alone (LafitE, section 3.4).
+"""Anomalies made of normal images alone (LafitE, section 3.4).
 
 Fragments are cut from one normal image by masks of different shapes and sizes, rotated and
 combined, and pasted on another normal image of the same category, at another place. The paper says
 no more; sizes, contrast, blending and position are options here, and what was drawn is recorded.
-
-All that is drawn follows from (seed, key of the image) by hashing, whatever else is asked for, in
-whatever order or thread.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image
 
-from benchmarks.base import Benchmark, DataError, Sample, map_threads
+from benchmarks.base import DataError
 from benchmarks.parts.foreground import foreground
-from benchmarks.parts.masks import LARGEST, SHAPES, Outline, place_outline, thickness
-from benchmarks.parts.paste import Canvas, Fragment, marked_by
+from benchmarks.parts.masks import LARGEST, SHAPES, Outline, place_outline
+from benchmarks.parts.paste import Canvas, Fragment
 
-SYNTHESIS_VERSION = 1  # raise it whenever a pixel changes: it is what the fingerprint sees
+VERSION = 1  # raise it whenever a pixel changes: it is what the fingerprint sees
 BLENDINGS = ("hard", "feathered", "matched")
-DESIGNS, PLACES = 16, 16  # tries: designs of an image, places of each of its fragments
-LEAST_PIXELS = 4
-LEAST_SHIFT = 0.05  # of the shorter side, between where a fragment comes from and where it goes
+POSITIONS = ("anywhere", "foreground")
+DESIGNS, PLACES = 16, 8  # tries: designs of an image, places of each of its fragments
+SAME_STYLE = 4  # designs that keep size, contrast, blending and position: so their shares hold
+LEAST_PIXELS = 4.0
+LEAST_SHIFT = 0.05  # of the shorter side, from where a fragment was cut to where it is pasted
 LONGEST = 0.9  # of the shorter side
 JOINED = 0.5  # share of the further masks that are combined with the one before
+
+Colours = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis:
-    """How pseudo-anomalies are drawn; of several entries each is as likely, so repeat to favour.
+    """How anomalies are drawn; each entry of a tuple is as likely, so repeat one to favour it.
 
-    `smallest` and `largest` bound the marked share of the image, drawn log-uniformly before
-    feathering; scratches end at 2 %. `contrasts` scale the fragment's difference to what it
-    covers. Blending is `hard`, `feathered` (soft edge) or `matched` (soft edge, and the fragment's
-    mean colour brought to that of what it covers, so that only structure differs). In a share
-    `foreground` of the images fragments land on the object, if one stands out; in the others
-    anywhere. A fragment that changes less than `least_change` grey levels (of 255, averaged over
-    1/64 of the image's side) is drawn again. ValueError for a value out of range.
+    `smallest` and `largest` bound the marked share of the image, drawn log-uniformly (scratches
+    end at 2 %). `contrasts` scale the fragment's difference to what it covers. Blending is `hard`,
+    `feathered` (soft edge) or `matched` (soft edge, and the fragment's mean colour brought to that
+    of what it covers, so that only structure differs). With position `foreground` fragments land
+    on the object, if one stands out. A fragment that changes less than `least_change` grey levels
+    (of 255, averaged over 1/64 of the image's side) is drawn again. ValueError out of range.
     """
 
     shapes: tuple[str, ...] = tuple(SHAPES)
@@ -53,14 +51,14 @@ class Synthesis:
     largest: float = 1 / 3
     contrasts: tuple[float, ...] = (0.25, 0.5, 1.0)
     blendings: tuple[str, ...] = BLENDINGS
-    foreground: float = 0.5
-    least_change: float = 6.0
+    positions: tuple[str, ...] = POSITIONS
+    least_change: float = 5.0
 
     def __post_init__(self) -> None:
-        for name, known in (("shapes", tuple(SHAPES)), ("blendings", BLENDINGS)):
-            given = getattr(self, name)
-            if not given or set(given) - set(known):
-                raise ValueError(f"synthesis: {name} {given}; choose some of {', '.join(known)}")
+        known = {"shapes": tuple(SHAPES), "blendings": BLENDINGS, "positions": POSITIONS}
+        for name, words in known.items():
+            if not (given := getattr(self, name)) or set(given) - set(words):
+                raise ValueError(f"synthesis: {name} {given}; choose some of {', '.join(words)}")
         valid = {
             f"masks {self.masks}; at least 1": self.masks >= 1,
             f"sizes {self.smallest} to {self.largest}; 0 < smallest <= largest <= 0.5": (
@@ -69,7 +67,6 @@ class Synthesis:
             f"contrasts {self.contrasts}; some above 0, at most 1": (
                 bool(self.contrasts) and all(0 < contrast <= 1 for contrast in self.contrasts)
             ),
-            f"foreground {self.foreground}; a share from 0 to 1": 0 <= self.foreground <= 1,
             f"least_change {self.least_change}; from 0 to 255": 0 <= self.least_change <= 255,
         }
         for complaint, holds in valid.items():
@@ -78,172 +75,147 @@ class Synthesis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """What was drawn for one pseudo-anomalous image."""
+class _Style:
+    """What is drawn once and kept while masks and places are tried."""
 
-    key: str
-    target: str  # keys of the two normal images
-    source: str
+    size: float
+    contrast: float
+    blending: str
+    position: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What was drawn for one image; enough to render it and its mask again."""
+
     shapes: tuple[str, ...]  # of each mask, the largest first
     size: float  # marked share of the image
     contrast: float
     blending: str
-    position: str  # "foreground" or "anywhere", where no object stands out too
-    change: float  # grey levels of the fragment that changed least
-    redrawn: int  # designs thrown away because they could not be seen
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """All that is needed to render an image or its mask again."""
-
-    drawn: Drawn
-    shape: tuple[int, int]
+    position: str  # "anywhere" also where no object stands out
+    change: float  # in grey levels, of the fragment that changed least
+    redrawn: int  # designs thrown away because they could not be placed or seen
     fragments: tuple[Fragment, ...]
+    image_shape: tuple[int, int]
 
 
-def hold_out(
-    benchmark: Benchmark, samples: Sequence[Sample], share: float = 0.1, seed: int = 0
-) -> tuple[list[Sample], list[Sample]]:
-    """Splits normal samples into (kept, held): per category a `share`, at least two of either.
+def digest(*parts: object) -> bytes:
+    """What all chance comes from: 16 bytes that depend on the parts alone."""
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
 
-    Copies of one image stay together: a held image has no twin to be found by among the kept ones.
-    A larger share holds out the same images and more. DataError, a line per category, where fewer
-    than four different images exist.
+
+def generator(*parts: object) -> Generator:
+    """A random generator of its own for each (seed, purpose, key)."""
+    return np.random.default_rng(int.from_bytes(digest(*parts), "big"))
+
+
+def synthesise(
+    target: Colours, source: Colours, shape: str, options: Synthesis, seed: int, key: str
+) -> tuple[Drawn, Canvas]:
+    """Pastes fragments of one image on another of equal size, both (H, W, 3) uint8.
+
+    `shape` is that of the largest mask. DataError where no try shows: both images are flat and
+    alike, or the options ask for too much.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share {share} of the images to hold out; choose between 0 and 1")
-    digests = dict(zip(samples, map_threads(lambda s: _digest(benchmark, s), samples), strict=True))
-    held: set[bytes] = set()
-    problems = []
-    for category in sorted({sample.category for sample in samples}):
-        found = {digest for sample, digest in digests.items() if sample.category == category}
-        if len(found) < 4:
-            problems.append(
-                f"{benchmark.location or benchmark.name}: category {category!r} has {len(found)} "
-                "different normal images; pseudo-validation needs 4 (2 to hold out, 2 to learn "
-                "from): add some, or leave the category out"
-            )
-        count = min(max(2, round(share * len(found))), len(found) - 2)
-        held |= set(sorted(found, key=lambda d: _hash(seed, "hold out", d.hex()))[: max(0, count)])
-    if problems:
-        raise DataError("\n".join(problems))
-    kept = [sample for sample in samples if digests[sample] not in held]
-    return kept, [sample for sample in samples if digests[sample] in held]
-
-
-def pseudo_validation(
-    benchmark: Benchmark,
-    categories: Sequence[str] | None = None,
-    *,
-    share: float = 0.1,
-    seed: int = 0,
-    synthesis: Synthesis | None = None,
-) -> PseudoValidation:
-    """Holds out a share of the training images and makes the pseudo-validation set of them."""
-    kept, held = hold_out(benchmark, benchmark.train(categories), share, seed)
-    return PseudoValidation(benchmark, kept, held, seed, synthesis or Synthesis())
-
-
-class PseudoValidation(Benchmark):
-    """A data set of normal images: `train` gives the kept ones, `validation` the rest.
-
-    The held-out images themselves are its normal samples; for each there is one pseudo-anomalous
-    sample that shows it with fragments of another held-out one, rendered when read.
-    """
-
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        kept: Sequence[Sample],
-        held: Sequence[Sample],
-        seed: int = 0,
-        synthesis: Synthesis | None = None,
-    ) -> None:
-        self.name = f"{benchmark.name} (pseudo-validation)"
-        self.licence, self.source = benchmark.licence, benchmark.source
-        self.location = benchmark.location
-        self.synthesis = synthesis or Synthesis()
-        self._benchmark, self._seed = benchmark, seed
-        self._kept, self._held = list(kept), list(held)
-        self._targets = {self._anomalous(sample).key: sample for sample in held}
-        # Plans are small, and the same whoever makes them: a race between threads costs time only.
-        self._plans: dict[str, _Plan] = {}
-
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({sample.category for sample in self._held}))
-
-    def validation(self, categories: Sequence[str] | None = None) -> list[Sample]:
-        """Held-out normal and pseudo-anomalous samples, sorted by key.
-
-        Never sealed: nothing in them comes from the test split.
-        """
-        return self._sorted("test", self._chosen(categories))
-
-    def drawn(self, sample: Sample) -> Drawn:
-        """What was drawn for a pseudo-anomalous sample."""
-        return self._plan(sample).drawn
-
-    def target(self, sample: Sample) -> Sample:
-        """The normal sample that a pseudo-anomalous one was made of."""
-        return self._targets[sample.key]
-
-    def read_image(self, sample: Sample) -> NDArray[np.uint8]:
-        if not sample.anomalous:
-            return self._benchmark.read_image(sample)
-        target, source = self._read_pair(sample)
+    objects = foreground(target)
+    side = min(target.shape[:2])
+    for redrawn in range(DESIGNS):
+        style = _style(generator(seed, "style", redrawn // SAME_STYLE, key), shape, options)
+        if redrawn >= DESIGNS // 2:
+            style = replace(style, contrast=max(options.contrasts))
+        goal = objects if style.position == "foreground" else None
+        random = generator(seed, "masks", redrawn, key)
+        shapes, groups = _combined_masks(random, shape, style.size, options, target.shape)
+        cuts = [Fragment.cut(group, style.contrast, style.blending, side) for group in groups]
         canvas = Canvas(target)
-        for fragment in self._plan(sample, (target, source)).fragments:
-            canvas.paste(source, fragment)
-        return canvas.image
+        if placed := _paste_all(random, canvas, source, cuts, goal, options.least_change):
+            fragments, changes = zip(*placed, strict=True)
+            return Drawn(
+                shapes=shapes,
+                size=float(canvas.mask.mean()),
+                contrast=style.contrast,
+                blending=style.blending,
+                position="anywhere" if goal is None else "foreground",
+                change=min(changes),
+                redrawn=redrawn,
+                fragments=fragments,
+                image_shape=(target.shape[0], target.shape[1]),
+            ), canvas
+    raise DataError(
+        f"{key}: no pseudo-anomaly on it could be seen in {DESIGNS * PLACES} tries; lower "
+        f"least_change ({options.least_change:g}) or leave the category out"
+    )
 
-    def read_mask(self, sample: Sample) -> NDArray[np.bool_]:
-        if not sample.anomalous:
-            return np.zeros(self.read_image(sample).shape[:2], dtype=bool)
-        plan = self._plan(sample)
-        return marked_by(plan.fragments, plan.shape)
 
-    def content(self, sample: Sample) -> Iterator[bytes]:
-        if not sample.anomalous:
-            yield from self._benchmark.content(sample)
-            return
-        for part in (self.target(sample), self._source(sample)):
-            yield from self._benchmark.content(part)
-        yield f"{SYNTHESIS_VERSION}/{self._seed}/{self.synthesis}".encode()
+def _style(random: Generator, shape: str, options: Synthesis) -> _Style:
+    upper = min(options.largest, LARGEST.get(shape, 1.0))
+    lower = min(options.smallest, upper)
+    return _Style(
+        size=lower * (upper / lower) ** random.uniform(),
+        contrast=options.contrasts[random.integers(len(options.contrasts))],
+        blending=options.blendings[random.integers(len(options.blendings))],
+        position=options.positions[random.integers(len(options.positions))],
+    )
 
-    def _list(self, split: str, category: str) -> list[Sample]:
-        if split == "train":
-            return [sample for sample in self._kept if sample.category == category]
-        held = [sample for sample in self._held if sample.category == category]
-        return held + [self._anomalous(sample) for sample in held]
 
-    def _anomalous(self, target: Sample) -> Sample:
-        random = _generator(self._seed, "shape", target.key)
-        shape = self.synthesis.shapes[random.integers(len(self.synthesis.shapes))]
-        name = PurePath(target.key).name
-        return Sample(f"{target.category}/pseudo/{shape}/{name}", target.category, shape, None)
+def _combined_masks(
+    random: Generator, shape: str, size: float, options: Synthesis, image_shape: tuple[int, ...]
+) -> tuple[tuple[str, ...], list[list[Outline]]]:
+    """Shapes of the masks, and their outlines in groups: each group is one fragment."""
+    height, width = image_shape[:2]
+    count = int(random.integers(1, options.masks + 1))
+    more = random.integers(len(options.shapes), size=count - 1)
+    shapes = (shape, *(options.shapes[index] for index in more))
+    parts = np.array([1.0, *random.uniform(0.2, 0.7, count - 1)])
+    areas = np.maximum(size * height * width * parts / parts.sum(), LEAST_PIXELS)
+    groups: list[list[Outline]] = []
+    for kind, area in zip(shapes, areas, strict=True):
+        join = bool(groups) and random.random() < JOINED
+        centre = random.choice(groups[-1][-1]) if join else (0.0, 0.0)
+        outline = place_outline(random, kind, area, LONGEST * min(height, width), centre)
+        if join:
+            groups[-1].append(outline)
+        else:
+            groups.append([outline])
+    return shapes, groups
 
-    def _source(self, sample: Sample) -> Sample:
-        """The other image of the category; more held-out images change it for few targets."""
-        target = self.target(sample)
-        others = [
-            other for other in self._held if other.category == target.category and other != target
-        ]
-        return min(others, key=lambda other: _hash(self._seed, target.key, other.key))
 
-    def _read_pair(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        target = self._benchmark.read_image(self.target(sample))
-        source = self._benchmark.read_image(self._source(sample))
-        if source.shape != target.shape:
-            height, width = target.shape[:2]
-            resized = Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR)
-            source = np.asarray(resized)
-        return target, source
+def _paste_all(
+    random: Generator,
+    canvas: Canvas,
+    source: Colours,
+    cuts: list[Fragment],
+    goal: NDArray[np.float64] | None,
+    least_change: float,
+) -> list[tuple[Fragment, float]]:
+    """The fragments where they landed, and their changes; none if one of them finds no place."""
+    placed = []
+    for cut in cuts:
+        for fragment in _places(random, cut, source.shape, goal):
+            patch = canvas.patch(source, fragment)
+            if canvas.shows(patch, least_change):
+                placed.append((fragment, canvas.change(patch)))
+                canvas.put(patch)
+                break
+        else:
+            return []
+    return placed
 
-    def _plan(
-        self, sample: Sample, pair: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
-    ) -> _Plan:
-        if sample.key not in self._plans:
-            target, source = pair or self._read_pair(sample)
-            ...
-        return self._plans[sample.key]
+
+def _places(
+    random: Generator,
+    cut: Fragment,
+    image_shape: tuple[int, ...],
+    goal: NDArray[np.float64] | None,
+) -> Iterator[Fragment]:
+    """The fragment at random places inside the image, one of its pixels on a spot of the goal."""
+    room = np.array(image_shape[:2]) - cut.alpha.shape
+    if not cut.alpha.size or (room < 0).any():
+        return
+    for _ in range(PLACES):
+        source, target = random.integers(room + 1), random.integers(room + 1)
+        if goal is not None:
+            pixel = random.choice(np.argwhere(cut.alpha))
+            target = (random.choice(goal).astype(int) - pixel).clip(0, room)
+        if np.abs(target - source).max() >= LEAST_SHIFT * min(image_shape[:2]):
+            yield cut.at(source=source, target=target)

@@ -82,18 +82,29 @@ def find_weights(features: Features) -> Path:
 
 def _from_hub(name: str) -> Path:
     import timm
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import (
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
 
-    tag = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+    tag = timm.get_pretrained_cfg(name)
     if tag is None or not tag.hf_hub_id:
         raise WeightsMissing(f"backbone {name}: timm knows no such tag; see timm.list_pretrained()")
+    wanted = (tag.hf_hub_id, "model.safetensors")
+    cached = try_to_load_from_cache(*wanted)
+    if isinstance(cached, str):
+        return Path(cached)
     try:
-        return Path(hf_hub_download(tag.hf_hub_id, "model.safetensors", etag_timeout=5))
-    except (OSError, ValueError, RuntimeError) as error:
+        # One quick question first: the download itself retries for half a minute.
+        get_hf_file_metadata(hf_hub_url(*wanted), timeout=5)
+        return Path(hf_hub_download(*wanted))
+    except Exception as error:  # whatever an HTTP stack raises, the user needs the same answer
         raise WeightsMissing(
             f"weights of {name}: neither in the Hugging Face cache nor to be had from its hub "
             f"({type(error).__name__}); download model.safetensors of {tag.hf_hub_id} and give it "
-            "with --set METHOD.weights=FILE, or choose --set METHOD.backbone=" + LITE0
+            f"with --set METHOD.weights=FILE, or choose --set METHOD.backbone={LITE0}"
         ) from None
 
 

