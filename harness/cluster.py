@@ -6,25 +6,28 @@ The result store is the truth; Ray's own state is disposable.
 from __future__ import annotations
 
 import os
-import pickle
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 import torch
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from harness.execute import Outcome, learn, run_job
-from harness.place import Place, Tell
+from harness.place import Place
 from harness.registry import UsageError
 from harness.spec import Cell
-from methods.base import Progress, quiet
+from methods.base import Diverged, Progress
 
 Show = Callable[[int, Progress | None], None]
 """Told of progress of item i; None when it ends."""
-POLL_SECONDS = 0.2
-START_SECONDS = 120
+POLL_SECONDS = 0.5
+RETRIES = 2
 
 
 @contextmanager
@@ -100,11 +103,14 @@ def _task(
     """Runs in a worker process."""
     torch.set_num_threads(place.cpus)
 
-    def tell(progress: Progress) -> None:
-        queue.put((number, progress))
-
     if place.workers > 1 and function is run_job:
-        fit_on_workers(item[0], place, tell)
+        fit_on_workers(item[0], place, queue, number)
+
+    def tell(progress: Progress) -> None:
+        # Not `queue.put`: it waits for the answer, and Ray lends a waiting task's CPU to the next
+        # task, so that more of them would run than there are cores.
+        queue.actor.put_nowait.remote((number, progress))
+
     function(item, place, tell)
 
 
@@ -126,35 +132,51 @@ def _error(reference: Any) -> BaseException | None:
     return None
 
 
-def fit_on_workers(cell: Cell, place: Place, tell: Tell) -> None:
+def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
     """Fit one model as a Ray Train job; the workers leave it in the store.
 
     Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
-    and nothing of Ray.
+    and nothing of Ray. A worker that dies, or leaves the others waiting for longer than
+    `place.patience` seconds, restarts all from the last checkpoint, RETRIES times at most.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
+    if place.store.model(cell).is_dir():
+        return
+    resources = {"CPU": float(place.cpus)} | ({"GPU": place.gpus} if place.gpus else {})
     trainer = TorchTrainer(
         _fit_worker,
-        train_loop_config={"cell": pickle.dumps(cell), "place": pickle.dumps(place)},
-        torch_config=TorchConfig(backend="nccl" if place.gpus else "gloo"),
+        train_loop_config={"cell": cell, "place": place, "queue": queue, "number": number},
+        torch_config=TorchConfig(
+            backend="nccl" if place.gpus else "gloo", timeout_s=place.patience
+        ),
         scaling_config=ScalingConfig(
-            num_workers=place.workers,
-            use_gpu=place.gpus > 0,
-            resources_per_worker={"CPU": place.cpus} | ({"GPU": place.gpus} if place.gpus else {}),
+            num_workers=place.workers, use_gpu=place.gpus > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=cell.fit_id,
-            storage_path=str(place.store.out.resolve() / "ray"),
-            failure_config=FailureConfig(max_failures=2),
+            # A name of its own for each attempt: what counts is in the store, not in Ray's state.
+            name=f"{cell.fit_id}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(place.store.out / "ray"),
+            failure_config=FailureConfig(max_failures=RETRIES),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise RuntimeError(f"training on {place.workers} workers failed: {error}") from None
+    if diverged := place.store.diverged(cell):
+        raise Diverged(diverged)
 
 
-def _fit_worker(settings: dict[str, bytes]) -> None:
-    cell: Cell = pickle.loads(settings["cell"])
-    place: Place = pickle.loads(settings["place"])
+def _fit_worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    cell, place, queue, number = (settings[k] for k in ("cell", "place", "queue", "number"))
     torch.set_num_threads(place.cpus)
-    learn(cell, cell.data.open(), place, quiet)
+
+    def tell(progress: Progress) -> None:
+        if dist.get_rank() == 0:
+            queue.actor.put_nowait.remote((number, progress))
+
+    try:
+        learn(cell, cell.data.open(), place, tell)
+    except Diverged as error:
+        # Raised, Ray would start it again; it would only diverge again.
+        place.store.note_diverged(cell, str(error))

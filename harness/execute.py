@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample, sealed
 from benchmarks.parts.images import load_masks, load_views
+from harness.checkpoints import Checkpoints
 from harness.features import FeatureTask, feature_task, missing_features
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Place, Tell
@@ -108,20 +109,23 @@ def learn(
         return method, {name: stored[name] for name in FIT_FACTS}
     samples = benchmark.train(cell.data.categories)
     train = batches(cell, benchmark, samples, "train", place, tell)
+    keeper = Checkpoints(place.store.training(cell), method, place.checkpoint_every)
     reset_peak_memory()
     started = time.perf_counter()
-    method.fit(train.batches, on_progress=tell)
-    seconds = time.perf_counter() - started
+    method.fit(train.batches, on_progress=tell, keeper=keeper)
+    seconds = keeper.seconds + time.perf_counter() - started
     facts = {
         "fit_seconds": seconds,
         "train_images": len(samples),
         "train_images_per_second": len(samples) * getattr(cell.config, "epochs", 1) / seconds,
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "world_size": world_size(),
+        "restarts": keeper.restarts,
         "peak_memory_bytes": peak_memory(),
     }
     if rank() == 0:
         place.store.save_model(cell, method, facts)
+        keeper.remove()
     return method, facts
 
 

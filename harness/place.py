@@ -23,6 +23,8 @@ class Place:
     workers: int = 1
     cpus: int = 1
     gpus: float = 0.0
+    checkpoint_every: int = 10
+    patience: int = 600
     overwrite: bool = False
     code_version: str = "unknown"
 

@@ -26,6 +26,7 @@ FIT_FACTS = (
     "train_images_per_second",
     "parameters",
     "world_size",
+    "restarts",
     "peak_memory_bytes",
 )
 """What a trained model is stored with and every row of its cells repeats."""

@@ -4,6 +4,7 @@ OUT/parts/<cell>.parquet      one immutable part per finished cell
 OUT/scores/<cell>.parquet     its score for every test image
 OUT/failures/<cell>-<n>.parquet
 OUT/models/<fit>/             model.safetensors and fit.json
+OUT/models/<fit>.training/    checkpoints, while it is being trained
 """
 
 from __future__ import annotations
@@ -69,7 +70,26 @@ class Store:
 
     def forget_model(self, cell: Cell) -> None:
         """Remove the trained model, so that the next fit starts from nothing."""
-        shutil.rmtree(self.model(cell), ignore_errors=True)
+        for folder in (self.model(cell), self.training(cell)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def training(self, cell: Cell) -> Path:
+        """The folder of checkpoints while the cell's model is being trained."""
+        return self.out / "models" / f"{cell.fit_id}.training"
+
+    def note_diverged(self, cell: Cell, why: str) -> None:
+        """Leave word for the driver that the training diverged."""
+        self.training(cell).mkdir(parents=True, exist_ok=True)
+        (self.training(cell) / "diverged").write_text(why)
+
+    def diverged(self, cell: Cell) -> str:
+        """Why the training diverged, told once; empty if it did not."""
+        note = self.training(cell) / "diverged"
+        if not note.exists():
+            return ""
+        why = note.read_text()
+        note.unlink()
+        return why
 
     def save_model(self, cell: Cell, method: Method, facts: Mapping[str, Any]) -> None:
         """Write the learned state and the facts of the fit; atomic, the first writer wins."""

@@ -55,7 +55,7 @@ def synth(
     `on_progress(done, all)` counts images in the caller's thread. The folder appears when it is
     complete. DataError or UsageError, in one line, for what cannot be read, used or written.
     """
-    out = request.out
+    out = request.out.expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists already; choose a new folder or remove it")
     benchmark = open_benchmark(request.benchmark, request.root)
@@ -73,7 +73,7 @@ def synth(
             (Path(part) / out.name).replace(out)
     except OSError as error:
         raise DataError(
-            f"{error.filename or out}: cannot be written ({error.strerror}); choose another folder"
+            f"{error.filename or out}: cannot be read or written ({error.strerror})"
         ) from error
     return out / SHEET
 

@@ -89,7 +89,7 @@ class LazyGreedy:
         self.met[self.wave] = self.done
         self._screen_centers()
         n = len(self.points)
-        wanted = SOUGHT if 2 * SOUGHT < n else n
+        wanted = SOUGHT if n > 2 * SOUGHT else n
         while True:
             self.bound = np.float32(-0.5)
             if wanted < n:
@@ -106,7 +106,9 @@ class LazyGreedy:
 
     def _screen_centers(self) -> None:
         new = slice(self.screened, self.done)
-        self.screens[new], self.squares[new] = self.screen.embed(torch.from_numpy(self.centers[new]))
+        self.screens[new], self.squares[new] = self.screen.embed(
+            torch.from_numpy(self.centers[new])
+        )
         self.screened = self.done
 
     def _catch_up(self, live: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ Shape suffixes in this package: N queries or points, M bank rows, D coordinates,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +20,57 @@ CHUNK = 1 << 22
 class Op:
     """A fast operation, the plain torch truth it is held against, and the cases that try it.
 
-    ``cases`` maps a readable id to a function that makes the arguments for a dtype; ``error`` says
-    how far an output lies from the reference's; ``compiled`` makes machine code for one GPU
-    architecture (80, 90) and returns one record per kernel, without a GPU.
+    ``gpu`` is the Triton path alone, for the interpreter. ``cases(dtype)`` yields a readable id and
+    the arguments; ``error(got, expected, arguments)`` says how far an output lies from the truth;
+    ``compiled(arch)`` makes machine code for sm_<arch> without a GPU, one record per kernel.
     """
 
     name: str
     fast: Callable[..., Any]
     reference: Callable[..., Any]
-    cases: Mapping[str, Callable[[torch.dtype], tuple[Any, ...]]]
-    error: Callable[[Any, Any, tuple[Any, ...]], float]
+    gpu: Callable[..., Any]
+    cases: Callable[[torch.dtype], Iterator[tuple[str, tuple[Any, ...]]]]
+    error: Callable[[Any, Any, Any], float]
     tolerance: Mapping[torch.dtype, float]
+    compiled: Callable[[int], list[Any]]
+
+
+HALF_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-2}
+
+
+def search_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Awkward (queries, bank, k): sizes 1, primes, K = M, ties, odd strides, far from the origin."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw).to(dtype)
+
+    yield "one-query", (normal(1, 5), normal(7, 5), 3)
+    yield "one-row", (normal(3, 8), normal(1, 8), 1)
+    yield "primes", (normal(101, 17), normal(211, 17), 7)
+    yield "k-is-m", (normal(70, 12), normal(13, 12), 13)
+    yield "duplicates", (normal(67, 6), normal(5, 6).repeat(40, 1), 9)
+    yield "on-the-bank", ((bank := normal(150, 33))[:80], bank, 5)
+    yield "strided", (normal(90, 40)[::1, ::2], normal(40, 130).T[:, :20], 4)
+    yield "one-coordinate", (normal(65, 1), normal(97, 1), 2)
+    yield "offset", (normal(66, 24) + 8, normal(140, 24) + 8, 3)
+    yield "k-32", (normal(64, 36), normal(300, 36), 32)
+    yield "no-query", (normal(0, 4), normal(9, 4), 2)
+
+
+def coreset_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Awkward (points, count, start): one point, all points, primes, duplicates, odd strides."""
+    draw = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw).to(dtype)
+
+    yield "one-point", (normal(1, 3), 1, 0)
+    yield "all-points", (normal(31, 5), 31, 7)
+    yield "primes", (normal(211, 17), 53, 101)
+    yield "duplicates", (normal(7, 4).repeat(9, 1), 40, 3)
+    yield "strided", (normal(24, 130).T[:, ::2], 30, 0)
+    yield "one-coordinate", (normal(97, 1), 12, 5)
 
 
 def reference_only() -> bool:
@@ -72,4 +112,4 @@ def _all_finite(x: Tensor) -> bool:
     if bool(torch.isfinite(x.sum(dtype=torch.float32))):
         return True
     rows = max(1, CHUNK // max(1, x.shape[1]))
-    return all(bool(torch.isfinite(part).all()) for part in x.split(rows))
+    return all(bool(torch.isfinite(part).all()) for part in torch.split(x, rows))

@@ -6,9 +6,15 @@ softmax: w_i = softmax(-d_i / T)    inverse: w_i = (1 / d_i) / sum_j (1 / d_j)  
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from kernels._search_gpu import compiled, search_gpu
+from kernels._triton import usable
+from kernels.base import HALF_TOLERANCE, Op, check_search, search_cases
 from kernels.topk import topk_l2, topk_l2_reference
 
 WEIGHTINGS = ("softmax", "inverse", "uniform")
@@ -27,6 +33,9 @@ def topk_edit(
     Raises ValueError as ``topk_l2`` does, and on an unknown weighting or temperature <= 0.
     """
     check_weighting(weighting, temperature)
+    if queries_ND.is_cuda and usable(queries_ND):
+        check_search(queries_ND, bank_MD, k)
+        return topk_edit_gpu(queries_ND, bank_MD, k, weighting, temperature)
     distances_NK, indices_NK = topk_l2(queries_ND, bank_MD, k)
     return mix(bank_MD, indices_NK, weights(distances_NK, weighting, temperature))
 
@@ -69,3 +78,45 @@ def check_weighting(weighting: str, temperature: float) -> None:
         raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
+
+
+def topk_edit_gpu(
+    queries_ND: Tensor,
+    bank_MD: Tensor,
+    k: int,
+    weighting: str = "softmax",
+    temperature: float = 1.0,
+) -> Tensor:
+    """Edit by the Triton kernels; queries without a certificate by the reference."""
+    _, _, edited_ND, sure_N = search_gpu(queries_ND, bank_MD, k, weighting, temperature)
+    if not bool(sure_N.all()):
+        unsure = queries_ND[~sure_N]
+        edited_ND[~sure_N] = topk_edit_reference(unsure, bank_MD, k, weighting, temperature)
+    return edited_ND
+
+
+def edit_error(edited_ND: Tensor, truth_ND: Tensor, arguments: tuple[object, ...]) -> float:
+    """RMS of the difference over RMS of the truth."""
+    if not truth_ND.numel():
+        return 0.0
+    scale = float(truth_ND.square().mean().sqrt()) + 1e-6
+    return float((edited_ND - truth_ND).square().mean().sqrt()) / scale
+
+
+def edit_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The search's cases, each with one of the weightings in turn."""
+    for number, (name, arguments) in enumerate(search_cases(dtype)):
+        weighting = WEIGHTINGS[number % len(WEIGHTINGS)]
+        yield f"{name}-{weighting}", (*arguments, weighting, 0.5)
+
+
+OP = Op(
+    name="topk_edit",
+    fast=topk_edit,
+    reference=topk_edit_reference,
+    gpu=topk_edit_gpu,
+    cases=edit_cases,
+    error=edit_error,
+    tolerance={torch.float32: 1e-4} | HALF_TOLERANCE,
+    compiled=compiled,
+)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from kernels import _numba
-from kernels._numba import njit, prange
-from kernels.base import check_matrix, reference_only
+from kernels._kcenter_cpu import LazyGreedy, order_cpu
+from kernels._triton import Compiled, compile_for, jit, tl, usable
+from kernels.base import HALF_TOLERANCE, Op, check_matrix, coreset_cases, reference_only
 
-BLOCK = 512
+BLOCK, BLOCK_D = 64, 64
+PROGRAMS = 1024
 Report = Callable[[int, int], None]
 
 
@@ -36,8 +38,10 @@ def kcenter_order(
     if not 0 <= start < len(points_ND):
         raise ValueError(f"start must be a row of points_ND {shape}, got {start}")
     report = on_progress or (lambda done, count: None)
+    if points_ND.is_cuda and usable(points_ND):
+        return kcenter_order_gpu(points_ND, count, start, on_progress=report)
     if points_ND.device.type == "cpu" and _numba.AVAILABLE and not reference_only():
-        return _kcenter_cpu(points_ND, count, start, report)
+        return order_cpu(points_ND, count, start, report)
     return kcenter_order_reference(points_ND, count, start, on_progress=report)
 
 
@@ -51,9 +55,8 @@ def kcenter_order_reference(
     pick = torch.tensor(start, device=points_ND.device)
     for i in range(count):
         order[i] = pick
-        for chunk_CD, nearest_C in zip(
-            points_ND.split(1 << 14), nearest_N.split(1 << 14), strict=True
-        ):
+        chunks = zip(torch.split(points_ND, 1 << 14), torch.split(nearest_N, 1 << 14), strict=True)
+        for chunk_CD, nearest_C in chunks:
             nearest_C.clamp_max_((chunk_CD - points_ND[pick]).square_().sum(dim=1))
         nearest_N[pick] = -1
         pick = nearest_N.argmax()
@@ -62,46 +65,132 @@ def kcenter_order_reference(
     return order
 
 
-def _kcenter_cpu(points_ND: Tensor, count: int, start: int, report: Report) -> Tensor:
-    points = points_ND.float().contiguous().numpy()
-    nearest = np.full(len(points), np.inf, dtype=np.float32)
-    order = np.empty(count, dtype=np.int64)
-    order[0] = start
-    with _numba.threads():
-        for done in range(0, count, 64):
-            _picks(points, nearest, order, done, min(done + 64, count))
-            report(min(done + 64, count), count)
-    return torch.from_numpy(order)
+def kcenter_order_sharded(local_MD: Tensor, count: int, start: int = 0) -> Tensor:
+    """Return ``kcenter_order`` of the points of all ranks of torch.distributed, on every rank.
+
+    Points are numbered rank after rank, in each rank's own order. Every rank calls it, with CPU
+    tensors and at least one row; one small message per pick. Raises ValueError as kcenter_order.
+    """
+    check_matrix("local_MD", local_MD)
+    sizes: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(sizes, len(local_MD))
+    if not 1 <= count <= sum(sizes) or not 0 <= start < sum(sizes) or min(sizes) < 1:
+        raise ValueError(f"count {count} or start {start} does not fit shards of {sizes} rows")
+    first = sum(sizes[: dist.get_rank()])
+    state = LazyGreedy(local_MD, count)
+    # Distance, index and vector travel as float64, which holds all three exactly.
+    heads_RD = torch.empty(len(sizes), local_MD.shape[1] + 2, dtype=torch.float64)
+    order = torch.empty(count, dtype=torch.int64)
+    distance, pick = (1.0, start - first) if 0 <= start - first < len(local_MD) else (-2.0, 0)
+    for i in range(count):
+        head_D = torch.tensor([distance, float(first + pick)], dtype=torch.float64)
+        head_D = torch.cat([head_D, torch.from_numpy(state.points[pick]).double()])
+        dist.all_gather(list(heads_RD), head_D)
+        winner_D = heads_RD[heads_RD[:, 0].argmax()]  # lower ranks hold lower indices
+        order[i] = winner_D[1].long()
+        own = int(order[i]) - first
+        state.add(winner_D[2:].float().numpy(), own if 0 <= own < len(local_MD) else None)
+        if i + 1 < count:
+            distance, pick = state.farthest()
+    return order
 
 
-@njit(parallel=True, fastmath=True)
-def _picks(points, nearest, order, first, last):  # type: ignore[no-untyped-def]
-    blocks = (len(points) + BLOCK - 1) // BLOCK
-    tops = np.empty(blocks, dtype=np.int64)
-    for i in range(first, last):
-        pick = order[i]
-        center = points[pick]
-        nearest[pick] = -1
-        for b in prange(blocks):
-            tops[b] = _update(points, nearest, center, b * BLOCK, min((b + 1) * BLOCK, len(points)))
-        if i + 1 < len(order):
-            best = tops[0]
-            for b in range(1, blocks):
-                if nearest[tops[b]] > nearest[best]:
-                    best = tops[b]
-            order[i + 1] = best
+@jit
+def _pick_kernel(
+    x_ptr, near_ptr, old_value_ptr, old_index_ptr, value_ptr, index_ptr, order_ptr, n, part,
+    D: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    # Every program finds the pick from the last pass's block maxima: no trip to the host.
+    slots = tl.arange(0, PROGRAMS)
+    values = tl.load(old_value_ptr + slots)
+    tops = tl.load(old_index_ptr + slots)
+    pick = tl.min(tl.where(values == tl.max(values, 0), tops, 9223372036854775807), 0)
+    program = tl.program_id(0)
+    tl.store(order_ptr, pick, mask=program == 0)
+    best_value, best_index = -3.0, pick
+    first = program.to(tl.int64) * part
+    for offset in range(0, part, BLOCK):
+        rows = first + offset + tl.arange(0, BLOCK)
+        inside = (rows < n) & (rows < first + part)
+        total = tl.zeros((BLOCK,), tl.float32)
+        for start in range(0, D, BLOCK_D):
+            d = start + tl.arange(0, BLOCK_D)
+            center = tl.load(x_ptr + pick * D + d, mask=d < D, other=0.0).to(tl.float32)
+            at = x_ptr + rows[:, None] * D + d[None, :]
+            x = tl.load(at, mask=inside[:, None] & (d[None, :] < D), other=0.0).to(tl.float32)
+            total += tl.sum((x - center[None, :]) * (x - center[None, :]), 1)
+        near = tl.minimum(tl.load(near_ptr + rows, mask=inside, other=-3.0), total)
+        near = tl.where(rows == pick, -1.0, near)
+        tl.store(near_ptr + rows, near, mask=inside)
+        near = tl.where(inside, near, -3.0)
+        high = tl.max(near, 0)
+        row = tl.min(tl.where(near == high, rows, 9223372036854775807), 0)
+        best_index = tl.where(high > best_value, row, best_index)
+        best_value = tl.maximum(high, best_value)
+    tl.store(value_ptr + program, best_value)
+    tl.store(index_ptr + program, best_index)
 
 
-@njit(fastmath=True)
-def _update(points, nearest, center, low, high):  # type: ignore[no-untyped-def]
-    top = low
-    for x in range(low, high):
-        if nearest[x] > 0:
-            total = np.float32(0)
-            for d in range(len(center)):
-                step = points[x, d] - center[d]
-                total += step * step
-            nearest[x] = min(nearest[x], total)
-        if nearest[x] > nearest[top]:
-            top = x
-    return top
+def kcenter_order_gpu(
+    points_ND: Tensor, count: int, start: int = 0, *, on_progress: Report | None = None
+) -> Tensor:
+    """Pick by the Triton kernel: one launch per pick, queued without waiting for the GPU."""
+    points_ND = points_ND.contiguous()
+    n, d = points_ND.shape
+    make = {"device": points_ND.device}
+    programs = min(PROGRAMS, 1 << max(0, -(-n // BLOCK) - 1).bit_length())
+    part = -(-n // programs)
+    nearest_N = torch.full((n,), torch.inf, **make)
+    values_2P = torch.full((2, programs), -3.0, **make)
+    indices_2P = torch.full((2, programs), start, dtype=torch.int64, **make)
+    order = torch.empty(count, dtype=torch.int64, **make)
+    for i in range(count):
+        old, new = i % 2, 1 - i % 2
+        _pick_kernel[(programs,)](
+            points_ND, nearest_N, values_2P[old], indices_2P[old], values_2P[new],
+            indices_2P[new], order[i:], n, part,
+            D=d, PROGRAMS=programs, BLOCK=BLOCK, BLOCK_D=BLOCK_D,
+        )  # fmt: skip
+        if on_progress and (i + 1) % 1024 == 0:
+            on_progress(i + 1, count)
+    return order
+
+
+def compiled(arch: int) -> list[Compiled]:
+    """Compile the pick kernel for the sizes in use."""
+    types = dict.fromkeys(("x_ptr", "near_ptr", "old_value_ptr", "value_ptr"), "*fp32")
+    types |= dict.fromkeys(("old_index_ptr", "index_ptr", "order_ptr"), "*i64")
+    blocks = {"PROGRAMS": PROGRAMS, "BLOCK": BLOCK, "BLOCK_D": BLOCK_D}
+    types |= {"n": "i32", "part": "i32"}
+    return [compile_for(_pick_kernel, arch, types, {"D": d} | blocks) for d in (192, 272)]
+
+
+def order_error(order: Tensor, truth: Tensor, arguments: tuple[Tensor, int, int]) -> float:
+    """How far the picks part: 0 if equal, else the relative difference of the covering radii."""
+    if torch.equal(order, truth):
+        return 0.0
+    if len(order.unique()) != len(order):
+        return float("inf")
+    radius, expected = (covering_radius(arguments[0], picks) for picks in (order, truth))
+    return abs(radius - expected) / max(expected, 1e-12)
+
+
+def covering_radius(points_ND: Tensor, picks: Tensor) -> float:
+    """The largest distance from a point to its nearest pick."""
+    centers = points_ND[picks].double()
+    return max(
+        float(torch.cdist(part.double(), centers).min(dim=1).values.max())
+        for part in torch.split(points_ND, 1 << 12)
+    )
+
+
+OP = Op(
+    name="kcenter_order",
+    fast=kcenter_order,
+    reference=kcenter_order_reference,
+    gpu=kcenter_order_gpu,
+    cases=coreset_cases,
+    error=order_error,
+    tolerance={torch.float32: 1e-5} | HALF_TOLERANCE,
+    compiled=compiled,
+)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.base import CHUNK, check_search
+from kernels import _numba
+from kernels._search_gpu import compiled, search_gpu
+from kernels._topk_cpu import search
+from kernels._triton import usable
+from kernels.base import CHUNK, HALF_TOLERANCE, Op, check_search, reference_only, search_cases
+
+FEW = 16  # queries below which turning the bank does not pay
 
 
 def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -15,6 +21,12 @@ def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor
     inputs (halves are searched as float32). Raises ValueError on input that cannot be searched.
     """
     check_search(queries_ND, bank_MD, k)
+    if queries_ND.is_cuda and usable(queries_ND):
+        return topk_l2_gpu(queries_ND, bank_MD, k)
+    on_cpu = queries_ND.device.type == "cpu" and _numba.AVAILABLE and not reference_only()
+    if on_cpu and len(queries_ND) >= FEW:
+        squares_NK, indices_NK = search(queries_ND, bank_MD, k)
+        return squares_NK.sqrt_(), indices_NK
     return topk_l2_reference(queries_ND, bank_MD, k)
 
 
@@ -23,8 +35,12 @@ def topk_l2_reference(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tens
     n, m = len(queries_ND), len(bank_MD)
     columns = min(m, 1 << 16)
     rows = max(1, CHUNK // columns)
-    best_NK = [_rows_topk(part.float(), bank_MD, k, columns) for part in queries_ND.split(rows)]
-    keys_NK = torch.cat(best_NK) if n else torch.empty(0, k, dtype=torch.int64)
+    best_NK = [
+        _rows_topk(part.float(), bank_MD, k, columns) for part in torch.split(queries_ND, rows)
+    ]
+    keys_NK = (
+        torch.cat(best_NK) if n else torch.empty(0, k, dtype=torch.int64, device=bank_MD.device)
+    )
     distances = (keys_NK >> 32).to(torch.int32).view(torch.float32)
     return distances, keys_NK & 0xFFFFFFFF
 
@@ -41,3 +57,37 @@ def _rows_topk(queries_RD: Tensor, bank_MD: Tensor, k: int, columns: int) -> Ten
         keys_RC = torch.cat([best_RK, keys_RC], dim=1)
         best_RK = keys_RC.topk(min(k, keys_RC.shape[1]), largest=False, sorted=True).values
     return best_RK
+
+
+def topk_l2_gpu(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Search by the Triton kernels; queries without a certificate by the reference."""
+    distances_NK, indices_NK, _, sure_N = search_gpu(queries_ND, bank_MD, k, None, 1.0)
+    if not bool(sure_N.all()):
+        again = topk_l2_reference(queries_ND[~sure_N], bank_MD, k)
+        distances_NK[~sure_N], indices_NK[~sure_N] = again
+    return distances_NK, indices_NK
+
+
+def topk_error(
+    got: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor], arguments: tuple[Tensor, Tensor, int]
+) -> float:
+    """RMS difference over RMS of the distances, given and remeasured at the given indices."""
+    queries_ND, bank_MD, _ = arguments
+    steps_NKD = queries_ND.float()[:, None] - bank_MD.float()[got[1]]
+    if any(len(set(row)) != len(row) for row in got[1].tolist()):
+        return float("inf")
+    scale = float(truth[0].square().mean().sqrt()) + 1e-6 if len(queries_ND) else 1.0
+    parts = [got[0] - truth[0], steps_NKD.norm(dim=2) - truth[0]]
+    return max((float(p.square().mean().sqrt()) / scale for p in parts if p.numel()), default=0.0)
+
+
+OP = Op(
+    name="topk_l2",
+    fast=topk_l2,
+    reference=topk_l2_reference,
+    gpu=topk_l2_gpu,
+    cases=search_cases,
+    error=topk_error,
+    tolerance={torch.float32: 1e-4} | HALF_TOLERANCE,
+    compiled=compiled,
+)

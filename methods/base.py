@@ -58,6 +58,19 @@ def quiet(progress: Progress) -> None:
     """Ignore progress."""
 
 
+class Keeper:
+    """Keeps the state of a training, so that it can go on after a crash; this one keeps nothing."""
+
+    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+        """Put kept state into the optimiser and the EMA; the number of epochs that are done."""
+        return 0
+
+    def keep(
+        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
+    ) -> None:
+        """Called on rank 0 after each epoch with the number of epochs done."""
+
+
 class Diverged(RuntimeError):
     """Training met a loss that is not a number."""
 
@@ -97,7 +110,7 @@ class Batches:
         pieces = max(1, -(-len(order) // batch_size))
         world = world_size()
         for piece in np.array_split(np.arange(len(order)), pieces):
-            # Rank r holds the places r, r + world, ...: so `gather_interleaved` restores the order.
+            # Rank r holds the places r, r + world, ... whatever the pieces are.
             places = piece[piece % world == rank()]
             mine = [int(i) for i in order[places]]
             if mine:
@@ -160,8 +173,10 @@ class Method(nn.Module, ABC):
         """What learning from so many images will cost."""
 
     @abstractmethod
-    def fit(self, train: Batches, *, on_progress: OnProgress = quiet) -> None:
-        """Learn from normal samples."""
+    def fit(
+        self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
+    ) -> None:
+        """Learn from normal samples; `keeper` lets a training by gradients go on after a crash."""
 
     @abstractmethod
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores:

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batches, Method, OnProgress, Preset, Scores, quiet
+from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, quiet
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import MemoryBank, Standardise, Weighting
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
@@ -29,7 +29,7 @@ from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, image_noise
-from methods.parts.training import Draws, Recipe, train
+from methods.parts.training import Draws, Recipe, optimise
 from methods.parts.unet import UNet
 
 
@@ -95,15 +95,17 @@ class LafitE(Method):
         "smoke": Preset(
             replace(
                 _quick,
-                image_size=64,
+                image_size=128,
                 feature_size=8,
-                base=16,
+                precision="float32",
+                base=32,
                 multipliers=(1, 2),
-                epochs=4,
+                epochs=8,
                 batch_size=16,
-                bank_rate=0.1,
+                learning_rate=3e-3,
+                bank_rate=0.05,
             ),
-            Knobs(t=100, steps=2, coreset=0.1, pool=4, sigma=1.0),
+            Knobs(t=100, steps=2, coreset=0.05, pool=4, sigma=1.0),
         ),
     }
 
@@ -156,18 +158,21 @@ class LafitE(Method):
         )
         return replace(bank, train_flops=BACKWARD * forward * images * config.epochs)
 
-    def fit(self, train_batches: Batches, *, on_progress: OnProgress = quiet) -> None:
+    def fit(
+        self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
+    ) -> None:
         """Standardise, fill the bank, then train the noise predictor (eq. 6)."""
         config = self.config
-        self.standardise.fit(train_batches)
-        self.bank.fit(
-            train_batches,
-            lambda features: self.standardise(features.to(self.device)),
-            config.bank_rate,
-            projection=config.projection,
-            seed=self.seed,
-            on_progress=on_progress,
-        )
+        if self.bank.empty:  # else a resumed training brought both with it
+            self.standardise.fit(train)
+            self.bank.fit(
+                train,
+                lambda features: self.standardise(features.to(self.device)),
+                config.bank_rate,
+                projection=config.projection,
+                seed=self.seed,
+                on_progress=on_progress,
+            )
         recipe = Recipe(
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -181,14 +186,15 @@ class LafitE(Method):
             weight_decay=config.weight_decay,
             fused=True,
         )
-        train(
+        optimise(
             self.unet,
             self.losses,
-            train_batches,
+            train,
             optimiser,
             recipe,
             seed=self.seed,
             on_progress=on_progress,
+            keeper=keeper,
         )
 
     def losses(self, predict: nn.Module, features: Tensor, draws: Draws) -> Tensor:

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from methods.base import Batches, Method, OnProgress, Preset, Scores, quiet
+from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, quiet
 from methods.parts.backbone import LITE0, Features
 from methods.parts.bank import MemoryBank
 from methods.parts.checks import at_least, check_bank, check_map
@@ -67,7 +67,8 @@ class PatchCore(Method):
         "paper": Preset(Config(), Knobs()),
         "quick": Preset(_quick, Knobs(coreset=0.02)),
         "smoke": Preset(
-            replace(_quick, resize=64, grid=8, bank_rate=0.1), Knobs(coreset=0.1, sigma=1.0)
+            replace(_quick, resize=128, grid=8, precision="float32", bank_rate=0.05),
+            Knobs(coreset=0.05, sigma=1.0),
         ),
     }
 
@@ -105,10 +106,12 @@ class PatchCore(Method):
         patches = images * config.grid**2
         return bank_cost(patches, config.bank_rate, config.channels, config.projection)
 
-    def fit(self, train_batches: Batches, *, on_progress: OnProgress = quiet) -> None:
+    def fit(
+        self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
+    ) -> None:
         """Fill the bank; nothing is trained by gradients."""
         self.bank.fit(
-            train_batches,
+            train,
             lambda features: features.to(self.device),
             self.config.bank_rate,
             projection=self.config.projection,

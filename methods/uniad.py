@@ -20,13 +20,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batches, Method, OnProgress, Preset, Scores, quiet
+from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, quiet
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import MemoryBank, Weighting
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.maps import error_map, image_score, smooth_upsample
-from methods.parts.training import Draws, Recipe, train
+from methods.parts.training import Draws, Recipe, optimise
 
 
 class UniAD(Method):
@@ -89,15 +89,18 @@ class UniAD(Method):
         "smoke": Preset(
             replace(
                 _quick,
-                image_size=64,
+                image_size=128,
                 feature_size=8,
+                precision="float32",
                 neighbours=3,
+                # Weaker than published: at full strength the few steps of this preset teach little.
+                jitter=2.0,
                 width=64,
-                heads=4,
                 encoder_layers=1,
                 decoder_layers=1,
-                epochs=10,
-                batch_size=16,
+                epochs=40,
+                batch_size=8,
+                learning_rate=5e-3,
             ),
             Knobs(pool=4),
         ),
@@ -145,12 +148,14 @@ class UniAD(Method):
         forward = forward_flops(lambda: Reconstructor(channels, config), (1, channels, grid, grid))
         return replace(bank, train_flops=BACKWARD * forward * images * config.epochs)
 
-    def fit(self, train_batches: Batches, *, on_progress: OnProgress = quiet) -> None:
+    def fit(
+        self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
+    ) -> None:
         """Fill the bank if there is one, then train the auto-encoder."""
         config = self.config
-        if config.bank_rate:
+        if config.bank_rate and self.bank.empty:
             self.bank.fit(
-                train_batches,
+                train,
                 lambda features: features.to(self.device),
                 config.bank_rate,
                 projection=config.projection,
@@ -170,14 +175,15 @@ class UniAD(Method):
             weight_decay=config.weight_decay,
             fused=True,
         )
-        train(
+        optimise(
             self.network,
             self.losses,
-            train_batches,
+            train,
             optimiser,
             recipe,
             seed=self.seed,
             on_progress=on_progress,
+            keeper=keeper,
         )
 
     def losses(self, rebuild: nn.Module, features: Tensor, draws: Draws) -> Tensor:

@@ -51,6 +51,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "data_fingerprint": pa.string(),
     "weights_sha256": pa.string(),
     "world_size": pa.int64(),
+    "restarts": pa.int64(),  # how often the fit went on from a checkpoint
     "train_images": pa.int64(),
     "test_images": pa.int64(),
     "fit_seconds": pa.float64(),

@@ -30,4 +30,5 @@ def foreground(image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     marks = distance > max(LEAST_STEP, 1.5 * float(np.quantile(distance[ring], 0.9)))
     if not SHARES[0] <= marks.mean() <= SHARES[1]:
         return None
-    return (np.argwhere(marks) + 0.5) * np.array([height / rows, width / columns])
+    y, x = np.nonzero(marks)
+    return np.stack([(y + 0.5) * height / rows, (x + 0.5) * width / columns], axis=1)

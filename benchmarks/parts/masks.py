@@ -16,22 +16,23 @@ from PIL import Image, ImageDraw, ImageFilter
 Outline = NDArray[np.float64]
 
 ROUND = 64  # points of a curved outline
-FINEST = 48  # boxes up to this side are filled at SUBPIXELS times the resolution
-SUBPIXELS = 4
-COVERED = 0.3  # share of a pixel that counts as inside; below a half, so that thin strokes hold
+FINEST, SUBPIXELS = 1024, 4  # filled at up to 4 times the resolution, as long as 1024 hold it
+COVERED = 0.35  # share of a pixel that counts as inside; below a half, so that thin strokes hold
 FAINTEST = 26  # of 255, at a soft edge
 
 
 def rectangle(random: Generator) -> Outline:
     """A rectangle whose sides are up to 1 to 4."""
     aspect = 2.0 ** random.uniform(-1, 1)
-    return np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.array([aspect, 1 / aspect])
+    x, y = aspect, 1 / aspect
+    return np.array([(-x, -y), (x, -y), (x, y), (-x, y)])
 
 
 def ellipse(random: Generator) -> Outline:
     """An ellipse whose axes are up to 1 to 4."""
     aspect = 2.0 ** random.uniform(-1, 1)
-    return _round(np.ones(ROUND)) * np.array([aspect, 1 / aspect])
+    x, y = _round(np.ones(ROUND)).T
+    return np.stack([x * aspect, y / aspect], axis=1)
 
 
 def polygon(random: Generator) -> Outline:
@@ -110,7 +111,7 @@ def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.ui
     points = np.concatenate(outlines)
     origin = np.floor(points.min(axis=0)) - margin
     width, height = (int(side) + margin + 1 for side in np.ceil(points.max(axis=0) - origin))
-    fine = SUBPIXELS if max(width, height) <= FINEST + 2 * margin else 1
+    fine = min(SUBPIXELS, max(1, FINEST // max(width, height)))
     image = Image.new("L", (width * fine, height * fine))
     draw = ImageDraw.Draw(image)
     for outline in outlines:

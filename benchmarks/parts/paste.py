@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -104,14 +105,13 @@ class Canvas:
         steps = np.abs(np.diff(cells, axis=1)).max(axis=2)
         return float(np.median(steps)) if steps.size else 0.0
 
-    def shows(self, patch: Patch, least_change: float) -> bool:
-        """Whether the eye can tell: a change of `least_change`, above the target's own grain.
+    def visible_from(self, patch: Patch, least_change: float) -> float:
+        """The change from which the eye can tell: `least_change`, or the target's own grain.
 
         What is smaller than 2 x 2 cells needs as much more as its side is smaller.
         """
-        smallness = min(1.0, float(patch.marked.sum()) ** 0.5 / (2 * self.cell))
-        needed = max(least_change, self.grain)
-        return smallness > 0 and self.change(patch) >= needed / smallness
+        side = max(1.0, math.sqrt(patch.marked.sum()))
+        return max(least_change, self.grain) * max(1.0, 2 * self.cell / side)
 
 
 def marked_by(fragments: Sequence[Fragment], shape: tuple[int, int]) -> NDArray[np.bool_]:

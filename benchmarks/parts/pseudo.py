@@ -27,11 +27,11 @@ def hold_out(
     """Splits normal samples into (kept, held): per category a `share`, at least two of either.
 
     Copies of an image stay together, so that no held one has a twin among the kept ones. A larger
-    share holds out the same images and more. ValueError for a share that is none; DataError, a
-    line per category, where fewer than four different images exist.
+    share holds out the same images and more. DataError for a share that is none, and, a line per
+    category, where fewer than four different images exist.
     """
     if not 0 < share < 1:
-        raise ValueError(f"share {share:g} of the images to hold out; choose between 0 and 1")
+        raise DataError(f"share {share:g} of the images to hold out; choose between 0 and 1")
     contents = map_threads(lambda sample: _content_hash(benchmark, sample), samples)
     content = dict(zip(samples, contents, strict=True))
     held: set[str] = set()

@@ -42,7 +42,8 @@ class Synthesis:
     `feathered` (soft edge) or `matched` (soft edge, and the fragment's mean colour brought to that
     of what it covers, so that only structure differs). With position `foreground` fragments land
     on the object, if one stands out. A fragment that changes less than `least_change` grey levels
-    (of 255, averaged over 1/64 of the image's side) is drawn again. ValueError out of range.
+    (of 255, averaged over 1/64 of the image's side) is drawn again; a grainy target or a tiny
+    fragment needs more, see `Canvas.visible_from`. DataError out of range.
     """
 
     shapes: tuple[str, ...] = tuple(SHAPES)
@@ -58,7 +59,7 @@ class Synthesis:
         known = {"shapes": tuple(SHAPES), "blendings": BLENDINGS, "positions": POSITIONS}
         for name, words in known.items():
             if not (given := getattr(self, name)) or set(given) - set(words):
-                raise ValueError(f"synthesis: {name} {given}; choose some of {', '.join(words)}")
+                raise DataError(f"synthesis: {name} {given}; choose some of {', '.join(words)}")
         valid = {
             f"masks {self.masks}; at least 1": self.masks >= 1,
             f"sizes {self.smallest} to {self.largest}; 0 < smallest <= largest <= 0.5": (
@@ -71,7 +72,7 @@ class Synthesis:
         }
         for complaint, holds in valid.items():
             if not holds:
-                raise ValueError(f"synthesis: {complaint}")
+                raise DataError(f"synthesis: {complaint}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +122,14 @@ def synthesise(
     side = min(target.shape[:2])
     for redrawn in range(DESIGNS):
         style = _style(generator(seed, "style", redrawn // SAME_STYLE, key), shape, options)
-        if redrawn >= DESIGNS // 2:
+        canvas = Canvas(target)
+        if redrawn >= DESIGNS // 2:  # a hard case: at least something has to change
             style = replace(style, contrast=max(options.contrasts))
+            canvas.grain = 0.0
         goal = objects if style.position == "foreground" else None
         random = generator(seed, "masks", redrawn, key)
         shapes, groups = _combined_masks(random, shape, style.size, options, target.shape)
         cuts = [Fragment.cut(group, style.contrast, style.blending, side) for group in groups]
-        canvas = Canvas(target)
         if placed := _paste_all(random, canvas, source, cuts, goal, options.least_change):
             fragments, changes = zip(*placed, strict=True)
             return Drawn(
@@ -193,8 +195,9 @@ def _paste_all(
     for cut in cuts:
         for fragment in _places(random, cut, source.shape, goal):
             patch = canvas.patch(source, fragment)
-            if canvas.shows(patch, least_change):
-                placed.append((fragment, canvas.change(patch)))
+            change = canvas.change(patch)
+            if patch.marked.any() and change >= canvas.visible_from(patch, least_change):
+                placed.append((fragment, change))
                 canvas.put(patch)
                 break
         else:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from kernels.edit import topk_edit
-from kernels.kcenter import kcenter_order
+from kernels.kcenter import kcenter_order, kcenter_order_sharded
 from kernels.topk import topk_l2
 from methods.base import Batches, OnProgress, Progress
 from methods.parts.cost import coreset_rows
-from methods.parts.dist import gather_interleaved, total
+from methods.parts.dist import rank, total, world_size
 from methods.parts.seeds import generator
 
 Weighting = Literal["softmax", "inverse", "uniform"]
@@ -38,6 +38,11 @@ class MemoryBank(nn.Module):
         self.register_buffer("rows_MD", torch.empty(0, 0))
         self.register_buffer("source", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was kept yet."""
+        return len(self.rows_MD) == 0
+
     def fit(
         self,
         train: Batches,
@@ -54,40 +59,45 @@ class MemoryBank(nn.Module):
         on a seeded random projection to so many numbers (PatchCore's approximation); None is
         exact. Rows are kept whole either way.
         """
-        points_ND = self._gather(train, transform)
-        count = coreset_rows(len(points_ND), rate)
+        points_ND = self._collect(train, transform)
+        cells = len(points_ND) // -(-(len(train) - rank()) // world_size())
+        whole = len(train) * cells
         chosen_in = points_ND
         if projection is not None and projection < points_ND.shape[1]:
             draw = torch.randn(
                 points_ND.shape[1], projection, generator=generator(seed, "coreset projection")
             )
             chosen_in = points_ND @ (draw / projection**0.5).to(points_ND)
-        start = int(torch.randint(len(points_ND), (1,), generator=generator(seed, "coreset start")))
+        start = int(torch.randint(whole, (1,), generator=generator(seed, "coreset start")))
 
         def told(done: int, count: int) -> None:
             on_progress(Progress(stage="coreset", step=done, steps=count))
 
-        order = kcenter_order(chosen_in, count, start, on_progress=told)
-        self.rows_MD = points_ND[order]
-        self.source.fill_(len(points_ND))
+        count = coreset_rows(whole, rate)
+        if world_size() > 1:
+            self.rows_MD = _choose_sharded(points_ND, chosen_in, count, start, cells, len(train))
+        else:
+            self.rows_MD = points_ND[kcenter_order(chosen_in, count, start, on_progress=told)]
+        self.source.fill_(whole)
 
     @staticmethod
-    def _gather(train: Batches, transform: Callable[[Tensor], Tensor]) -> Tensor:
-        """All training patches (N, D), every rank's in the order of the samples."""
+    def _collect(train: Batches, transform: Callable[[Tensor], Tensor]) -> Tensor:
+        """This rank's training patches (N, D), in the order of the samples."""
         points: Tensor | None = None
-        filled, cells = 0, 1
+        filled = 0
         for batch in train.ordered(64):
             features = transform(batch.inputs)
             cells = features.shape[-2] * features.shape[-1]
             rows = patches(features)
             if points is None:
                 # Filled in place: joining a list of batches would hold everything twice.
-                points = rows.new_empty(len(train) * cells, rows.shape[1])
+                images = -(-(len(train) - rank()) // world_size())
+                points = rows.new_empty(images * cells, rows.shape[1])
             points[filled : filled + len(rows)] = rows
             filled += len(rows)
         if points is None:
             raise ValueError("the memory bank got no training images")
-        return gather_interleaved(points[:filled], cells)
+        return points
 
     def prefix(self, rate: float) -> Tensor:
         """The coreset of `rate` of all training patches: (M, D)."""
@@ -115,6 +125,25 @@ class MemoryBank(nn.Module):
         if stored is not None:
             self.rows_MD = torch.empty_like(stored, device=self.source.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _choose_sharded(
+    points_ND: Tensor, chosen_in: Tensor, count: int, start: int, cells: int, images: int
+) -> Tensor:
+    """The bank's rows (M, D) on every rank, where each holds the patches of every world-th image.
+
+    `start` counts patches in the order of the samples, as one process alone would.
+    """
+    world = world_size()
+    sizes = [-(-(images - r) // world) * cells for r in range(world)]
+    image, cell = divmod(start, cells)
+    start = sum(sizes[: image % world]) + image // world * cells + cell
+    order = kcenter_order_sharded(chosen_in.cpu(), count, start).to(points_ND.device)
+    own = order - sum(sizes[: rank()])
+    mine = (own >= 0) & (own < len(points_ND))
+    rows_MD = points_ND.new_zeros(count, points_ND.shape[1])
+    rows_MD[mine] = points_ND[own[mine]]
+    return total(rows_MD)
 
 
 class Standardise(nn.Module):

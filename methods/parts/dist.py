@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -34,28 +33,3 @@ def total(values: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(values)
     return values
-
-
-def gather_interleaved(rows_ND: Tensor, block: int) -> Tensor:
-    """Rows of all ranks, in the order in which one process alone would hold them.
-
-    Rank r holds the blocks r, r + world, r + 2 world, ... of `block` rows each (one image's
-    patches); the number of blocks may differ by one between ranks.
-    """
-    world = world_size()
-    if world == 1:
-        return rows_ND
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows_ND.device) for _ in range(world)]
-    own = torch.tensor([len(rows_ND)], device=rows_ND.device)
-    dist.all_gather(counts, own)
-    sizes = [int(count) for count in counts]
-    # all_gather wants equal shapes: pad to the longest, cut after.
-    padded = rows_ND.new_zeros(max(sizes), rows_ND.shape[1])
-    padded[: len(rows_ND)] = rows_ND
-    parts = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(parts, padded)
-    merged = rows_ND.new_empty(sum(sizes), rows_ND.shape[1])
-    for r, (part, size) in enumerate(zip(parts, sizes, strict=True)):
-        blocks = part[:size].unflatten(0, (-1, block))
-        merged.unflatten(0, (-1, block))[r::world] = blocks
-    return merged

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from methods.base import Batch, Batches, Diverged, OnProgress, Progress
+from methods.base import Batch, Batches, Diverged, Keeper, OnProgress, Progress
 from methods.parts.dist import rank, total, world_size, wrap
 from methods.parts.seeds import derive
 
@@ -66,7 +66,7 @@ class Draws:
 LossOf = Callable[[nn.Module, Tensor, Draws], Tensor]
 
 
-def train(
+def optimise(
     network: nn.Module,
     losses_of: LossOf,
     batches: Batches,
@@ -75,19 +75,22 @@ def train(
     *,
     seed: int,
     on_progress: OnProgress,
+    keeper: Keeper | None = None,
 ) -> None:
     """Train `network` in place; the last epoch is what stays (its EMA, if the recipe has one).
 
-    `losses_of(network, inputs, draws)` gives one loss per sample (B,). Raises Diverged as soon as
-    a loss is not finite.
+    `losses_of(network, inputs, draws)` gives one loss per sample (B,). Every draw derives from
+    (seed, epoch, batch), so a training that `keeper` resumes equals a straight one, and so does one
+    on another number of ranks but for rounding (and dropout). Raises Diverged at the end of an
+    epoch whose loss is not finite.
     """
+    keeper = keeper or Keeper()
     device = next(network.parameters()).device
     wrapped = wrap(network).train()
     average = _averaged(network, recipe.ema)
     starting_rates = [group["lr"] for group in optimiser.param_groups]
-    for epoch in range(recipe.epochs):
-        # Dropout draws from the global state; derived anew each epoch, a resumed run equals a
-        # straight one.
+    for epoch in range(keeper.resume(optimiser, average), recipe.epochs):
+        # Dropout draws from the global state: derived anew each epoch.
         torch.manual_seed(derive(seed, "dropout", epoch, rank()))
         pieces = -(-len(batches) // recipe.batch_size)
         running = torch.zeros((), dtype=torch.float64, device=device)
@@ -111,6 +114,8 @@ def train(
         mean = float(total(running)) / len(batches)
         if not math.isfinite(mean):
             raise Diverged(f"loss is {mean} in epoch {epoch + 1} of {recipe.epochs}")
+        if rank() == 0:
+            keeper.keep(epoch + 1, optimiser, average)
         on_progress(Progress(stage="train", step=epoch + 1, steps=recipe.epochs, loss=mean))
     if average is not None:
         network.load_state_dict(average.module.state_dict())

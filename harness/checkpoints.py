@@ -1,0 +1,113 @@
+"""Training checkpoints of one fit: every E epochs, hashed, atomic, the newest two kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from methods.base import Keeper, Method
+from methods.parts.backbone import file_sha256
+
+KEPT = 2
+
+
+class Checkpoints(Keeper):
+    """Keeps a method's state, its optimiser and its EMA under one folder.
+
+    Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
+    needs keeping. `seconds` and `restarts` tell what earlier attempts cost.
+    """
+
+    def __init__(self, folder: Path, method: Method, every: int) -> None:
+        self.folder = folder
+        self.method = method
+        self.every = every
+        self.seconds = 0.0
+        self.restarts = 0
+        self._started = time.perf_counter()
+        self._state: dict[str, Tensor] = {}
+        self._noted: dict[str, Any] = {"epochs": 0}
+        for path in reversed(self._all()):
+            if self._read(path):
+                return
+
+    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+        """Put the newest whole checkpoint into optimiser and EMA; epochs done."""
+        if self._state:
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in _under("optimiser.", self._state).items():
+                index, _, name = key.partition(".")
+                slots.setdefault(int(index), {})[name] = value
+            optimiser.load_state_dict({"state": slots, "param_groups": self._noted["groups"]})
+            if average is not None:
+                average.load_state_dict(_under("average.", self._state))
+            self._state = {}
+        return int(self._noted["epochs"])
+
+    def keep(
+        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
+    ) -> None:
+        """Write a checkpoint if it is time, then remove all but the newest two."""
+        if epochs % self.every:
+            return
+        slots = optimiser.state_dict()
+        state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
+        for index, values in slots["state"].items():
+            state |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
+        if average is not None:
+            state |= {f"average.{k}": v for k, v in average.state_dict().items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=".writing-"))
+        try:
+            file = scratch / "state.safetensors"
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
+            noted = {
+                "epochs": epochs,
+                "groups": slots["param_groups"],
+                "seconds": self.seconds + time.perf_counter() - self._started,
+                "restarts": self.restarts,
+                "sha256": file_sha256(file),
+            }
+            (scratch / "state.json").write_text(json.dumps(noted))
+            scratch.replace(self.folder / f"epoch-{epochs:06d}")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for old in self._all()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def remove(self) -> None:
+        """The training is over: its checkpoints are no longer needed."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch-*"))
+
+    def _read(self, path: Path) -> bool:
+        """Load a checkpoint; False, and moved aside, if its bytes are not those written."""
+        file = path / "state.safetensors"
+        try:
+            noted = json.loads((path / "state.json").read_text())
+            if file_sha256(file) != noted["sha256"]:
+                raise ValueError("other bytes than were written")
+            state = load_file(file, device=str(self.method.device))
+            self.method.load_state_dict(_under("method.", state))
+        except (OSError, ValueError, KeyError, RuntimeError):
+            with contextlib.suppress(OSError):  # another rank may have moved it first
+                path.replace(path.with_name(f"corrupt-{path.name}-{time.time_ns()}"))
+            return False
+        self._state, self._noted = state, noted
+        self.seconds, self.restarts = noted["seconds"], noted["restarts"] + 1
+        return True
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,439 @@
+"""Pseudo-anomalies: exact labels, chance by key alone, stated distributions, held-out images."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_data import write_image
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.base import Benchmark, DataError, Sample, SealedError, check, fingerprint, sealed
+from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.foreground import foreground
+from benchmarks.parts.images import load_masks, load_views
+from benchmarks.parts.masks import LARGEST, SHAPES, coverage, place_outline
+from benchmarks.parts.pseudo import PseudoValidation, hold_out, pseudo_validation
+from benchmarks.parts.synthesis import Drawn, Synthesis, synthesise
+from benchmarks.shapes import Shapes
+from harness.synth import SynthRequest, synth
+
+LOUD = Synthesis(contrasts=(1.0,), positions=("anywhere",))
+
+
+@cache
+def shapes_set(share: float = 0.5, seed: int = 0) -> PseudoValidation:
+    return pseudo_validation(Shapes(), share=share, seed=seed)
+
+
+def anomalies(pseudo: PseudoValidation, category: str | None = None) -> list[Sample]:
+    found = pseudo.validation(None if category is None else [category])
+    return [sample for sample in found if sample.anomalous]
+
+
+def noise_image(seed: int, size: int = 256) -> NDArray[np.uint8]:
+    """Blocks of random colour: every fragment shows."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return blocks.repeat(size // 8, axis=0).repeat(size // 8, axis=1)
+
+
+@cache
+def many_drawn() -> list[Drawn]:
+    shapes = sorted(SHAPES)
+    target, source = noise_image(1), noise_image(2)
+    return [
+        synthesise(target, source, shapes[n % 5], Synthesis(), 0, str(n))[0] for n in range(300)
+    ]
+
+
+@pytest.mark.parametrize("blending", ["hard", "feathered", "matched"])
+def test_labels_are_exact(blending: str) -> None:
+    options = Synthesis(blendings=(blending,))
+    pseudo = pseudo_validation(Shapes(), share=0.3, synthesis=options)
+    for sample in anomalies(pseudo):
+        normal = pseudo.read_image(pseudo.target(sample)).astype(int)
+        image, mask = pseudo.read_image(sample).astype(int), pseudo.read_mask(sample)
+        changed = np.abs(image - normal).max(axis=2)
+        assert not changed[~mask].any()
+        assert changed[mask].mean() >= options.least_change
+        drawn = pseudo.drawn(sample)
+        assert drawn.blending == blending
+        assert drawn.size == mask.mean() > 0
+        assert drawn.change >= options.least_change
+
+
+def test_the_mask_holds_only_what_the_paste_can_reach() -> None:
+    """On a target and a source that differ everywhere, marked and changed are the same pixels."""
+    target, source = np.full((96, 96, 3), 20, np.uint8), np.full((96, 96, 3), 220, np.uint8)
+    for number in range(30):
+        options = Synthesis(blendings=("hard", "feathered"))
+        _, canvas = synthesise(target, source, "blob", options, 0, str(number))
+        assert ((canvas.image != target).any(axis=2) == canvas.mask).all()
+
+
+def test_fragments_come_from_the_other_image_and_another_place() -> None:
+    options = Synthesis(contrasts=(1.0,), blendings=("hard",), masks=1)
+    for sample in anomalies(pseudo := pseudo_validation(Shapes(), share=0.3, synthesis=options)):
+        assert pseudo.target(sample) != pseudo.fragments_of(sample)
+        assert pseudo.target(sample).category == pseudo.fragments_of(sample).category
+        (fragment,) = pseudo.drawn(sample).fragments
+        (top, left), (height, width) = fragment.source, fragment.alpha.shape
+        (to_top, to_left) = fragment.target
+        assert max(abs(top - to_top), abs(left - to_left)) >= 0.05 * 128
+        source = pseudo.read_image(pseudo.fragments_of(sample))
+        pasted = pseudo.read_image(sample)[to_top : to_top + height, to_left : to_left + width]
+        cut = source[top : top + height, left : left + width]
+        marked = fragment.alpha > 0
+        assert (pasted[marked] == cut[marked]).all()
+
+
+def test_chance_follows_from_seed_and_key_alone() -> None:
+    first = shapes_set()
+    expected = {s.key: (first.read_image(s), first.read_mask(s)) for s in anomalies(first)}
+    again = pseudo_validation(Shapes(), share=0.5)
+    some = anomalies(again, "gear")[::-1]
+    with ThreadPoolExecutor(2) as pool:
+        masks = list(pool.map(again.read_mask, some))
+    for sample, mask in zip(some, masks, strict=True):
+        assert (mask == expected[sample.key][1]).all()
+        assert (again.read_image(sample) == expected[sample.key][0]).all()
+    alone = pseudo_validation(Shapes(), ["gear"], share=0.5)
+    assert anomalies(alone) == anomalies(first, "gear")
+    assert (alone.read_image(some[0]) == expected[some[0].key][0]).all()
+
+
+def test_another_seed_draws_otherwise() -> None:
+    first, other = shapes_set(), shapes_set(seed=1)
+    kept, held = hold_out(Shapes(), Shapes().train(["disc"]), 0.5, seed=0)
+    same_images = PseudoValidation(Shapes(), kept, held, 1, Synthesis())
+    pairs = zip(anomalies(first, "disc"), anomalies(same_images, "disc"), strict=True)
+    assert [first.drawn(a).size for a, _ in pairs] != [
+        same_images.drawn(sample).size for sample in anomalies(same_images, "disc")
+    ]
+    assert {s.key for s in first.train()} != {s.key for s in other.train()}
+
+
+def test_it_can_be_read_like_any_data_set_and_while_the_test_split_is_sealed() -> None:
+    pseudo = shapes_set(0.2)
+    with sealed():
+        with pytest.raises(SealedError):
+            Shapes().test()
+        samples = pseudo.validation(["disc", "screw"])
+        views, masks = load_views(pseudo, samples, 64), load_masks(pseudo, samples, 64)
+    assert views.shape == (len(samples), 3, 64, 64)
+    assert masks is not None
+    for sample, mask in zip(samples, masks, strict=True):
+        assert sample.anomalous or not mask.any()
+    assert sum(sample.anomalous for sample in samples) * 2 == len(samples)
+    assert masks.any(axis=(1, 2)).sum() > len(samples) / 4
+    assert check(pseudo, pseudo.validation()) == []
+    assert len({sample.key for sample in pseudo.validation()}) == len(pseudo.validation())
+
+
+def test_fingerprint_sees_seed_and_options() -> None:
+    kept, held = hold_out(Shapes(), Shapes().train(["disc"]))
+    prints = {
+        fingerprint(made, made.validation())
+        for made in (
+            PseudoValidation(Shapes(), kept, held, 0, Synthesis()),
+            PseudoValidation(Shapes(), kept, held, 0, Synthesis(masks=2)),
+            PseudoValidation(Shapes(), kept, held, 1, Synthesis()),
+        )
+    }
+    assert len(prints) == 3
+
+
+def test_shares_of_contrast_blending_position_and_count() -> None:
+    drawn = many_drawn()
+    for found, words in (
+        (Counter(one.contrast for one in drawn), (0.25, 0.5, 1.0)),
+        (Counter(one.blending for one in drawn), ("hard", "feathered", "matched")),
+        (Counter(len(one.shapes) for one in drawn), (1, 2, 3)),
+    ):
+        assert set(found) == set(words)
+        # A third each: four standard deviations of 300 draws are 33.
+        assert all(abs(found[word] - 100) < 33 for word in words), found
+
+
+def test_sizes_are_log_uniform_up_to_a_third() -> None:
+    wide = np.array([one.size for one in many_drawn() if one.shapes[0] not in LARGEST])
+    assert 1e-4 <= wide.min() < 0.001
+    assert 0.2 < wide.max() < 0.35
+    thirds = np.histogram(np.log(wide), bins=3, range=np.log([1e-4, 1 / 3]))[0] / len(wide)
+    # Tiny ones that cannot be seen were drawn again, hence not exactly a third each.
+    assert (np.abs(thirds - 1 / 3) < 0.1).all(), thirds
+    scratches = [one.size for one in many_drawn() if set(one.shapes) == {"scratch"}]
+    assert max(scratches) <= 1.5 * LARGEST["scratch"]
+
+
+def test_all_shapes_are_drawn_as_dominant_ones() -> None:
+    pseudo = shapes_set()
+    found = Counter(sample.defect for sample in anomalies(pseudo))
+    assert set(found) == set(SHAPES)
+    for sample in anomalies(pseudo, "disc"):
+        assert pseudo.drawn(sample).shapes[0] == sample.defect
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("area", [12, 300, 6000])
+def test_outlines_have_the_area_that_was_asked_for(shape: str, area: int) -> None:
+    random = np.random.default_rng(0)
+    found = [(coverage([place_outline(random, shape, area, 10_000)]) > 0).sum() for _ in range(20)]
+    # Thin strokes are kept whole, a pixel wide at least: the smaller, the larger they come out.
+    tolerance = {12: 0.4, 300: 0.1, 6000: 0.05}[area] * (2.5 if shape == "scratch" else 1)
+    assert np.median(found) == pytest.approx(area, rel=tolerance)
+    assert max(coverage([place_outline(random, shape, area, 40.0)]).shape) <= 44
+
+
+def test_shapes_look_like_their_names() -> None:
+    """Share of the bounding box of an unrotated shape, and length of a scratch over its width."""
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        alpha = coverage([SHAPES["rectangle"](random) * 40])
+        assert (alpha > 0).mean() > 0.97
+        alpha = coverage([SHAPES["ellipse"](random) * 40])
+        assert (alpha > 0).mean() == pytest.approx(np.pi / 4, abs=0.04)
+        scratch = place_outline(random, "scratch", 400, 10_000)
+        steps = scratch - np.roll(scratch, 1, axis=0)
+        assert (np.hypot(*steps.T).sum() / 2) ** 2 / 400 > 10
+
+
+def test_a_soft_edge_keeps_the_area_and_never_fades_to_nothing() -> None:
+    for seed in range(20):
+        outline = place_outline(np.random.default_rng(seed), "blob", 900, 1000)
+        hard, soft = coverage([outline]), coverage([outline], feather=3.0)
+        assert ((soft > 0) == (hard > 0)).all()
+        assert soft[soft > 0].min() >= 26
+        assert soft.max() == 255
+        assert len(np.unique(soft)) > 10
+
+
+def test_the_foreground_prior_lands_on_the_disc() -> None:
+    def on_object(position: str) -> float:
+        options = Synthesis(positions=(position,), largest=0.01, masks=1)
+        pseudo = pseudo_validation(Shapes(), ["disc"], share=0.9, synthesis=options)
+        hits = []
+        for sample in anomalies(pseudo):
+            normal = pseudo.read_image(pseudo.target(sample))
+            hits.append((normal.min(axis=2) > 80)[pseudo.read_mask(sample)].any())
+            assert pseudo.drawn(sample).position == position
+        return float(np.mean(hits))
+
+    assert on_object("foreground") >= 0.95
+    assert on_object("anywhere") < 0.9
+
+
+def test_a_texture_has_no_foreground() -> None:
+    shapes = Shapes()
+    assert all(foreground(shapes.read_image(s)) is None for s in shapes.train(["weave"]))
+    for sample in shapes.train(["disc", "gear", "screw"]):
+        places = foreground(shapes.read_image(sample))
+        assert places is not None
+        assert places.shape[1] == 2
+        assert 0 <= places.min() <= places.max() < 128
+    options = Synthesis(positions=("foreground",))
+    pseudo = pseudo_validation(shapes, ["weave"], synthesis=options)
+    assert {pseudo.drawn(sample).position for sample in anomalies(pseudo)} == {"anywhere"}
+
+
+def test_no_visible_change_is_a_clear_end() -> None:
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    with pytest.raises(DataError, match=r"^a/b: no pseudo-anomaly .* could be seen in") as error:
+        synthesise(flat, flat, "blob", Synthesis(), 0, "a/b")
+    assert "\n" not in str(error.value)
+
+
+def test_invisible_places_are_drawn_again() -> None:
+    """Only a small square differs: all fragments must come from it or lie on it."""
+    target = np.full((128, 128, 3), 90, np.uint8)
+    source = target.copy()
+    source[40:80, 40:80] = 230
+    for number in range(20):
+        _, canvas = synthesise(target, source, "ellipse", LOUD, 0, str(number))
+        assert np.abs(canvas.image.astype(int) - 90)[canvas.mask].mean() >= LOUD.least_change
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (9, 7), (40, 1200)])
+def test_odd_sizes_end_in_an_image_or_in_one_line(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    target, source = random.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    try:
+        drawn, canvas = synthesise(target, source, "polygon", LOUD, 0, "odd")
+    except DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert canvas.image.shape == target.shape
+        assert drawn.image_shape == size
+
+
+def test_a_source_of_another_size_is_fitted(tmp_path: Path) -> None:
+    for number, size in enumerate([(40, 60), (70, 50), (64, 64), (30, 90)]):
+        write_image(tmp_path / f"widget/train/good/{number}.png", number, size)
+    pseudo = pseudo_validation(folder_benchmark("mine", tmp_path), synthesis=LOUD)
+    for sample in anomalies(pseudo):
+        shape = pseudo.read_image(pseudo.target(sample)).shape
+        assert pseudo.read_image(sample).shape == shape
+        assert pseudo.read_mask(sample).shape == shape[:2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shapes": ()},
+        {"shapes": ("heart",)},
+        {"blendings": ("soft",)},
+        {"positions": ("left",)},
+        {"masks": 0},
+        {"smallest": 0.0},
+        {"smallest": 0.2, "largest": 0.1},
+        {"largest": 0.9},
+        {"contrasts": ()},
+        {"contrasts": (0.0,)},
+        {"contrasts": (float("nan"),)},
+        {"least_change": -1.0},
+    ],
+)
+def test_options_out_of_range_are_refused_in_one_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="synthesis: ") as error:
+        Synthesis(**wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_hold_out_splits_each_category_and_loses_nothing() -> None:
+    train = Shapes().train()
+    kept, held = hold_out(Shapes(), train, share=0.25)
+    assert sorted(kept + held, key=lambda sample: sample.key) == train
+    assert Counter(sample.category for sample in held) == dict.fromkeys(Shapes().categories(), 6)
+    assert hold_out(Shapes(), train[::-1], share=0.25)[1] == held[::-1]
+    more = hold_out(Shapes(), train, share=0.5)[1]
+    assert {sample.key for sample in held} < {sample.key for sample in more}
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.01, 2), (0.1, 2), (0.5, 12), (0.99, 22)])
+def test_hold_out_leaves_two_of_either(share: float, held: int) -> None:
+    train = Shapes().train(["gear"])
+    found = hold_out(Shapes(), train, share)
+    assert (len(found[0]), len(found[1])) == (24 - held, held)
+
+
+def few(tmp_path: Path, images: int) -> Benchmark:
+    for number in range(images):
+        write_image(tmp_path / f"widget/train/good/{number}.png", seed=number)
+    return folder_benchmark("mine", tmp_path)
+
+
+def test_too_few_normal_images_are_one_line(tmp_path: Path) -> None:
+    benchmark = few(tmp_path, 3)
+    with pytest.raises(DataError, match=r"'widget' has 3 different normal images") as error:
+        pseudo_validation(benchmark)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(DataError, match="choose between 0 and 1"):
+        hold_out(Shapes(), Shapes().train(), share)
+
+
+def test_copies_of_an_image_stay_together(tmp_path: Path) -> None:
+    few(tmp_path, 8)
+    good = tmp_path / "widget/train/good"
+    for number in range(8):
+        (good / f"{number}_again.png").write_bytes((good / f"{number}.png").read_bytes())
+    benchmark = folder_benchmark("mine", tmp_path)
+    for seed in range(5):
+        kept, held = hold_out(benchmark, benchmark.train(), 0.3, seed)
+        names = [{Path(s.key).stem.removesuffix("_again") for s in part} for part in (kept, held)]
+        assert not names[0] & names[1]
+        assert (len(kept), len(held)) == (12, 4)
+    for path in good.glob("[3-7]*"):
+        path.unlink()
+    with pytest.raises(DataError, match="3 different"):
+        pseudo_validation(folder_benchmark("mine", tmp_path))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("synth") / "preview"
+    steps: list[tuple[int, int]] = []
+    request = SynthRequest(benchmark="shapes", out=out, categories=["disc", "weave"], share=0.25)
+    sheet = synth(request, lambda done, total: steps.append((done, total)))
+    assert sheet == out / "contact_sheet.png"
+    assert steps == [(done, 60) for done in range(1, 61)]  # 2 x (18 kept, 6 held, 6 made)
+    return out
+
+
+def test_the_written_folder_is_a_data_set_without_a_problem(written: Path) -> None:
+    data = folder_benchmark("preview", written)
+    assert data.categories() == ("disc", "weave")
+    assert check(data, data.train() + data.test()) == []
+    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25)
+    assert len(data.train()) == len(pseudo.train())
+    files = {sample.key: sample for sample in data.test()}
+    assert len(files) == len(pseudo.validation())
+    for sample in anomalies(pseudo):
+        file = files[f"{sample.category}/test/{sample.defect}/{Path(sample.key).name}.png"]
+        assert (data.read_image(file) == pseudo.read_image(sample)).all()
+        assert (data.read_mask(file) == pseudo.read_mask(sample)).all()
+
+
+def test_the_table_tells_what_was_drawn(written: Path) -> None:
+    with (written / "drawn.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for row in rows:
+        assert (written / row["image"]).is_file()
+        mask = row["image"].replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
+        with Image.open(written / mask) as image:
+            assert float(row["size"]) == pytest.approx((np.asarray(image) > 0).mean(), abs=1e-6)
+        assert row["shapes"].split()[0] == Path(row["image"]).parent.name
+        assert row["target"] != row["source"]
+        assert (written / row["target"].replace("/train/", "/test/")).with_suffix(".png").is_file()
+
+
+def test_the_contact_sheet_shows_each_category(written: Path) -> None:
+    with Image.open(written / "contact_sheet.png") as image:
+        assert image.size[0] > 1000
+        pixels = np.asarray(image)
+    outline = (pixels == (255, 0, 80)).all(axis=2)
+    half = len(pixels) // 2
+    assert outline[:half].any()
+    assert outline[half:].any()
+
+
+def test_files_are_copied_byte_for_byte(tmp_path: Path) -> None:
+    benchmark = few(tmp_path / "data", 6)
+    synth(SynthRequest(benchmark=str(tmp_path / "data"), out=tmp_path / "out"))
+    found = {path.name: path for path in (tmp_path / "out/widget").rglob("good/*.png")}
+    assert len(found) == 6
+    for sample in benchmark.train():
+        assert sample.path is not None
+        assert found[sample.path.name].read_bytes() == sample.path.read_bytes()
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(DataError, match="exists already"):
+        synth(SynthRequest(benchmark="shapes", out=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_failure_leaves_no_half_written_folder(tmp_path: Path) -> None:
+    few(tmp_path / "data", 5)
+    damaged = tmp_path / "data/widget/train/good/0.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    request = SynthRequest(
+        benchmark=str(tmp_path / "data"), out=tmp_path / "out", share=0.6, seed=0
+    )
+    with pytest.raises(DataError, match="damaged"):
+        synth(request)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

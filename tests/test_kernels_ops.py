@@ -1,0 +1,198 @@
+"""Every Op on awkward cases: the path of this machine and the Triton path against the reference."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from kernels import _kcenter_cpu, _triton
+from kernels.base import Op
+from kernels.edit import topk_edit
+from kernels.kcenter import (
+    covering_radius,
+    kcenter_order,
+    kcenter_order_reference,
+    kcenter_order_sharded,
+)
+from kernels.topk import topk_l2, topk_l2_reference
+
+FOLDER = Path(__file__).parents[1] / "kernels"
+NAMES = sorted(f.stem for f in FOLDER.glob("[!_]*.py") if f.stem != "base")
+OPS: list[Op] = [importlib.import_module(f"kernels.{name}").OP for name in NAMES]
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+CASES = [
+    pytest.param(op, dtype, arguments, id=f"{op.name}-{dtype}-{name}".replace("torch.", ""))
+    for op in OPS
+    for dtype in DTYPES
+    for name, arguments in op.cases(dtype)
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def nan_filled() -> Any:
+    """Memory that torch hands out holds NaN, so an output that is never written is seen."""
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.utils.deterministic.fill_uninitialized_memory = before
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("op", "dtype", "arguments"), CASES)
+@pytest.mark.usefixtures("nan_filled")
+def test_this_machine(op: Op, dtype: torch.dtype, arguments: tuple[Any, ...]) -> None:
+    error = op.error(op.fast(*arguments), op.reference(*arguments), arguments)
+    assert error <= op.tolerance[dtype]
+
+
+@pytest.mark.parametrize(("op", "dtype", "arguments"), CASES)
+@pytest.mark.usefixtures("nan_filled")
+def test_triton(op: Op, dtype: torch.dtype, arguments: tuple[Any, ...]) -> None:
+    if not _triton.usable(torch.empty(0)) and not torch.cuda.is_available():
+        pytest.skip("neither a GPU nor TRITON_INTERPRET=1 set before the import")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    moved = tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments)
+    error = op.error(op.gpu(*moved), op.reference(*moved), moved)
+    assert error <= op.tolerance[dtype]
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    bank_MD = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).repeat(30, 1)
+    queries_ND = bank_MD[:6].repeat(12, 1)
+    for search in (topk_l2, topk_l2_reference):
+        distances_NK, indices_NK = search(queries_ND, bank_MD, 4)
+        assert indices_NK[:6].tolist() == [[i, i + 6, i + 12, i + 18] for i in range(6)]
+        assert distances_NK.max() == 0
+
+
+def test_a_crowd_is_searched_exactly() -> None:
+    # Far from the origin a screen's rounding is larger than the distances between neighbours.
+    draw = torch.Generator().manual_seed(3)
+    bank_MD = torch.randn(500, 12, generator=draw) * 1e-3 + 100
+    queries_ND = torch.randn(70, 12, generator=draw) * 1e-3 + 100
+    distances_NK, _ = topk_l2(queries_ND, bank_MD, 5)
+    exact = torch.cdist(queries_ND.double(), bank_MD.double()).topk(5, largest=False).values
+    assert torch.allclose(distances_NK.double(), exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["normal", "clusters", "grid"])
+def test_lazy_picks_are_the_plain_ones(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kcenter_cpu, "SOUGHT", 300)  # many waves on few points
+    monkeypatch.setattr(_kcenter_cpu, "WAVE", 20)
+    draw = torch.Generator().manual_seed(5)
+    points_ND = torch.randn(4000, 24, generator=draw)
+    if kind == "clusters":
+        points_ND = points_ND * 0.05 + points_ND[:40].repeat(100, 1)
+    if kind == "grid":
+        points_ND = points_ND[:, :2].round()
+    order = kcenter_order(points_ND, 400, start=17)
+    plain = kcenter_order_reference(points_ND, 400, start=17)
+    assert order[0] == 17
+    assert len(order.unique()) == 400
+    if kind != "grid":
+        assert torch.equal(order, plain)
+    radius, expected = covering_radius(points_ND, order), covering_radius(points_ND, plain)
+    assert radius == pytest.approx(expected, rel=1e-5)
+
+
+def test_picks_are_prefix_stable_and_reported() -> None:
+    points_ND = torch.randn(900, 16, generator=torch.Generator().manual_seed(2))
+    seen: list[tuple[int, int]] = []
+    long = kcenter_order(points_ND, 600, on_progress=lambda done, count: seen.append((done, count)))
+    assert torch.equal(kcenter_order(points_ND, 77), long[:77])
+    assert seen[-1] == (600, 600)
+
+
+@pytest.mark.parametrize("thread_count", [1, 2])
+def test_picks_do_not_depend_on_threads(thread_count: int) -> None:
+    torch.set_num_threads(thread_count)
+    points_ND = torch.randn(700, 16, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(kcenter_order(points_ND, 60), kcenter_order_reference(points_ND, 60))
+
+
+def _shard(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    address = f"file://{folder}/rendezvous{world}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
+    points_ND = torch.from_numpy(np.load(f"{folder}/points.npy"))
+    cuts = np.linspace(0, len(points_ND), world + 1).astype(int)
+    order = kcenter_order_sharded(points_ND[cuts[rank] : cuts[rank + 1]], 90, start=200)
+    np.save(f"{folder}/order{world}-{rank}.npy", order.numpy())
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_sharded_picks_are_the_same(world: int, tmp_path: Path) -> None:
+    points_ND = torch.randn(301, 9, generator=torch.Generator().manual_seed(6))
+    points_ND[250:] = points_ND[:51]
+    np.save(tmp_path / "points.npy", points_ND.numpy())
+    mp.spawn(_shard, args=(world, str(tmp_path)), nprocs=world)
+    expected = kcenter_order(points_ND, 90, start=200)
+    for rank in range(world):
+        assert np.load(tmp_path / f"order{world}-{rank}.npy").tolist() == expected.tolist()
+
+
+def _bad() -> list[Any]:
+    x = torch.ones(4, 3)
+    bad = torch.full((2, 3), float("nan"))
+    return [
+        pytest.param(x, x, 0, "k must be from 1 to 4", id="k-0"),
+        pytest.param(x, x, 5, "k must be from 1 to 4", id="k-beyond"),
+        pytest.param(x, torch.ones(4, 2), 1, "differ in D: queries_ND 4x3, bank_MD 4x2", id="D"),
+        pytest.param(x, torch.ones(0, 3), 1, "bank_MD is empty", id="empty"),
+        pytest.param(bad, x, 1, "queries_ND 2x3 holds NaN or Inf", id="nan"),
+        pytest.param(x, bad / 0, 1, "bank_MD 2x3 holds NaN or Inf", id="inf"),
+        pytest.param(x, x.to("meta"), 1, "meta", id="device"),
+        pytest.param(x[0], x, 1, "queries_ND must be a 2-D", id="1-D"),
+    ]
+
+
+@pytest.mark.parametrize(("queries_ND", "bank_MD", "k", "message"), _bad())
+@pytest.mark.parametrize("search", [topk_l2, topk_edit])
+def test_bad_search(search: Any, queries_ND: Any, bank_MD: Any, k: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        search(queries_ND, bank_MD, k)
+
+
+def test_bad_weighting_and_coreset() -> None:
+    x = torch.ones(4, 3)
+    for arguments, message in (((5, 0), "count must be"), ((0, 0), "count"), ((2, 4), "start")):
+        with pytest.raises(ValueError, match=message):
+            kcenter_order(x, *arguments)
+    with pytest.raises(ValueError, match="points_ND 4x3 holds NaN"):
+        kcenter_order(x * float("nan"), 2)
+    with pytest.raises(ValueError, match="weighting must be one of"):
+        topk_edit(x, x, 1, "nearest")
+    with pytest.raises(ValueError, match="temperature"):
+        topk_edit(x, x, 1, temperature=0.0)
+
+
+def test_a_large_finite_sum_is_no_infinity() -> None:
+    assert topk_l2(torch.full((2, 3), 3e38), torch.full((1, 3), 3e38), 1)[0].max() == 0
+
+
+def test_reference_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "LAFITE_KERNELS", "reference")
+    monkeypatch.setattr("kernels.topk.search", None)  # would fail if it were called
+    monkeypatch.setattr("kernels.kcenter.order_cpu", None)
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    assert topk_l2(x, x, 1)[1].flatten().tolist() == list(range(40))
+    assert len(kcenter_order(x, 3)) == 3
+    assert not _triton.usable(x)

@@ -1,0 +1,201 @@
+"""Promises that every method keeps, on the made data set `shapes` with the `smoke` preset."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_features import batches, inputs, mean_image_auroc, need_lite0, score, tested
+from safetensors.torch import load_file, save_file
+
+from benchmarks.base import SealedError, sealed
+from benchmarks.shapes import BENCHMARK
+from harness.registry import load, names
+from methods.base import Method, Preset, Progress, Scores
+
+METHODS = names("methods")
+SMOKE = "smoke"
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def fitted(name: str, config: Any, seed: int) -> tuple[Method, list[Progress]]:
+    """A method that learned from `shapes` while the test split was sealed."""
+    need_lite0()
+    told: list[Progress] = []
+    with sealed():
+        method: Method = load("methods", name)(config, seed=seed)
+        method.fit(batches(method.inputs(config), seed), on_progress=told.append)
+        with pytest.raises(SealedError):
+            BENCHMARK(None).test()
+    return method, told
+
+
+@cache
+def learned(name: str) -> tuple[Method, list[Progress]]:
+    """The method after its whole smoke fit, once a session."""
+    return fitted(name, load("methods", name).presets[SMOKE].config, seed=0)
+
+
+@cache
+def scored(name: str) -> Scores:
+    return score(learned(name)[0], knobs(name))
+
+
+def knobs(name: str) -> Any:
+    return load("methods", name).presets[SMOKE].knobs
+
+
+def short(name: str) -> Any:
+    """The smoke configuration with one epoch, where there are epochs."""
+    config = load("methods", name).presets[SMOKE].config
+    return dataclasses.replace(config, epochs=1) if hasattr(config, "epochs") else config
+
+
+@every_method
+def test_scores_are_finite_float32_of_the_promised_shapes(name: str) -> None:
+    maps, images = scored(name)
+    count, side = len(tested()), learned(name)[0].inputs(learned(name)[0].config).side
+    assert maps.shape == (count, side, side)
+    assert images.shape == (count,)
+    assert maps.dtype == images.dtype == torch.float32
+    assert maps.isfinite().all() and images.isfinite().all()
+    assert not maps.requires_grad
+
+
+@every_method
+def test_it_learned_to_tell_normal_from_anomalous(name: str) -> None:
+    # Random backbone weights, or a network that learned nothing, stay near 0.6 or below.
+    assert mean_image_auroc(scored(name).images) > 0.8
+
+
+@every_method
+def test_maps_are_higher_inside_the_masks(name: str) -> None:
+    maps = scored(name).maps
+    side = maps.shape[-1]
+    from made_features import anomalous_share
+
+    inside = anomalous_share(side, side) > 0
+    assert maps[inside].mean() > 1.1 * maps[~inside].mean()
+
+
+@every_method
+def test_training_loss_falls(name: str) -> None:
+    losses = [p.loss for p in learned(name)[1] if p.stage == "train" and p.loss is not None]
+    if not losses:
+        pytest.skip(f"{name} is not trained by gradients")
+    config = learned(name)[0].config
+    assert len(losses) == config.epochs
+    assert losses[-1] < losses[0]
+
+
+@every_method
+def test_same_seed_same_scores(name: str) -> None:
+    first, second = (fitted(name, short(name), seed=3)[0] for _ in range(2))
+    one, two = score(first, knobs(name)), score(second, knobs(name))
+    assert torch.equal(one.maps, two.maps)
+    assert torch.equal(one.images, two.images)
+
+
+@every_method
+def test_another_seed_gives_another_model(name: str) -> None:
+    first, second = (fitted(name, short(name), seed=seed)[0].state_dict() for seed in (3, 4))
+    assert first.keys() == second.keys()
+    differing = [key for key in first if not torch.equal(first[key], second[key])]
+    assert differing, "the seed changes nothing"
+
+
+@every_method
+def test_stored_state_gives_equal_scores(name: str, tmp_path: Path) -> None:
+    method = learned(name)[0]
+    state = {key: value.contiguous() for key, value in method.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    # The seed belongs to the cell, not to the state: it also decides the noise of an image.
+    fresh = load("methods", name)(method.config, seed=method.seed)
+    fresh.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    again = score(fresh, knobs(name))
+    assert torch.equal(again.maps, scored(name).maps)
+    assert torch.equal(again.images, scored(name).images)
+
+
+@every_method
+@pytest.mark.parametrize("size", [1, 32])
+def test_batch_size_and_order_do_not_change_scores(name: str, size: int) -> None:
+    # Every third image, so that one by one does not take long.
+    order = list(range(len(tested())))[::-3]
+    again = score(learned(name)[0], knobs(name), order, size)
+    torch.testing.assert_close(again.images, scored(name).images[order], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again.maps, scored(name).maps[order], rtol=1e-4, atol=1e-3)
+
+
+@every_method
+def test_scoring_changes_neither_state_nor_inputs(name: str) -> None:
+    method = learned(name)[0]
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    values = inputs(method.inputs(method.config), "test")
+    kept = values.clone()
+    score(method, knobs(name), range(4))
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+    assert torch.equal(values, kept)
+
+
+@every_method
+def test_methods_are_final(name: str) -> None:
+    with pytest.raises(TypeError, match="final"):
+        type("Derived", (load("methods", name),), {})
+
+
+@every_method
+def test_settings_are_frozen_keyword_only_and_have_defaults(name: str) -> None:
+    method = load("methods", name)
+    for kind in (method.Config, method.Knobs):
+        settings = kind()
+        fields = dataclasses.fields(kind)
+        assert fields and all(field.kw_only for field in fields)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, fields[0].name, None)
+    config, knobs_ = ({f.name for f in dataclasses.fields(k)} for k in (method.Config, method.Knobs))
+    assert not config & knobs_, "--set could not tell them apart"
+
+
+@every_method
+def test_presets(name: str) -> None:
+    method = load("methods", name)
+    assert set(method.presets) == {"paper", "quick", "smoke"}
+    assert method.presets["paper"] == Preset(method.Config(), method.Knobs())
+    for preset in method.presets.values():
+        assert isinstance(preset.config, method.Config)
+        assert isinstance(preset.knobs, method.Knobs)
+        method.check(preset.config, preset.knobs, images=96)
+
+
+@every_method
+@pytest.mark.parametrize("preset", ["paper", "quick", "smoke"])
+def test_cost_grows_with_images(name: str, preset: str) -> None:
+    method = load("methods", name)
+    config = method.presets[preset].config
+    some, more = (dataclasses.astuple(method.cost(config, images)) for images in (100, 200))
+    assert all(a <= b for a, b in zip(some, more, strict=True))
+    assert some != more
+
+
+def test_importing_methods_loads_no_heavy_package() -> None:
+    modules = [f"{kind}.{name}" for kind in ("methods", "kernels") for name in names(kind)]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "print(sorted({'ray', 'polars', 'faiss', 'timm', 'diffusers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
