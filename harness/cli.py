@@ -39,6 +39,9 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
     ] = None,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="What each part adds: Table 4 and edit-only.")
+    ] = False,
     data: Annotated[
         Path | None, typer.Option(envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
     ] = None,
@@ -66,6 +69,7 @@ def run(
         mode=mode,
         categories=category or [],
         overrides=set_ or [],
+        ablation=ablation,
         root=data,
         out=out,
         address=address,

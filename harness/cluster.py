@@ -161,7 +161,8 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise RuntimeError(f"training on {place.workers} workers failed: {error}") from None
+        last = str(error).strip().splitlines()[-1]
+        raise RuntimeError(f"{last} (on {place.workers} workers)\n{error}") from None
     if diverged := place.store.diverged(cell):
         raise Diverged(diverged)
 

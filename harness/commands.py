@@ -42,6 +42,7 @@ class Request:
     mode: str
     categories: list[str]
     overrides: list[str]
+    ablation: bool
     root: Path | None
     out: Path
     address: str | None
@@ -63,6 +64,7 @@ def run_command(request: Request) -> bool:
             seeds=request.seeds,
             preset=request.preset,
             overrides=request.overrides,
+            ablation=request.ablation,
             mode=request.mode,
             categories=request.categories,
             root=request.root,

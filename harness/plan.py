@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.base import Benchmark, fingerprint
 from harness.registry import UsageError, did_you_mean, load, names
@@ -19,7 +19,6 @@ from harness.spec import (
     variant_of,
     with_overrides,
 )
-from methods.base import Method
 from methods.parts.backbone import (
     Features,
     WeightsMissing,
@@ -39,6 +38,7 @@ def plan(
     seeds: int = 5,
     preset: str = "paper",
     overrides: Sequence[str] = (),
+    ablation: bool = False,
     mode: str = "multi-class",
     categories: Sequence[str] = (),
     root: Path | None = None,
@@ -48,51 +48,73 @@ def plan(
 
     Without `need_weights` a plan can be looked at where a backbone's weights are not to be had.
     """
-    methods = list(dict.fromkeys(methods)) or names("methods")
     for word, known in ((preset, PRESETS), (mode, MODES)):
         if word not in known:
             raise UsageError(f"'{word}': {did_you_mean(word, [*known])}")
-    classes = {name: load("methods", name) for name in methods}
-    values = parse_overrides(overrides, methods)
-    settings = {}
-    for name, method in classes.items():
-        chosen = method.presets[preset]
-        settings[name] = with_overrides(name, chosen.config, chosen.knobs, values[name])
-    pieces = {name: _data(name, root, categories, mode) for name in dict.fromkeys(benchmarks)}
-    found = {
-        name: _weights(name, classes[name], settings[name][0], need_weights) for name in methods
-    }
+    rows = _settings(list(dict.fromkeys(methods)), preset, overrides, ablation)
+    pieces = [
+        data for name in dict.fromkeys(benchmarks) for data in _data(name, root, categories, mode)
+    ]
+    found = {row.method: _weights(row, need_weights) for row in rows}
     cells = []
-    for benchmark_name, parts in pieces.items():
-        for data in parts:
-            for name, (config, knobs) in settings.items():
-                try:
-                    classes[name].check(config, knobs, data.train_images)
-                except ValueError as error:
-                    raise UsageError(f"{name} on {benchmark_name}: {error}") from None
-                path, sha256 = found[name]
-                cells += [
-                    Cell(
-                        data=data,
-                        mode=mode,
-                        method=name,
-                        variant=variant_of(values[name]),
-                        preset=preset,
-                        config=config,
-                        knobs=knobs,
-                        seed=seed,
-                        weights=path,
-                        weights_sha256=sha256,
-                    )
-                    for seed in seeds_of(seeds)
-                ]
+    for data in pieces:
+        for row in rows:
+            try:
+                load("methods", row.method).check(row.config, row.knobs, data.train_images)
+            except ValueError as error:
+                raise UsageError(f"{row.method} on {data.name}: {error}") from None
+            path, sha256 = found[row.method]
+            cells += [
+                Cell(
+                    data=data,
+                    mode=mode,
+                    method=row.method,
+                    variant=row.variant,
+                    preset=preset,
+                    config=row.config,
+                    knobs=row.knobs,
+                    seed=seed,
+                    weights=path,
+                    weights_sha256=sha256,
+                )
+                for seed in seeds_of(seeds)
+            ]
     return list({cell.cell_id: cell for cell in cells}.values())
 
 
-def _weights(
-    name: str, method: type[Method], config: Any, need_weights: bool
-) -> tuple[Path | None, str]:
-    inputs = method.inputs(config)
+class Settings(NamedTuple):
+    """One row of the report: a method, and the settings that it runs with."""
+
+    method: str
+    variant: str
+    config: Any
+    knobs: Any
+
+
+def _settings(
+    methods: list[str], preset: str, overrides: Sequence[str], ablation: bool
+) -> list[Settings]:
+    """The asked methods, or all (those that have variants, for an ablation)."""
+    classes = {name: load("methods", name) for name in methods or names("methods")}
+    values = parse_overrides(overrides, [*classes])
+    rows = []
+    for name, method in classes.items():
+        chosen = method.presets[preset]
+        config, knobs = with_overrides(name, chosen.config, chosen.knobs, values[name])
+        changed = variant_of(values[name])
+        variants = method.ablation(config, knobs) if ablation else {"": (config, knobs)}
+        if not variants and methods:
+            raise UsageError(f"--ablation: {name} declares no variants; leave it out")
+        rows += [
+            Settings(name, ", ".join(filter(None, (variant, changed))), *settings)
+            for variant, settings in variants.items()
+        ]
+    return rows
+
+
+def _weights(row: Settings, need_weights: bool) -> tuple[Path | None, str]:
+    name = row.method
+    inputs = load("methods", name).inputs(row.config)
     if not isinstance(inputs, Features):
         return None, ""
     try:

@@ -143,7 +143,7 @@ def order_cpu(points_ND: Tensor, count: int, start: int, report: Any) -> Tensor:
 
 
 @njit(fastmath=True)
-def _meet(rows: Any, near: Any, centers: Any, pick: Any, first: Any, last: Any) -> int:
+def _meet(rows: Any, near: Any, centers: Any, pick: Any, first: Any, last: Any) -> Any:
     """Let rows first to last meet one pick; return the farthest of them, the first of equals."""
     top = first
     for x in range(first, last):
@@ -155,7 +155,7 @@ def _meet(rows: Any, near: Any, centers: Any, pick: Any, first: Any, last: Any) 
 
 
 @njit(parallel=True)
-def _meet_together(rows: Any, near: Any, centers: Any, pick: Any) -> int:
+def _meet_together(rows: Any, near: Any, centers: Any, pick: Any) -> Any:
     parts = 16
     tops = np.empty(parts, dtype=np.int64)
     for part in prange(parts):
@@ -169,7 +169,7 @@ def _meet_together(rows: Any, near: Any, centers: Any, pick: Any) -> int:
 
 
 @njit()
-def _step(rows: Any, near: Any, centers: Any, pick: Any) -> int:
+def _step(rows: Any, near: Any, centers: Any, pick: Any) -> Any:
     # Waking the threads costs more than a small wave does.
     if len(rows) < ALONE:
         return _meet(rows, near, centers, pick, 0, len(rows))
@@ -177,7 +177,7 @@ def _step(rows: Any, near: Any, centers: Any, pick: Any) -> int:
 
 
 @njit()
-def _run(wave: Any, centers: Any, order: Any, done: Any, last: Any, bound: Any) -> tuple[int, int]:
+def _run(wave: Any, centers: Any, order: Any, done: Any, last: Any, bound: Any) -> Any:
     rows, near, names = wave
     top = np.argmax(near)
     while done < last and near[top] > bound:

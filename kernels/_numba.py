@@ -13,9 +13,8 @@ AVAILABLE = find_spec("numba") is not None
 
 if AVAILABLE:
     import numba
-    from numba import prange
-else:
-    prange = range
+
+prange: Any = numba.prange if AVAILABLE else range
 
 
 def njit(**options: Any) -> Callable[[Any], Any]:

@@ -25,6 +25,7 @@ UNIT = 2.0**-24  # float32 rounding
 LANES = 64  # rows of a tile: their coordinates lie side by side, one vector operation for all
 TOGETHER = 4  # rows that meet a tile at once, so that a loaded coordinate is used four times
 SAMPLE = 2048
+ENOUGH = 0.8  # share of the energy that the leading coordinates must hold to be worth it
 ROWS = 1 << 11  # rows embedded at once: they stay in the cache
 FAR = np.float32(1e38)  # stands for infinity, which fast arithmetic may not see
 
@@ -33,11 +34,15 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Screen:
-    """Where the coordinates are centred and turned to, and the bound of all rounding."""
+    """Where the coordinates are centred and turned to, and the bound of all rounding.
+
+    ``whole``: nothing is gained by turning, e is the centred row itself.
+    """
 
     mean_D: Tensor
     basis_DL: Tensor
     slack: np.float32
+    whole: bool
 
     @property
     def width(self) -> int:
@@ -51,11 +56,12 @@ class Screen:
         squares = torch.empty(len(rows_ND))
         for first in range(0, len(rows_ND), ROWS):
             part_RD = rows_ND[first : first + ROWS].float() - self.mean_D
-            lead_RL = part_RD @ self.basis_DL
+            lead_RL = part_RD if self.whole else part_RD @ self.basis_DL
             square_R = torch.linalg.vecdot(part_RD, part_RD)
             rest_R = square_R * (1 + float(self.slack)) - torch.linalg.vecdot(lead_RL, lead_RL)
             out[first : first + ROWS, :width] = lead_RL
-            out[first : first + ROWS, width] = rest_R.clamp_min_(0).sqrt_()
+            if not self.whole:
+                out[first : first + ROWS, width] = rest_R.clamp_min_(0).sqrt_()
             squares[first : first + ROWS] = square_R
         return out.numpy(), squares.numpy()
 
@@ -71,8 +77,12 @@ def screen_of(rows_MD: Tensor, leading: int) -> Screen:
     covariance_DD = sample.T @ sample
     for _ in range(3):
         basis = torch.linalg.qr(covariance_DD @ basis).Q
-    slack = UNIT * (4 * d * (leading + 1) ** 0.5 + 16 * (d + leading) + 64)
-    return Screen(mean_D.float(), basis.float().contiguous(), np.float32(slack))
+    kept = torch.linalg.norm(sample @ basis) ** 2 / torch.linalg.norm(sample).clamp_min(1e-30) ** 2
+    whole = d <= leading or float(kept) < ENOUGH
+    if whole:
+        basis = torch.eye(d, dtype=torch.float64)
+    slack = UNIT * (4 * d * (len(basis.T) + 1) ** 0.5 + 32 * d + 64)
+    return Screen(mean_D.float(), basis.float().contiguous(), np.float32(slack), whole)
 
 
 @njit(fastmath=True)

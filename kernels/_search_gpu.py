@@ -11,6 +11,8 @@ exact distance (crowds of near-equal rows), the query is searched again by the r
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ BLOCK_N, BLOCK_M, BLOCK_D = 64, 64, 32
 WARPS = 8
 TILE = 8192  # candidates x coordinates that the second kernel holds at once
 PROGRAMS = 264  # two for each multiprocessor of the largest GPU
-# tf32 keeps 10 bits of each factor: |error of q·b| <= 2·2^-10·||q||·||b|| <= 2^-10 (||q||² + ||b||²)
+# tf32 keeps 10 bits of a factor: |error of q·b| <= 2·2^-10 ||q|| ||b|| <= 2^-10 (||q||² + ||b||²)
 # and it counts twice; the factor 2 more is for float32 sums.
 ERROR = 2.0**-8
 WEIGHTING = {"softmax": 0, "inverse": 1, "uniform": 2}
@@ -28,10 +30,11 @@ WEIGHTING = {"softmax": 0, "inverse": 1, "uniform": 2}
 
 @jit
 def _screen_kernel(
-    q_ptr, b_ptr, square_ptr, value_ptr, index_ptr, n, m, part, splits,
+    q_ptr: Any, b_ptr: Any, square_ptr: Any, value_ptr: Any, index_ptr: Any,
+    n: Any, m: Any, part: Any, splits: Any,
     D: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     split = tl.program_id(1)
     slots = tl.arange(0, C)
@@ -67,11 +70,11 @@ def _screen_kernel(
 
 @jit
 def _finish_kernel(
-    q_ptr, b_ptr, value_ptr, index_ptr, distance_ptr, found_ptr, edited_ptr, sure_ptr,
-    temperature, largest, error,
+    q_ptr: Any, b_ptr: Any, value_ptr: Any, index_ptr: Any, distance_ptr: Any, found_ptr: Any,
+    edited_ptr: Any, sure_ptr: Any, temperature: Any, largest: Any, error: Any,
     D: tl.constexpr, C: tl.constexpr, SPLITS: tl.constexpr, SLOTS: tl.constexpr,
     K: tl.constexpr, KP: tl.constexpr, MIX: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     slots, ks = tl.arange(0, SLOTS), tl.arange(0, KP)
     given = slots < C * SPLITS
@@ -136,7 +139,7 @@ def search_gpu(
     blocks = -(-n // BLOCK_N)
     splits = max(1, min(PROGRAMS // max(1, blocks), -(-m // (4 * kept)), 1024 // kept))
     part = -(-m // splits)
-    make = {"device": queries_ND.device}
+    make: dict[str, Any] = {"device": queries_ND.device}
     values = torch.empty(n, splits, kept, **make)
     indices = torch.empty(n, splits, kept, dtype=torch.int32, **make)
     distances, found = torch.empty(n, k, **make), torch.empty(n, k, dtype=torch.int64, **make)
@@ -161,7 +164,7 @@ def search_gpu(
 
 def compiled(arch: int) -> list[Compiled]:
     """Compile both kernels for the sizes in use: D 192 and 272, K 5 and 32, float32 and half."""
-    made = []
+    made: list[Compiled] = []
     for d, k, kind in ((192, 5, "fp32"), (272, 5, "fp32"), (272, 32, "fp32"), (272, 5, "bf16")):
         kept = max(16, 2 * _power(k))
         blocks = {"BLOCK_N": BLOCK_N, "BLOCK_M": BLOCK_M, "BLOCK_D": BLOCK_D}

@@ -12,7 +12,7 @@ from kernels import _numba
 from kernels._numba import njit, prange
 from kernels._screen import FAR, LANES, TOGETHER, products, screen_of, squared
 
-LEADING = 47
+LEADING = 63
 BANK_ROWS = 1 << 18  # rows whose screen is held at once
 
 

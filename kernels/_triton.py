@@ -20,15 +20,15 @@ AVAILABLE = find_spec("triton") is not None
 
 if AVAILABLE:
     import triton
-    import triton.language as tl
+    import triton.language
 
-    jit = triton.jit
-else:
-    triton = tl = None
+# Without Triton a kernel stays a plain function, which nobody calls.
+tl: Any = triton.language if AVAILABLE else None
 
-    def jit(function: Any) -> Any:
-        """Leave the kernel untouched: without Triton nobody calls it."""
-        return function
+
+def jit(function: Any) -> Any:
+    """Mark a Triton kernel."""
+    return triton.jit(function) if AVAILABLE else function
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _assembled(ptx: str) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "kernel.ptx"
         code.write_text(ptx)
-        command = [assembler, "-v", f"--gpu-name={found[1]}", code, "-o", f"{code}.cubin"]
+        command = [str(assembler), "-v", f"--gpu-name={found[1]}", str(code), "-o", f"{code}.cubin"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers = max(map(int, re.findall(r"Used (\d+) registers", said)))
     return registers, sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))

@@ -39,7 +39,7 @@ HALF_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-2}
 
 
 def search_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Awkward (queries, bank, k): sizes 1, primes, K = M, ties, odd strides, far from the origin."""
+    """Awkward (queries, bank, k): sizes 1, primes, K = M, ties, odd strides, an offset."""
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

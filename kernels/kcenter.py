@@ -6,6 +6,7 @@ pick_0 = start,  pick_i = argmax_x min_{j<i} ||x - pick_j||,  ties by lower inde
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -97,9 +98,10 @@ def kcenter_order_sharded(local_MD: Tensor, count: int, start: int = 0) -> Tenso
 
 @jit
 def _pick_kernel(
-    x_ptr, near_ptr, old_value_ptr, old_index_ptr, value_ptr, index_ptr, order_ptr, n, part,
+    x_ptr: Any, near_ptr: Any, old_value_ptr: Any, old_index_ptr: Any, value_ptr: Any,
+    index_ptr: Any, order_ptr: Any, n: Any, part: Any,
     D: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     # Every program finds the pick from the last pass's block maxima: no trip to the host.
     slots = tl.arange(0, PROGRAMS)
     values = tl.load(old_value_ptr + slots)
@@ -137,7 +139,7 @@ def kcenter_order_gpu(
     """Pick by the Triton kernel: one launch per pick, queued without waiting for the GPU."""
     points_ND = points_ND.contiguous()
     n, d = points_ND.shape
-    make = {"device": points_ND.device}
+    make: dict[str, Any] = {"device": points_ND.device}
     programs = min(PROGRAMS, 1 << max(0, -(-n // BLOCK) - 1).bit_length())
     part = -(-n // programs)
     nearest_N = torch.full((n,), torch.inf, **make)

@@ -168,6 +168,12 @@ class Method(nn.Module, ABC):
         """Raise ValueError, in one line, for values out of range for so many training images."""
 
     @classmethod
+    def ablation(cls, config: Any, knobs: Any) -> dict[str, tuple[Any, Any]]:
+        """Named variants that tell what each part adds; one Config for all of them, where
+        possible, so that they share a fit. None by default."""
+        return {}
+
+    @classmethod
     @abstractmethod
     def cost(cls, config: Any, images: int) -> Cost:
         """What learning from so many images will cost."""

@@ -149,6 +149,15 @@ class LafitE(Method):
         check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.feature_size**2)
 
     @classmethod
+    def ablation(cls, config: Config, knobs: Knobs) -> dict[str, tuple[Config, Knobs]]:
+        """Table 4's first two rows, and edit-only, which the paper lacks."""
+        return {
+            "": (config, knobs),
+            "without editing": (config, replace(knobs, k=0)),
+            "edit-only": (config, replace(knobs, t=0)),
+        }
+
+    @classmethod
     def cost(cls, config: Config, images: int) -> Cost:
         """The bank, and the U-Net over every image in every epoch."""
         channels, grid = feature_channels(cls.inputs(config)), config.feature_size

@@ -28,6 +28,9 @@ from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, optimise
 
+EDITING_K = 5
+"""Neighbours of "UniAD w/ F.E." where the settings name none; LafitE's default."""
+
 
 class UniAD(Method):
     """Reconstruct every feature token from the others; the error is the score."""
@@ -139,6 +142,15 @@ class UniAD(Method):
         if knobs.k:
             patches = images * config.feature_size**2
             check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
+
+    @classmethod
+    def ablation(cls, config: Config, knobs: Knobs) -> dict[str, tuple[Config, Knobs]]:
+        """Table 4's last two rows; both keep a bank, so that they share a fit."""
+        banked = replace(config, bank_rate=knobs.coreset)
+        return {
+            "": (banked, replace(knobs, k=0)),
+            "with editing": (banked, replace(knobs, k=knobs.k or EDITING_K)),
+        }
 
     @classmethod
     def cost(cls, config: Config, images: int) -> Cost:

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from made_features import batches, inputs, mean_image_auroc, need_lite0, score, tested
+from made_features import (
+    anomalous_share,
+    batches,
+    inputs,
+    mean_image_auroc,
+    need_lite0,
+    score,
+    tested,
+)
 from safetensors.torch import load_file, save_file
 
 from benchmarks.base import SealedError, sealed
@@ -78,8 +86,6 @@ def test_it_learned_to_tell_normal_from_anomalous(name: str) -> None:
 def test_maps_are_higher_inside_the_masks(name: str) -> None:
     maps = scored(name).maps
     side = maps.shape[-1]
-    from made_features import anomalous_share
-
     inside = anomalous_share(side, side) > 0
     assert maps[inside].mean() > 1.1 * maps[~inside].mean()
 
@@ -159,7 +165,9 @@ def test_settings_are_frozen_keyword_only_and_have_defaults(name: str) -> None:
         assert fields and all(field.kw_only for field in fields)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(settings, fields[0].name, None)
-    config, knobs_ = ({f.name for f in dataclasses.fields(k)} for k in (method.Config, method.Knobs))
+    config, knobs_ = (
+        {f.name for f in dataclasses.fields(k)} for k in (method.Config, method.Knobs)
+    )
     assert not config & knobs_, "--set could not tell them apart"
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from methods.base import Batch, Batches, Diverged, quiet
+from methods.base import Batch, Batches, Diverged, Keeper, quiet
 from methods.parts import backbone
 from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing
-from methods.parts.bank import MemoryBank, Standardise, check_bank
-from methods.parts.dist import gather_interleaved, rank
+from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.checks import check_bank
+from methods.parts.dist import rank
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, generator, image_noise
-from methods.parts.training import Draws, Recipe, train
+from methods.parts.training import Draws, Recipe, optimise
 
 VIEW = Features(resize=128, backbone=LITE0, layers=(0, 1, 2, 3), grid=8)
 
@@ -65,9 +67,7 @@ def test_error_map_is_the_norm_over_channels() -> None:
 
 def test_image_score_is_the_largest_window_average() -> None:
     maps = numbers(3, 9, 9)
-    windows = [
-        maps[:, y : y + 4, x : x + 4].mean(dim=(1, 2)) for y in range(6) for x in range(6)
-    ]
+    windows = [maps[:, y : y + 4, x : x + 4].mean(dim=(1, 2)) for y in range(6) for x in range(6)]
     torch.testing.assert_close(image_score(maps, 4), torch.stack(windows).amax(dim=0))
     assert torch.equal(image_score(maps, 1), maps.amax(dim=(1, 2)))
 
@@ -190,18 +190,20 @@ def small(seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Linear(54, 8), nn.SiLU(), nn.Linear(8, 1))
 
 
-def trained(recipe: Recipe, network: nn.Module | None = None) -> tuple[nn.Module, list[float]]:
-    network = network or small()
+def trained(
+    recipe: Recipe, losses_of: Any = regress, keeper: Keeper | None = None, seed: int = 0
+) -> tuple[nn.Module, list[float]]:
+    network = small(seed)
     losses: list[float] = []
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    train(
+    optimise(
         network,
-        regress,
+        losses_of,
         features(),
-        optimiser,
+        torch.optim.AdamW(network.parameters(), lr=1e-2),
         recipe,
         seed=0,
         on_progress=lambda p: losses.append(p.loss or 0.0),
+        keeper=keeper,
     )
     return network, losses
 
@@ -210,13 +212,6 @@ TWO = Recipe(epochs=4, batch_size=5, clip=1.0)
 
 
 def together() -> dict[str, Any]:
-    gathered = {}
-    for count in (7, 8):
-        values = torch.cat([batch.inputs for batch in made(count).ordered(3)])
-        # Two rows an image, as a bank has several patches an image.
-        rows = values.repeat_interleave(2, dim=0)
-        rows[1::2] += 100
-        gathered[count] = gather_interleaved(rows, 2)
     standardise = Standardise(6)
     standardise.fit(features())
     bank = MemoryBank()
@@ -228,7 +223,7 @@ def together() -> dict[str, Any]:
     except ValueError as error:
         refused = str(error)
     return {
-        "gathered": gathered,
+        "ordered": {size: order_of(list(made(7).ordered(size))) for size in (3, 64)},
         "standardise": standardise.state_dict(),
         "bank": bank.state_dict(),
         "weights": network.state_dict(),
@@ -243,12 +238,11 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return in_ranks(together, 2, tmp_path_factory.mktemp("ranks"))
 
 
-def test_gathered_rows_stand_in_the_order_of_the_samples(two_ranks: list[dict[str, Any]]) -> None:
+def test_two_ranks_interleave_the_samples(two_ranks: list[dict[str, Any]]) -> None:
     assert [found["rank"] for found in two_ranks] == [0, 1]
-    for found in two_ranks:
-        for count, rows in found["gathered"].items():
-            wanted = [value for i in range(count) for value in (i, i + 100)]
-            assert rows.flatten().tolist() == wanted
+    for size in (3, 64):
+        first, second = (found["ordered"][size] for found in two_ranks)
+        assert (first, second) == ([0, 2, 4, 6], [1, 3, 5])
 
 
 def test_two_ranks_fill_the_same_bank_as_one(two_ranks: list[dict[str, Any]]) -> None:
@@ -256,7 +250,7 @@ def test_two_ranks_fill_the_same_bank_as_one(two_ranks: list[dict[str, Any]]) ->
     alone.fit(features())
     bank.fit(features(), lambda x: x, 0.2, projection=None, seed=0, on_progress=quiet)
     for found in two_ranks:
-        torch.testing.assert_close(found["standardise"], dict(alone.state_dict()))
+        torch.testing.assert_close(dict(found["standardise"]), dict(alone.state_dict()))
         assert torch.equal(found["bank"]["rows_MD"], bank.rows_MD)
 
 
@@ -309,7 +303,10 @@ def test_bank_holds_the_rate_and_a_smaller_coreset_is_its_prefix() -> None:
     assert torch.equal(bank.prefix(0.1), small_bank.rows_MD)
     assert torch.equal(bank.prefix(0.5), bank.rows_MD)
     assert len(bank.prefix(1e-9)) == 1
-    rows = {tuple(row) for row in features().fetch(range(COUNT)).permute(0, 2, 3, 1).reshape(-1, 6).tolist()}
+    rows = {
+        tuple(row)
+        for row in features().fetch(range(COUNT)).permute(0, 2, 3, 1).reshape(-1, 6).tolist()
+    }
     assert {tuple(row) for row in bank.rows_MD.tolist()} <= rows
 
 
@@ -406,29 +403,28 @@ def test_one_cycle_warms_up_and_ends_near_zero() -> None:
     assert rates[-1] < 1e-4
 
 
-def test_the_schedule_reaches_the_optimiser() -> None:
+def by_sgd(losses_of: Any, recipe: Recipe, rate: float) -> tuple[nn.Module, Any]:
     network = small()
-    seen: list[float] = []
-    optimiser = torch.optim.SGD(network.parameters(), lr=2.0)
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate)
+    optimise(network, losses_of, features(), optimiser, recipe, seed=0, on_progress=quiet)
+    return network, optimiser
 
-    def spying(net: nn.Module, values: Tensor, draws: Draws) -> Tensor:
-        seen.append(optimiser.param_groups[0]["lr"])
-        return 0 * regress(net, values, draws)
 
-    recipe = Recipe(epochs=5, batch_size=COUNT)
-    train(network, spying, features(), optimiser, recipe, seed=0, on_progress=quiet)
-    assert seen == pytest.approx([2.0, 2.0, 2.0, 2.0, 0.2])
+def test_the_schedule_reaches_the_optimiser() -> None:
+    rates = {5: 0.2, 4: 2.0}
+    for epochs, wanted in rates.items():
+        _, optimiser = by_sgd(regress, Recipe(epochs=epochs, batch_size=COUNT, clip=1e-9), 2.0)
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(wanted)
 
 
 def test_gradients_are_clipped() -> None:
-    network = small()
-    before = torch.cat([p.detach().flatten() for p in network.parameters()])
-    optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
-    recipe = Recipe(epochs=1, batch_size=COUNT, clip=0.1)
-    loud = lambda net, values, draws: 1e4 * regress(net, values, draws)  # noqa: E731
-    train(network, loud, features(), optimiser, recipe, seed=0, on_progress=quiet)
-    after = torch.cat([p.detach().flatten() for p in network.parameters()])
-    assert float((after - before).norm()) == pytest.approx(0.1, rel=1e-3)
+    def loud(net: nn.Module, values: Tensor, draws: Draws) -> Tensor:
+        return 1e4 * regress(net, values, draws)
+
+    before = nn.utils.parameters_to_vector(small().parameters())
+    network, _ = by_sgd(loud, Recipe(epochs=1, batch_size=COUNT, clip=0.1), 1.0)
+    after = nn.utils.parameters_to_vector(network.parameters())
+    assert float((after - before).detach().norm()) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_ema_ends_between_start_and_last_weights() -> None:
@@ -445,11 +441,62 @@ def test_a_loss_that_is_not_a_number_ends_training() -> None:
     def broken(net: nn.Module, values: Tensor, draws: Draws) -> Tensor:
         return regress(net, values, draws) * float("nan")
 
-    network = small()
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     with pytest.raises(Diverged, match="epoch 1 of 2"):
-        recipe = Recipe(epochs=2, batch_size=5)
-        train(network, broken, features(), optimiser, recipe, seed=0, on_progress=quiet)
+        trained(Recipe(epochs=2, batch_size=5), broken)
+
+
+class Crash(Exception):
+    """Stands for a killed worker."""
+
+
+class Kept(Keeper):
+    """Holds the state after each epoch in memory and crashes when told to."""
+
+    def __init__(self, network: nn.Module, crash_after: int) -> None:
+        self.network, self.crash_after = network, crash_after
+        self.epochs = 0
+        self.state: list[dict[str, Any]] = []
+
+    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+        if self.state:
+            optimiser.load_state_dict(self.state[0])
+            assert average is not None
+            average.load_state_dict(self.state[1])
+        return self.epochs
+
+    def keep(
+        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
+    ) -> None:
+        assert average is not None
+        self.epochs = epochs
+        self.state = [deepcopy(optimiser.state_dict()), deepcopy(average.state_dict())]
+        if epochs == self.crash_after:
+            raise Crash
+
+
+def test_a_resumed_training_equals_a_straight_one() -> None:
+    recipe = Recipe(epochs=6, batch_size=5, ema=0.5)
+    network = small()
+    keeper = Kept(network, crash_after=2)
+
+    def go() -> None:
+        optimise(
+            network,
+            regress,
+            features(),
+            torch.optim.AdamW(network.parameters(), lr=1e-2),
+            recipe,
+            seed=0,
+            on_progress=quiet,
+            keeper=keeper,
+        )
+
+    with pytest.raises(Crash):
+        go()
+    torch.rand(3)  # a resumed process draws from another global state
+    go()
+    straight = trained(recipe)[0].state_dict()
+    torch.testing.assert_close(dict(network.state_dict()), dict(straight), rtol=0, atol=1e-7)
 
 
 # Backbone
@@ -502,7 +549,8 @@ def test_bfloat16_is_close_to_float32() -> None:
     exact = inputs(VIEW, "test")[:8]
     rough = inputs(replace(VIEW, precision="bfloat16"), "test")[:8]
     assert not torch.equal(exact, rough)
-    assert float((exact - rough).norm() / exact.norm()) < 0.03
+    # About 4 %: some sixty layers, each rounding to eight bits.
+    assert float((exact - rough).norm() / exact.norm()) < 0.06
 
 
 def one_line(view: Features) -> str:
@@ -518,7 +566,7 @@ def renamed_state() -> dict[str, Tensor]:
 
     stored = torch.load(weights_file(), weights_only=True)
     names = timm.create_model(LITE0, pretrained=False).state_dict()
-    return dict(zip(names, stored.values(), strict=True))
+    return {name: value.contiguous() for name, value in zip(names, stored.values(), strict=True)}
 
 
 def test_weights_of_the_right_shapes_load_from_safetensors(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal
 
 import torch
@@ -115,14 +117,19 @@ def file_sha256(path: Path) -> str:
 
 
 def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        tensors: Mapping[str, Tensor] = load_file(path)
-        return tensors
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state: object = None
+    with suppress(SafetensorError, UnpicklingError, RuntimeError, EOFError):
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     if not isinstance(state, Mapping):
-        raise WeightsMissing(f"{path}: holds no state dict; save model.state_dict()")
+        # Cut off, no such format, or a pickled object, which is never opened: it may run code.
+        raise WeightsMissing(f"{path}: holds no readable state dict; save model.state_dict()")
     return state
 
 
@@ -140,7 +147,7 @@ def load_backbone(features: Features, path: Path) -> nn.Module:
         key
         for key in expected
         if not key.startswith(("classifier", "fc.", "head."))
-        and (key not in state or state[key].shape != expected[key].shape)
+        and getattr(state.get(key), "shape", None) != expected[key].shape
     ]
     if wrong or len(state) < len(expected) - 2:
         shown = wrong[0] if wrong else "fewer tensors"

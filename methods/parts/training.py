@@ -82,8 +82,15 @@ def optimise(
     `losses_of(network, inputs, draws)` gives one loss per sample (B,). Every draw derives from
     (seed, epoch, batch), so a training that `keeper` resumes equals a straight one, and so does one
     on another number of ranks but for rounding (and dropout). Raises Diverged at the end of an
-    epoch whose loss is not finite.
+    epoch whose loss is not finite, ValueError where a batch has fewer samples than ranks.
     """
+    pieces = -(-len(batches) // recipe.batch_size)
+    if len(batches) // pieces < world_size():
+        # A rank without a sample would leave the others waiting for its gradients.
+        raise ValueError(
+            f"batch_size={recipe.batch_size}: too small to give each of {world_size()} workers a "
+            "sample of every batch; use fewer workers or a larger batch"
+        )
     keeper = keeper or Keeper()
     device = next(network.parameters()).device
     wrapped = wrap(network).train()
@@ -92,7 +99,6 @@ def optimise(
     for epoch in range(keeper.resume(optimiser, average), recipe.epochs):
         # Dropout draws from the global state: derived anew each epoch.
         torch.manual_seed(derive(seed, "dropout", epoch, rank()))
-        pieces = -(-len(batches) // recipe.batch_size)
         running = torch.zeros((), dtype=torch.float64, device=device)
         for index, batch in enumerate(batches.epoch(epoch, recipe.batch_size)):
             factor = recipe.rate((epoch + index / pieces) / recipe.epochs)

@@ -1,0 +1,192 @@
+"""UniAD: what the neighbour mask hides, jitter, scoring and the published sizes."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.base import Batch, Batches
+from methods.parts.training import Draws
+from methods.uniad import DecoderLayer, EncoderLayer, Reconstructor, UniAD, neighbour_mask
+
+CONFIG = UniAD.Config(
+    width=16, heads=2, feed_forward=32, feature_size=10, encoder_layers=1, decoder_layers=1
+)
+TOKENS = CONFIG.feature_size**2
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("grid", "window"), [(14, 7), (10, 7), (8, 3), (5, 1)])
+def test_the_mask_blocks_exactly_the_window(grid: int, window: int) -> None:
+    blocked = neighbour_mask(grid, window)
+    assert blocked.shape == (grid**2, grid**2) and blocked.dtype == torch.bool
+    for query, key in itertools.product(range(grid**2), repeat=2):
+        (y, x), (v, u) = divmod(query, grid), divmod(key, grid)
+        assert blocked[query, key] == (abs(y - v) <= window // 2 and abs(x - u) <= window // 2)
+
+
+def test_the_mask_counts_at_inside_edge_and_corner() -> None:
+    counts = neighbour_mask(14, 7).sum(dim=1).view(14, 14)
+    assert counts[7, 7] == 49 and counts[0, 7] == 28 and counts[0, 0] == 16
+
+
+def seen_by(layer: nn.Module, attention: str, changed: int) -> Tensor:
+    """Which tokens' attention output changes when token `changed` of the attended input does."""
+    caught: list[Tensor] = []
+    hook = getattr(layer, attention).register_forward_hook(
+        lambda module, inputs, output: caught.append(output[0][0])
+    )
+    blocked, position = neighbour_mask(10, 7), numbers(TOKENS, 16, seed=1)
+    before = numbers(1, TOKENS, 16, seed=2)
+    after = before.clone()
+    after[0, changed] += 1
+    for values in (before, after):
+        if isinstance(layer, EncoderLayer):
+            layer(values, position, blocked)
+        elif attention == "to_memory":
+            layer(numbers(1, TOKENS, 16, seed=3), values, position, blocked)
+        else:
+            layer(values, numbers(1, TOKENS, 16, seed=3), position, blocked)
+    hook.remove()
+    return (caught[0] != caught[1]).any(dim=1)
+
+
+@pytest.mark.parametrize("changed", [0, 9, 44, 55, 99])
+@pytest.mark.parametrize("attention", ["attention", "to_memory", "to_output"])
+@torch.inference_mode()
+def test_a_masked_token_can_not_see_its_window(attention: str, changed: int) -> None:
+    torch.manual_seed(0)
+    layer = (EncoderLayer if attention == "attention" else DecoderLayer)(CONFIG).eval()
+    blind = neighbour_mask(10, 7)[:, changed]
+    seen = seen_by(layer, attention, changed)
+    if attention == "attention":
+        seen[changed] = False  # its own output follows its own query, not what it sees
+    assert torch.equal(seen, ~blind)
+
+
+def test_queries_are_learned_in_each_decoder_layer() -> None:
+    network = Reconstructor(5, replace(CONFIG, decoder_layers=3))
+    queries = [layer.queries for layer in network.decoder]
+    assert len(queries) == 3 and len({id(q) for q in queries}) == 3
+    assert all(isinstance(q, nn.Parameter) and q.shape == (TOKENS, 16) for q in queries)
+    network(numbers(2, 5, 10, 10)).square().sum().backward()
+    assert all(q.grad is not None and bool(q.grad.any()) for q in queries)
+
+
+def test_positions_are_columns_then_rows() -> None:
+    network = Reconstructor(5, CONFIG)
+    position = network.position().view(10, 10, 16)
+    for y, x in [(0, 0), (3, 7), (9, 1)]:
+        assert torch.equal(position[y, x], torch.cat([network.column[x], network.row[y]]))
+
+
+def test_tokens_keep_their_place() -> None:
+    """The error at a location compares its own feature: rows and columns are not swapped."""
+    torch.manual_seed(0)
+    network = Reconstructor(5, CONFIG).eval()
+    network.norm = nn.Identity()  # type: ignore[assignment]
+    network.encoder = nn.ModuleList()
+    network.decoder = nn.ModuleList()
+    values = numbers(2, 5, 10, 10)
+    wanted = network.leave(network.enter(values.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    torch.testing.assert_close(network(values), wanted)
+
+
+def test_paper_sizes() -> None:
+    config, knobs = UniAD.presets["paper"]
+    with torch.device("meta"):
+        network = Reconstructor(272, config)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 7_717_392
+    shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
+    assert shapes["enter.weight"] == (256, 272) and shapes["leave.weight"] == (272, 256)
+    assert shapes["row"] == shapes["column"] == (14, 128)
+    assert shapes["decoder.3.queries"] == (196, 256)
+    assert shapes["encoder.3.tail.feed_forward.0.weight"] == (1024, 256)
+    assert len(network.encoder) == len(network.decoder) == 4
+    assert network.encoder[0].attention.num_heads == 8
+    assert (config.learning_rate, config.weight_decay, config.clip) == (1e-4, 1e-4, 0.1)
+    assert (config.epochs, config.batch_size, config.dropout) == (1000, 64, 0.1)
+    assert (knobs.k, knobs.sigma, knobs.pool) == (0, 0.0, 16)
+
+
+def made(**changes: object) -> UniAD:
+    changes = {"backbone": "tf_efficientnet_lite0", "layers": (0, 1), **changes}
+    return UniAD(replace(CONFIG, **changes)).eval()
+
+
+def whole(count: int) -> Batch:
+    keys = tuple(str(i) for i in range(count))
+    return Batch(torch.empty(0), keys, torch.arange(count), count)
+
+
+def test_jitter_is_as_strong_as_the_norm_of_the_token() -> None:
+    method, caught = made(jitter=20.0), []
+    channels = 40
+    values = numbers(64, channels, 10, 10) * torch.arange(1, 101).view(1, 1, 10, 10)
+
+    class Spy(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            caught.append(features)
+            return torch.zeros_like(features)
+
+    losses = method.losses(Spy(), values, Draws(whole(64), torch.device("cpu"), seed=0))
+    # The target is the clean feature, not the jittered one.
+    torch.testing.assert_close(losses, values.square().mean(dim=(1, 2, 3)))
+    noise = (caught[0] - values).square().mean(dim=1).sqrt()
+    wanted = values.norm(dim=1) / channels * 20
+    torch.testing.assert_close(noise / wanted, torch.ones(64, 10, 10), rtol=0, atol=0.5)
+    assert float((noise / wanted).mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_scoring_adds_no_jitter() -> None:
+    method, values = made(), numbers(2, 40, 10, 10)
+    knobs = UniAD.Knobs(pool=1)
+    one, two = (method.score(values, ["a", "b"], knobs) for _ in range(2))
+    assert torch.equal(one.maps, two.maps)
+
+
+def test_image_score_is_the_largest_average_of_16_by_16_pixels() -> None:
+    method, values = made(image_size=80), numbers(2, 40, 10, 10)
+    with torch.inference_mode():
+        error = (values - method.network(values)).square().sum(dim=1).sqrt()
+    maps = F.interpolate(error[:, None], (80, 80), mode="bilinear", align_corners=True)[:, 0]
+    found = method.score(values, ["a", "b"], UniAD.Knobs())
+    torch.testing.assert_close(found.maps, maps)
+    windows = maps.unfold(1, 16, 1).unfold(2, 16, 1).mean(dim=(3, 4))
+    torch.testing.assert_close(found.images, windows.amax(dim=(1, 2)))
+
+
+def test_editing_first_gives_the_network_bank_rows() -> None:
+    method = made(bank_rate=0.5, epochs=1)
+    values = numbers(6, 40, 10, 10)
+    method.fit(Batches([str(i) for i in range(6)], lambda i: values[list(i)]))
+    method.eval()
+    queries = numbers(1, 40, 10, 10, seed=5)
+    with torch.inference_mode():
+        edited = method.bank.edit(queries, 3, 0.5, "softmax", 1.0)
+        error = (queries - method.network(edited)).norm(dim=1)
+    found = method.score(queries, ["a"], UniAD.Knobs(k=3, coreset=0.5, pool=1))
+    # Compared with the unedited features.
+    wanted = F.interpolate(error[:, None], (224, 224), mode="bilinear", align_corners=True)[:, 0]
+    torch.testing.assert_close(found.maps, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs", "word"),
+    [({"width": 18, "heads": 4}, {}, "width"), ({"neighbours": 6}, {}, "neighbours"),
+     ({"neighbours": 21}, {}, "neighbours"), ({}, {"k": 1}, "bank_rate"), ({}, {"k": -1}, "k="),
+     ({"bank_rate": 0.1}, {"k": 10**6}, "k="), ({"epochs": 0}, {}, "epochs"),
+     ({"learning_rate": 0.0}, {}, "learning_rate"), ({}, {"pool": 0}, "pool")],
+)  # fmt: skip
+def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        UniAD.check(replace(CONFIG, **config), replace(UniAD.Knobs(), **knobs), images=10)
+    UniAD.check(CONFIG, UniAD.Knobs(), images=10)
