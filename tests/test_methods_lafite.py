@@ -1,0 +1,349 @@
+"""LafitE: schedule and sampler against diffusers, the U-Net, and what editing and t do."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_features import anomalous_share, batches, inputs, need_lite0, tested
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from methods.base import Batch, Batches
+from methods.lafite import LafitE, noise_predictor
+from methods.parts.backbone import LITE0
+from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise, ddim_steps
+from methods.parts.maps import error_map, image_score, smooth_upsample
+from methods.parts.training import Draws
+from methods.parts.unet import UNet
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# The schedule and the sampler, against an independent implementation
+
+
+@pytest.fixture(scope="module")
+def ddim() -> Any:
+    with warnings.catch_warnings():
+        # What the other package says about its own imports is not ours to fix.
+        warnings.simplefilter("ignore")
+        diffusers = pytest.importorskip("diffusers")
+        return diffusers.DDIMScheduler(
+            num_train_timesteps=1000,
+            beta_schedule="squaredcos_cap_v2",
+            clip_sample=False,
+            set_alpha_to_one=True,
+            prediction_type="epsilon",
+        )
+
+
+def test_cosine_schedule_is_diffusers(ddim: Any) -> None:
+    # Our step t is theirs t - 1; ours adds step 0, where nothing is corrupted.
+    ours = cosine_schedule(1000)
+    assert ours.shape == (1001,) and ours[0] == 1
+    assert bool((ours[1:] < ours[:-1]).all())
+    torch.testing.assert_close(ours[1:].float(), ddim.alphas_cumprod, rtol=1e-5, atol=1e-6)
+
+
+def test_corruption_is_diffusers(ddim: Any) -> None:
+    clean, noise, t = (
+        numbers(5, 3, 4, 4),
+        numbers(5, 3, 4, 4, seed=1),
+        torch.tensor([1, 50, 200, 600, 1000]),
+    )
+    wanted = ddim.add_noise(clean, noise, t - 1)
+    torch.testing.assert_close(
+        corrupt(clean, t, noise, cosine_schedule(1000)), wanted, rtol=1e-5, atol=1e-5
+    )
+
+
+def predict(noisy: Tensor, moment: Tensor) -> Tensor:
+    """Any function of state and step will do, as long as both get the same."""
+    return torch.tanh(noisy.roll(1, dims=-1) + 0.3 * noisy) + moment.view(-1, 1, 1, 1) / 1000
+
+
+@pytest.mark.parametrize(("t", "steps"), [(200, 10), (100, 5), (600, 30), (1000, 50), (40, 40)])
+def test_denoising_is_diffusers(ddim: Any, t: int, steps: int) -> None:
+    noisy = numbers(2, 3, 4, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ddim.set_timesteps(1000 * steps // t)
+        wanted = noisy
+        for now in range(t, 0, -t // steps):
+            noise = predict(wanted, torch.full((2,), now))
+            wanted = ddim.step(noise, now - 1, wanted, eta=0.0).prev_sample
+    found = ddim_denoise(noisy, predict, t, steps, cosine_schedule(1000))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_denoising_with_the_true_noise_returns_the_clean_sample() -> None:
+    clean, noise, level = numbers(3, 2, 4, 4), numbers(3, 2, 4, 4, seed=1), cosine_schedule(1000)
+    for t, steps in [(1, 1), (300, 7), (999, 10)]:
+        noisy = corrupt(clean, torch.full((3,), t), noise, level)
+        found = ddim_denoise(noisy.double(), lambda x, m: noise.double(), t, steps, level)
+        tolerance = 1e-4 / float(level[t].sqrt())
+        torch.testing.assert_close(found.float(), clean, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("t", "steps"), [(200, 10), (7, 3), (250, 8), (1, 1), (9, 9)])
+def test_steps_go_down_from_t_to_zero_evenly(t: int, steps: int) -> None:
+    path = ddim_steps(t, steps)
+    assert path[0] == t and path[-1] == 0 and len(path) == steps + 1
+    gaps = -np.diff(path)
+    assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(("t", "steps"), [(5, 6), (5, 0)])
+def test_more_steps_than_t_are_refused(t: int, steps: int) -> None:
+    with pytest.raises(ValueError, match=f"steps={steps}"):
+        ddim_steps(t, steps)
+
+
+# The U-Net
+
+
+def test_unet_of_the_paper_has_about_0_28_billion_parameters() -> None:
+    with torch.device("meta"):
+        network = noise_predictor(272, LafitE.Config())
+    assert sum(parameter.numel() for parameter in network.parameters()) == 284_329_744
+
+
+@pytest.mark.parametrize("side", [14, 16, 32])
+def test_unet_of_the_paper_keeps_the_shape(side: int) -> None:
+    with torch.device("meta"):
+        network = noise_predictor(272, LafitE.Config())
+        found = network(torch.empty(2, 272, side, side), torch.ones(2, dtype=torch.int64))
+    assert found.shape == (2, 272, side, side)
+
+
+def small(channels: int = 6, base: int = 16) -> UNet:
+    torch.manual_seed(0)
+    return UNet(
+        channels, base=base, multipliers=(1, 2, 3), blocks=1, attention_levels=1, dropout=0.0
+    )
+
+
+def test_unet_starts_as_no_noise() -> None:
+    assert not small()(numbers(2, 6, 8, 8), torch.tensor([1, 500])).any()
+
+
+def test_gradient_reaches_every_parameter() -> None:
+    network = small()
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    values, moment, noise = numbers(2, 6, 7, 7), torch.tensor([3, 700]), numbers(2, 6, 7, 7, seed=1)
+    for _ in range(2):  # the last layer starts at zero and passes nothing on the first time
+        optimiser.zero_grad()
+        (network(values, moment) - noise).square().mean().backward()
+        optimiser.step()
+    silent = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert not silent
+
+
+def test_unet_tells_steps_and_places_apart() -> None:
+    network = small().eval()
+    torch.nn.init.normal_(network.leave[-1].weight)
+    values = numbers(1, 6, 8, 8)
+    with torch.inference_mode():
+        early, late = (network(values, torch.tensor([t])) for t in (10, 11))
+        assert float((early - late).norm() / early.norm()) > 1e-4
+        both = network(torch.cat([values, 2 * values]), torch.tensor([10, 900]))
+    torch.testing.assert_close(both[:1], early, rtol=1e-4, atol=1e-4)
+
+
+def test_unet_overfits_one_batch() -> None:
+    network = small(base=32)
+    values, moment = numbers(4, 6, 8, 8), torch.tensor([10, 200, 500, 900])
+    noise = numbers(4, 6, 8, 8, seed=1)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss = (network(values, moment) - noise).square().mean()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.05
+
+
+# The method
+
+CONFIG = LafitE.Config(
+    backbone=LITE0,
+    layers=(0, 1),
+    image_size=64,
+    feature_size=8,
+    base=16,
+    multipliers=(1, 2),
+    blocks=1,
+    epochs=1,
+    batch_size=4,
+    bank_rate=0.2,
+)
+KNOBS = LafitE.Knobs(t=50, k=3, steps=2, coreset=0.2, sigma=1.0, pool=4)
+KEYS = ["a", "b", "c"]
+
+
+@cache
+def fitted(seed: int = 0) -> LafitE:
+    values = 3 * numbers(8, 40, 8, 8) + 1
+    method = LafitE(CONFIG, seed=seed)
+    method.fit(Batches([str(i) for i in range(8)], lambda i: values[list(i)], seed=seed))
+    return method.eval()
+
+
+def queries(count: int = 3) -> Tensor:
+    return 3 * numbers(count, 40, 8, 8, seed=5) + 1
+
+
+@torch.inference_mode()
+def test_t_zero_is_edit_only() -> None:
+    method, values = fitted(), queries()
+    clean = method.standardise(values)
+    edited = method.bank.edit(clean, 3, 0.2, "softmax", 1.0)
+    maps = smooth_upsample(error_map(clean, edited), 64, 1.0)
+    found = method.score(values, KEYS, replace(KNOBS, t=0))
+    torch.testing.assert_close(found.maps, maps)
+    torch.testing.assert_close(found.images, image_score(maps, 4))
+
+
+@torch.inference_mode()
+def test_k_zero_is_without_editing() -> None:
+    method, values = fitted(), queries()
+    clean = method.standardise(values)
+    rebuilt = method.reconstruct(clean, KEYS, replace(KNOBS, k=0, t=1, steps=1))
+    # One step of 1000 hardly corrupts: what comes back is nearly the input, not a bank row.
+    assert float((rebuilt - clean).norm() / clean.norm()) < 0.05
+    edited = method.reconstruct(clean, KEYS, replace(KNOBS, k=1, t=1, steps=1))
+    assert float((edited - clean).norm() / clean.norm()) > 0.2
+
+
+@torch.inference_mode()
+def test_the_edited_features_are_corrupted_and_denoised() -> None:
+    method, clean = fitted(), fitted().standardise(queries())
+    edited = method.bank.edit(clean, 3, 0.2, "softmax", 1.0)
+    wanted = method.reconstruct(edited, KEYS, replace(KNOBS, k=0))
+    torch.testing.assert_close(method.reconstruct(clean, KEYS, KNOBS), wanted)
+
+
+@torch.inference_mode()
+def test_raw_score_space_measures_in_units_of_the_features() -> None:
+    method, values = fitted(), queries()
+    knobs = replace(KNOBS, t=0, sigma=0.0)
+    edited = method.bank.edit(method.standardise(values), 3, 0.2, "softmax", 1.0)
+    raw = edited * method.standardise.std + method.standardise.mean
+    wanted = smooth_upsample(error_map(values, raw), 64, 0.0)
+    found = method.score(values, KEYS, replace(knobs, score_space="raw")).maps
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_depends_on_seed_and_image_only() -> None:
+    method, values = fitted(), queries()
+    together = method.score(values, KEYS, KNOBS).images
+    alone = method.score(values[2:], KEYS[2:], KNOBS).images
+    torch.testing.assert_close(alone, together[2:], rtol=1e-4, atol=1e-4)
+    renamed = method.score(values, ["a", "x", "c"], KNOBS).images
+    torch.testing.assert_close(renamed[[0, 2]], together[[0, 2]], rtol=1e-4, atol=1e-4)
+    assert abs(float(renamed[1] - together[1])) > 1e-3
+    other = LafitE(CONFIG, seed=1).eval()
+    other.load_state_dict(method.state_dict())
+    assert not torch.allclose(other.score(values, KEYS, KNOBS).images, together, rtol=1e-4)
+
+
+def test_training_draws_only_the_steps_that_are_asked_for() -> None:
+    method = LafitE(replace(CONFIG, train_t=30))
+    caught: list[Tensor] = []
+
+    def spy(noisy: Tensor, moment: Tensor) -> Tensor:
+        caught.append(moment)
+        return torch.zeros_like(noisy)
+
+    values = queries(500)
+    batch = Batch(values, tuple(map(str, range(500))), torch.arange(500), 500)
+    losses = method.losses(spy, values, Draws(batch, torch.device("cpu"), seed=0))  # type: ignore[arg-type]
+    assert (int(caught[0].min()), int(caught[0].max())) == (1, 30)
+    # The target is the noise itself: predicting none of it costs its variance.
+    assert losses.shape == (500,)
+    assert float(losses.mean()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs", "word"),
+    [({}, {"t": -1}, "t=-1"), ({}, {"t": 1001}, "t=1001"), ({"train_t": 40}, {"t": 50}, "t=50"),
+     ({"train_t": 0}, {}, "train_t=0|t=50"), ({"train_t": 1001}, {}, "train_t=1001"),
+     ({}, {"steps": 0}, "steps=0"), ({}, {"t": 5, "steps": 6}, "steps=6"), ({}, {"k": -1}, "k=-1"),
+     ({}, {"k": 10**6}, "k=1000000"), ({}, {"t": 0, "k": 0}, "t=0 and k=0"),
+     ({}, {"coreset": 0.3}, "coreset"), ({}, {"coreset": 0.0}, "coreset"),
+     ({"bank_rate": 1.1}, {}, "bank_rate"), ({}, {"temperature": 0.0}, "temperature"),
+     ({}, {"sigma": -0.1}, "sigma"), ({}, {"pool": 65}, "pool"), ({"epochs": 0}, {}, "epochs")],
+)  # fmt: skip
+def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=word) as caught:
+        LafitE.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"t": 0}, {"k": 0}, {"t": 1000, "steps": 1000}, {"t": 0, "steps": 10}]
+)
+def test_settings_in_range(knobs: dict) -> None:
+    LafitE.check(CONFIG, replace(KNOBS, **knobs), images=10)
+
+
+def test_paper_values() -> None:
+    config, knobs = LafitE.presets["paper"]
+    assert (config.base, config.multipliers, config.blocks) == (256, (1, 2, 3, 4), 2)
+    assert (config.feature_size, config.image_size, config.diffusion_steps) == (32, 224, 1000)
+    assert (config.epochs, config.batch_size, config.schedule) == (1000, 64, "step")
+    assert (config.learning_rate, config.weight_decay) == (1e-4, 1e-4)
+    assert (config.bank_rate, config.train_t, config.ema) == (0.1, None, 0.0)
+    assert (knobs.coreset, knobs.sigma, knobs.pool, knobs.weighting) == (0.1, 4.0, 16, "softmax")
+
+
+# What training buys
+
+
+def apart(method: LafitE) -> float:
+    """How well the error without editing tells anomalous from normal cells of `shapes` (AUROC)."""
+    keys = [sample.key for sample in tested()]
+    clean = method.standardise(inputs(method.inputs(method.config), "test"))
+    knobs = replace(KNOBS, k=0, t=200, steps=5)
+    with torch.inference_mode():
+        error = error_map(clean, method.eval().reconstruct(clean, keys, knobs))
+    share = anomalous_share(method.config.image_size, method.config.feature_size)
+    clear = (share == 0) | (share > 0.3)
+    return float(roc_auc_score(share[clear] > 0, error[clear]))
+
+
+def test_a_trained_model_reconstructs_normal_features_better() -> None:
+    need_lite0()
+    config = replace(
+        CONFIG,
+        layers=(1,),
+        image_size=128,
+        base=32,
+        train_t=300,
+        epochs=40,
+        batch_size=8,
+        learning_rate=3e-3,
+        schedule="one_cycle",
+        bank_rate=0.01,
+    )
+    method = LafitE(config)
+    train = batches(method.inputs(config))
+    method.standardise.fit(train)
+    assert apart(method) < 0.6, "no noise predicted"
+    torch.nn.init.normal_(method.unet.leave[-1].weight, std=0.05)
+    assert apart(method) < 0.6, "random weights"
+    trained = LafitE(config)
+    trained.fit(train)
+    assert apart(trained) > 0.7
