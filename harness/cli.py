@@ -131,6 +131,59 @@ def doctor(
     typer.echo(examine(data))
 
 
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="Folder of results.")],
+    category: Annotated[str, typer.Option(help="The category to look at.")],
+    method: Annotated[str, typer.Option("--method", "-m")] = "lafite",
+    seed: Annotated[int, typer.Option()] = 0,
+    image: Annotated[str | None, typer.Option(help="Default: the worst misses and alarms.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of PNG files.")] = Path("preview"),
+) -> None:
+    """Draw what a trained model sees: image, mask, map, distances, features at several t."""
+    from harness.show import show as draw
+
+    for written in draw(path, out, method=method, seed=seed, category=category, image=image):
+        typer.echo(str(written))
+
+
+@app.command()
+def speed(
+    op: Annotated[str | None, typer.Option(help="Default: all kernels.")] = None,
+    points: Annotated[Path | None, typer.Option(help="Real features, (N, D) .npy.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the table and plot.")] = Path("preview"),
+    quick: Annotated[bool, typer.Option(help="Small sizes, seconds.")] = False,
+) -> None:
+    """Time the kernels beside what one would use instead, after checking them."""
+    from harness.speed import speed as race
+
+    typer.echo(race(op, points, out, quick))
+
+
+@app.command()
+def synth(
+    benchmark: Annotated[str, typer.Argument(help="A data set, or a folder.")],
+    out: Annotated[Path, typer.Option(help="A new folder, in the MVTec layout.")],
+    category: Annotated[list[str] | None, typer.Option()] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    share: Annotated[float, typer.Option(help="Share of training images held out.")] = 0.1,
+    data: Annotated[Path | None, typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
+) -> None:
+    """Write synthetic anomalies, made of normal images alone, and a contact sheet."""
+    from harness.synth import SynthRequest
+    from harness.synth import synth as write
+
+    request = SynthRequest(
+        benchmark=benchmark,
+        out=out,
+        root=data,
+        categories=category or [],
+        seed=seed,
+        share=share,
+    )
+    typer.echo(str(write(request)))
+
+
 def main() -> None:
     """The console script: bad input ends in one line a problem and exit code 2."""
     from benchmarks.base import DataError

@@ -52,12 +52,12 @@ def plan(
         if word not in known:
             raise UsageError(f"'{word}': {did_you_mean(word, [*known])}")
     rows = _settings(list(dict.fromkeys(methods)), preset, overrides, ablation)
-    pieces = [
-        data for name in dict.fromkeys(benchmarks) for data in _data(name, root, categories, mode)
+    parts = [
+        data for name in dict.fromkeys(benchmarks) for data in pieces(name, root, categories, mode)
     ]
     found = {row.method: _weights(row, need_weights) for row in rows}
     cells = []
-    for data in pieces:
+    for data in parts:
         for row in rows:
             try:
                 load("methods", row.method).check(row.config, row.knobs, data.train_images)
@@ -129,7 +129,7 @@ def _weights(row: Settings, need_weights: bool) -> tuple[Path | None, str]:
     return path.resolve(), file_sha256(path)
 
 
-def _data(name: str, root: Path | None, wanted: Sequence[str], mode: str) -> list[Data]:
+def pieces(name: str, root: Path | None, wanted: Sequence[str], mode: str) -> list[Data]:
     """The data set as one piece, or a piece for each category."""
     benchmark = open_benchmark(name, root)
     present = benchmark.categories()

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,11 @@ class Store:
         note.unlink()
         return why
 
+    def models(self) -> Iterator[dict[str, Any]]:
+        """What is noted with each trained model."""
+        for path in sorted((self.out / "models").glob("*/fit.json")):
+            yield json.loads(path.read_text())
+
     def save_model(self, cell: Cell, method: Method, facts: Mapping[str, Any]) -> None:
         """Write the learned state and the facts of the fit; atomic, the first writer wins."""
         from safetensors.torch import save_file
@@ -105,6 +110,10 @@ class Store:
                 **facts,
                 "method": cell.method,
                 "config": dataclasses.asdict(cell.config),
+                "benchmark": cell.data.benchmark,
+                "root": cell.data.root,
+                "categories": cell.data.categories,
+                "weights": cell.weights,
                 "seed": cell.seed,
                 "sha256": sha256,
             }

@@ -54,7 +54,7 @@ def search_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
     yield "strided", (normal(90, 40)[::1, ::2], normal(40, 130).T[:, :20], 4)
     yield "one-coordinate", (normal(65, 1), normal(97, 1), 2)
     yield "offset", (normal(66, 24) + 8, normal(140, 24) + 8, 3)
-    yield "k-32", (normal(64, 36), normal(300, 36), 32)
+    yield "k-32", (normal(20, 36), normal(110, 36), 32)
     yield "no-query", (normal(0, 4), normal(9, 4), 2)
 
 

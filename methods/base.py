@@ -184,6 +184,14 @@ class Method(nn.Module, ABC):
     ) -> None:
         """Learn from normal samples; `keeper` lets a training by gradients go on after a crash."""
 
+    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
+        """Maps (B, g, g) of what happens on the way to the score, by name; none by default."""
+        return {}
+
+    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor | None:
+        """Features (B, C, g, g) after t corruption steps; None where there is no diffusion."""
+        return None
+
     @abstractmethod
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores:
         """Score a batch; `keys` identify the images, so that noise depends on them alone."""

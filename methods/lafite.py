@@ -227,19 +227,40 @@ class LafitE(Method):
         maps = smooth_upsample(error_map(features, rebuilt), self.config.image_size, knobs.sigma)
         return Scores(maps, image_score(maps, knobs.pool))
 
+    @torch.inference_mode()
+    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+        """Figure 1: how far editing and diffusion each move the features."""
+        features = self.standardise(inputs.to(self.device))
+        edited = self.edit(features, knobs)
+        rebuilt = self.reconstruct(features, keys, knobs)
+        return {
+            "original to edited": error_map(features, edited),
+            "edited to rebuilt": error_map(edited, rebuilt),
+            "original to rebuilt": error_map(features, rebuilt),
+        }
+
+    @torch.inference_mode()
+    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
+        """Eq. 8 on the unedited features (Figure 5), standardised."""
+        return self._corrupt(self.standardise(inputs.to(self.device)), keys, t)
+
+    def edit(self, features: Tensor, knobs: Knobs) -> Tensor:
+        """Eq. 10, or the features themselves where k = 0."""
+        if knobs.k == 0:
+            return features
+        return self.bank.edit(features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature)
+
+    def _corrupt(self, features: Tensor, keys: Sequence[str], t: int) -> Tensor:
+        noise = image_noise(derive(self.seed, "corruption"), keys, features.shape[1:])
+        moment = torch.full((len(features),), t, device=self.device)
+        return corrupt(features, moment, noise.to(self.device), self.alpha_bar.to(self.device))
+
     def reconstruct(self, features: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:
         """Eqs. 10, 11 and 7: edit, corrupt to step t, denoise; (B, C, g, g) standardised."""
-        edited = features
-        if knobs.k:
-            edited = self.bank.edit(
-                features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature
-            )
+        edited = self.edit(features, knobs)
         if knobs.t == 0:
             return edited
-        noise = image_noise(derive(self.seed, "corruption"), keys, edited.shape[1:])
-        noise = noise.to(self.device)
-        moment = torch.full((len(edited),), knobs.t, device=self.device)
-        noisy = corrupt(edited, moment, noise, self.alpha_bar.to(self.device))
+        noisy = self._corrupt(edited, keys, knobs.t)
         return ddim_denoise(noisy, self._predict, knobs.t, knobs.steps, self.alpha_bar)
 
     def _predict(self, noisy: Tensor, moment: Tensor) -> Tensor:

@@ -209,6 +209,24 @@ class UniAD(Method):
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
+        features, _, rebuilt = self._reconstruct(inputs, knobs)
+        maps = smooth_upsample(
+            error_map(features, rebuilt), self.config.image_size, knobs.sigma, align_corners=True
+        )
+        return Scores(maps, image_score(maps, knobs.pool))
+
+    @torch.inference_mode()
+    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+        """Figure 1: how far editing and the auto-encoder each move the features."""
+        features, edited, rebuilt = self._reconstruct(inputs, knobs)
+        return {
+            "original to edited": error_map(features, edited),
+            "edited to rebuilt": error_map(edited, rebuilt),
+            "original to rebuilt": error_map(features, rebuilt),
+        }
+
+    def _reconstruct(self, inputs: Tensor, knobs: Knobs) -> tuple[Tensor, Tensor, Tensor]:
+        """The features, the edited ones (the same where k = 0) and what those are rebuilt to."""
         features = inputs.to(self.device)
         edited = features
         if knobs.k:
@@ -218,10 +236,7 @@ class UniAD(Method):
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, low):
             rebuilt = self.network(edited).float()
-        maps = smooth_upsample(
-            error_map(features, rebuilt), self.config.image_size, knobs.sigma, align_corners=True
-        )
-        return Scores(maps, image_score(maps, knobs.pool))
+        return features, edited, rebuilt
 
 
 def neighbour_mask(grid: int, window: int) -> Tensor:

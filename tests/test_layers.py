@@ -82,6 +82,7 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
         "harness/plan.py",
         "harness/commands.py",
         "harness/features.py",
+        "harness/show.py",
         "harness/execute.py",
     }
 
