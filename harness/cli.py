@@ -149,15 +149,20 @@ def show(
 
 @app.command()
 def speed(
-    op: Annotated[str | None, typer.Option(help="Default: all kernels.")] = None,
+    op: Annotated[str | None, typer.Option(help="A kernel, or backbone; default: all.")] = None,
     points: Annotated[Path | None, typer.Option(help="Real features, (N, D) .npy.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the table and plot.")] = Path("preview"),
     quick: Annotated[bool, typer.Option(help="Small sizes, seconds.")] = False,
 ) -> None:
     """Time the kernels beside what one would use instead, after checking them."""
-    from harness.speed import speed as race
+    if op in (None, "backbone"):
+        from harness.backbone_speed import race
 
-    typer.echo(race(op, points, out, quick))
+        typer.echo(race())
+    if op != "backbone":
+        from harness.speed import speed as contest
+
+        typer.echo(contest(op, points, out, quick))
 
 
 @app.command()

@@ -200,6 +200,7 @@ def _plot(frame: polars.DataFrame, path: Path) -> None:
             if line.get_column(column).n_unique() > 1:
                 axis.loglog(line[column], line["seconds"], "o-", label=f"{op}: {who}")
         axis.set(xlabel=column.upper(), ylabel="seconds")
-    axes[0].legend(fontsize="xx-small")
+    if axes[0].lines:
+        axes[0].legend(fontsize="xx-small")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -106,9 +106,7 @@ class LazyGreedy:
 
     def _screen_centers(self) -> None:
         new = slice(self.screened, self.done)
-        self.screens[new], self.squares[new] = self.screen.embed(
-            torch.from_numpy(self.centers[new])
-        )
+        self.screens[new], self.squares[new] = self.screen.embed(self.centers[new])
         self.screened = self.done
 
     def _catch_up(self, live: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -117,7 +115,7 @@ class LazyGreedy:
             behind = behind[np.argsort(self.met[behind], kind="stable")]
             for first in range(0, len(behind), CHUNK):
                 names = behind[first : first + CHUNK]
-                screens, squares = self.screen.embed(torch.from_numpy(self.points[names]))
+                screens, squares = self.screen.embed(self.points[names])
                 _march(
                     (self.points, names, screens, squares, self.nearest, self.met),
                     (self.centers, self.screens, self.squares),

@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels._numba import njit
+from kernels._numba import njit, prange
 
 UNIT = 2.0**-24  # float32 rounding
 LANES = 64  # rows of a tile: their coordinates lie side by side, one vector operation for all
 TOGETHER = 4  # rows that meet a tile at once, so that a loaded coordinate is used four times
 SAMPLE = 2048
 ENOUGH = 0.8  # share of the energy that the leading coordinates must hold to be worth it
-ROWS = 1 << 11  # rows embedded at once: they stay in the cache
 FAR = np.float32(1e38)  # stands for infinity, which fast arithmetic may not see
 
 Floats = NDArray[np.float32]
@@ -39,31 +38,23 @@ class Screen:
     ``whole``: nothing is gained by turning, e is the centred row itself.
     """
 
-    mean_D: Tensor
-    basis_DL: Tensor
+    mean_D: Floats
+    basis_DL: Floats
     slack: np.float32
     whole: bool
 
     @property
     def width(self) -> int:
         """Columns of e: the leading coordinates and the norm, padded to a multiple of four."""
-        return -(-(self.basis_DL.shape[1] + 1) // TOGETHER) * TOGETHER
+        columns: int = self.basis_DL.shape[1] + 1
+        return -(-columns // TOGETHER) * TOGETHER
 
-    def embed(self, rows_ND: Tensor) -> tuple[Floats, Floats]:
-        """Return e (N, L + 1, padded to a multiple of four) and ||row||² (N,), both float32."""
-        width = self.basis_DL.shape[1]
-        out = torch.zeros(len(rows_ND), self.width)
-        squares = torch.empty(len(rows_ND))
-        for first in range(0, len(rows_ND), ROWS):
-            part_RD = rows_ND[first : first + ROWS].float() - self.mean_D
-            lead_RL = part_RD if self.whole else part_RD @ self.basis_DL
-            square_R = torch.linalg.vecdot(part_RD, part_RD)
-            rest_R = square_R * (1 + float(self.slack)) - torch.linalg.vecdot(lead_RL, lead_RL)
-            out[first : first + ROWS, :width] = lead_RL
-            if not self.whole:
-                out[first : first + ROWS, width] = rest_R.clamp_min_(0).sqrt_()
-            squares[first : first + ROWS] = square_R
-        return out.numpy(), squares.numpy()
+    def embed(self, rows_ND: Floats) -> tuple[Floats, Floats]:
+        """Return e (N, width) and ||row||² (N,), both float32; inside ``_numba.threads()``."""
+        out = np.zeros((len(rows_ND), self.width), dtype=np.float32)
+        squares = np.empty(len(rows_ND), dtype=np.float32)
+        _embed(rows_ND, self.mean_D, self.basis_DL, self.slack, self.whole, out, squares)
+        return out, squares
 
 
 def screen_of(rows_MD: Tensor, leading: int) -> Screen:
@@ -82,7 +73,29 @@ def screen_of(rows_MD: Tensor, leading: int) -> Screen:
     if whole:
         basis = torch.eye(d, dtype=torch.float64)
     slack = UNIT * (4 * d * (len(basis.T) + 1) ** 0.5 + 32 * d + 64)
-    return Screen(mean_D.float(), basis.float().contiguous(), np.float32(slack), whole)
+    basis_DL = basis.float().contiguous().numpy()
+    return Screen(mean_D.float().numpy(), basis_DL, np.float32(slack), whole)
+
+
+@njit(parallel=True, fastmath=True)
+def _embed(rows: Any, mean: Any, basis: Any, slack: Any, whole: Any, out: Any, squares: Any) -> Any:
+    # One parallel region for all: on a busy machine every further one may wait for a turn.
+    width = basis.shape[1]
+    for x in prange(len(rows)):
+        square, lead = np.float32(0), np.float32(0)
+        for d in range(rows.shape[1]):
+            step = rows[x, d] - mean[d]
+            square += step * step
+            if whole:
+                out[x, d] = step
+            else:
+                for j in range(width):
+                    out[x, j] += step * basis[d, j]
+        squares[x] = square
+        if not whole:
+            for j in range(width):
+                lead += out[x, j] * out[x, j]
+            out[x, width] = np.sqrt(max(square * (1 + slack) - lead, np.float32(0)))
 
 
 @njit(fastmath=True)

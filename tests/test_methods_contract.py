@@ -17,8 +17,9 @@ from made_features import (
     inputs,
     mean_image_auroc,
     need_lite0,
+    one_thread,  # noqa: F401
     score,
-    tested,
+    unseen,
 )
 from safetensors.torch import load_file, save_file
 
@@ -68,7 +69,7 @@ def short(name: str) -> Any:
 @every_method
 def test_scores_are_finite_float32_of_the_promised_shapes(name: str) -> None:
     maps, images = scored(name)
-    count, side = len(tested()), learned(name)[0].inputs(learned(name)[0].config).side
+    count, side = len(unseen()), learned(name)[0].inputs(learned(name)[0].config).side
     assert maps.shape == (count, side, side)
     assert images.shape == (count,)
     assert maps.dtype == images.dtype == torch.float32
@@ -133,7 +134,7 @@ def test_stored_state_gives_equal_scores(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 32])
 def test_batch_size_and_order_do_not_change_scores(name: str, size: int) -> None:
     # Every third image, so that one by one does not take long.
-    order = list(range(len(tested())))[::-3]
+    order = list(range(len(unseen())))[::-3]
     again = score(learned(name)[0], knobs(name), order, size)
     torch.testing.assert_close(again.images, scored(name).images[order], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(again.maps, scored(name).maps[order], rtol=1e-4, atol=1e-3)

@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from made_features import in_ranks, inputs, need_lite0
+from made_features import (
+    in_ranks,
+    inputs,
+    need_lite0,
+    one_thread,  # noqa: F401
+)
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from made_features import one_thread  # noqa: F401
 from torch import Tensor
 
 from methods.base import Batches
