@@ -58,6 +58,17 @@ class Screen:
 
 
 def screen_of(rows_MD: Tensor, leading: int) -> Screen:
+    """Return the screen of these rows; ``leading`` coordinates, or all if few hold little."""
+    # On one thread: small factorisations meet at hundreds of barriers, slow when busy.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _directions(rows_MD, leading)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _directions(rows_MD: Tensor, leading: int) -> Screen:
     """Find the directions by subspace iteration on an evenly drawn sample of the rows."""
     m, d = rows_MD.shape
     draw = torch.Generator().manual_seed(0)

@@ -82,7 +82,7 @@ class UniAD(Method):
         encoder_layers=2,
         decoder_layers=2,
         feed_forward=256,
-        epochs=10,
+        epochs=8,
         learning_rate=1e-3,
         schedule="one_cycle",
     )
