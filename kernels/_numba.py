@@ -25,10 +25,15 @@ def njit(**options: Any) -> Callable[[Any], Any]:
 @contextmanager
 def threads() -> Iterator[int]:
     """Run compiled loops on torch's number of threads, or on fewer where numba was told so."""
+    of_torch = torch.get_num_threads()
     before = numba.get_num_threads()
-    count = min(before, torch.get_num_threads())
+    count = min(before, of_torch)
     numba.set_num_threads(count)
+    # numba's OpenMP pool sets the thread count of torch's OpenMP too, when it starts and at each
+    # parallel loop: left so, two processes of one thread each would spin on all cores ever after.
+    torch.set_num_threads(of_torch)
     try:
         yield count
     finally:
         numba.set_num_threads(before)
+        torch.set_num_threads(of_torch)
