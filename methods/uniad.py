@@ -83,7 +83,9 @@ class UniAD(Method):
         decoder_layers=2,
         feed_forward=256,
         epochs=8,
-        learning_rate=1e-3,
+        # Small batches: few images and epochs leave too few steps at 64.
+        batch_size=8,
+        learning_rate=3e-3,
         schedule="one_cycle",
     )
     presets: ClassVar = {

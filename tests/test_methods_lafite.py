@@ -354,7 +354,7 @@ def test_a_trained_model_reconstructs_normal_features_better() -> None:
         image_size=128,
         base=32,
         train_t=300,
-        epochs=25,
+        epochs=40,
         batch_size=8,
         learning_rate=3e-3,
         schedule="one_cycle",
