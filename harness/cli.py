@@ -198,3 +198,7 @@ def main() -> None:
     except (UsageError, DataError) as error:
         print(f"lafite-bench: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
+    except OSError as error:
+        # A full or vanished disk is no bug; what was finished before is whole.
+        print(f"lafite-bench: {error}; run the same command again to go on", file=sys.stderr)
+        sys.exit(EXIT_USAGE)

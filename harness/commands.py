@@ -14,13 +14,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.base import DataError, check, duplicates
+from benchmarks.base import Benchmark, DataError, Sample, check, duplicates
+from benchmarks.parts.images import load_masks, vanished
 from harness.estimate import estimate
 from harness.execute import run
 from harness.features import FeatureCache, missing_features
 from harness.place import Place
 from harness.plan import jobs, plan
 from harness.progress import bars, counter
+from harness.registry import load
 from harness.spec import Cell, Data
 from harness.store import Store
 from results.report import render
@@ -150,11 +152,12 @@ def _cache(request: Request) -> Iterator[FeatureCache]:
 
 def _check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) -> None:
     """Decode every image once per content, before anything is trained; DataError names all."""
-    data: dict[str, Data] = {}
+    data: dict[str, tuple[Data, set[tuple[int, int | None]]]] = {}
     for cell in cells:
-        of = cell.data
-        data.setdefault(f"checked-{of.train_fingerprint}-{of.test_fingerprint}", of)
-    for mark, of in data.items():
+        mark = f"checked-{cell.data.train_fingerprint}-{cell.data.test_fingerprint}"
+        view = load("methods", cell.method).inputs(cell.config)
+        data.setdefault(mark, (cell.data, set()))[1].add((view.resize, view.crop))
+    for mark, (of, views) in data.items():
         if (cache.root / mark).exists():
             continue
         benchmark = of.open()
@@ -166,12 +169,26 @@ def _check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) ->
             tail = [f"... and {more} more"] if more > 0 else []
             raise DataError("\n".join([*problems[:MOST_PROBLEMS], *tail]))
         notes = [*benchmark.count_problems(), *duplicates(benchmark, train, test)]
-        for note in notes[:MOST_NOTES]:
-            console.print(f"note: {note}", markup=False)
-        if len(notes) > MOST_NOTES:
-            console.print(f"note: ... and {len(notes) - MOST_NOTES} more like these")
+        notes += _lost_defects(benchmark, test, views)
+        more = len(notes) - MOST_NOTES
+        for note in [*notes[:MOST_NOTES], *([f"... and {more} more"] if more > 0 else [])]:
+            console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         cache.root.mkdir(parents=True, exist_ok=True)
         (cache.root / mark).touch()
+
+
+def _lost_defects(
+    benchmark: Benchmark, test: Sequence[Sample], views: set[tuple[int, int | None]]
+) -> list[str]:
+    """Defects that a view of the image no longer shows: their image stays defective."""
+    defective = [sample for sample in test if sample.anomalous]
+    notes = []
+    for resize, crop in sorted(views, key=str):
+        masks = load_masks(benchmark, defective, resize, crop)
+        lost = vanished(defective, masks) if masks is not None else []
+        shape = f"{resize} pixels" + (f", cropped to {crop}" if crop else "")
+        notes += [f"{key}: its defect vanishes at {shape}; pixel metrics miss it" for key in lost]
+    return notes
 
 
 def _say_where(store: Store, cache: FeatureCache, console: Console) -> None:
