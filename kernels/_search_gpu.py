@@ -29,12 +29,12 @@ WEIGHTING = {"softmax": 0, "inverse": 1, "uniform": 2}
 
 
 @jit
-def _screen_kernel(
-    q_ptr: Any, b_ptr: Any, square_ptr: Any, value_ptr: Any, index_ptr: Any,
-    n: Any, m: Any, part: Any, splits: Any,
+def _screen_kernel(  # type: ignore[no-untyped-def]
+    q_ptr, b_ptr, square_ptr, value_ptr, index_ptr,
+    n, m, part, splits,
     D: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     split = tl.program_id(1)
     slots = tl.arange(0, C)
@@ -69,12 +69,12 @@ def _screen_kernel(
 
 
 @jit
-def _finish_kernel(
-    q_ptr: Any, b_ptr: Any, value_ptr: Any, index_ptr: Any, distance_ptr: Any, found_ptr: Any,
-    edited_ptr: Any, sure_ptr: Any, temperature: Any, largest: Any, error: Any,
+def _finish_kernel(  # type: ignore[no-untyped-def]
+    q_ptr, b_ptr, value_ptr, index_ptr, distance_ptr, found_ptr,
+    edited_ptr, sure_ptr, temperature, largest, error,
     D: tl.constexpr, C: tl.constexpr, SPLITS: tl.constexpr, SLOTS: tl.constexpr,
     K: tl.constexpr, KP: tl.constexpr, MIX: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     slots, ks = tl.arange(0, SLOTS), tl.arange(0, KP)
     given = slots < C * SPLITS

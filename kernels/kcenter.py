@@ -97,11 +97,11 @@ def kcenter_order_sharded(local_MD: Tensor, count: int, start: int = 0) -> Tenso
 
 
 @jit
-def _pick_kernel(
-    x_ptr: Any, near_ptr: Any, old_value_ptr: Any, old_index_ptr: Any, value_ptr: Any,
-    index_ptr: Any, order_ptr: Any, n: Any, part: Any,
+def _pick_kernel(  # type: ignore[no-untyped-def]
+    x_ptr, near_ptr, old_value_ptr, old_index_ptr, value_ptr,
+    index_ptr, order_ptr, n, part,
     D: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     # Every program finds the pick from the last pass's block maxima: no trip to the host.
     slots = tl.arange(0, PROGRAMS)
     values = tl.load(old_value_ptr + slots)

@@ -138,7 +138,7 @@ class LafitE(Method):
         above_zero(config, "learning_rate")
         above_zero(knobs, "temperature")
         check_map(knobs, config.image_size)
-        top = config.train_t or config.diffusion_steps
+        top = config.diffusion_steps if config.train_t is None else config.train_t
         if not 0 < top <= config.diffusion_steps:
             raise ValueError(f"train_t={top}: must be in 1..{config.diffusion_steps}")
         if not 0 <= knobs.t <= top:

@@ -115,7 +115,8 @@ class UniAD(Method):
         super().__init__(config, seed=seed)
         self.config: UniAD.Config = config
         self.bank = MemoryBank()
-        self.network = Reconstructor(feature_channels(self.inputs(config)), config)
+        # In eval mode until it is trained: a loaded model must not drop out while it scores.
+        self.network = Reconstructor(feature_channels(self.inputs(config)), config).eval()
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -268,6 +269,11 @@ class Reconstructor(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        # The official decoder layers are copies of one, so they start from the same queries.
+        queries = [layer.get_parameter("queries") for layer in self.decoder]
+        for later in queries[1:]:
+            later.data.copy_(queries[0].data)
 
     def position(self) -> Tensor:
         """Learned position of each token, column then row: (g g, width)."""

@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# Two processes of two threads each on two cores would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -24,7 +27,7 @@ REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def _few_threads() -> Iterator[None]:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)
     yield
 
 

@@ -104,10 +104,13 @@ class MemoryBank(nn.Module):
         return self.rows_MD[: coreset_rows(int(self.source), rate)]
 
     def nearest(self, features_BChw: Tensor, k: int, rate: float) -> Tensor:
-        """Mean distance of each location to its k nearest rows: (B, h, w)."""
+        """Mean squared distance of each location to its k nearest rows: (B, h, w).
+
+        Squared, as faiss gives it to the official PatchCore.
+        """
         bank_MD = self.prefix(rate)
         distances_NK, _ = topk_l2(patches(features_BChw), bank_MD, k)
-        return distances_NK.mean(dim=1).view(len(features_BChw), *features_BChw.shape[-2:])
+        return distances_NK.square().mean(dim=1).view(len(features_BChw), *features_BChw.shape[-2:])
 
     def edit(
         self, features_BChw: Tensor, k: int, rate: float, weighting: Weighting, temperature: float
