@@ -88,7 +88,7 @@ def run_command(request: Request) -> bool:
     frame = read(store.out)
     wide = max(console.width, TABLE_WIDTH)
     console.out(render(frame.filter(frame["cell_id"].is_in(wanted)), "terminal", wide))
-    _say_where(store, cache, console)
+    _say_where(store, cache if request.cache else None, console)
     return failed == 0
 
 
@@ -191,11 +191,12 @@ def _lost_defects(
     return notes
 
 
-def _say_where(store: Store, cache: FeatureCache, console: Console) -> None:
+def _say_where(store: Store, cache: FeatureCache | None, console: Console) -> None:
     console.print(f"rows      {store.out / 'parts'}/*.parquet", highlight=False)
     console.print(f"scores    {store.out / 'scores'}/*.parquet", highlight=False)
     console.print(f"models    {store.out / 'models'}/", highlight=False)
-    console.print(f"features  {cache.root}", highlight=False)
+    if cache is not None:
+        console.print(f"features  {cache.root}", highlight=False)
     console.print(f"again     lafite-bench report {store.out}", highlight=False)
 
 

@@ -126,7 +126,9 @@ def test_of_equal_cells_the_newest_is_shown():
 
 
 def test_failed_cells_are_counted_and_shown():
-    frame = _frame(_rows({"a": 0.9}), _failed(1, "NaN loss \x1b[31mat step 3\nwith a traceback below"))
+    frame = _frame(
+        _rows({"a": 0.9}), _failed(1, "NaN loss \x1b[31mat step 3\nwith a traceback below")
+    )
     assert _one(frame)["failed"] == 1
     text = report.render(frame, "terminal")
     assert "diverged: patchcore, seed 1: NaN loss  at step 3\n" in text
