@@ -27,7 +27,7 @@ from methods.parts.maps import image_score, smooth_upsample
 
 
 class PatchCore(Method):
-    """Mean distance of each patch to its k nearest normal patches."""
+    """Mean squared distance of each patch to its k nearest normal patches."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
