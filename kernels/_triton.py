@@ -55,7 +55,9 @@ def compile_for(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    signature = {
+        name: "constexpr" if name in constants else types[name] for name in kernel.arg_names
+    }
     source = ASTSource(kernel, signature, constexprs=dict(constants))
     target = GPUTarget("cuda", arch, 32)
     binary = triton.compile(source, target=target, options={"num_warps": warps})

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kernels import _numba
-from kernels._kcenter_cpu import LazyGreedy, order_cpu
+from kernels._kcenter_cpu import Waves, order_cpu
 from kernels._triton import Compiled, compile_for, jit, tl, usable
-from kernels.base import HALF_TOLERANCE, Op, check_matrix, coreset_cases, reference_only
+from kernels.base import HALF_TOLERANCE, LARGE, Op, check_matrix, coreset_cases, reference_only
 
 BLOCK, BLOCK_D = 64, 64
 PROGRAMS = 1024
@@ -30,7 +30,7 @@ def kcenter_order(
     Picked points are never picked again, duplicates included. ``on_progress(done, count)`` is
     called now and then. Raises ValueError on NaN or Inf, and on count or start out of range.
     """
-    check_matrix("points_ND", points_ND)
+    largest = check_matrix("points_ND", points_ND)
     shape = "x".join(map(str, points_ND.shape))
     if not 1 <= count <= len(points_ND):
         raise ValueError(
@@ -41,7 +41,8 @@ def kcenter_order(
     report = on_progress or (lambda done, count: None)
     if points_ND.is_cuda and usable(points_ND):
         return kcenter_order_gpu(points_ND, count, start, on_progress=report)
-    if points_ND.device.type == "cpu" and _numba.AVAILABLE and not reference_only():
+    on_cpu = points_ND.device.type == "cpu" and _numba.AVAILABLE and not reference_only()
+    if on_cpu and largest < LARGE:
         return order_cpu(points_ND, count, start, report)
     return kcenter_order_reference(points_ND, count, start, on_progress=report)
 
@@ -78,14 +79,14 @@ def kcenter_order_sharded(local_MD: Tensor, count: int, start: int = 0) -> Tenso
     if not 1 <= count <= sum(sizes) or not 0 <= start < sum(sizes) or min(sizes) < 1:
         raise ValueError(f"count {count} or start {start} does not fit shards of {sizes} rows")
     first = sum(sizes[: dist.get_rank()])
-    state = LazyGreedy(local_MD, count)
+    state = Waves(local_MD)
     # Distance, index and vector travel as float64, which holds all three exactly.
     heads_RD = torch.empty(len(sizes), local_MD.shape[1] + 2, dtype=torch.float64)
     order = torch.empty(count, dtype=torch.int64)
     distance, pick = (1.0, start - first) if 0 <= start - first < len(local_MD) else (-2.0, 0)
     for i in range(count):
         head_D = torch.tensor([distance, float(first + pick)], dtype=torch.float64)
-        head_D = torch.cat([head_D, torch.from_numpy(state.points[pick]).double()])
+        head_D = torch.cat([head_D, state.points_ND[pick].double()])
         dist.all_gather(list(heads_RD), head_D)
         winner_D = heads_RD[heads_RD[:, 0].argmax()]  # lower ranks hold lower indices
         order[i] = winner_D[1].long()

@@ -9,7 +9,15 @@ from kernels import _numba
 from kernels._search_gpu import compiled, search_gpu
 from kernels._topk_cpu import search
 from kernels._triton import usable
-from kernels.base import CHUNK, HALF_TOLERANCE, Op, check_search, reference_only, search_cases
+from kernels.base import (
+    CHUNK,
+    HALF_TOLERANCE,
+    LARGE,
+    Op,
+    check_search,
+    reference_only,
+    search_cases,
+)
 
 FEW = 16  # queries below which turning the bank does not pay
 
@@ -20,11 +28,11 @@ def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor
     Euclidean distances, ascending, ties by lower index; exact for float32, float16 and bfloat16
     inputs (halves are searched as float32). Raises ValueError on input that cannot be searched.
     """
-    check_search(queries_ND, bank_MD, k)
+    largest = check_search(queries_ND, bank_MD, k)
     if queries_ND.is_cuda and usable(queries_ND):
         return topk_l2_gpu(queries_ND, bank_MD, k)
     on_cpu = queries_ND.device.type == "cpu" and _numba.AVAILABLE and not reference_only()
-    if on_cpu and len(queries_ND) >= FEW:
+    if on_cpu and len(queries_ND) >= FEW and largest < LARGE:
         squares_NK, indices_NK = search(queries_ND, bank_MD, k)
         return squares_NK.sqrt_(), indices_NK
     return topk_l2_reference(queries_ND, bank_MD, k)

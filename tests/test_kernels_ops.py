@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from kernels import _kcenter_cpu, _triton
+from kernels import _kcenter_cpu, _screen, _triton
 from kernels.base import Op
 from kernels.edit import topk_edit
 from kernels.kcenter import (
@@ -93,9 +93,9 @@ def test_a_crowd_is_searched_exactly() -> None:
 
 
 @pytest.mark.parametrize("kind", ["normal", "clusters", "grid"])
-def test_lazy_picks_are_the_plain_ones(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kcenter_cpu, "SOUGHT", 300)  # many waves on few points
-    monkeypatch.setattr(_kcenter_cpu, "WAVE", 20)
+def test_picks_in_waves_are_the_plain_ones(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kcenter_cpu, "WAVE", 50)  # many waves on few points
+    monkeypatch.setattr(_kcenter_cpu, "PENDING", 70)
     draw = torch.Generator().manual_seed(5)
     points_ND = torch.randn(4000, 24, generator=draw)
     if kind == "clusters":
@@ -185,7 +185,45 @@ def test_bad_weighting_and_coreset() -> None:
 
 
 def test_a_large_finite_sum_is_no_infinity() -> None:
-    assert topk_l2(torch.full((2, 3), 3e38), torch.full((1, 3), 3e38), 1)[0].max() == 0
+    assert topk_l2(torch.full((20, 3), 3e38), torch.full((1, 3), 3e38), 1)[0].max() == 0
+
+
+@pytest.mark.parametrize("low", [True, False])
+@pytest.mark.parametrize("kind", ["correlated", "random", "offset", "tiny", "huge", "one-row-far"])
+def test_the_screen_drops_no_neighbour(
+    kind: str, low: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 codes and in float32 ones, whatever the scale and the directions."""
+    monkeypatch.setattr(_screen, "fast_bfloat16", lambda: low)
+    draw = torch.Generator().manual_seed(8)
+    x = torch.randn(2500, 130, generator=draw)
+    if kind == "correlated":
+        x = torch.randn(2500, 20, generator=draw) @ torch.randn(20, 130, generator=draw) + x / 9
+    scale, offset = {"tiny": (1e-12, 0.0), "huge": (1e12, 0.0), "offset": (1e-2, 50.0)}.get(
+        kind, (1.0, 0.0)
+    )
+    x = x * scale + offset
+    if kind == "one-row-far":
+        x[77] = 1e5
+    queries_ND, bank_MD = x[:300], x[300:]
+    distances_NK, indices_NK = topk_l2(queries_ND, bank_MD, 7)
+    exact_NM = torch.cdist(queries_ND.double(), bank_MD.double())
+    nearest_NK = exact_NM.topk(7, largest=False).values
+    assert torch.allclose(distances_NK.double(), nearest_NK, rtol=1e-5)
+    # Where distances tie in float32 the indices may differ, what they measure may not.
+    assert torch.allclose(exact_NM.gather(1, indices_NK), nearest_NK, rtol=1e-5)
+    assert torch.equal(kcenter_order(bank_MD, 200), kcenter_order_reference(bank_MD, 200))
+
+
+def test_a_bank_that_changes_is_prepared_again() -> None:
+    draw = torch.Generator().manual_seed(9)
+    queries_ND, bank_MD = (torch.randn(n, 20, generator=draw) for n in (40, 300))
+    first = topk_l2(queries_ND, bank_MD, 1)[1]
+    bank_MD.mul_(-1)
+    assert not torch.equal(topk_l2(queries_ND, bank_MD, 1)[1], first)
+    assert torch.equal(
+        topk_l2(queries_ND, bank_MD, 1)[1], topk_l2_reference(queries_ND, bank_MD, 1)[1]
+    )
 
 
 def test_reference_switch(monkeypatch: pytest.MonkeyPatch) -> None:
