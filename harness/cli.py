@@ -150,7 +150,9 @@ def show(
 @app.command()
 def speed(
     op: Annotated[str | None, typer.Option(help="A kernel, or backbone; default: all.")] = None,
-    points: Annotated[Path | None, typer.Option(help="Real features, (N, D) .npy.")] = None,
+    points: Annotated[
+        str | None, typer.Option(help="Real features: a data set, or an (N, D) .npy file.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the table and plot.")] = Path("preview"),
     quick: Annotated[bool, typer.Option(help="Small sizes, seconds.")] = False,
 ) -> None:
@@ -162,7 +164,10 @@ def speed(
     if op != "backbone":
         from harness.speed import speed as contest
 
-        typer.echo(contest(op, points, out, quick))
+        try:
+            typer.echo(contest(op, points, out, quick, lambda line: typer.echo(line, err=True)))
+        except ValueError as error:
+            raise UsageError(f"speed: {error}") from None
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from pathlib import Path
 
@@ -30,3 +31,14 @@ def peak_memory() -> int:
         return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def settled_memory() -> int:
+    """Give freed memory back to the system, start measuring anew; the bytes in use now."""
+    if not torch.cuda.is_available():
+        # The C library keeps what was freed: the next piece of work would seem to need nothing.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+    reset_peak_memory()
+    return peak_memory()

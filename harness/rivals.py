@@ -20,8 +20,26 @@ from kernels.edit import mix, topk_edit, topk_edit_reference, weights
 from kernels.kcenter import kcenter_order, kcenter_order_reference
 from kernels.topk import topk_l2, topk_l2_reference
 
-K, PATCHES, IMAGES, BANK = 5, 196, 8, 23_600
+# Queries, bank rows, K. The first of a CPU are 8 images of 14x14 patches and a 10 % coreset of
+# ELPV, those of a GPU 64 images and coresets of MVTec AD at 14x14 and at 32x32.
+SEARCHES = {
+    "cpu": (
+        (1568, 23_600, 5),
+        *((1568, 23_600, k) for k in (1, 32)),
+        *((1568, 23_600 // part, 5) for part in (4, 16)),
+        *((196 * images, 23_600, 5) for images in (1, 4)),
+    ),
+    "cuda": (
+        (12_544, 71_000, 5),
+        (12_544, 371_000, 5),
+        *((12_544, 71_000, k) for k in (1, 32)),
+        *((196 * images, 71_000, 5) for images in (1, 8)),
+    ),
+}
 SMALL = 60_000
+POINTS = {"cpu": (SMALL, 192), "cuda": (711_000, 272)}
+"""Random features where none are given: (N, D)."""
+CHUNK = 1 << 27  # entries of the distance matrix that torch holds at once
 
 
 @dataclass(frozen=True)
@@ -39,31 +57,27 @@ class Contest:
 
 def contests(name: str, features_ND: Tensor, quick: bool) -> Iterator[Contest]:
     """Yield what is timed for one operation: its real sizes first, then N, M and K varied."""
+    device = features_ND.device.type
     if name == "kcenter_order":
         draw = torch.Generator().manual_seed(0)
         some = torch.randperm(len(features_ND), generator=draw)[:SMALL].to(features_ND.device)
         yield _coreset(features_ND[some], len(some) // 100, everyone=True)
         if not quick and len(features_ND) > SMALL:
-            yield _coreset(features_ND, len(features_ND) // 10, everyone=False)
+            share = 10 if device == "cpu" else 100
+            yield _coreset(features_ND, len(features_ND) // share, everyone=False)
         return
-    held = min(IMAGES * PATCHES, len(features_ND) // 4)
-    queries_ND, rest = features_ND[-held:], features_ND[:-held]
-    bank_MD = rest[:: max(1, len(rest) // BANK)][:BANK].contiguous()
     contest = _search if name == "topk_l2" else _edit
-    yield contest(queries_ND, bank_MD, K)
-    if not quick:
-        for k in (1, 32):
-            yield contest(queries_ND, bank_MD, k)
-        for part in (4, 16):
-            yield contest(queries_ND, bank_MD[::part].contiguous(), K)
-        for images in (1, 4):
-            yield contest(queries_ND[: images * PATCHES], bank_MD, K)
+    for n, m, k in SEARCHES[device][: 1 if quick else None]:
+        queries_ND = features_ND[-min(n, len(features_ND) // 4) :]
+        rest = features_ND[: len(features_ND) - len(queries_ND)]
+        yield contest(queries_ND, rest[:: max(1, len(rest) // m)][:m].contiguous(), k)
 
 
 def _search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
     entries: list[tuple[str, Callable[[], Any]]] = [
         ("ours", lambda: topk_l2(queries_ND, bank_MD, k)[1]),
         ("torch reference", lambda: topk_l2_reference(queries_ND, bank_MD, k)[1]),
+        ("torch addmm + topk", lambda: addmm_topk(queries_ND, bank_MD, k)[1]),
     ]
     if _faiss.AVAILABLE:
         index = _faiss.flat_index(bank_MD)
@@ -74,25 +88,36 @@ def _search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
 
 
 def _edit(queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
+    def mixed(squares_NK: Tensor, indices_NK: Tensor) -> Tensor:
+        distances_NK = squares_NK.to(bank_MD.device).clamp(0).sqrt()
+        weights_NK = weights(distances_NK, "softmax", 1.0)
+        return mix(bank_MD, indices_NK.to(bank_MD.device), weights_NK)
+
     entries: list[tuple[str, Callable[[], Any]]] = [
         ("ours", lambda: topk_edit(queries_ND, bank_MD, k)),
         ("torch reference", lambda: topk_edit_reference(queries_ND, bank_MD, k)),
+        ("torch addmm + topk + mix", lambda: mixed(*addmm_topk(queries_ND, bank_MD, k))),
     ]
     if _faiss.AVAILABLE:
         index = _faiss.flat_index(bank_MD)
-
-        def by_faiss() -> Tensor:
-            squares_NK, indices_NK = (x.to(bank_MD.device) for x in index_search())
-            return mix(bank_MD, indices_NK, weights(squares_NK.clamp(0).sqrt(), "softmax", 1.0))
-
-        def index_search() -> tuple[Tensor, Tensor]:
-            return _faiss.search(index, queries_ND, k)
-
-        entries.append(("faiss + gather + mix", by_faiss))
+        entries.append(
+            ("faiss + gather + mix", lambda: mixed(*_faiss.search(index, queries_ND, k)))
+        )
     (n, d), m = queries_ND.shape, len(bank_MD)
     flops = 2.0 * n * m * d + 2.0 * n * k * d
     moved = 4.0 * d * (2 * n + m + n * k)
     return Contest("topk_edit", n, m, k, flops, moved, tuple(entries))
+
+
+def addmm_topk(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Search as one writes it in torch, in chunks of queries: (squared distances, indices)."""
+    squares_M = bank_MD.square().sum(dim=1)
+    found = []
+    for part_CD in torch.split(queries_ND, max(1, CHUNK // len(bank_MD))):
+        partial_CM = torch.addmm(squares_M, part_CD, bank_MD.T, alpha=-2)
+        values_CK, indices_CK = partial_CM.topk(k, dim=1, largest=False)
+        found.append((values_CK + part_CD.square().sum(dim=1, keepdim=True), indices_CK))
+    return torch.cat([values for values, _ in found]), torch.cat([index for _, index in found])
 
 
 def _coreset(points_ND: Tensor, count: int, everyone: bool) -> Contest:
@@ -102,7 +127,9 @@ def _coreset(points_ND: Tensor, count: int, everyone: bool) -> Contest:
     if _numba.AVAILABLE and not points_ND.is_cuda:
         entries.append(("naive compiled loop", lambda: naive_order(points_ND, count)))
     if everyone or points_ND.is_cuda:
-        entries.append(("torch reference", lambda: kcenter_order_reference(points_ND, count)))
+        entries.append(
+            ("torch loop (reference)", lambda: kcenter_order_reference(points_ND, count))
+        )
     python = os.environ.get("LAFITE_BENCH_ANOMALIB")
     if everyone and python:
         entries.append(("anomalib", lambda: _anomalib(python, points_ND, count)))

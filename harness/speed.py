@@ -1,9 +1,11 @@
 """Times every fast operation beside what a user would pick instead, after checking it.
 
-One run, one machine: ours, the torch reference, faiss flat, the naive compiled loop and anomalib
-(where LAFITE_BENCH_ANOMALIB names the python of an environment that has it), with a floor made of
-counted bytes and operations and the ceilings measured here. An operation that fails its check is
-not timed.
+One run, one machine: ours, torch, faiss flat, the naive compiled loop and anomalib (where
+LAFITE_BENCH_ANOMALIB names the python of an environment that has it), with a floor made of counted
+bytes and operations and the ceilings measured here. An operation that fails its check is not timed.
+
+It needs torch and numpy alone, so it runs on a bare GPU machine:
+``python -c "from harness.speed import speed; print(speed())"``.
 """
 
 from __future__ import annotations
@@ -12,25 +14,31 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars
 import torch
 from torch import Tensor
 
 from harness import registry
-from harness.rivals import SMALL, Contest, contests
+from harness.memory import peak_memory, settled_memory
+from harness.rivals import POINTS, Contest, contests
 from kernels.base import Op
 
 REPEATS, PATIENCE = 7, 20.0  # runs of which the median counts; seconds after which one is enough
 QUICK = 6_000  # points of a quick run
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Timing:
-    """One row of the table: seconds are medians, ``ratio`` is theirs over ours."""
+    """One row of the table: seconds are medians, ``ratio`` is theirs over ours.
+
+    ``peak_mb`` is what the call needed beyond its input, its output included.
+    """
 
     op: str
     data: str
@@ -46,51 +54,78 @@ class Timing:
     device: str
 
 
-def speed(op: str | None, points: Path | None, out: Path, quick: bool = False) -> str:
-    """Check, time, write ``speed.parquet`` (and ``speed.png``) into ``out``; return the table.
+def speed(
+    op: str | None = None,
+    points: str | None = None,
+    out: Path = Path("preview"),
+    quick: bool = False,
+    say: Say = lambda line: None,
+) -> str:
+    """Check, time, write ``speed.parquet`` and ``speed.png`` into ``out``; return the table.
 
-    ``points`` is a .npy file of (N, D) features; without it random ones are used. ``op`` names one
-    operation. Raises ValueError on a file that holds no such array.
+    ``points`` is a .npy file of (N, D) features, or a data set whose frozen features of the `quick`
+    preset are taken; without it random ones are used. ``op`` names one operation. Raises ValueError
+    on what is neither.
     """
-    features_ND, data = _features(points, quick)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    features_ND = features_ND.to(device)
-    flop_rate, copy_rate = _ceilings(device)
-    lines = [f"{data}; ceilings here: {flop_rate / 1e9:.0f} GFLOP/s, {copy_rate / 1e9:.1f} GB/s"]
-    rows: list[Timing] = []
     found = [registry.load("kernels", name) for name in registry.names("kernels")]
     names = [one.name for one in found]
     if op is not None and op not in names:
         raise ValueError(f"no operation is called {op!r}; there are {', '.join(names)}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    features_ND, data = _features(points, device, quick)
+    flop_rate, copy_rate = _ceilings(device)
+    lines = [f"{data}; ceilings here: {flop_rate / 1e9:.0f} GFLOP/s, {copy_rate / 1e9:.1f} GB/s"]
+    rows: list[Timing] = []
     for one in found if op is None else [found[names.index(op)]]:
+        say(f"checking {one.name}")
         wrong = _wrong(one)
         if wrong:
             lines.append(f"{one.name}: wrong on {wrong}; not timed")
             continue
         for contest in contests(one.name, features_ND, quick):
             floor = max(contest.flops / flop_rate, contest.moved_bytes / copy_rate)
-            rows += _time(contest, data, floor, device)
-    out.mkdir(parents=True, exist_ok=True)
+            rows += _time(contest, data, floor, device, say)
     if rows:
-        frame = polars.DataFrame([asdict(row) for row in rows])
-        frame.write_parquet(out / "speed.parquet")
-        _plot(frame, out / "speed.png")
+        _write(rows, out)
     if device == "cpu":
         lines.append("GPU: not run on a GPU")
     return "\n".join([lines[0], *_table(rows), *lines[1:]])
 
 
-def _features(points: Path | None, quick: bool) -> tuple[Tensor, str]:
+def _features(points: str | None, device: str, quick: bool) -> tuple[Tensor, str]:
     if points is None:
+        n, d = POINTS[device]
         draw = torch.Generator().manual_seed(0)
-        return torch.randn(QUICK if quick else SMALL, 192, generator=draw), "random features"
-    array = np.load(points)
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise ValueError(f"{points} must hold a 2-D array of floats, got {array.shape}")
-    features_ND = torch.from_numpy(array).float()
+        features_ND = torch.randn(QUICK if quick else n, d, generator=draw)
+        return features_ND.to(device), "random features"
+    if points.endswith(".npy"):
+        try:
+            array = np.load(points)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{points}: no array of features there ({error})") from None
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise ValueError(f"{points} must hold a 2-D array of floats, got {array.shape}")
+        features_ND, data = torch.from_numpy(array).float(), Path(points).stem
+    else:
+        features_ND, data = _frozen(points), f"features of {Path(points).name}"
     if quick and len(features_ND) > QUICK:
         features_ND = features_ND[:: len(features_ND) // QUICK].contiguous()
-    return features_ND, points.stem
+    return features_ND.to(device), data
+
+
+def _frozen(benchmark: str) -> Tensor:
+    """Frozen features (N, D) of all training patches, as LafitE's `quick` preset reads them."""
+    from harness.features import FeatureCache, feature_task
+    from harness.plan import plan
+    from methods.base import quiet
+    from methods.parts.bank import patches
+
+    task = feature_task(plan([benchmark], ["lafite"], seeds=1, preset="quick")[0], "train")
+    assert task is not None, "lafite reads frozen features"
+    cache = FeatureCache.default()
+    cache.make(task, torch.device("cuda" if torch.cuda.is_available() else "cpu"), quiet)
+    rows, _ = cache.open(task)
+    return patches(torch.from_numpy(rows.astype(np.float32))).contiguous()
 
 
 def _wrong(op: Op) -> str:
@@ -101,35 +136,36 @@ def _wrong(op: Op) -> str:
     return ""
 
 
-def _time(contest: Contest, data: str, floor: float, device: str) -> Iterator[Timing]:
+def _time(contest: Contest, data: str, floor: float, device: str, say: Say) -> Iterator[Timing]:
     ours, expected = 0.0, None
+    sizes = (contest.op, data, contest.n, contest.m, contest.k)
     for who, call in contest.entries:
+        say(f"timing {contest.op}, N={contest.n} M={contest.m} K={contest.k}: {who}")
         seconds, result, peak = _median(call)
         if expected is None:
             ours, expected = seconds, result
-        sizes = (contest.op, data, contest.n, contest.m, contest.k)
         same = _same(expected, result)
         yield Timing(*sizes, who, seconds, seconds / ours, same, peak, floor, device)
 
 
 def _median(call: Callable[[], Any]) -> tuple[float, Any, float | None]:
+    """Median seconds, the result, and the peak in MB; the first run compiles and warms up."""
     seconds: list[float] = []
-    result, peak = None, None
-    while len(seconds) < REPEATS and (len(seconds) < 2 or sum(seconds) < PATIENCE):
-        before = _reset_peak()
+    result, peaks = None, []
+    while len(seconds) <= REPEATS and (len(seconds) < 2 or sum(seconds) < PATIENCE):
+        result = None
+        before = settled_memory()
         begun = time.perf_counter()
         result = call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        took = time.perf_counter() - begun
+        seconds.append(time.perf_counter() - begun)
+        peaks.append((peak_memory() - before) / 1e6)
         if isinstance(result, float):  # a time that another process took and told
-            took, result = result, None
-        seconds.append(took)
-        peak = _peak_since(before)
-        if took > PATIENCE:
+            return result, None, None
+        if seconds[0] > PATIENCE:
             break
-    # The first run compiles and warms up.
-    return statistics.median(seconds[1:] or seconds), result, peak
+    return statistics.median(seconds[1:] or seconds), result, max(peaks[1:] or peaks)
 
 
 def _same(expected: Any, result: Any) -> str:
@@ -138,28 +174,6 @@ def _same(expected: Any, result: Any) -> str:
     if result.is_floating_point():
         return f"max |Δ| {float((result - expected).abs().max()):.1g}"
     return f"{float((result == expected).double().mean()):.4%} equal"
-
-
-def _reset_peak() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return float(torch.cuda.memory_allocated())
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmHWM")
-    except OSError:
-        return float("nan")
-
-
-def _peak_since(before: float) -> float | None:
-    if torch.cuda.is_available():
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    return (_status("VmHWM") - before) / 2**20 if before == before else None
-
-
-def _status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * float(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
 def _ceilings(device: str) -> tuple[float, float]:
@@ -172,35 +186,56 @@ def _ceilings(device: str) -> tuple[float, float]:
 
 
 def _table(rows: list[Timing]) -> list[str]:
-    head = f"{'op':14} {'N':>7} {'M/picks':>7} {'K':>3} {'who':21} {'median':>10} {'ours is':>8} "
+    head = f"{'op':14} {'N':>7} {'M/picks':>7} {'K':>3} {'who':24} {'median':>12} {'ours is':>8} "
     lines = [f"{head}{'x floor':>8} {'peak':>8}  result"] if rows else []
     for r in rows:
         peak = "" if r.peak_mb is None else f"{r.peak_mb:.0f} MB"
         lines.append(
-            f"{r.op:14} {r.n:7} {r.m:7} {r.k or '':>3} {r.who:21} {r.seconds * 1e3:7.1f} ms "
+            f"{r.op:14} {r.n:7} {r.m:7} {r.k or '':>3} {r.who:24} {r.seconds * 1e3:9.1f} ms "
             f"{r.ratio:7.2f}x {r.seconds / r.floor_seconds:7.1f}x {peak:>8}  {r.same}"
         )
     return lines
 
 
-def _plot(frame: polars.DataFrame, path: Path) -> None:
-    try:
-        import matplotlib  # type: ignore[import-not-found, unused-ignore]
-    except ModuleNotFoundError:
-        return  # the table stands without its picture
+def _write(rows: list[Timing], out: Path) -> None:
+    """The Parquet table and the plot; neither where what makes them is not installed."""
+    if find_spec("polars") is None:
+        return
+    import polars
+
+    out.mkdir(parents=True, exist_ok=True)
+    frame = polars.DataFrame([asdict(row) for row in rows])
+    frame.write_parquet(out / "speed.parquet")
+    _plot(frame, out / "speed.png")
+
+
+def _plot(frame: Any, path: Path) -> None:
+    """Seconds against N, M and K, for every operation one row of axes."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    for axis, column in zip(axes, ("n", "m", "k"), strict=True):
-        others = [c for c in ("n", "m", "k") if c != column]
-        for (op, who), part in frame.group_by("op", "who", maintain_order=True):
-            line = part.filter(part.select(polars.struct(others).is_duplicated()).to_series())
-            line = line.sort(column)
-            if line.get_column(column).n_unique() > 1:
-                axis.loglog(line[column], line["seconds"], "o-", label=f"{op}: {who}")
-        axis.set(xlabel=column.upper(), ylabel="seconds")
-    if axes[0].lines:
-        axes[0].legend(fontsize="xx-small")
-    figure.savefig(path, dpi=120)
+    ops = frame.get_column("op").unique(maintain_order=True).to_list()
+    figure, grid = pyplot.subplots(
+        len(ops), 3, figsize=(13, 3.4 * len(ops)), layout="constrained", squeeze=False
+    )
+    for axes, op in zip(grid, ops, strict=True):
+        of_op = frame.filter(frame["op"] == op)
+        for axis, (column, label) in zip(
+            axes, (("n", "N"), ("m", "M (picks)"), ("k", "K")), strict=True
+        ):
+            lines = of_op
+            if op != "kcenter_order":  # the contests start from the first one, vary one size each
+                for other in {"n", "m", "k"} - {column}:
+                    lines = lines.filter(lines[other] == of_op[other][0])
+            for (who,), line in lines.group_by("who", maintain_order=True):
+                line = line.sort(column)
+                axis.loglog(line[column], line["seconds"], "o-", label=who)
+            axis.set(xlabel=label, ylabel="seconds", title=op)
+            axis.xaxis.set_major_formatter(ScalarFormatter())
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        axes[0].legend(fontsize="x-small")
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -100,3 +100,21 @@ def test_methods_and_kernels_import_without_ray_polars_and_faiss() -> None:
         "assert not {'ray', 'polars', 'faiss', 'pyarrow'} & set(sys.modules), sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_kernels_work_without_numba_triton_and_faiss() -> None:
+    """A machine with torch alone runs the plain references, and a method on top of them."""
+    code = (
+        "import sys\n"
+        "for name in ('numba', 'triton', 'faiss', 'ray', 'polars'): sys.modules[name] = None\n"
+        "import torch\n"
+        "from kernels.edit import topk_edit\n"
+        "from kernels.kcenter import kcenter_order, kcenter_order_reference\n"
+        "from kernels.topk import topk_l2\n"
+        "import methods.lafite\n"
+        "x = torch.randn(50, 6)\n"
+        "assert topk_l2(x, x, 2)[1][:, 0].tolist() == list(range(50))\n"
+        "assert torch.equal(topk_edit(x, x, 1), x)\n"
+        "assert torch.equal(kcenter_order(x, 9), kcenter_order_reference(x, 9))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -37,6 +37,7 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.register_buffer("rows_MD", torch.empty(0, 0))
         self.register_buffer("source", torch.zeros((), dtype=torch.int64))
+        self._prefixes: tuple[Tensor, dict[int, Tensor]] = (self.rows_MD, {})
 
     @property
     def empty(self) -> bool:
@@ -100,8 +101,16 @@ class MemoryBank(nn.Module):
         return points
 
     def prefix(self, rate: float) -> Tensor:
-        """The coreset of `rate` of all training patches: (M, D)."""
-        return self.rows_MD[: coreset_rows(int(self.source), rate)]
+        """The coreset of `rate` of all training patches: (M, D).
+
+        One tensor as long as the bank stays: the search keeps what it prepares with the tensor.
+        """
+        whole, prefixes = self._prefixes
+        if whole is not self.rows_MD:
+            prefixes = {}
+            self._prefixes = (self.rows_MD, prefixes)
+        rows = coreset_rows(int(self.source), rate)
+        return prefixes.setdefault(rows, self.rows_MD[:rows])
 
     def nearest(self, features_BChw: Tensor, k: int, rate: float) -> Tensor:
         """Mean squared distance of each location to its k nearest rows: (B, h, w).
