@@ -210,7 +210,7 @@ def _write(rows: list[Timing], out: Path) -> None:
 
 
 def _plot(frame: Any, path: Path) -> None:
-    """Seconds against N, M and K, for every operation one row of axes."""
+    """Seconds against N, M and K: a row of axes for each operation."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -223,17 +223,19 @@ def _plot(frame: Any, path: Path) -> None:
     )
     for axes, op in zip(grid, ops, strict=True):
         of_op = frame.filter(frame["op"] == op)
-        for axis, (column, label) in zip(
-            axes, (("n", "N"), ("m", "M (picks)"), ("k", "K")), strict=True
-        ):
+        for axis, column in zip(axes, ("n", "m", "k"), strict=True):
             lines = of_op
+            if op == "kcenter_order" and column == "k":
+                axis.set_axis_off()  # a coreset has no K
+                continue
             if op != "kcenter_order":  # the contests start from the first one, vary one size each
                 for other in {"n", "m", "k"} - {column}:
                     lines = lines.filter(lines[other] == of_op[other][0])
             for (who,), line in lines.group_by("who", maintain_order=True):
                 line = line.sort(column)
                 axis.loglog(line[column], line["seconds"], "o-", label=who)
-            axis.set(xlabel=label, ylabel="seconds", title=op)
+            axis.set(xlabel=column.upper(), ylabel="seconds", title=op)
+            axis.set_xticks(sorted(set(lines[column])))
             axis.xaxis.set_major_formatter(ScalarFormatter())
             axis.xaxis.set_minor_formatter(NullFormatter())
         axes[0].legend(fontsize="x-small")
