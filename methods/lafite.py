@@ -86,7 +86,9 @@ class LafitE(Method):
         attention_levels=1,
         train_t=400,
         epochs=10,
-        learning_rate=1e-3,
+        # Small batches: few images and epochs leave too few steps at 64.
+        batch_size=8,
+        learning_rate=2e-3,
         schedule="one_cycle",
         bank_rate=0.01,
     )
