@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Place, Tell
 from harness.registry import load
 from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
-from harness.spec import Cell
+from harness.spec import Cell, Split
 from harness.store import Row
-from methods.base import Batches, Method, Progress, quiet
+from methods.base import Batches, Method, Progress, Scores, quiet
+from methods.parts.backbone import Features, Pixels
 from methods.parts.dist import rank, world_size
 from results.metrics import PIXEL_METRICS, Measured, image_metrics, pixel_metrics
 from results.table import POOLED
@@ -75,25 +76,17 @@ def run_job(cells: Sequence[Cell], place: Place, tell: Tell) -> None:
     The test split stays sealed until the model is learned; here alone is it opened for scoring.
     """
     first = cells[0]
-    benchmark = first.data.open()
     with sealed():
-        method, fit = learn(first, benchmark, place, tell)
+        method, fit = learn(first, first.data.open_kept(), place, tell)
+    place.store.audit(cells)
+    benchmark = first.data.open()
     samples = benchmark.test(first.data.categories)
     test = batches(first, benchmark, samples, "test", place, tell)
     for cell in cells:
         started = datetime.now(UTC)
         reset_peak_memory()
         scored = score(method, cell, benchmark, samples, test, tell)
-        facts = {
-            **fit,
-            "test_images": len(samples),
-            "score_seconds": scored.seconds,
-            "images_per_second": len(samples) / (scored.seconds + test.seconds),
-            "peak_memory_bytes": max(fit["peak_memory_bytes"], peak_memory()),
-            "started_at": started,
-        }
-        rows = finished_rows(cell, place, facts, scored.metrics)
-        place.store.publish(cell, rows, scored.images, replace=place.overwrite)
+        publish(cell, place, scored, fit, test.seconds, started)
 
 
 def learn(
@@ -125,6 +118,7 @@ def learn(
     }
     if rank() == 0:
         place.store.save_model(cell, method, facts)
+        place.store.note("training", cell)
         keeper.remove()
     return method, facts
 
@@ -140,7 +134,7 @@ def batches(
     cell: Cell,
     benchmark: Benchmark,
     samples: Sequence[Sample],
-    split: Literal["train", "test"],
+    split: Split,
     place: Place,
     tell: Tell,
 ) -> Read:
@@ -165,16 +159,46 @@ def batches(
     return Read(Batches(keys, features, seed=cell.seed), noted["seconds"])
 
 
+def publish(
+    cell: Cell,
+    place: Place,
+    scored: Scored,
+    fit: dict[str, Any],
+    feature_seconds: float,
+    started: datetime,
+) -> None:
+    """A scored cell as rows; `fit` are the facts of `learn`."""
+    images = len(scored.images)
+    facts = {
+        **fit,
+        "test_images": images,
+        "score_seconds": scored.seconds,
+        "images_per_second": images / (scored.seconds + feature_seconds),
+        "peak_memory_bytes": max(fit["peak_memory_bytes"], peak_memory()),
+        "started_at": started,
+    }
+    rows = finished_rows(cell, place, facts, scored.metrics)
+    place.store.publish(cell, rows, scored.images, replace=place.overwrite)
+
+
 class Scored(NamedTuple):
-    """A cell's test results: metrics by category, a row for each image, seconds of `score`."""
+    """A cell's results: metrics by category, a row for each image, seconds of `score`."""
 
     metrics: dict[str, dict[str, Measured]]
     images: list[Row]
     seconds: float
 
 
+class Scorer(Protocol):
+    """What `score` needs of a method."""
+
+    def eval(self) -> Any: ...
+    def inputs(self, config: Any) -> Features | Pixels: ...
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores: ...
+
+
 def score(
-    method: Method,
+    method: Scorer,
     cell: Cell,
     benchmark: Benchmark,
     samples: Sequence[Sample],
