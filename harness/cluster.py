@@ -226,6 +226,10 @@ class Shown(tune.Callback):  # type: ignore[misc]
         self.show, self.steps = show, steps
         self.numbers: dict[str, int] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its callbacks to disk, and a bar on a terminal can't be written."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has a process."""
         number = self.numbers.setdefault(trial.trial_id, len(self.numbers))
