@@ -134,6 +134,12 @@ def tune(
     searcher: Annotated[
         str | None, typer.Option(help="optuna: draws settings from all combinations.")
     ] = None,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="After the freeze: how good is the choice on test?")
+    ] = False,
+    curve: Annotated[
+        int | None, typer.Option(min=1, help="Score every so many epochs of the training.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
     ] = None,
@@ -183,6 +189,8 @@ def tune(
         joint=joint,
         early_stop=early_stop,
         searcher=searcher,
+        reveal=reveal,
+        curve=curve,
     )
     raise typer.Exit(0 if tune_command(request) else EXIT_PARTIAL)
 

@@ -26,6 +26,7 @@ from harness.place import Place
 from harness.plan import plan
 from harness.progress import bars
 from harness.registry import UsageError, did_you_mean
+from harness.reveal import METRIC, picture_path, reveal, revealed_study
 from harness.spec import Cell, Held
 from harness.store import Store
 from harness.study import Study, plan_studies
@@ -45,6 +46,8 @@ class TuneRequest(Request):
     joint: bool
     early_stop: bool
     searcher: str | None
+    reveal: bool
+    curve: int | None
 
 
 def tune_command(request: TuneRequest) -> bool:
@@ -56,7 +59,11 @@ def tune_command(request: TuneRequest) -> bool:
         studies = _planned(request)
     store = Store(request.out)
     store.prepare()
-    todo = [study for study in studies if frozen(store, study) is None]
+    todo = [
+        study
+        for study in studies
+        if request.reveal or request.curve or frozen(store, study) is None
+    ]
     complete = True
     with feature_cache(request) as cache:
         with sealed():
@@ -70,6 +77,8 @@ def tune_command(request: TuneRequest) -> bool:
                     complete = False
                     continue
                 _show(study, choice, console)
+                if request.reveal and place is not None:
+                    complete &= _reveal(study, choice, request, place, console)
     return complete
 
 
@@ -107,12 +116,46 @@ def _tune(study: Study, request: TuneRequest, place: Place, console: Console) ->
         _features(list(study.cells), place, console)
         knobs, searched = search(study, place, _on_ray(request, console))
     except (RuntimeError, OSError) as error:
-        line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
-        console.print(f"[red]failed[/red] {escape(line)}; the same command goes on from here")
+        _failed(study, error, console)
         return None
     choice = freeze(place.store, study, knobs, searched, place.code_version)
     console.print(f"this command: {work_done(study, place.store, before)}", highlight=False)
     return choice
+
+
+def _reveal(
+    study: Study, choice: Choice, request: TuneRequest, place: Place, console: Console
+) -> bool:
+    """Score what was tried on the test split, print and draw; False where trials failed."""
+    try:
+        _features(revealed_study(study, choice).cells, place, console)
+        found = reveal(study, choice, place, _on_ray(request, console))
+    except (RuntimeError, OSError) as error:
+        return _failed(study, error, console)
+    console.print(
+        f"{study.label}, revealed: {METRIC} on pseudo-validation against test; regret in points",
+        highlight=False,
+    )
+    table = Table(box=SIMPLE)
+    for name in ("category", "spearman", "kendall", "best %", "chosen %", "regret", "rank"):
+        table.add_column(name, justify="left" if name == "category" else "right")
+    for row in found.to_dicts():
+        table.add_row(
+            row["category"],
+            *("constant" if row[c] is None else f"{row[c]:.2f}" for c in ("spearman", "kendall")),
+            *(f"{100 * row[c]:.1f}" for c in ("best", "chosen")),
+            f"{row['regret']:.1f}",
+            str(row["rank"]),
+        )
+    console.print(table)
+    console.print(f"figure    {picture_path(choice)}", highlight=False, soft_wrap=True)
+    return True
+
+
+def _failed(study: Study, error: Exception, console: Console) -> bool:
+    line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
+    console.print(f"[red]failed[/red] {escape(line)}; the same command goes on from here")
+    return False
 
 
 def _features(cells: Sequence[Cell], place: Place, console: Console) -> None:
@@ -138,11 +181,13 @@ def _on_ray(request: TuneRequest, console: Console) -> Trials:
                 for _, error in cluster_map(prepare, shared, place, show=show):
                     if error is not None:
                         raise error
+        choosing = study.first.purpose == "tune"
+        searcher = request.searcher if choosing else None
         how = How(
-            early_stop=request.early_stop,
-            searcher=request.searcher,
+            early_stop=request.early_stop and choosing,
+            searcher=searcher,
             budget=study.budget,
-            known=known(study, place.store) if request.searcher else (),
+            known=known(study, place.store) if searcher else (),
         )
         names = _varied(tried)
         labels = [f"{study.label} {_words(one, names)}" for one in tried]
@@ -182,6 +227,7 @@ def _words(knobs: Any, names: Sequence[str]) -> str:
 def _show(study: Study, choice: Choice, console: Console) -> None:
     """A table a stage, what was chosen and why."""
     for stage in choice.record["stages"]:
+        console.print(_why(stage), highlight=False)
         console.print(_stage_table(stage, study.objective))
     changed = {
         name: value
@@ -198,11 +244,14 @@ def _show(study: Study, choice: Choice, console: Console) -> None:
     console.print(f"choice    {choice.path}", highlight=False, soft_wrap=True)
 
 
+def _why(stage: dict[str, Any]) -> str:
+    fixed = "".join(f" with {name}={value}" for name, value in stage["fixed"].items())
+    return f"{', '.join(stage['knobs'])}{fixed}: the highest wins, of equal ones the cheaper"
+
+
 def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
-    """What a stage tried; the highest wins, of equal ones the earlier, which is the cheaper."""
-    fixed = "".join(f", {name} = {value}" for name, value in stage["fixed"].items())
-    title = f"{', '.join(stage['knobs'])}{fixed}: the highest wins, of equal ones the cheaper"
-    table = Table(box=SIMPLE, title=title, title_justify="left")
+    """What a stage tried."""
+    table = Table(box=SIMPLE)
     for name in (*stage["knobs"], f"{' + '.join(objective)}, %", ""):
         table.add_column(name, justify="right")
     for number, one in enumerate(stage["tried"]):
