@@ -25,7 +25,7 @@ from harness.registry import load
 from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
 from harness.spec import Cell, Split
 from harness.store import Row
-from methods.base import Batches, Method, Progress, Scores, quiet
+from methods.base import Batches, Keeper, Method, Progress, Scores, quiet
 from methods.parts.backbone import Features, Pixels
 from methods.parts.dist import rank, world_size
 from results.metrics import PIXEL_METRICS, Measured, image_metrics, pixel_metrics
@@ -89,24 +89,40 @@ def run_job(cells: Sequence[Cell], place: Place, tell: Tell) -> None:
         publish(cell, place, scored, fit, test.seconds, started)
 
 
+class Watching(Protocol):
+    """A look at a training while it goes on; `seconds` is what the looking took."""
+
+    seconds: float
+
+    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper: ...
+
+
 def learn(
-    cell: Cell, benchmark: Benchmark, place: Place, tell: Tell
+    cell: Cell, benchmark: Benchmark, place: Place, tell: Tell, watch: Watching | None = None
 ) -> tuple[Method, dict[str, Any]]:
     """The cell's method, and the facts of its fit; loaded if it was learned before.
 
-    The same code alone and on each of the workers that fit one model together.
+    The same code alone and on each of the workers that fit one model together. With `watch` it is
+    learned again, to be watched; the stored model stays.
     """
     method: Method = load("methods", cell.method)(cell.config, seed=cell.seed).to(place.device)
     stored = place.store.load_model(cell, method)
-    if stored is not None:
+    if stored is not None and watch is None:
         return method, {name: stored[name] for name in FIT_FACTS}
     samples = benchmark.train(cell.data.categories)
     train = batches(cell, benchmark, samples, "train", place, tell)
     keeper = Checkpoints(place.store.training(cell), method, place.checkpoint_every)
+    around: Keeper = keeper if watch is None else watch.around(method, keeper, keeper.losses)
+
+    def told(progress: Progress) -> None:
+        if progress.loss is not None:
+            keeper.losses.append(progress.loss)
+        tell(progress)
+
     reset_peak_memory()
     started = time.perf_counter()
-    method.fit(train.batches, on_progress=tell, keeper=keeper)
-    seconds = keeper.seconds + time.perf_counter() - started
+    method.fit(train.batches, on_progress=told, keeper=around)
+    seconds = keeper.seconds + time.perf_counter() - started - (watch.seconds if watch else 0)
     facts = {
         "fit_seconds": seconds,
         "train_images": len(samples),
@@ -117,7 +133,7 @@ def learn(
         "peak_memory_bytes": peak_memory(),
     }
     if rank() == 0:
-        place.store.save_model(cell, method, facts)
+        place.store.save_model(cell, method, {**facts, "losses": keeper.losses})
         place.store.note("training", cell)
         keeper.remove()
     return method, facts

@@ -19,15 +19,16 @@ from rich.table import Table
 from benchmarks.base import sealed
 from harness.choices import Choice, freeze, frozen
 from harness.commands import TABLE_WIDTH, Request, check_data, feature_cache, started
+from harness.curves import CurveTask, curve_path, draw_curve
 from harness.execute import make_features
 from harness.features import missing_features
 from harness.journal import entries
 from harness.place import Place
 from harness.plan import plan
 from harness.progress import bars
-from harness.registry import UsageError, did_you_mean
+from harness.registry import UsageError, did_you_mean, load
 from harness.reveal import METRIC, picture_path, reveal, revealed_study
-from harness.spec import Cell, Held
+from harness.spec import Cell, Held, field_types
 from harness.store import Store
 from harness.study import Study, plan_studies
 from harness.trials import Preparation, prepare
@@ -55,6 +56,8 @@ def tune_command(request: TuneRequest) -> bool:
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     _check_searcher(request.searcher)
+    if request.curve:
+        _check_epochs(request.methods)
     with console.status("planning: reading and hashing the training images"), sealed():
         studies = _planned(request)
     store = Store(request.out)
@@ -70,6 +73,8 @@ def tune_command(request: TuneRequest) -> bool:
             check_data([study.first for study in todo], cache, console)
         with started(request, store, cache) if todo else nullcontext() as place:
             for study in studies:
+                if request.curve and place is not None:
+                    complete &= _curves(study, request.curve, place, console)
                 choice = frozen(store, study)
                 if choice is None and place is not None:
                     choice = _tune(study, request, place, console)
@@ -98,6 +103,12 @@ def _planned(request: TuneRequest) -> list[Study]:
     return plan_studies(
         cells, request.space, request.objective, joint=joint, named=bool(request.methods)
     )
+
+
+def _check_epochs(methods: Sequence[str]) -> None:
+    for name in methods:
+        if "epochs" not in field_types(load("methods", name).Config):
+            raise UsageError(f"--curve: {name} is not trained in epochs; leave one of them out")
 
 
 def _check_searcher(name: str | None) -> None:
@@ -152,7 +163,29 @@ def _reveal(
     return True
 
 
-def _failed(study: Study, error: Exception, console: Console) -> bool:
+def _curves(study: Study, every: int, place: Place, console: Console) -> bool:
+    """Train while watching, each seed's curve once; False where a training failed."""
+    from harness.cluster import cluster_map
+
+    tasks = [
+        CurveTask(cell, every)
+        for cell in study.cells
+        if hasattr(cell.config, "epochs") and not curve_path(place, cell).exists()
+    ]
+    if tasks:
+        _features(study.cells, place, console)
+        with bars("watched trainings", [task.cell.label for task in tasks], console) as show:
+            for _, error in cluster_map(draw_curve, tasks, place, show=show):
+                if error is not None:
+                    return _failed(study, error, console)
+    for cell in study.cells:
+        if curve_path(place, cell).exists():
+            path = curve_path(place, cell).with_suffix(".png")
+            console.print(f"curve     {path}", highlight=False, soft_wrap=True)
+    return True
+
+
+def _failed(study: Study, error: BaseException, console: Console) -> bool:
     line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
     console.print(f"[red]failed[/red] {escape(line)}; the same command goes on from here")
     return False
