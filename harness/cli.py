@@ -278,6 +278,9 @@ def synth(
     data: Annotated[Path | None, typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
 ) -> None:
     """Write synthetic anomalies, made of normal images alone, and a contact sheet."""
+    from rich.console import Console
+
+    from harness.progress import tally
     from harness.synth import SynthRequest
     from harness.synth import synth as write
 
@@ -289,7 +292,9 @@ def synth(
         seed=seed,
         share=share,
     )
-    typer.echo(str(write(request)))
+    with tally(f"synthesis on {benchmark}", Console(stderr=True)) as show_progress:
+        sheet = write(request, show_progress)
+    typer.echo(str(sheet))
 
 
 def main() -> None:

@@ -128,7 +128,7 @@ def _figure(frame: pl.DataFrame, title: str) -> Figure:
     left.semilogy(loss["epoch"], loss["value"], "o-", markersize=3)
     left.set(xlabel="epoch", ylabel="training loss")
     scored = frame.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
-    mean = scored.group_by("variant", "epoch").agg(100 * pl.col("value").mean())
+    mean = scored.group_by("variant", "epoch").agg(value=100 * pl.col("value").mean())
     for (variant,), line in mean.sort("variant", "epoch").group_by("variant", maintain_order=True):
         right.plot(line["epoch"], line["value"], "o-", markersize=3, label=variant or "default")
     right.set(xlabel="epoch", ylabel=f"pseudo-validation {METRIC}, %")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -203,7 +204,7 @@ def _grid(method: str, knobs: Any, name: str, text: str) -> tuple[Any, ...]:
             start, stop, step = (float(part) for part in text.split(":"))
             if step <= 0:
                 raise ValueError("the step must be above 0")
-            count = int((stop - start) / step + 1e-9) + 1
+            count = math.floor((stop - start) / step + 1e-9) + 1
             # Rounded, so that 0.1:0.3:0.1 has 0.3 and not 0.30000000000000004.
             exact = [round(start + i * step, 10) for i in range(max(0, count))]
             values = [typed(f"{value:.10g}", kinds[name]) for value in exact]
