@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
         (["run", "shapes", "--preset", "smoke", "--out", "/dev/null/x"], "--out"),
         (["report", "/dev/null"], "no results here"),
         (["tune", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
-        (["tune", "shapes", "--preset", "smoke", "--objective", "auroc"], "'image_auroc'"),
+        (["tune", "shapes", "--preset", "smoke", "--objective", "image_auc"], "'image_auroc'"),
         (["tune", "shapes", "--preset", "smoke", "--space", "lafite.t=9000"], "t=9000"),
         (["tune", "shapes", "--preset", "smoke", "--share", "1"], "between 0 and 1"),
         (["tune", "shapes", "--preset", "smoke", "--searcher", "optima"], "'optuna'"),
