@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import statistics
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from benchmarks.base import sealed
 from harness.choices import Choice, freeze, frozen
@@ -33,6 +28,14 @@ from harness.store import Store
 from harness.study import Study, plan_studies
 from harness.trials import Preparation, prepare
 from harness.tune import How, Trials, known, search, shared_work
+from harness.tuning_text import (
+    agreement_table,
+    shared_label,
+    show_choice,
+    varied,
+    words,
+    work_done,
+)
 
 SEARCHERS = ("optuna",)
 
@@ -81,7 +84,7 @@ def tune_command(request: TuneRequest) -> bool:
                 if choice is None:
                     complete = False
                     continue
-                _show(study, choice, console)
+                show_choice(study, choice, console)
                 if request.reveal and place is not None:
                     complete &= _reveal(study, choice, request, place, console)
     return complete
@@ -147,18 +150,7 @@ def _reveal(
         f"{study.label}, revealed: {METRIC} on pseudo-validation against test; regret in points",
         highlight=False,
     )
-    table = Table(box=SIMPLE)
-    for name in ("category", "spearman", "kendall", "best %", "chosen %", "regret", "rank"):
-        table.add_column(name, justify="left" if name == "category" else "right")
-    for row in found.to_dicts():
-        table.add_row(
-            row["category"],
-            *("constant" if row[c] is None else f"{row[c]:.2f}" for c in ("spearman", "kendall")),
-            *(f"{100 * row[c]:.1f}" for c in ("best", "chosen")),
-            f"{row['regret']:.1f}",
-            str(row["rank"]),
-        )
-    console.print(table)
+    console.print(agreement_table(found))
     console.print(f"figure    {picture_path(choice)}", highlight=False, soft_wrap=True)
     return True
 
@@ -210,7 +202,9 @@ def _on_ray(request: TuneRequest, console: Console) -> Trials:
     def trials(study: Study, tried: Sequence[Any], place: Place) -> None:
         shared = [Preparation(cell, study.most_k) for cell in shared_work(study, tried, place)]
         if shared:
-            with bars("training and searching", [_shared(one) for one in shared], console) as show:
+            with bars(
+                "training and searching", [shared_label(one) for one in shared], console
+            ) as show:
                 for _, error in cluster_map(prepare, shared, place, show=show):
                     if error is not None:
                         raise error
@@ -222,76 +216,9 @@ def _on_ray(request: TuneRequest, console: Console) -> Trials:
             budget=study.budget,
             known=known(study, place.store) if searcher else (),
         )
-        names = _varied(tried)
-        labels = [f"{study.label} {_words(one, names)}" for one in tried]
+        names = varied(tried)
+        labels = [f"{study.label} {words(one, names)}" for one in tried]
         with bars(f"{study.label} {', '.join(names)}", labels, console) as show:
             tune_trials(study, tried, place, how, show)
 
     return trials
-
-
-def work_done(study: Study, store: Store, after: int = 0) -> str:
-    """Trainings, searches, settings and network passes of a study that the log of work counts."""
-    fits = {cell.fit_id for cell in study.cells}
-    log = [one for one in list(entries(store.out / "work.jsonl"))[after:] if one["fit"] in fits]
-    counts = Counter(one["what"] for one in log)
-    passes = sum(one.get("passes", 0) for one in log)
-    return (
-        f"{counts['training']} trainings, {counts['search']} neighbour searches, "
-        f"{counts['setting']} settings scored, {passes:,} passes of the network over an image"
-    )
-
-
-def _shared(one: Preparation) -> str:
-    coreset = f", coreset {one.cell.knobs.coreset:g}" if getattr(one.cell.knobs, "k", 0) else ""
-    return f"{one.cell.label}{coreset}"
-
-
-def _varied(tried: Sequence[Any]) -> list[str]:
-    """The knobs that differ between settings."""
-    every = [dataclasses.asdict(knobs) for knobs in tried]
-    return [name for name in every[0] if len({one[name] for one in every}) > 1] or ["one setting"]
-
-
-def _words(knobs: Any, names: Sequence[str]) -> str:
-    return ", ".join(f"{name}={getattr(knobs, name)}" for name in names if hasattr(knobs, name))
-
-
-def _show(study: Study, choice: Choice, console: Console) -> None:
-    """A table a stage, what was chosen and why."""
-    for stage in choice.record["stages"]:
-        console.print(_why(stage), highlight=False)
-        console.print(_stage_table(stage, study.objective))
-    changed = {
-        name: value
-        for name, value in choice.record["knobs"].items()
-        if getattr(study.first.knobs, name) != value
-    }
-    words = ", ".join(f"{name}={value}" for name, value in changed.items())
-    console.print(
-        f"{study.label}: {words or 'the default knobs'}; {choice.record['settings']} settings "
-        f"on {study.first.data.test_images} pseudo-validation images, {len(study.cells)} seeds; "
-        f"frozen {choice.frozen_at:%Y-%m-%d %H:%M:%S} UTC",
-        highlight=False,
-    )
-    console.print(f"choice    {choice.path}", highlight=False, soft_wrap=True)
-
-
-def _why(stage: dict[str, Any]) -> str:
-    fixed = "".join(f" with {name}={value}" for name, value in stage["fixed"].items())
-    return f"{', '.join(stage['knobs'])}{fixed}: the highest wins, of equal ones the cheaper"
-
-
-def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
-    """What a stage tried."""
-    table = Table(box=SIMPLE)
-    for name in (*stage["knobs"], f"{' + '.join(objective)}, %", ""):
-        table.add_column(name, justify="right")
-    for number, one in enumerate(stage["tried"]):
-        values = [100 * value for value in one["values"]]
-        shown = f"{statistics.fmean(values):.2f}" if values else "stopped or not drawn"
-        if len(values) > 1:
-            shown += f" ± {statistics.stdev(values):.2f}"
-        mark = "◄ chosen" if number == stage["best"] else ""
-        table.add_row(*(f"{one['knobs'][name]}" for name in stage["knobs"]), shown, mark)
-    return table
