@@ -63,7 +63,7 @@ def freeze(
         "code_version": code_version,
         "value": fmean(last.tried[last.best].values),
         "values": list(last.tried[last.best].values),
-        "settings": len({one.knobs for stage in searched for one in stage.tried}),
+        "settings": len({one.knobs for stage in searched for one in stage.tried if one.values}),
         "train_fingerprint": study.train_fingerprint,
         "kept_fingerprint": study.first.data.train_fingerprint,
         "config": dataclasses.asdict(study.first.config),

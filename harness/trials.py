@@ -75,6 +75,7 @@ class Bench:
         if cell.purpose == "reveal":
             self.place.store.audit([cell])
         reset_peak_memory()
+        before = scorer.count
         try:
             with _seal(cell):
                 scored = self._score(cell, scorer, share)
@@ -83,8 +84,12 @@ class Bench:
             raise
         if share == 1:
             publish(cell, self.place, scored, self.fit, self.read.seconds, started)
-            passes = self.method.passes(cell.knobs) * len(self.samples)
-            self.place.store.note("setting", cell, purpose=cell.purpose, passes=passes)
+        self.place.store.note(
+            "setting" if share == 1 else "share of a setting",
+            cell,
+            purpose=cell.purpose,
+            passes=self.method.passes(cell.knobs) * (scorer.count - before),
+        )
         return pl.DataFrame(
             [
                 {"category": category, "metric": metric, "value": measured.value}
@@ -149,6 +154,11 @@ class Remembering:
         self.place_of = {key: place for place, key in enumerate(keys)}
         self.found = found
         self._scored: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def count(self) -> int:
+        """How many images it scored."""
+        return len(self._scored)
 
     def eval(self) -> Any:
         """As of the method."""
