@@ -6,6 +6,7 @@ The result store is the truth; Ray's own state is disposable.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -248,6 +249,8 @@ def tune_trials(study: Study, tried: Sequence[Any], place: Place, how: How, show
         {"cpu": place.cpus, "gpu": place.gpus},
     )
     space, searcher, count = _sampled(study, tried, how)
+    if count == 0:
+        return
     tuner = tune.Tuner(
         trainable,
         param_space={"setting": space},
@@ -283,6 +286,7 @@ def _sampled(study: Study, tried: Sequence[Any], how: How) -> tuple[Any, Any, in
         return tune.grid_search([dataclasses.asdict(knobs) for knobs in tried]), None, 1
     from ray.tune.search.optuna import OptunaSearch
 
+    logging.getLogger("optuna").setLevel(logging.WARNING)
     grid = study.stages[0].grid
     space = {name: tune.choice(list(values)) for name, values in grid.items()}
     known = [({name: getattr(knobs, name) for name in grid}, value) for knobs, value in how.known]
@@ -291,7 +295,7 @@ def _sampled(study: Study, tried: Sequence[Any], how: How) -> tuple[Any, Any, in
         points_to_evaluate=[{"setting": point} for point, _ in known] or None,
         evaluated_rewards=[value for _, value in known] or None,
     )
-    return space, searcher, max(0, how.budget - len(known))
+    return space, searcher, how.draws
 
 
 def _slots(place: Place) -> int:

@@ -89,12 +89,12 @@ def one_by_one(study: Study, tried: Sequence[Any], place: Place) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """How trials run: `early_stop` ends hopeless ones on a share of the images, `searcher` draws
-    `budget` settings instead of trying all, knowing the values of some."""
+    """How trials run: `early_stop` ends hopeless ones on a share of the images, `searcher` makes
+    `draws` from all settings instead of trying each, with the values of those that are known."""
 
     early_stop: bool = False
     searcher: str | None = None
-    budget: int = 0
+    draws: int = 0
     known: tuple[tuple[Any, float], ...] = ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -195,29 +195,39 @@ def _features(cells: Sequence[Cell], place: Place, console: Console) -> None:
                 raise error
 
 
+def _prepare(study: Study, tried: Sequence[Any], place: Place, console: Console) -> None:
+    """Trainings first, then the searches in their banks: searches of one model run side by side."""
+    from harness.cluster import cluster_map
+
+    for title, untrained in (("training", True), ("searching", False)):
+        cells = shared_work(study, tried, place)
+        if untrained:
+            fits = {cell.fit_id: cell for cell in reversed(cells)}
+            cells = [cell for cell in fits.values() if not place.store.model(cell).is_dir()]
+        if not cells:
+            continue
+        items = [Preparation(cell, study.most_k) for cell in cells]
+        with bars(title, [shared_label(one) for one in items], console) as show:
+            for _, error in cluster_map(prepare, items, place, show=show):
+                if error is not None:
+                    raise error
+
+
 def _on_ray(request: TuneRequest, console: Console) -> Trials:
     """Trials by Ray Tune, after the trainings and searches that they share."""
-    from harness.cluster import cluster_map, tune_trials
+    from harness.cluster import tune_trials
 
     def trials(study: Study, tried: Sequence[Any], place: Place) -> None:
-        shared = [Preparation(cell, study.most_k) for cell in shared_work(study, tried, place)]
-        if shared:
-            with bars(
-                "training and searching", [shared_label(one) for one in shared], console
-            ) as show:
-                for _, error in cluster_map(prepare, shared, place, show=show):
-                    if error is not None:
-                        raise error
+        _prepare(study, tried, place, console)
         choosing = study.first.purpose == "tune"
-        searcher = request.searcher if choosing else None
-        how = How(
-            early_stop=request.early_stop and choosing,
-            searcher=searcher,
-            budget=study.budget,
-            known=known(study, place.store) if searcher else (),
-        )
+        how = How(early_stop=request.early_stop and choosing)
         names = varied(tried)
         labels = [f"{study.label} {words(one, names)}" for one in tried]
+        if request.searcher and choosing:
+            found = known(study, place.store)
+            draws = max(0, study.budget - len(found))
+            how = replace(how, searcher=request.searcher, draws=draws, known=found)
+            labels = [f"{study.label} draw {number + 1}" for number in range(draws)]
         with bars(f"{study.label} {', '.join(names)}", labels, console) as show:
             tune_trials(study, tried, place, how, show)
 

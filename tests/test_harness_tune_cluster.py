@@ -40,7 +40,10 @@ def test_a_killed_sweep_resumes_and_chooses_the_same(tmp_path: Path) -> None:
     again = subprocess.run(wanted, capture_output=True, text=True, timeout=PATIENCE, check=True)
     after = trials(out)
     assert {name: after[name] for name in before} == before
-    scored = Counter(e["cell"] for e in entries(out / "work.jsonl") if e["what"] == "setting")
+    log = list(entries(out / "work.jsonl"))
+    scored = Counter(entry["cell"] for entry in log if entry["what"] == "setting")
+    shared = Counter(entry["what"] for entry in log if entry["what"] != "setting")
+    assert shared == {"training": 1, "search": 3}
     assert len(scored) == len(after) == 30
     assert all(scored[Path(name).stem] == 1 for name in before), "a finished trial ran again"
     assert "30 settings on 16 pseudo-validation images" in again.stdout
