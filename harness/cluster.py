@@ -289,11 +289,11 @@ def _sampled(study: Study, tried: Sequence[Any], how: How) -> tuple[Any, Any, in
     logging.getLogger("optuna").setLevel(logging.WARNING)
     grid = study.stages[0].grid
     space = {name: tune.choice(list(values)) for name, values in grid.items()}
-    known = [({name: getattr(knobs, name) for name in grid}, value) for knobs, value in how.known]
+    points = [{f"setting/{name}": getattr(knobs, name) for name in grid} for knobs, _ in how.known]
     searcher = OptunaSearch(
         seed=0,
-        points_to_evaluate=[{"setting": point} for point, _ in known] or None,
-        evaluated_rewards=[value for _, value in known] or None,
+        points_to_evaluate=points or None,
+        evaluated_rewards=[value for _, value in how.known] or None,
     )
     return space, searcher, how.draws
 
