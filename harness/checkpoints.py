@@ -24,7 +24,8 @@ class Checkpoints(Keeper):
     """Keeps a method's state, its optimiser and its EMA under one folder.
 
     Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
-    needs keeping. `seconds` and `restarts` tell what earlier attempts cost.
+    needs keeping. `seconds` and `restarts` tell what earlier attempts cost; `losses` is for the
+    caller to fill, one an epoch, and kept as well.
     """
 
     def __init__(self, folder: Path, method: Method, every: int) -> None:
@@ -33,6 +34,7 @@ class Checkpoints(Keeper):
         self.every = every
         self.seconds = 0.0
         self.restarts = 0
+        self.losses: list[float] = []
         self._started = time.perf_counter()
         self._state: dict[str, Tensor] = {}
         self._noted: dict[str, Any] = {"epochs": 0}
@@ -76,6 +78,7 @@ class Checkpoints(Keeper):
                 "groups": slots["param_groups"],
                 "seconds": self.seconds + time.perf_counter() - self._started,
                 "restarts": self.restarts,
+                "losses": self.losses,
                 "sha256": file_sha256(file),
             }
             (scratch / "state.json").write_text(json.dumps(noted))
@@ -107,6 +110,7 @@ class Checkpoints(Keeper):
             return False
         self._state, self._noted = state, noted
         self.seconds, self.restarts = noted["seconds"], noted["restarts"] + 1
+        self.losses = noted.get("losses", [])
         return True
 
 

@@ -63,6 +63,12 @@ def run(
     overwrite: Annotated[bool, typer.Option(help="Do finished cells again.")] = False,
     cache: Annotated[bool, typer.Option(help="Keep frozen features for later runs.")] = True,
     dry_run: Annotated[bool, typer.Option(help="Print the cells and their cost only.")] = False,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Add a row with the knobs that `tune` chose.")
+    ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="As --tuned, trained on all training images again.")
+    ] = False,
 ) -> None:
     """Compare methods: data sets x methods x seeds, resumed where they stopped."""
     from harness.commands import Request, run_command
@@ -87,9 +93,106 @@ def run(
         overwrite=overwrite,
         cache=cache,
         dry_run=dry_run,
+        tuned=tuned,
+        refit=refit,
     )
     complete = run_command(request)
     raise typer.Exit(0 if complete else EXIT_PARTIAL)
+
+
+@app.command()
+def tune(
+    benchmarks: Annotated[
+        list[str], typer.Argument(help="Data sets by name, or folders in the MVTec layout.")
+    ],
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Default: all that have knobs.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings that the objective averages.")] = 1,
+    preset: Annotated[str, typer.Option(help="paper, quick or smoke.")] = "paper",
+    mode: Annotated[
+        str, typer.Option(help="multi-class: one model a data set; separate: one a category.")
+    ] = "multi-class",
+    category: Annotated[list[str] | None, typer.Option(help="Default: all present.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE to start from.")
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(help="METHOD.KNOB=1,3,5 or start:stop:step instead of its own grid."),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="A metric, or several joined by +, averaged.")
+    ] = "image_auroc",
+    share: Annotated[float, typer.Option(help="Share of training images held out.")] = 0.1,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="All combinations, not stage by stage.")
+    ] = False,
+    early_stop: Annotated[
+        bool, typer.Option("--early-stop", help="End hopeless trials on part of the images.")
+    ] = False,
+    searcher: Annotated[
+        str | None, typer.Option(help="optuna: draws settings from all combinations.")
+    ] = None,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="After the freeze: how good is the choice on test?")
+    ] = False,
+    curve: Annotated[
+        int | None, typer.Option(min=1, help="Score every so many epochs of the training.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = DEFAULT_OUT,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; default RAY_ADDRESS, else this machine.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that fit one model.")] = 1,
+    cpus_per_worker: Annotated[int, typer.Option(min=1)] = 1,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="Default: 1 where the cluster has GPUs.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, help="Epochs between checkpoints of a training.")
+    ] = 10,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Seconds that workers wait for one that is silent.")
+    ] = 600,
+    cache: Annotated[bool, typer.Option(help="Keep frozen features for later runs.")] = True,
+) -> None:
+    """Choose knobs without one anomaly and freeze the choice; the test split stays sealed."""
+    from harness.tuning import TuneRequest, tune_command
+
+    request = TuneRequest(
+        benchmarks=benchmarks,
+        methods=method or [],
+        seeds=seeds,
+        preset=preset,
+        mode=mode,
+        categories=category or [],
+        overrides=set_ or [],
+        ablation=False,
+        root=data,
+        out=out,
+        address=address,
+        workers=workers,
+        cpus=cpus_per_worker,
+        gpus=gpus_per_worker,
+        checkpoint_every=checkpoint_every,
+        patience=patience,
+        overwrite=False,
+        cache=cache,
+        dry_run=False,
+        space=space or [],
+        objective=objective,
+        share=share,
+        joint=joint,
+        early_stop=early_stop,
+        searcher=searcher,
+        reveal=reveal,
+        curve=curve,
+    )
+    raise typer.Exit(0 if tune_command(request) else EXIT_PARTIAL)
 
 
 @app.command()
@@ -180,6 +283,9 @@ def synth(
     data: Annotated[Path | None, typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
 ) -> None:
     """Write synthetic anomalies, made of normal images alone, and a contact sheet."""
+    from rich.console import Console
+
+    from harness.progress import tally
     from harness.synth import SynthRequest
     from harness.synth import synth as write
 
@@ -191,7 +297,9 @@ def synth(
         seed=seed,
         share=share,
     )
-    typer.echo(str(write(request)))
+    with tally(f"synthesis on {benchmark}", Console(stderr=True)) as show_progress:
+        sheet = write(request, show_progress)
+    typer.echo(str(sheet))
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
-"""The only file that says "ray": a cluster, a plan mapped over it, one fit on many workers.
+"""The only file that says "ray": a cluster, a plan mapped over it, one fit on many workers, trials.
 
 The result store is the truth; Ray's own state is disposable.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,20 +16,29 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
+from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.schedulers import ASHAScheduler
 from ray.util.queue import Empty, Queue
 
 from harness.execute import Outcome, learn, run_job
 from harness.place import Place
 from harness.registry import UsageError
 from harness.spec import Cell
+from harness.study import Study
+from harness.trials import Shares, prepare
+from harness.tune import Benches, How
 from methods.base import Diverged, Progress
 
 Show = Callable[[int, Progress | None], None]
 """Told of progress of item i; None when it ends."""
 POLL_SECONDS = 0.5
 RETRIES = 2
+FITTING = (run_job, prepare)
+"""Work that begins with a fit; its items begin with a cell."""
+SHARES: Shares = (0.25, 0.5, 1.0)
+"""Of the pseudo-validation, after which a hopeless trial may be stopped."""
 
 
 @contextmanager
@@ -36,6 +47,9 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's coming default; without it a FutureWarning stands on every start.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # The store, not Tune, keeps results, and our bars, not Tune's tables, show them.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     address = address or os.environ.get("RAY_ADDRESS")
     here: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
@@ -76,7 +90,7 @@ def cluster_map(
         return
     queue = Queue(actor_options={"num_cpus": 0})
     shared = ray.put(place)
-    many = place.workers > 1 and function is run_job
+    many = place.workers > 1 and function in FITTING
     task = ray.remote(
         # A task that fits with many workers only waits for them; they hold the resources.
         num_cpus=0 if many else place.cpus,
@@ -103,7 +117,7 @@ def _task(
     """Runs in a worker process."""
     torch.set_num_threads(place.cpus)
 
-    if place.workers > 1 and function is run_job:
+    if place.workers > 1 and function in FITTING:
         fit_on_workers(item[0], place, queue, number)
 
     def tell(progress: Progress) -> None:
@@ -177,7 +191,117 @@ def _fit_worker(settings: dict[str, Any]) -> None:
             queue.actor.put_nowait.remote((number, progress))
 
     try:
-        learn(cell, cell.data.open(), place, tell)
+        learn(cell, cell.data.open_kept(), place, tell)
     except Diverged as error:
         # Raised, Ray would start it again; it would only diverge again.
         place.store.note_diverged(cell, str(error))
+
+
+class Trial(tune.Trainable):  # type: ignore[misc]
+    """A setting of a study in a Ray Tune process, which takes up the next one when it is done.
+
+    Its rows are in the store before Tune hears of them.
+    """
+
+    def setup(self, config: dict[str, Any], *, study: Study, place: Place, shares: Shares) -> None:
+        """Called once a process: loads the models."""
+        torch.set_num_threads(place.cpus)
+        self.benches = Benches(study, place, shares)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up the next setting."""
+        self.benches.take(new_config["setting"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Score the next larger share of the images."""
+        value, done = self.benches.step()
+        return {"objective": value, "done": done}
+
+
+class Shown(tune.Callback):  # type: ignore[misc]
+    """Tells our progress bars how trials go on."""
+
+    def __init__(self, show: Show, steps: int) -> None:
+        self.show, self.steps = show, steps
+        self.numbers: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its callbacks to disk, and a bar on a terminal can't be written."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial has a process."""
+        number = self.numbers.setdefault(trial.trial_id, len(self.numbers))
+        self.show(number, Progress(stage="score", step=0, steps=self.steps))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial is done or was stopped."""
+        self.show(self.numbers[trial.trial_id], None)
+
+
+def tune_trials(study: Study, tried: Sequence[Any], place: Place, how: How, show: Show) -> None:
+    """Score settings with Ray Tune; RuntimeError, with the first reason, if trials failed."""
+    shares = SHARES if how.early_stop else SHARES[-1:]
+    trainable = tune.with_resources(
+        tune.with_parameters(Trial, study=study, place=place, shares=shares),
+        {"cpu": place.cpus, "gpu": place.gpus},
+    )
+    space, searcher, count = _sampled(study, tried, how)
+    if count == 0:
+        return
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"setting": space},
+        tune_config=tune.TuneConfig(
+            metric="objective",
+            mode="max",
+            num_samples=count,
+            max_concurrent_trials=_slots(place),
+            # Processes that import torch and load the model once, not once a trial.
+            reuse_actors=True,
+            search_alg=searcher,
+            scheduler=ASHAScheduler(max_t=len(shares), reduction_factor=2)
+            if how.early_stop
+            else None,
+        ),
+        run_config=tune.RunConfig(
+            # As for a fit: what counts is in the store, not in Tune's state.
+            name=f"tune-{study.key}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(place.store.out / "ray"),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+            callbacks=[Shown(show, len(shares))],
+        ),
+    )
+    if errors := tuner.fit().errors:
+        cause = getattr(errors[0], "cause", None) or errors[0]
+        raise RuntimeError(f"{len(errors)} trials failed: {type(cause).__name__}: {cause}")
+
+
+def _sampled(study: Study, tried: Sequence[Any], how: How) -> tuple[Any, Any, int]:
+    """What Tune draws settings from, the searcher and how many it draws."""
+    if how.searcher is None:
+        return tune.grid_search([dataclasses.asdict(knobs) for knobs in tried]), None, 1
+    from ray.tune.search.optuna import OptunaSearch
+
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    grid = study.stages[0].grid
+    space = {name: tune.choice(list(values)) for name, values in grid.items()}
+    points = [{f"setting/{name}": getattr(knobs, name) for name in grid} for knobs, _ in how.known]
+    searcher = OptunaSearch(
+        seed=0,
+        points_to_evaluate=points or None,
+        evaluated_rewards=[value for _, value in how.known] or None,
+    )
+    return space, searcher, how.draws
+
+
+def _slots(place: Place) -> int:
+    """How many trials the cluster holds at a time."""
+    total = ray.cluster_resources()
+    rooms = [total.get("CPU", 1) // place.cpus]
+    if place.gpus:
+        rooms.append(total.get("GPU", 0) // place.gpus)
+    return max(1, int(min(rooms)))

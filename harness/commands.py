@@ -16,13 +16,14 @@ from rich.markup import escape
 
 from benchmarks.base import Benchmark, DataError, Sample, check, duplicates
 from benchmarks.parts.images import load_masks, vanished
+from harness.choices import tuned
 from harness.estimate import estimate
 from harness.execute import run
 from harness.features import FeatureCache, missing_features
 from harness.place import Place
 from harness.plan import jobs, plan
 from harness.progress import bars, counter
-from harness.registry import load
+from harness.registry import UsageError, load
 from harness.spec import Cell, Data
 from harness.store import Store
 from results.report import render
@@ -56,6 +57,8 @@ class Request:
     overwrite: bool
     cache: bool
     dry_run: bool
+    tuned: bool = False
+    refit: bool = False
 
 
 def run_command(request: Request) -> bool:
@@ -75,9 +78,11 @@ def run_command(request: Request) -> bool:
             need_weights=not request.dry_run,
         )
     store = Store(request.out)
+    if request.tuned or request.refit:
+        cells += _tuned(cells, request, store, console)
     todo = [cell for cell in cells if request.overwrite or not store.done(cell)]
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
-    with _cache(request) as cache:
+    with feature_cache(request) as cache:
         if request.dry_run:
             console.width = max(console.width, TABLE_WIDTH)
             console.print(estimate(cells, store, cache))
@@ -96,24 +101,11 @@ def _do(
     todo: Sequence[Cell], request: Request, store: Store, cache: FeatureCache, console: Console
 ) -> int:
     """Run the cells that are not done; returns how many failed."""
-    from harness.cluster import check_fits, cluster, cluster_map, has_gpus
+    from harness.cluster import cluster_map
 
-    _check_data(todo, cache, console)
-    place = Place(
-        store=dataclasses.replace(store, out=store.out.resolve()),
-        cache=cache,
-        workers=request.workers,
-        cpus=request.cpus,
-        checkpoint_every=request.checkpoint_every,
-        patience=request.patience,
-        overwrite=request.overwrite,
-        code_version=code_version(),
-    )
+    check_data(todo, cache, console)
     failed = 0
-    with cluster(request.address):
-        gpus = float(has_gpus()) if request.gpus is None else request.gpus
-        place = dataclasses.replace(place, gpus=gpus)
-        check_fits(place)
+    with started(request, store, cache) as place:
         if request.overwrite:
             for cell in todo:
                 store.forget_model(cell)
@@ -138,8 +130,47 @@ def _do(
     return failed
 
 
+def _tuned(cells: Sequence[Cell], request: Request, store: Store, console: Console) -> list[Cell]:
+    """The cells with frozen choices that stand beside these; a note where one is no other."""
+    if request.ablation:
+        raise UsageError(
+            "--tuned and --ablation: a choice is made for one row; ask for one of them"
+        )
+    options = ["--preset", request.preset, "--mode", request.mode, "--out", str(request.out)]
+    options += [part for text in request.overrides for part in ("--set", text)]
+    options += [part for name in request.categories for part in ("--category", name)]
+    options += ["--data", str(request.root)] if request.root else []
+    found = tuned(cells, store, refit=request.refit, options=options)
+    plain = {cell.cell_id for cell in cells}
+    for cell in found:
+        if cell.cell_id in plain:
+            console.print(f"note: {cell.label}: the choice is the default; one row", markup=False)
+    return [cell for cell in found if cell.cell_id not in plain]
+
+
 @contextmanager
-def _cache(request: Request) -> Iterator[FeatureCache]:
+def started(request: Request, store: Store, cache: FeatureCache) -> Iterator[Place]:
+    """A cluster that can hold what one cell asks for, and where and with what it works."""
+    from harness.cluster import check_fits, cluster, has_gpus
+
+    with cluster(request.address):
+        place = Place(
+            store=dataclasses.replace(store, out=store.out.resolve()),
+            cache=cache,
+            workers=request.workers,
+            cpus=request.cpus,
+            gpus=float(has_gpus()) if request.gpus is None else request.gpus,
+            checkpoint_every=request.checkpoint_every,
+            patience=request.patience,
+            overwrite=request.overwrite,
+            code_version=code_version(),
+        )
+        check_fits(place)
+        yield place
+
+
+@contextmanager
+def feature_cache(request: Request) -> Iterator[FeatureCache]:
     """The shared cache, or one that vanishes with the run."""
     cache = FeatureCache.default()
     if request.cache or request.dry_run:
@@ -150,10 +181,15 @@ def _cache(request: Request) -> Iterator[FeatureCache]:
         yield dataclasses.replace(cache, root=Path(folder))
 
 
-def _check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) -> None:
-    """Decode every image once per content, before anything is trained; DataError names all."""
+def check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) -> None:
+    """Decode every image once per content, before anything is trained; DataError names all.
+
+    For a search for knobs the training images alone.
+    """
     data: dict[str, tuple[Data, set[tuple[int, int | None]]]] = {}
     for cell in cells:
+        if cell.purpose == "tuned":
+            continue  # the same images as those of the row beside it
         mark = f"checked-{cell.data.train_fingerprint}-{cell.data.test_fingerprint}"
         view = load("methods", cell.method).inputs(cell.config)
         data.setdefault(mark, (cell.data, set()))[1].add((view.resize, view.crop))
@@ -161,7 +197,8 @@ def _check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) ->
         if (cache.root / mark).exists():
             continue
         benchmark = of.open()
-        train, test = benchmark.train(of.categories), benchmark.test(of.categories)
+        train = benchmark.train(of.categories)
+        test = [] if of.held else benchmark.test(of.categories)
         with counter(f"checking {of.label}", len(train + test), console) as count:
             problems = check(benchmark, [*train, *test], count)
         if problems:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Place, Tell
 from harness.registry import load
 from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
-from harness.spec import Cell
+from harness.spec import Cell, Split
 from harness.store import Row
-from methods.base import Batches, Method, Progress, quiet
+from methods.base import Batches, Keeper, Method, Progress, Scores, quiet
+from methods.parts.backbone import Features, Pixels
 from methods.parts.dist import rank, world_size
 from results.metrics import PIXEL_METRICS, Measured, image_metrics, pixel_metrics
 from results.table import POOLED
@@ -75,45 +76,53 @@ def run_job(cells: Sequence[Cell], place: Place, tell: Tell) -> None:
     The test split stays sealed until the model is learned; here alone is it opened for scoring.
     """
     first = cells[0]
-    benchmark = first.data.open()
     with sealed():
-        method, fit = learn(first, benchmark, place, tell)
+        method, fit = learn(first, first.data.open_kept(), place, tell)
+    place.store.audit(cells)
+    benchmark = first.data.open()
     samples = benchmark.test(first.data.categories)
     test = batches(first, benchmark, samples, "test", place, tell)
     for cell in cells:
         started = datetime.now(UTC)
         reset_peak_memory()
         scored = score(method, cell, benchmark, samples, test, tell)
-        facts = {
-            **fit,
-            "test_images": len(samples),
-            "score_seconds": scored.seconds,
-            "images_per_second": len(samples) / (scored.seconds + test.seconds),
-            "peak_memory_bytes": max(fit["peak_memory_bytes"], peak_memory()),
-            "started_at": started,
-        }
-        rows = finished_rows(cell, place, facts, scored.metrics)
-        place.store.publish(cell, rows, scored.images, replace=place.overwrite)
+        publish(cell, place, scored, fit, test.seconds, started)
+
+
+class Watching(Protocol):
+    """A look at a training while it goes on; `seconds` is what the looking took."""
+
+    seconds: float
+
+    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper: ...
 
 
 def learn(
-    cell: Cell, benchmark: Benchmark, place: Place, tell: Tell
+    cell: Cell, benchmark: Benchmark, place: Place, tell: Tell, watch: Watching | None = None
 ) -> tuple[Method, dict[str, Any]]:
     """The cell's method, and the facts of its fit; loaded if it was learned before.
 
-    The same code alone and on each of the workers that fit one model together.
+    The same code alone and on each of the workers that fit one model together. With `watch` it is
+    learned again, to be watched; the stored model stays.
     """
     method: Method = load("methods", cell.method)(cell.config, seed=cell.seed).to(place.device)
     stored = place.store.load_model(cell, method)
-    if stored is not None:
+    if stored is not None and watch is None:
         return method, {name: stored[name] for name in FIT_FACTS}
     samples = benchmark.train(cell.data.categories)
     train = batches(cell, benchmark, samples, "train", place, tell)
     keeper = Checkpoints(place.store.training(cell), method, place.checkpoint_every)
+    around: Keeper = keeper if watch is None else watch.around(method, keeper, keeper.losses)
+
+    def told(progress: Progress) -> None:
+        if progress.loss is not None:
+            keeper.losses.append(progress.loss)
+        tell(progress)
+
     reset_peak_memory()
     started = time.perf_counter()
-    method.fit(train.batches, on_progress=tell, keeper=keeper)
-    seconds = keeper.seconds + time.perf_counter() - started
+    method.fit(train.batches, on_progress=told, keeper=around)
+    seconds = keeper.seconds + time.perf_counter() - started - (watch.seconds if watch else 0)
     facts = {
         "fit_seconds": seconds,
         "train_images": len(samples),
@@ -124,7 +133,8 @@ def learn(
         "peak_memory_bytes": peak_memory(),
     }
     if rank() == 0:
-        place.store.save_model(cell, method, facts)
+        place.store.save_model(cell, method, {**facts, "losses": keeper.losses})
+        place.store.note("training", cell)
         keeper.remove()
     return method, facts
 
@@ -140,7 +150,7 @@ def batches(
     cell: Cell,
     benchmark: Benchmark,
     samples: Sequence[Sample],
-    split: Literal["train", "test"],
+    split: Split,
     place: Place,
     tell: Tell,
 ) -> Read:
@@ -165,16 +175,46 @@ def batches(
     return Read(Batches(keys, features, seed=cell.seed), noted["seconds"])
 
 
+def publish(
+    cell: Cell,
+    place: Place,
+    scored: Scored,
+    fit: dict[str, Any],
+    feature_seconds: float,
+    started: datetime,
+) -> None:
+    """A scored cell as rows; `fit` are the facts of `learn`."""
+    images = len(scored.images)
+    facts = {
+        **fit,
+        "test_images": images,
+        "score_seconds": scored.seconds,
+        "images_per_second": images / (scored.seconds + feature_seconds),
+        "peak_memory_bytes": max(fit["peak_memory_bytes"], peak_memory()),
+        "started_at": started,
+    }
+    rows = finished_rows(cell, place, facts, scored.metrics)
+    place.store.publish(cell, rows, scored.images, replace=place.overwrite)
+
+
 class Scored(NamedTuple):
-    """A cell's test results: metrics by category, a row for each image, seconds of `score`."""
+    """A cell's results: metrics by category, a row for each image, seconds of `score`."""
 
     metrics: dict[str, dict[str, Measured]]
     images: list[Row]
     seconds: float
 
 
+class Scorer(Protocol):
+    """What `score` needs of a method."""
+
+    def eval(self) -> Any: ...
+    def inputs(self, config: Any) -> Features | Pixels: ...
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores: ...
+
+
 def score(
-    method: Method,
+    method: Scorer,
     cell: Cell,
     benchmark: Benchmark,
     samples: Sequence[Sample],

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.images import load_views
 from harness.registry import load
-from harness.spec import Cell, Data
+from harness.spec import Cell, Data, Split
 from methods.base import OnProgress, Progress
 from methods.parts.backbone import Extractor, Features
 
 VERSION = 1
 """Raised when the same inputs give other features."""
-SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 BATCH = 32
 HEADROOM = 1.1
 
@@ -46,7 +45,7 @@ class FeatureTask:
     weights: Path
     weights_sha256: str
     data: Data
-    split: Literal["train", "test"]
+    split: Split
 
     @property
     def fingerprint(self) -> str:
@@ -59,13 +58,24 @@ class FeatureTask:
         """The task in one line."""
         return f"{self.data.label} features of {self.split} ({self.features.backbone})"
 
-    def samples(self, benchmark: Benchmark) -> list[Sample]:
-        """The split's images; SealedError for the test split while it is sealed."""
-        split = benchmark.train if self.split == "train" else benchmark.test
-        return split(self.data.categories)
+    def open(self) -> tuple[Benchmark, list[Sample]]:
+        """The split's images, and what reads them; SealedError for a test split that is sealed."""
+        return open_split(self.data, self.split)
 
 
-def feature_task(cell: Cell, split: Literal["train", "test"]) -> FeatureTask | None:
+def open_split(data: Data, split: Split) -> tuple[Benchmark, list[Sample]]:
+    """A split's samples, and the data set that reads them; SealedError for a sealed test split."""
+    if split == "train":
+        kept = data.open_kept()
+        return kept, kept.train(data.categories)
+    if split == "validation":
+        held = data.open_held()
+        return held, held.validation(data.categories)
+    benchmark = data.open()
+    return benchmark, benchmark.test(data.categories)
+
+
+def feature_task(cell: Cell, split: Split) -> FeatureTask | None:
     """The features that a cell reads; None where its method reads pixels."""
     features = load("methods", cell.method).inputs(cell.config)
     if not isinstance(features, Features) or cell.weights is None:
@@ -81,7 +91,7 @@ def feature_task(cell: Cell, split: Literal["train", "test"]) -> FeatureTask | N
 
 def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureTask]:
     """What the cells need and the cache lacks, each once."""
-    wanted = [feature_task(cell, split) for cell in cells for split in SPLITS]
+    wanted = [feature_task(cell, split) for cell in cells for split in cell.splits]
     tasks = {cache.path(task): task for task in wanted if task is not None}
     return [task for task in tasks.values() if not cache.has(task)]
 
@@ -146,8 +156,7 @@ class FeatureCache:
         self._shrink(keep=path)
 
     def _fill(self, part: Path, task: FeatureTask, device: torch.device, tell: OnProgress) -> int:
-        benchmark = task.data.open()
-        samples = task.samples(benchmark)
+        benchmark, samples = task.open()
         extractor = Extractor(task.features, task.weights).to(device)
         rows: np.memmap[Any, np.dtype[np.float16]] | None = None
         done = 0

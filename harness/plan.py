@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.base import Benchmark, fingerprint
+from benchmarks.parts.pseudo import pseudo_validation
 from harness.registry import UsageError, did_you_mean, load, names
 from harness.spec import (
     MODES,
     PRESETS,
     Cell,
     Data,
+    Held,
     open_benchmark,
     parse_overrides,
     seeds_of,
@@ -43,17 +46,21 @@ def plan(
     categories: Sequence[str] = (),
     root: Path | None = None,
     need_weights: bool = True,
+    held: Held | None = None,
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds; UsageError, in one line, if any can't run.
 
     Without `need_weights` a plan can be looked at where a backbone's weights are not to be had.
+    With `held` the cells are those of a search for knobs, see `pieces`.
     """
     for word, known in ((preset, PRESETS), (mode, MODES)):
         if word not in known:
             raise UsageError(f"'{word}': {did_you_mean(word, [*known])}")
     rows = _settings(list(dict.fromkeys(methods)), preset, overrides, ablation)
     parts = [
-        data for name in dict.fromkeys(benchmarks) for data in pieces(name, root, categories, mode)
+        data
+        for name in dict.fromkeys(benchmarks)
+        for data in pieces(name, root, categories, mode, held)
     ]
     found = {row.method: _weights(row, need_weights) for row in rows}
     cells = []
@@ -76,6 +83,7 @@ def plan(
                     seed=seed,
                     weights=path,
                     weights_sha256=sha256,
+                    purpose="run" if held is None else "tune",
                 )
                 for seed in seeds_of(seeds)
             ]
@@ -129,8 +137,13 @@ def _weights(row: Settings, need_weights: bool) -> tuple[Path | None, str]:
     return path.resolve(), file_sha256(path)
 
 
-def pieces(name: str, root: Path | None, wanted: Sequence[str], mode: str) -> list[Data]:
-    """The data set as one piece, or a piece for each category."""
+def pieces(
+    name: str, root: Path | None, wanted: Sequence[str], mode: str, held: Held | None = None
+) -> list[Data]:
+    """The data set as one piece, or a piece for each category.
+
+    With `held`, to tune on: what is scored is the pseudo-validation, no test image is opened.
+    """
     benchmark = open_benchmark(name, root)
     present = benchmark.categories()
     for category in wanted:
@@ -140,20 +153,43 @@ def pieces(name: str, root: Path | None, wanted: Sequence[str], mode: str) -> li
             )
     chosen = tuple(category for category in present if not wanted or category in wanted)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
-    return [_piece(benchmark, name, root, group) for group in groups]
+    return [_piece(benchmark, name, root, group, held) for group in groups]
 
 
-def _piece(benchmark: Benchmark, name: str, root: Path | None, categories: tuple[str, ...]) -> Data:
-    train, test = benchmark.train(categories), benchmark.test(categories)
+def kept(data: Data, held: Held) -> Data:
+    """The same data with a part of its training images held out."""
+    kept = replace(data, held=held).open_held()
+    samples = kept.train(data.categories)
+    return replace(
+        data,
+        held=held,
+        train_fingerprint=fingerprint(kept, samples),
+        train_images=len(samples),
+    )
+
+
+def _piece(
+    benchmark: Benchmark,
+    name: str,
+    root: Path | None,
+    categories: tuple[str, ...],
+    held: Held | None,
+) -> Data:
+    if held is None:
+        of, train, test = benchmark, benchmark.train(categories), benchmark.test(categories)
+    else:
+        of = pseudo = pseudo_validation(benchmark, categories, **held._asdict())
+        train, test = pseudo.train(categories), pseudo.validation(categories)
     is_path = Path(name).is_dir() and name not in names("benchmarks")
     return Data(
         benchmark=str(Path(name).resolve()) if is_path else name,
         root=root.resolve() if root else None,
         categories=categories,
-        train_fingerprint=fingerprint(benchmark, train),
-        test_fingerprint=fingerprint(benchmark, test),
+        train_fingerprint=fingerprint(of, train),
+        test_fingerprint=fingerprint(of, test),
         train_images=len(train),
         test_images=len(test),
+        held=held,
     )
 
 

@@ -41,6 +41,14 @@ def counter(title: str, total: int, console: Console) -> Iterator[Callable[[], N
 
 
 @contextmanager
+def tally(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Yields `show(done, total)`, for work whose size is known when it begins."""
+    with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None, note="")
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
 def bars(
     title: str, labels: Sequence[str], console: Console
 ) -> Iterator[Callable[[int, base.Progress | None], None]]:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.base import Sample
 from harness.place import Place
-from harness.spec import Cell
+from harness.spec import Cell, Purpose
 from harness.store import Row
 from methods.base import Diverged
 from results.metrics import Measured
@@ -30,6 +30,12 @@ FIT_FACTS = (
     "peak_memory_bytes",
 )
 """What a trained model is stored with and every row of its cells repeats."""
+SPLIT_LABELS: dict[Purpose, str] = {
+    "run": "test",
+    "tuned": "test",
+    "tune": "pseudo-validation",
+    "reveal": "test (revealed)",
+}
 
 
 def finished_rows(
@@ -93,7 +99,7 @@ def _provenance(cell: Cell, place: Place) -> Row:
         "method": cell.method,
         "variant": cell.variant,
         "seed": cell.seed,
-        "split": "test",
+        "split": SPLIT_LABELS[cell.purpose],
         "config_json": json.dumps(dataclasses.asdict(cell.config)),
         "knobs_json": json.dumps(dataclasses.asdict(cell.knobs)),
         "config_hash": cell.config_hash,

@@ -18,9 +18,9 @@ from torch import Tensor
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.images import load_masks, load_views
 from harness.features import extract
-from harness.plan import pieces
+from harness.plan import kept, pieces
 from harness.registry import UsageError, did_you_mean, load
-from harness.spec import Cell
+from harness.spec import Cell, Held
 from harness.store import Store
 from methods.base import Method
 from methods.parts.backbone import Extractor, Features
@@ -93,9 +93,10 @@ def _rebuilt(row: dict[str, Any], noted: dict[str, Any]) -> Cell | None:
     config = _values(of.Config, json.loads(row["config_json"]))
     root = Path(noted["root"]) if noted["root"] else None
     categories = noted["categories"]
+    held = noted.get("held")
     for data in pieces(noted["benchmark"], root, categories, row["mode"]):
         cell = Cell(
-            data=data,
+            data=kept(data, Held(*held)) if held else data,
             mode=row["mode"],
             method=row["method"],
             variant=row["variant"],

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.pseudo import PseudoValidation, pseudo_validation
 from harness.registry import UsageError, did_you_mean, load, names
 
 MODES = ("multi-class", "separate")
@@ -24,9 +25,26 @@ CELL_SCHEMA = 1
 """Raised when the code changes what a cell with unchanged settings gives."""
 
 
+Split = Literal["train", "validation", "test"]
+Purpose = Literal["run", "tuned", "tune", "reveal"]
+"""Why a cell is scored: for the table, for the table with a frozen choice, for choosing, or to see
+afterwards how good the choosing was."""
+
+
+class Held(NamedTuple):
+    """What of the training images is held out for pseudo-validation."""
+
+    share: float = 0.1
+    seed: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """One data set as it lies on disk: its name or path, where to look, which categories."""
+    """One data set as it lies on disk: its name or path, where to look, which categories.
+
+    Where images are held out, training and its fingerprint are of the kept ones. The fingerprint
+    of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in tuning.
+    """
 
     benchmark: str
     root: Path | None = None
@@ -35,10 +53,21 @@ class Data:
     test_fingerprint: str
     train_images: int
     test_images: int
+    held: Held | None = None
 
     def open(self) -> Benchmark:
         """The data set itself."""
         return open_benchmark(self.benchmark, self.root)
+
+    def open_kept(self) -> Benchmark:
+        """What is learned from: the data set without what is held out."""
+        return self.open() if self.held is None else self.open_held()
+
+    def open_held(self) -> PseudoValidation:
+        """The pseudo-validation; ValueError where nothing is held out."""
+        if self.held is None:
+            raise ValueError(f"{self.label}: nothing is held out")
+        return pseudo_validation(self.open(), self.categories, **self.held._asdict())
 
     @property
     def name(self) -> str:
@@ -70,22 +99,33 @@ class Cell:
     seed: int
     weights: Path | None = None
     weights_sha256: str = ""
+    purpose: Purpose = "run"
+
+    @property
+    def split(self) -> Split:
+        """What it is scored on."""
+        return "validation" if self.purpose == "tune" else "test"
+
+    @property
+    def splits(self) -> tuple[Split, Split]:
+        """What it learns from and what it is scored on."""
+        return "train", self.split
 
     @cached_property
     def fit_id(self) -> str:
         """Names what is learned: cells that differ in knobs alone share one fit."""
-        return _digest(self._learned())
+        return digest(self._learned())
 
     @cached_property
     def cell_id(self) -> str:
         """Names the cell."""
         tested = {"test": self.data.test_fingerprint, "knobs": dataclasses.asdict(self.knobs)}
-        return _digest(self._learned() | tested)
+        return digest(self._learned() | tested)
 
     @cached_property
     def config_hash(self) -> str:
         """Names the settings alone, whatever the data and the seed."""
-        return _digest(
+        return digest(
             {
                 "method": self.method,
                 "config": dataclasses.asdict(self.config),
@@ -113,7 +153,8 @@ class Cell:
         return f"{self.data.label} {what} seed {self.seed}"
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest(content: dict[str, Any]) -> str:
+    """A name made of what it names: 16 hex characters."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -132,17 +173,23 @@ def open_benchmark(name: str, root: Path | None) -> Benchmark:
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder")
 
 
-def parse_overrides(overrides: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, str]]:
+def parse_overrides(
+    overrides: Sequence[str],
+    methods: Sequence[str],
+    *,
+    option: str = "--set",
+    example: str = "lafite.k=5",
+) -> dict[str, dict[str, str]]:
     """`method.field=value` texts, by method; methods that do not run are refused."""
     parsed: dict[str, dict[str, str]] = {method: {} for method in methods}
     for text in overrides:
         target, equals, value = text.partition("=")
         method, dot, name = target.partition(".")
         if not (equals and dot and method and name):
-            raise UsageError(f"--set {text}: write METHOD.FIELD=VALUE, e.g. lafite.k=5")
+            raise UsageError(f"{option} {text}: write METHOD.FIELD=VALUE, e.g. {example}")
         if method not in parsed:
             raise UsageError(
-                f"--set {text}: {method} does not run; {did_you_mean(method, [*methods])}"
+                f"{option} {text}: {method} does not run; {did_you_mean(method, [*methods])}"
             )
         parsed[method][name] = value
     return parsed
@@ -152,14 +199,14 @@ def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str])
     """Config and Knobs with the user's values, typed by field; a name in both sets both."""
     sides = {"config": config, "knobs": knobs}
     for name, text in values.items():
-        homes = [side for side, of in sides.items() if name in _types(type(of))]
+        homes = [side for side, of in sides.items() if name in field_types(type(of))]
         if not homes:
-            fields = [*_types(type(config)), *_types(type(knobs))]
+            fields = [*field_types(type(config)), *field_types(type(knobs))]
             raise UsageError(f"--set {method}.{name}: no such field; {did_you_mean(name, fields)}")
         for side in homes:
-            kind = _types(type(sides[side]))[name]
+            kind = field_types(type(sides[side]))[name]
             try:
-                value = _typed(text, kind)
+                value = typed(text, kind)
             except ValueError as error:
                 raise UsageError(f"--set {method}.{name}={text}: {error}") from None
             sides[side] = dataclasses.replace(sides[side], **{name: value})
@@ -171,25 +218,26 @@ def variant_of(values: dict[str, str]) -> str:
     return ", ".join(f"{name}={text}" for name, text in sorted(values.items()) if name != "weights")
 
 
-def _types(of: type) -> dict[str, Any]:
+def field_types(of: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
     hints = typing.get_type_hints(of)
     return {field.name: hints[field.name] for field in dataclasses.fields(of)}
 
 
-def _typed(text: str, kind: Any) -> Any:
+def typed(text: str, kind: Any) -> Any:
     """Text to a value of a field's type; ValueError says what the field takes."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         if text.lower() == "none":
             return None
         kind = next(option for option in arguments if option is not type(None))
-        return _typed(text, kind)
+        return typed(text, kind)
     if origin is Literal:
         if text not in arguments:
             raise ValueError(f"takes one of {', '.join(arguments)}")
         return text
     if origin is tuple:
-        return tuple(_typed(part, arguments[0]) for part in text.strip("()").split(",") if part)
+        return tuple(typed(part, arguments[0]) for part in text.strip("()").split(",") if part)
     if kind is bool:
         if text.lower() not in {"true", "false"}:
             raise ValueError("takes true or false")

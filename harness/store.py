@@ -5,6 +5,11 @@ OUT/scores/<cell>.parquet     its score for every test image
 OUT/failures/<cell>-<n>.parquet
 OUT/models/<fit>/             model.safetensors and fit.json
 OUT/models/<fit>.training/    checkpoints, while it is being trained
+OUT/models/<fit>/neighbours/  searches that a sweep shares
+OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
+OUT/revealed/<cell>.parquet   the same on the test split, after the choice
+OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/audit.jsonl, work.jsonl   each opening of the test split for scoring; what `tune` did
 """
 
 from __future__ import annotations
@@ -14,18 +19,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.journal import append
 from harness.registry import UsageError
 from harness.spec import Cell
 from methods.base import Method
 from methods.parts.backbone import file_sha256
-from results.table import failure_path, part_path, scores_path, write_part, write_scores
+from results.table import failure_path, scores_path, write_part, write_scores
 
 Row = dict[str, Any]
+FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
+"""Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +58,51 @@ class Store:
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell is finished."""
-        return part_path(self.out, cell.cell_id).exists()
+        return self.part(cell).exists()
+
+    def part(self, cell: Cell) -> Path:
+        """Where a finished cell's rows lie; it exists exactly when the cell is done."""
+        return self.out / FOLDERS[cell.purpose] / f"{cell.cell_id}.parquet"
 
     def publish(
         self, cell: Cell, rows: list[Row], scores: list[Row], *, replace: bool = False
     ) -> None:
         """Make a finished cell visible: its scores first, since its part says that it is done."""
-        write_scores(scores_path(self.out, cell.cell_id), scores, replace=replace)
-        write_part(part_path(self.out, cell.cell_id), rows, replace=replace)
+        if FOLDERS[cell.purpose] == "parts":
+            write_scores(scores_path(self.out, cell.cell_id), scores, replace=replace)
+        write_part(self.part(cell), rows, replace=replace)
+
+    def audit(self, cells: Sequence[Cell]) -> None:
+        """Note that the test split is about to be opened to score these cells.
+
+        Planning hashes it and the check of the data decodes it; that learns and chooses nothing,
+        so it is no opening in this sense.
+        """
+        for cell in cells:
+            append(
+                self.out / "audit.jsonl",
+                purpose=cell.purpose,
+                cell=cell.cell_id,
+                method=cell.method,
+                test=cell.data.test_fingerprint,
+            )
 
     def publish_failure(self, cell: Cell, row: Row) -> None:
         """Keep a failure as a row; the cell stays open and is tried again by the next run."""
         attempts = len(list((self.out / "failures").glob(f"{cell.cell_id}-*.parquet")))
         write_part(failure_path(self.out, cell.cell_id, attempts + 1), [row])
+
+    def note(self, what: str, cell: Cell, **facts: Any) -> None:
+        """Note a piece of work: a training, a search, a setting that was scored."""
+        append(self.out / "work.jsonl", what=what, fit=cell.fit_id, cell=cell.cell_id, **facts)
+
+    def searches(self, cell: Cell, k: int) -> Path:
+        """The folder of the k nearest rows for the samples and the coreset of a cell.
+
+        Beside the model, so that it goes with it.
+        """
+        name = f"{cell.data.test_fingerprint}-{cell.knobs.coreset:.6g}-{k}"
+        return self.model(cell) / "neighbours" / name
 
     def model(self, cell: Cell) -> Path:
         """The folder of the cell's trained model."""
@@ -113,6 +153,7 @@ class Store:
                 "benchmark": cell.data.benchmark,
                 "root": cell.data.root,
                 "categories": cell.data.categories,
+                "held": cell.data.held,
                 "weights": cell.weights,
                 "seed": cell.seed,
                 "sha256": sha256,

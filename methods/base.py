@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -119,6 +120,24 @@ class Batches:
                 yield Batch(self.fetch(mine), keys, offsets, len(piece))
 
 
+class Neighbours(NamedTuple):
+    """What a search in a memory bank found for each cell of the grid, nearest first."""
+
+    distances: Tensor
+    """(B, g, g, K) float32."""
+    rows: Tensor
+    """(B, g, g, K) int64, indices of the bank's rows."""
+
+
+class Stage(NamedTuple):
+    """One step of a search for knobs: all combinations of `grid`, the cheapest first."""
+
+    grid: Mapping[str, Sequence[Any]]
+    """Values to try, by the name of a field of Knobs."""
+    fixed: Mapping[str, Any] = MappingProxyType({})
+    """Values of other knobs during this stage only."""
+
+
 class Preset(NamedTuple):
     """One of the three words of `--preset`: a Config and Knobs of the method."""
 
@@ -174,6 +193,16 @@ class Method(nn.Module, ABC):
         return {}
 
     @classmethod
+    def search(cls, config: Any) -> tuple[Stage, ...]:
+        """How the knobs are searched, stage by stage; none where there is nothing to tune."""
+        return ()
+
+    @classmethod
+    def passes(cls, knobs: Any) -> int:
+        """How often scoring one image runs the trained network."""
+        return 0
+
+    @classmethod
     @abstractmethod
     def cost(cls, config: Any, images: int) -> Cost:
         """What learning from so many images will cost."""
@@ -192,6 +221,15 @@ class Method(nn.Module, ABC):
         """Features (B, C, g, g) after t corruption steps; None where there is no diffusion."""
         return None
 
+    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours | None:
+        """The search that scoring with knobs `k` and `coreset` makes; None where there is none."""
+        return None
+
     @abstractmethod
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores:
-        """Score a batch; `keys` identify the images, so that noise depends on them alone."""
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Any, found: Neighbours | None = None
+    ) -> Scores:
+        """Score a batch; `keys` identify the images, so that noise depends on them alone.
+
+        `found` are their `neighbours` for the same coreset and k or more, if they are known.
+        """

@@ -21,9 +21,19 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, quiet
+from methods.base import (
+    Batches,
+    Keeper,
+    Method,
+    Neighbours,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    quiet,
+)
 from methods.parts.backbone import LITE0, Features, feature_channels
-from methods.parts.bank import MemoryBank, Standardise, Weighting
+from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise
@@ -31,6 +41,9 @@ from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, image_noise
 from methods.parts.training import Draws, Recipe, optimise
 from methods.parts.unet import UNet
+
+TS = range(50, 601, 50)
+"""Corruption steps that a search for knobs tries."""
 
 
 class LafitE(Method):
@@ -161,6 +174,21 @@ class LafitE(Method):
         }
 
     @classmethod
+    def search(cls, config: Config) -> tuple[Stage, ...]:
+        """The paper's two stages, t without editing and then K, and the coreset after them."""
+        top = config.train_t or config.diffusion_steps
+        return (
+            Stage({"t": tuple(t for t in TS if t <= top)}, {"k": 0}),
+            Stage({"k": KS}),
+            Stage({"coreset": coresets(config.bank_rate)}),
+        )
+
+    @classmethod
+    def passes(cls, knobs: Knobs) -> int:
+        """One for each DDIM step."""
+        return knobs.steps if knobs.t else 0
+
+    @classmethod
     def cost(cls, config: Config, images: int) -> Cost:
         """The bank, and the U-Net over every image in every epoch."""
         channels, grid = feature_channels(cls.inputs(config)), config.feature_size
@@ -221,10 +249,17 @@ class LafitE(Method):
         return (guess.float() - noise).square().mean(dim=(1, 2, 3))
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours:
+        """The nearest rows of features (B, C, g, g) that are not standardised yet."""
+        return self.bank.search(self.standardise(inputs.to(self.device)), k, coreset)
+
+    @torch.inference_mode()
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    ) -> Scores:
         """Features (B, C, g, g) and image keys to maps (B, S, S) and image scores (B,)."""
         features = self.standardise(inputs.to(self.device))
-        rebuilt = self.reconstruct(features, keys, knobs)
+        rebuilt = self.reconstruct(features, keys, knobs, found)
         if knobs.score_space == "raw":
             features, rebuilt = features * self.standardise.std, rebuilt * self.standardise.std
         maps = smooth_upsample(error_map(features, rebuilt), self.config.image_size, knobs.sigma)
@@ -247,20 +282,24 @@ class LafitE(Method):
         """Eq. 8 on the unedited features (Figure 5), standardised."""
         return self._corrupt(self.standardise(inputs.to(self.device)), keys, t)
 
-    def edit(self, features: Tensor, knobs: Knobs) -> Tensor:
+    def edit(self, features: Tensor, knobs: Knobs, found: Neighbours | None = None) -> Tensor:
         """Eq. 10, or the features themselves where k = 0."""
         if knobs.k == 0:
             return features
-        return self.bank.edit(features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature)
+        return self.bank.edit(
+            features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, found
+        )
 
     def _corrupt(self, features: Tensor, keys: Sequence[str], t: int) -> Tensor:
         noise = image_noise(derive(self.seed, "corruption"), keys, features.shape[1:])
         moment = torch.full((len(features),), t, device=self.device)
         return corrupt(features, moment, noise.to(self.device), self.alpha_bar.to(self.device))
 
-    def reconstruct(self, features: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:
+    def reconstruct(
+        self, features: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    ) -> Tensor:
         """Eqs. 10, 11 and 7: edit, corrupt to step t, denoise; (B, C, g, g) standardised."""
-        edited = self.edit(features, knobs)
+        edited = self.edit(features, knobs, found)
         if knobs.t == 0:
             return edited
         noisy = self._corrupt(edited, keys, knobs.t)

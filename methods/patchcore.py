@@ -18,9 +18,19 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, quiet
+from methods.base import (
+    Batches,
+    Keeper,
+    Method,
+    Neighbours,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    quiet,
+)
 from methods.parts.backbone import LITE0, Features
-from methods.parts.bank import MemoryBank
+from methods.parts.bank import KS, MemoryBank, coresets
 from methods.parts.checks import at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost
 from methods.parts.maps import image_score, smooth_upsample
@@ -101,6 +111,11 @@ class PatchCore(Method):
         check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.grid**2)
 
     @classmethod
+    def search(cls, config: Config) -> tuple[Stage, ...]:
+        """k, then the coreset."""
+        return Stage({"k": KS}), Stage({"coreset": coresets(config.bank_rate)})
+
+    @classmethod
     def cost(cls, config: Config, images: int) -> Cost:
         """The bank."""
         patches = images * config.grid**2
@@ -120,9 +135,16 @@ class PatchCore(Method):
         )
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours:
+        """The nearest rows of features (B, C, g, g)."""
+        return self.bank.search(inputs.to(self.device), k, coreset)
+
+    @torch.inference_mode()
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    ) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
-        distances = self.bank.nearest(inputs.to(self.device), knobs.k, knobs.coreset)
+        distances = self.bank.nearest(inputs.to(self.device), knobs.k, knobs.coreset, found)
         side = self.inputs(self.config).side
         return Scores(
             smooth_upsample(distances, side, knobs.sigma),

@@ -20,9 +20,19 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, quiet
+from methods.base import (
+    Batches,
+    Keeper,
+    Method,
+    Neighbours,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    quiet,
+)
 from methods.parts.backbone import LITE0, Features, feature_channels
-from methods.parts.bank import MemoryBank, Weighting
+from methods.parts.bank import KS, MemoryBank, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.maps import error_map, image_score, smooth_upsample
@@ -153,6 +163,18 @@ class UniAD(Method):
         }
 
     @classmethod
+    def search(cls, config: Config) -> tuple[Stage, ...]:
+        """Editing where a bank is kept, else how maps become scores."""
+        if config.bank_rate:
+            return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)})
+        return Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)})
+
+    @classmethod
+    def passes(cls, knobs: Knobs) -> int:
+        """One reconstruction."""
+        return 1
+
+    @classmethod
     def cost(cls, config: Config, images: int) -> Cost:
         """The bank if there is one, and the network over every image in every epoch."""
         channels, grid = feature_channels(cls.inputs(config)), config.feature_size
@@ -207,9 +229,16 @@ class UniAD(Method):
         return (rebuilt.float() - features).square().mean(dim=(1, 2, 3))
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours | None:
+        """The nearest rows of features (B, C, g, g), where a bank is kept."""
+        return None if self.bank.empty else self.bank.search(inputs.to(self.device), k, coreset)
+
+    @torch.inference_mode()
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    ) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
-        features, _, rebuilt = self._reconstruct(inputs, knobs)
+        features, _, rebuilt = self._reconstruct(inputs, knobs, found)
         maps = smooth_upsample(
             error_map(features, rebuilt), self.config.image_size, knobs.sigma, align_corners=True
         )
@@ -225,13 +254,15 @@ class UniAD(Method):
             "original to rebuilt": error_map(features, rebuilt),
         }
 
-    def _reconstruct(self, inputs: Tensor, knobs: Knobs) -> tuple[Tensor, Tensor, Tensor]:
+    def _reconstruct(
+        self, inputs: Tensor, knobs: Knobs, found: Neighbours | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The features, the edited ones (the same where k = 0) and what those are rebuilt to."""
         features = inputs.to(self.device)
         edited = features
         if knobs.k:
             edited = self.bank.edit(
-                features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature
+                features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, found
             )
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, low):

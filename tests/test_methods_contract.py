@@ -208,3 +208,37 @@ def test_importing_methods_loads_no_heavy_package() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+@every_method
+@pytest.mark.parametrize("preset", ["paper", "quick", "smoke"])
+def test_every_setting_of_the_search_is_in_range_and_the_cheapest_come_first(
+    name: str, preset: str
+) -> None:
+    method = load("methods", name)
+    config, knobs_ = method.presets[preset]
+    fields = {field.name for field in dataclasses.fields(method.Knobs)}
+    for stage in method.search(config):
+        assert stage.grid and stage.grid.keys() | stage.fixed.keys() <= fields
+        for field, values in stage.grid.items():
+            assert list(values) == sorted(set(values)) and len(values) > 1
+            for value in values:
+                tried = dataclasses.replace(knobs_, **{**stage.fixed, field: value})
+                method.check(config, tried, images=96)
+
+
+@every_method
+def test_scores_with_neighbours_found_before_are_those_of_a_search_of_its_own(name: str) -> None:
+    method = learned(name)[0]
+    values = inputs(method.inputs(method.config), "test")[:8]
+    keys = [sample.key for sample in unseen()[:8]]
+    found = method.neighbours(values, 9, getattr(knobs(name), "coreset", 0.0))
+    if found is None:
+        pytest.skip(f"{name} searches no bank in this preset")
+    assert found.distances.shape == found.rows.shape
+    assert (found.distances.diff(dim=-1) >= 0).all()
+    for k in (1, 4):
+        few = dataclasses.replace(knobs(name), k=k)
+        plain, shared = method.score(values, keys, few), method.score(values, keys, few, found)
+        torch.testing.assert_close(shared.images, plain.images, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(shared.maps, plain.maps, rtol=1e-4, atol=1e-4)

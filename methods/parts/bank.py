@@ -11,15 +11,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kernels.edit import topk_edit
+from kernels.edit import mix, topk_edit, weights
 from kernels.kcenter import kcenter_order, kcenter_order_sharded
 from kernels.topk import topk_l2
-from methods.base import Batches, OnProgress, Progress
+from methods.base import Batches, Neighbours, OnProgress, Progress
 from methods.parts.cost import coreset_rows
 from methods.parts.dist import rank, total, world_size
 from methods.parts.seeds import generator
 
 Weighting = Literal["softmax", "inverse", "uniform"]
+KS = (1, 3, 5, 7, 9)
+"""Numbers of neighbours that a search for knobs tries."""
+
+
+def coresets(bank_rate: float) -> tuple[float, ...]:
+    """Coreset rates that a search for knobs tries: parts of the bank."""
+    return tuple(bank_rate * part for part in (0.25, 0.5, 1.0))
 
 
 def patches(features_BChw: Tensor) -> Tensor:
@@ -112,20 +119,39 @@ class MemoryBank(nn.Module):
         rows = coreset_rows(int(self.source), rate)
         return prefixes.setdefault(rows, self.rows_MD[:rows])
 
-    def nearest(self, features_BChw: Tensor, k: int, rate: float) -> Tensor:
+    def search(self, features_BChw: Tensor, k: int, rate: float) -> Neighbours:
+        """The k nearest rows of each location, or all rows where there are fewer."""
+        bank_MD = self.prefix(rate)
+        found = topk_l2(patches(features_BChw), bank_MD, min(k, len(bank_MD)))
+        batch, _, height, width = features_BChw.shape
+        return Neighbours(*(part.view(batch, height, width, -1) for part in found))
+
+    def nearest(
+        self, features_BChw: Tensor, k: int, rate: float, found: Neighbours | None = None
+    ) -> Tensor:
         """Mean squared distance of each location to its k nearest rows: (B, h, w).
 
         Squared, as faiss gives it to the official PatchCore.
         """
-        bank_MD = self.prefix(rate)
-        distances_NK, _ = topk_l2(patches(features_BChw), bank_MD, k)
-        return distances_NK.square().mean(dim=1).view(len(features_BChw), *features_BChw.shape[-2:])
+        distances = (found or self.search(features_BChw, k, rate)).distances
+        return distances[..., :k].square().mean(dim=-1)
 
     def edit(
-        self, features_BChw: Tensor, k: int, rate: float, weighting: Weighting, temperature: float
+        self,
+        features_BChw: Tensor,
+        k: int,
+        rate: float,
+        weighting: Weighting,
+        temperature: float,
+        found: Neighbours | None = None,
     ) -> Tensor:
         """Eq. 10: each location becomes a weighted mix of its k nearest rows."""
-        edited_ND = topk_edit(patches(features_BChw), self.prefix(rate), k, weighting, temperature)
+        bank_MD = self.prefix(rate)
+        if found is None:
+            edited_ND = topk_edit(patches(features_BChw), bank_MD, k, weighting, temperature)
+        else:
+            distances_NK, rows_NK = (part.flatten(0, 2)[:, :k] for part in found)
+            edited_ND = mix(bank_MD, rows_NK, weights(distances_NK, weighting, temperature))
         batch, _, height, width = features_BChw.shape
         return edited_ND.view(batch, height, width, -1).permute(0, 3, 1, 2)
 

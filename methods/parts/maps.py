@@ -52,5 +52,9 @@ def _gaussian(side: int, sigma: float) -> Tensor:
 
 def image_score(maps_BHW: Tensor, pool: int) -> Tensor:
     """The maximum of the averages over pool x pool windows, stride 1 (1: the plain maximum)."""
-    pooled = F.avg_pool2d(maps_BHW[:, None], pool, stride=1) if pool > 1 else maps_BHW
+    pooled = maps_BHW[:, None]
+    if pool > 1:
+        # A mean over a square is a mean of means: one side after the other, 2 pool sums a window
+        # instead of pool^2.
+        pooled = F.avg_pool2d(F.avg_pool2d(pooled, (1, pool), stride=1), (pool, 1), stride=1)
     return pooled.flatten(1).amax(dim=1)

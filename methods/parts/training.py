@@ -120,9 +120,9 @@ def optimise(
         mean = float(total(running)) / len(batches)
         if not math.isfinite(mean):
             raise Diverged(f"loss is {mean} in epoch {epoch + 1} of {recipe.epochs}")
+        on_progress(Progress(stage="train", step=epoch + 1, steps=recipe.epochs, loss=mean))
         if rank() == 0:
             keeper.keep(epoch + 1, optimiser, average)
-        on_progress(Progress(stage="train", step=epoch + 1, steps=recipe.epochs, loss=mean))
     if average is not None:
         network.load_state_dict(average.module.state_dict())
     network.eval()

@@ -1,0 +1,213 @@
+"""What `tune` searches: stages of settings and an objective, all checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.base import fingerprint
+from harness.registry import UsageError, did_you_mean, load
+from harness.spec import Cell, Data, digest, field_types, parse_overrides, typed
+from methods.base import Stage
+from results.metrics import METRICS, PIXEL_METRICS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A search for the knobs of one method on one data set."""
+
+    cells: tuple[Cell, ...]
+    """One a seed, with the knobs that the search starts from."""
+    train_fingerprint: str
+    """Of all training images, held-out ones too."""
+    stages: tuple[Stage, ...]
+    objective: tuple[str, ...]
+    budget: int
+    """How many settings are tried, stage by stage."""
+
+    @property
+    def first(self) -> Cell:
+        """What all seeds share."""
+        return self.cells[0]
+
+    @property
+    def label(self) -> str:
+        """The study in one line."""
+        return f"{self.first.data.label} {self.first.method}"
+
+    @property
+    def key(self) -> str:
+        """Names what a choice is for."""
+        return choice_key(self.first, self.train_fingerprint)
+
+    @property
+    def most_k(self) -> int:
+        """The largest k of the space."""
+        given = [getattr(self.first.knobs, "k", 0)]
+        return max(given + [k for stage in self.stages for k in stage.grid.get("k", ())])
+
+    def at(self, knobs: Any) -> list[Cell]:
+        """The cells of one setting, one a seed."""
+        return [replace(cell, knobs=knobs) for cell in self.cells]
+
+    def described(self) -> dict[str, Any]:
+        """What decides the choice, for the record and to compare."""
+        return {
+            "objective": list(self.objective),
+            "space": [
+                {"grid": {n: list(v) for n, v in stage.grid.items()}, "fixed": dict(stage.fixed)}
+                for stage in self.stages
+            ],
+            "seeds": [cell.seed for cell in self.cells],
+            "held": list(self.first.data.held or ()),
+            "validation_fingerprint": self.first.data.test_fingerprint,
+        }
+
+
+def choice_key(cell: Cell, train_fingerprint: str) -> str:
+    """Names what a choice is for: the data, what is learned of it, and the knobs to start from."""
+    config = dataclasses.asdict(cell.config)
+    config.pop("weights", None)
+    return digest(
+        {
+            "train": train_fingerprint,
+            "method": cell.method,
+            "config": config,
+            "knobs": dataclasses.asdict(cell.knobs),
+            "weights": cell.weights_sha256,
+        }
+    )
+
+
+def settings(stage: Stage, start: Any) -> list[Any]:
+    """The stage's settings, the cheapest first."""
+    names = list(stage.grid)
+    return [
+        replace(start, **{**stage.fixed, **dict(zip(names, values, strict=True))})
+        for values in itertools.product(*stage.grid.values())
+    ]
+
+
+def stages_of(method: str, config: Any, knobs: Any, space: Mapping[str, str]) -> tuple[Stage, ...]:
+    """A method's stages with the user's grids in place of its own; UsageError for a bad space.
+
+    A knob that the method does not search comes as a stage of its own, after the others.
+    """
+    stages = list(load("methods", method).search(config))
+    grids = {name: _grid(method, knobs, name, text) for name, text in space.items()}
+    known = {name for stage in stages for name in stage.grid}
+    stages = [
+        stage._replace(grid={name: grids.get(name, v) for name, v in stage.grid.items()})
+        for stage in stages
+    ]
+    stages += [Stage({name: grid}) for name, grid in grids.items() if name not in known]
+    if not stages:
+        raise UsageError(
+            f"{method} declares no knobs to tune; name some: --space {method}.KNOB=VALUES"
+        )
+    for stage in stages:
+        for name, values in stage.grid.items():
+            if not values:
+                raise UsageError(
+                    f"{method}.{name}: no values to try; give some, --space {method}.{name}=..."
+                )
+    return tuple(stages)
+
+
+def joined(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """All combinations at once."""
+    return (Stage({name: values for stage in stages for name, values in stage.grid.items()}),)
+
+
+def check_settings(stages: Sequence[Stage], cell: Cell) -> None:
+    """UsageError, in one line, for the first setting that the search might meet and can't score."""
+    method = load("methods", cell.method)
+    for knobs in _reachable(stages, cell.knobs):
+        try:
+            method.check(cell.config, knobs, cell.data.train_images)
+        except ValueError as error:
+            raise UsageError(f"--space of {cell.method} on {cell.data.name}: {error}") from None
+
+
+def _reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
+    """Every setting of every stage after every outcome of the stages before it."""
+    outcomes = [start]
+    for stage in stages:
+        following = stage._replace(fixed={})
+        for knobs in outcomes:
+            yield from settings(stage, knobs)
+        outcomes = [after for knobs in outcomes for after in settings(following, knobs)]
+
+
+def objective_of(text: str, no_pixel_reason: str) -> tuple[str, ...]:
+    """Metrics joined by +; UsageError for an unknown one, or one that the data can't have."""
+    names = tuple(text.split("+"))
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(f"--objective {text}: {did_you_mean(name, [*METRICS])}")
+        if name in PIXEL_METRICS and no_pixel_reason:
+            raise UsageError(
+                f"--objective {text}: {no_pixel_reason}; choose one that starts with image_"
+            )
+    return names
+
+
+def plan_studies(
+    cells: Sequence[Cell], space: Sequence[str], objective: str, *, joint: bool, named: bool
+) -> list[Study]:
+    """The studies of a plan made with held-out images, one for each data set and method.
+
+    Methods that have nothing to tune are refused where the user `named` them, else left out.
+    UsageError, in one line, for whatever can't be searched.
+    """
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    given = parse_overrides(space, methods, option="--space", example="lafite.t=50:600:50")
+    groups: dict[tuple[Data, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.data, cell.method), []).append(cell)
+    studies = []
+    for (data, method), seeds in groups.items():
+        first = seeds[0]
+        if not (named or given[method] or load("methods", method).search(first.config)):
+            continue
+        benchmark = data.open()
+        stages = stages_of(method, first.config, first.knobs, given[method])
+        budget = sum(len(settings(stage, first.knobs)) for stage in stages)
+        stages = joined(stages) if joint else stages
+        check_settings(stages, first)
+        studies.append(
+            Study(
+                cells=tuple(seeds),
+                train_fingerprint=fingerprint(benchmark, benchmark.train(data.categories)),
+                stages=stages,
+                objective=objective_of(objective, benchmark.no_pixel_reason),
+                budget=budget,
+            )
+        )
+    return studies
+
+
+def _grid(method: str, knobs: Any, name: str, text: str) -> tuple[Any, ...]:
+    """`1,3,5` or `start:stop:step`, both ends included, typed by the knob."""
+    kinds = field_types(type(knobs))
+    where = f"--space {method}.{name}={text}"
+    if name not in kinds:
+        raise UsageError(f"{where}: no such knob; {did_you_mean(name, [*kinds])}")
+    try:
+        if text.count(":") != 2:
+            values = [typed(part, kinds[name]) for part in text.split(",") if part]
+        else:
+            start, stop, step = (float(part) for part in text.split(":"))
+            if step <= 0:
+                raise ValueError("the step must be above 0")
+            count = math.floor((stop - start) / step + 1e-9) + 1
+            # Rounded, so that 0.1:0.3:0.1 has 0.3 and not 0.30000000000000004.
+            exact = [round(start + i * step, 10) for i in range(max(0, count))]
+            values = [typed(f"{value:.10g}", kinds[name]) for value in exact]
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}; write 1,3,5 or start:stop:step") from None
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,158 @@
+"""The search for knobs: stages to settings, settings to trials, trials to a choice. No Ray here.
+
+What was tried is read back from the store, never from what ran it: a search that was cut off goes
+on from the trials that are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from harness.place import Place
+from harness.spec import Cell
+from harness.store import Store
+from harness.study import Study, settings
+from harness.trials import Bench, Shares
+from methods.base import Stage
+from results.selection import objective
+from results.table import read_part
+
+Trials = Callable[[Study, Sequence[Any], Place], None]
+"""Scores settings (Knobs) of a study and publishes their rows; may leave some out, as hopeless."""
+
+
+class Tried(NamedTuple):
+    """A setting, and the objective of each seed; none where it was stopped early."""
+
+    knobs: Any
+    values: tuple[float, ...]
+
+
+class Searched(NamedTuple):
+    """A stage that was searched; `best` is the index of what it chose."""
+
+    stage: Stage
+    tried: list[Tried]
+    best: int
+
+
+class NothingToChoose(RuntimeError):
+    """No setting of a stage has a value of the objective."""
+
+
+def search(study: Study, place: Place, trials: Trials) -> tuple[Any, list[Searched]]:
+    """The knobs that the stages choose one after the other, and what each of them tried.
+
+    The highest mean over seeds wins, of equal ones the earlier. Settings whose trials are in the
+    store are not tried again.
+    """
+    knobs = study.first.knobs
+    searched = []
+    for stage in study.stages:
+        found = settings(stage, knobs)
+        missing = [one for one in found if not all(map(place.store.done, study.at(one)))]
+        if missing:
+            trials(study, missing, place)
+        tried = [Tried(one, values(study, one, place.store)) for one in found]
+        if not any(one.values for one in tried):
+            raise NothingToChoose(
+                f"{study.label}: no setting of {', '.join(stage.grid)} has a value of "
+                f"{' + '.join(study.objective)} on the pseudo-validation"
+            )
+        best = max(range(len(tried)), key=lambda i: fmean(tried[i].values or [-1.0]))
+        searched.append(Searched(stage, tried, best))
+        chosen = {name: getattr(tried[best].knobs, name) for name in stage.grid}
+        knobs = replace(knobs, **chosen)
+    return knobs, searched
+
+
+def values(study: Study, knobs: Any, store: Store) -> tuple[float, ...]:
+    """The objective of a setting, seed by seed, as its trials left it; empty if one is missing."""
+    cells = study.at(knobs)
+    if not all(map(store.done, cells)):
+        return ()
+    found = [objective(read_part(store.part(cell)), study.objective) for cell in cells]
+    return tuple(value for value in found if value is not None) if None not in found else ()
+
+
+def one_by_one(study: Study, tried: Sequence[Any], place: Place) -> None:
+    """The simplest `Trials`: in this process, one after the other."""
+    benches = Benches(study, place)
+    for knobs in tried:
+        benches.take(dataclasses.asdict(knobs))
+        benches.step()
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How trials run: `early_stop` ends hopeless ones on a share of the images, `searcher` makes
+    `draws` from all settings instead of trying each, with the values of those that are known."""
+
+    early_stop: bool = False
+    searcher: str | None = None
+    draws: int = 0
+    known: tuple[tuple[Any, float], ...] = ()
+
+
+class Benches:
+    """One setting after the other on the models of all seeds, share by share of the images."""
+
+    def __init__(self, study: Study, place: Place, shares: Shares = (1.0,)) -> None:
+        self.study, self.shares = study, shares
+        self.benches = [Bench(cell, place, study.most_k) for cell in study.cells]
+
+    def take(self, knobs: Mapping[str, Any]) -> None:
+        """Take up a setting: these knobs, the others as the study starts with them."""
+        self.cells = self.study.at(replace(self.study.first.knobs, **knobs))
+        self.scorers = [b.scorer(cell) for b, cell in zip(self.benches, self.cells, strict=True)]
+        self.taken = 0
+
+    def step(self) -> tuple[float, bool]:
+        """Score the next share: the objective on it, mean over seeds, and whether it was all."""
+        share = self.shares[self.taken]
+        self.taken += 1
+        found = [
+            objective(bench.run_share(cell, scorer, share), self.study.objective)
+            for bench, cell, scorer in zip(self.benches, self.cells, self.scorers, strict=True)
+        ]
+        # 0 where a seed has no value: Tune needs a number, and the choice reads the rows.
+        known = [value for value in found if value is not None]
+        value = fmean(known) if len(known) == len(found) else 0.0
+        return value, self.taken == len(self.shares)
+
+
+def known(study: Study, store: Store) -> tuple[tuple[Any, float], ...]:
+    """Settings of the first stage that were tried, and their objective."""
+    every = settings(study.stages[0], study.first.knobs)
+    return tuple((one, fmean(found)) for one in every if (found := values(study, one, store)))
+
+
+def shared_work(study: Study, tried: Sequence[Any], place: Place) -> list[Cell]:
+    """A cell for each training and search that the settings share and the store lacks."""
+    first: dict[Any, Cell] = {}
+    for cell in (cell for knobs in tried for cell in study.at(knobs)):
+        k, coreset = (getattr(cell.knobs, name, 0) for name in ("k", "coreset"))
+        found = place.store.searches(cell, study.most_k) if k else place.store.model(cell)
+        if not found.is_dir():
+            first.setdefault((cell.fit_id, coreset if k else None), cell)
+    return list(first.values())
+
+
+def table(searched: Sequence[Searched]) -> list[dict[str, Any]]:
+    """The stages as plain values, for the record: what was tried, what it gave, what was chosen."""
+    return [
+        {
+            "knobs": list(stage.grid),
+            "fixed": dict(stage.fixed),
+            "tried": [
+                {"knobs": dataclasses.asdict(one.knobs), "values": list(one.values)}
+                for one in tried
+            ],
+            "best": best,
+        }
+        for stage, tried, best in searched
+    ]

@@ -1,0 +1,234 @@
+"""What `lafite-bench tune` does around the search: plan, check, freeze, reveal, show."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from benchmarks.base import sealed
+from harness.choices import Choice, freeze, frozen
+from harness.commands import TABLE_WIDTH, Request, check_data, feature_cache, started
+from harness.curves import CurveTask, curve_path, draw_curve
+from harness.execute import make_features
+from harness.features import missing_features
+from harness.journal import entries
+from harness.place import Place
+from harness.plan import plan
+from harness.progress import bars
+from harness.registry import UsageError, did_you_mean, load
+from harness.reveal import METRIC, picture_path, reveal, revealed_study
+from harness.spec import Cell, Held, field_types
+from harness.store import Store
+from harness.study import Study, plan_studies
+from harness.trials import Preparation, prepare
+from harness.tune import How, Trials, known, search, shared_work
+from harness.tuning_text import (
+    agreement_table,
+    shared_label,
+    show_choice,
+    varied,
+    words,
+    work_done,
+)
+
+SEARCHERS = ("optuna",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRequest(Request):
+    """The options of `lafite-bench tune`, as typed: those of `run`, and how to search."""
+
+    space: list[str]
+    objective: str
+    share: float
+    joint: bool
+    early_stop: bool
+    searcher: str | None
+    reveal: bool
+    curve: int | None
+
+
+def tune_command(request: TuneRequest) -> bool:
+    """Search, freeze and print each choice; False if one could not be made."""
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    _check_searcher(request.searcher)
+    if request.curve:
+        _check_epochs(request.methods)
+    with console.status("planning: reading and hashing the training images"), sealed():
+        studies = _planned(request)
+    store = Store(request.out)
+    store.prepare()
+    todo = [
+        study
+        for study in studies
+        if request.reveal or request.curve or frozen(store, study) is None
+    ]
+    complete = True
+    with feature_cache(request) as cache:
+        with sealed():
+            check_data([study.first for study in todo], cache, console)
+        with started(request, store, cache) if todo else nullcontext() as place:
+            for study in studies:
+                if request.curve and place is not None:
+                    complete &= _curves(study, request.curve, place, console)
+                choice = frozen(store, study)
+                if choice is None and place is not None:
+                    choice = _tune(study, request, place, console)
+                if choice is None:
+                    complete = False
+                    continue
+                show_choice(study, choice, console)
+                if request.reveal and place is not None:
+                    complete &= _reveal(study, choice, request, place, console)
+    return complete
+
+
+def _planned(request: TuneRequest) -> list[Study]:
+    cells = plan(
+        request.benchmarks,
+        request.methods,
+        seeds=request.seeds,
+        preset=request.preset,
+        overrides=request.overrides,
+        mode=request.mode,
+        categories=request.categories,
+        root=request.root,
+        held=Held(request.share),
+    )
+    joint = request.joint or request.searcher is not None
+    return plan_studies(
+        cells, request.space, request.objective, joint=joint, named=bool(request.methods)
+    )
+
+
+def _check_epochs(methods: Sequence[str]) -> None:
+    for name in methods:
+        if "epochs" not in field_types(load("methods", name).Config):
+            raise UsageError(f"--curve: {name} is not trained in epochs; leave one of them out")
+
+
+def _check_searcher(name: str | None) -> None:
+    if name is None:
+        return
+    if name not in SEARCHERS:
+        raise UsageError(f"--searcher {name}: {did_you_mean(name, [*SEARCHERS])}")
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(f"--searcher {name}: it is not installed; pip install {name}")
+
+
+def _tune(study: Study, request: TuneRequest, place: Place, console: Console) -> Choice | None:
+    """Search and freeze; None, said in one line, where trials failed."""
+    before = len(list(entries(place.store.out / "work.jsonl")))
+    try:
+        _features(list(study.cells), place, console)
+        knobs, searched = search(study, place, _on_ray(request, console))
+    except (RuntimeError, OSError) as error:
+        _failed(study, error, console)
+        return None
+    choice = freeze(place.store, study, knobs, searched, place.code_version)
+    console.print(f"this command: {work_done(study, place.store, before)}", highlight=False)
+    return choice
+
+
+def _reveal(
+    study: Study, choice: Choice, request: TuneRequest, place: Place, console: Console
+) -> bool:
+    """Score what was tried on the test split, print and draw; False where trials failed."""
+    try:
+        _features(revealed_study(study, choice).cells, place, console)
+        found = reveal(study, choice, place, _on_ray(request, console))
+    except (RuntimeError, OSError) as error:
+        return _failed(study, error, console)
+    console.print(
+        f"{study.label}, revealed: {METRIC} on pseudo-validation against test; regret in points",
+        highlight=False,
+    )
+    console.print(agreement_table(found))
+    console.print(f"figure    {picture_path(choice)}", highlight=False, soft_wrap=True)
+    return True
+
+
+def _curves(study: Study, every: int, place: Place, console: Console) -> bool:
+    """Train while watching, each seed's curve once; False where a training failed."""
+    from harness.cluster import cluster_map
+
+    tasks = [
+        CurveTask(cell, every)
+        for cell in study.cells
+        if hasattr(cell.config, "epochs") and not curve_path(place, cell).exists()
+    ]
+    if tasks:
+        _features(study.cells, place, console)
+        with bars("watched trainings", [task.cell.label for task in tasks], console) as show:
+            for _, error in cluster_map(draw_curve, tasks, place, show=show):
+                if error is not None:
+                    return _failed(study, error, console)
+    for cell in study.cells:
+        if curve_path(place, cell).exists():
+            path = curve_path(place, cell).with_suffix(".png")
+            console.print(f"curve     {path}", highlight=False, soft_wrap=True)
+    return True
+
+
+def _failed(study: Study, error: BaseException, console: Console) -> bool:
+    line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
+    console.print(f"[red]failed[/red] {escape(line)}; the same command goes on from here")
+    return False
+
+
+def _features(cells: Sequence[Cell], place: Place, console: Console) -> None:
+    from harness.cluster import cluster_map
+
+    tasks = missing_features(cells, place.cache)
+    if not tasks:
+        return
+    with bars("features", [task.label for task in tasks], console) as show:
+        for _, error in cluster_map(make_features, tasks, place, show=show):
+            if error is not None:
+                raise error
+
+
+def _prepare(study: Study, tried: Sequence[Any], place: Place, console: Console) -> None:
+    """Trainings first, then the searches in their banks: searches of one model run side by side."""
+    from harness.cluster import cluster_map
+
+    for title, untrained in (("training", True), ("searching", False)):
+        cells = shared_work(study, tried, place)
+        if untrained:
+            fits = {cell.fit_id: cell for cell in reversed(cells)}
+            cells = [cell for cell in fits.values() if not place.store.model(cell).is_dir()]
+        if not cells:
+            continue
+        items = [Preparation(cell, study.most_k) for cell in cells]
+        with bars(title, [shared_label(one) for one in items], console) as show:
+            for _, error in cluster_map(prepare, items, place, show=show):
+                if error is not None:
+                    raise error
+
+
+def _on_ray(request: TuneRequest, console: Console) -> Trials:
+    """Trials by Ray Tune, after the trainings and searches that they share."""
+    from harness.cluster import tune_trials
+
+    def trials(study: Study, tried: Sequence[Any], place: Place) -> None:
+        _prepare(study, tried, place, console)
+        choosing = study.first.purpose == "tune"
+        how = How(early_stop=request.early_stop and choosing)
+        names = varied(tried)
+        labels = [f"{study.label} {words(one, names)}" for one in tried]
+        if request.searcher and choosing:
+            found = known(study, place.store)
+            draws = max(0, study.budget - len(found))
+            how = replace(how, searcher=request.searcher, draws=draws, known=found)
+            labels = [f"{study.label} draw {number + 1}" for number in range(draws)]
+        with bars(f"{study.label} {', '.join(names)}", labels, console) as show:
+            tune_trials(study, tried, place, how, show)
+
+    return trials

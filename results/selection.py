@@ -1,0 +1,78 @@
+"""How good a choice without anomalies is: pseudo-validation beside the test split.
+
+The frames are rows of `table.SCHEMA`; a setting is one `knobs_json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from results.table import POOLED
+
+AVERAGE = "mean"
+"""The category of what is averaged over the categories."""
+
+
+def objective(rows: pl.DataFrame, metrics: Sequence[str]) -> float | None:
+    """Mean over metrics of the mean over categories of one cell; None where one has no value."""
+    means = [
+        rows.filter(pl.col("metric") == metric, pl.col("category") != POOLED)["value"].mean()
+        for metric in metrics
+    ]
+    return None if None in means else float(np.mean(means))  # type: ignore[arg-type]
+
+
+def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
+    """One row for each setting and category, `mean` among them: the value, averaged over seeds."""
+    single = rows.filter(pl.col("metric") == metric, pl.col("category") != POOLED)
+    keys = ("knobs_json", "category")
+    each = single.group_by(*keys).agg(pl.col("value").mean())
+    mean = each.group_by("knobs_json").agg(pl.col("value").mean())
+    return pl.concat([each, mean.with_columns(category=pl.lit(AVERAGE)).select(each.columns)])
+
+
+def agreement(
+    tried: pl.DataFrame, revealed: pl.DataFrame, chosen: str, metric: str = "image_auroc"
+) -> pl.DataFrame:
+    """One row for each category and one for their mean, of `metric` over the settings of `tried`.
+
+    settings: how many; spearman, kendall: rank correlation between pseudo-validation and test
+    (null where one of them is constant); best, chosen: the best value on test and that of the
+    setting `chosen`; regret: their difference in points; rank: settings better on test, plus one.
+    Raises ValueError where a tried setting was not revealed.
+    """
+    pairs = by_setting(tried, metric).join(
+        by_setting(revealed, metric).rename({"value": "test"}),
+        on=("knobs_json", "category"),
+        how="left",
+    )
+    if missing := pairs["test"].null_count():
+        raise ValueError(f"{missing} of the tried settings have no value on the test split")
+    found = []
+    for (category,), part in pairs.group_by("category", maintain_order=True):
+        on_test = part.filter(pl.col("knobs_json") == chosen)["test"]
+        best, mine = float(part["test"].to_numpy().max()), float(on_test.item())
+        found.append(
+            {
+                "category": category,
+                "settings": len(part),
+                "spearman": _correlation("spearmanr", part),
+                "kendall": _correlation("kendalltau", part),
+                "best": best,
+                "chosen": mine,
+                "regret": 100 * (best - mine),
+                "rank": 1 + int((part["test"] > mine).sum()),
+            }
+        )
+    return pl.DataFrame(found).sort(pl.col("category") == AVERAGE, "category")
+
+
+def _correlation(name: str, part: pl.DataFrame) -> float | None:
+    pseudo, test = part["value"].to_numpy(), part["test"].to_numpy()
+    if len(np.unique(pseudo)) < 2 or len(np.unique(test)) < 2:
+        return None
+    return float(getattr(stats, name)(pseudo, test).statistic)
