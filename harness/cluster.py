@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import ray
@@ -18,16 +21,18 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
-from harness.execute import Outcome, learn, run_job
+from harness.execute import Outcome, Piece, Scorer, Spread, learn, run_job
 from harness.place import Place
-from harness.registry import UsageError
+from harness.registry import UsageError, load
 from harness.spec import Cell
-from methods.base import Diverged, Progress
+from methods.base import Diverged, Progress, quiet
 
 Show = Callable[[int, Progress | None], None]
 """Told of progress of item i; None when it ends."""
 POLL_SECONDS = 0.5
 RETRIES = 2
+AHEAD = 2
+"""Pieces that wait at each worker that scores, so that none is idle and memory stays bounded."""
 
 
 @contextmanager
@@ -50,14 +55,22 @@ def cluster(address: str | None) -> Iterator[None]:
 
 def check_fits(place: Place) -> None:
     """UsageError if the cluster can never give what one cell asks for."""
-    total = ray.cluster_resources()
-    needs = {"CPU": place.workers * place.cpus, "GPU": place.workers * place.gpus}
-    for kind, need in needs.items():
-        if need > total.get(kind, 0):
-            raise UsageError(
-                f"one cell needs {need:g} {kind} ({place.workers} workers), the cluster has "
-                f"{total.get(kind, 0):g}; use fewer --workers or a larger cluster"
-            )
+    slots = _slots(place)
+    if slots < place.workers:
+        raise UsageError(
+            f"one cell needs {place.ask}, the cluster has room for {slots} of them "
+            f"({_said(ray.cluster_resources())}); use fewer --workers or a larger cluster"
+        )
+
+
+def _slots(place: Place) -> int:
+    """How many workers the whole cluster holds: one worker can't be split over two nodes."""
+    needs = {"CPU": place.cpus, "GPU": place.gpus}
+    return sum(
+        min(int(node["Resources"].get(kind, 0) / need) for kind, need in needs.items() if need)
+        for node in ray.nodes()
+        if node["Alive"]
+    )
 
 
 def has_gpus() -> bool:
@@ -83,10 +96,15 @@ def cluster_map(
         num_gpus=0 if many else place.gpus,
         max_retries=0,
     )(_task)
-    waiting = {
-        task.remote(function, item, shared, queue, number): number
-        for number, item in enumerate(items)
-    }
+    rest = enumerate(items)
+    waiting: dict[Any, int] = {}
+
+    def start(count: int) -> None:
+        for number, item in islice(rest, count):
+            waiting[task.remote(function, item, shared, queue, number)] = number
+
+    # Fits that could not all be placed would take workers from one another.
+    start(_slots(place) // place.workers if many else len(items))
     while waiting:
         ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
         _show_all(queue, show)
@@ -94,6 +112,7 @@ def cluster_map(
             number = waiting.pop(reference)
             show(number, None)
             yield items[number], _error(reference)
+        start(len(ended))
     queue.shutdown(force=True)
 
 
@@ -103,15 +122,17 @@ def _task(
     """Runs in a worker process."""
     torch.set_num_threads(place.cpus)
 
-    if place.workers > 1 and function is run_job:
-        fit_on_workers(item[0], place, queue, number)
-
     def tell(progress: Progress) -> None:
         # Not `queue.put`: it waits for the answer, and Ray lends a waiting task's CPU to the next
         # task, so that more of them would run than there are cores.
         queue.actor.put_nowait.remote((number, progress))
 
-    function(item, place, tell)
+    if place.workers > 1 and function is run_job:
+        fit_on_workers(item[0], place, queue, number)
+        with scoring_workers(item[0], place) as spread:
+            run_job(item, place, tell, spread)
+    else:
+        function(item, place, tell)
 
 
 def _show_all(queue: Queue, show: Show) -> None:
@@ -137,10 +158,13 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
 
     Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
     and nothing of Ray. A worker that dies, or leaves the others waiting for longer than
-    `place.patience` seconds, restarts all from the last checkpoint, RETRIES times at most.
+    `place.patience` seconds, restarts all from the last checkpoint, RETRIES times at most. Workers
+    that the cluster does not give within as many seconds fail the cell.
     """
     if place.store.model(cell).is_dir():
         return
+    # Ray Train has no argument for it.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(place.patience)
     resources = {"CPU": float(place.cpus)} | ({"GPU": place.gpus} if place.gpus else {})
     trainer = TorchTrainer(
         _fit_worker,
@@ -155,12 +179,14 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
             # A name of its own for each attempt: what counts is in the store, not in Ray's state.
             name=f"{cell.fit_id}-{uuid.uuid4().hex[:8]}",
             storage_path=str(place.store.out / "ray"),
-            failure_config=FailureConfig(max_failures=RETRIES),
+            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=0),
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
+        if "startup timed out" in str(error):
+            raise _no_room(place) from None
         last = str(error).strip().splitlines()[-1]
         raise RuntimeError(f"{last} (on {place.workers} workers)\n{error}") from None
     if diverged := place.store.diverged(cell):
@@ -181,3 +207,72 @@ def _fit_worker(settings: dict[str, Any]) -> None:
     except Diverged as error:
         # Raised, Ray would start it again; it would only diverge again.
         place.store.note_diverged(cell, str(error))
+
+
+class _ScoringWorker:
+    """Holds the trained model in a process of its own."""
+
+    def __init__(self, cell: Cell, place: Place) -> None:
+        torch.set_num_threads(place.cpus)
+        method = load("methods", cell.method)(cell.config, seed=cell.seed).to(place.device)
+        if place.store.load_model(cell, method) is None:
+            raise RuntimeError(f"{place.store.model(cell)}: the trained model is gone")
+        self.scorer = Scorer(cell, method, place, quiet)
+
+    def ready(self) -> None:
+        """Answers once the model is loaded."""
+
+    def piece(self, indices: range, knobs: Any) -> Piece:
+        return self.scorer.piece(indices, knobs)
+
+
+@contextmanager
+def scoring_workers(cell: Cell, place: Place) -> Iterator[Spread]:
+    """A `Spread` over `place.workers` processes, which load the cell's model from the store.
+
+    One that dies is started again, RETRIES times at most; one that is silent for longer than
+    `place.patience` seconds fails the cell.
+    """
+    limits = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
+    start = ray.remote(num_cpus=place.cpus, num_gpus=place.gpus, **limits)(_ScoringWorker)
+    workers = [start.remote(cell, place) for _ in range(place.workers)]
+    try:
+        ready = [worker.ready.remote() for worker in workers]
+        if ray.wait(ready, num_returns=len(ready), timeout=place.patience)[1]:
+            raise _no_room(place)
+        ray.get(ready)
+        yield partial(_spread, workers, place.patience)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def _spread(
+    workers: Sequence[Any], patience: int, pieces: Sequence[range], knobs: Any
+) -> Iterator[Piece]:
+    waiting: deque[Any] = deque()
+
+    def first() -> Piece:
+        try:
+            found: Piece = ray.get(waiting.popleft(), timeout=patience)
+        except ray.exceptions.GetTimeoutError:
+            raise RuntimeError(f"a scoring worker was silent for {patience} s") from None
+        return found
+
+    for number, indices in enumerate(pieces):
+        waiting.append(workers[number % len(workers)].piece.remote(indices, knobs))
+        if len(waiting) == AHEAD * len(workers):
+            yield first()
+    while waiting:
+        yield first()
+
+
+def _no_room(place: Place) -> RuntimeError:
+    return RuntimeError(
+        f"{place.ask} did not start within {place.patience} s (--patience); "
+        f"{_said(ray.available_resources())} of the cluster are free; use fewer --workers"
+    )
+
+
+def _said(sizes: Mapping[str, float]) -> str:
+    return f"{sizes.get('CPU', 0):g} CPU, {sizes.get('GPU', 0):g} GPU"

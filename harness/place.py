@@ -32,3 +32,9 @@ class Place:
     def device(self) -> torch.device:
         """The GPU that this process was given, else the CPU."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def ask(self) -> str:
+        """The workers of one fit, in words."""
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.workers} workers of {self.cpus} CPU{gpus}"
