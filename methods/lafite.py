@@ -25,6 +25,7 @@ from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, qu
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import MemoryBank, Standardise, Weighting
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
+from methods.parts.compiling import compiled
 from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise
 from methods.parts.maps import error_map, image_score, smooth_upsample
@@ -268,7 +269,7 @@ class LafitE(Method):
         low = self.config.precision == "bfloat16"
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, low):
-            noise: Tensor = self.unet(noisy, moment)
+            noise: Tensor = compiled(self.unet)(noisy, moment)
         return noise.float()
 
 

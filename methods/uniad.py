@@ -24,6 +24,7 @@ from methods.base import Batches, Keeper, Method, OnProgress, Preset, Scores, qu
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import MemoryBank, Weighting
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
+from methods.parts.compiling import compiled
 from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, optimise
@@ -235,7 +236,7 @@ class UniAD(Method):
             )
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, low):
-            rebuilt = self.network(edited).float()
+            rebuilt = compiled(self.network)(edited).float()
         return features, edited, rebuilt
 
 
