@@ -24,7 +24,8 @@ class Checkpoints(Keeper):
     """Keeps a method's state, its optimiser and its EMA under one folder.
 
     Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
-    needs keeping. `seconds` and `restarts` tell what earlier attempts cost.
+    needs keeping. `seconds` and `restarts` tell what earlier attempts cost, `pace` how fast the
+    gradient loop goes.
     """
 
     def __init__(self, folder: Path, method: Method, every: int) -> None:
@@ -34,6 +35,7 @@ class Checkpoints(Keeper):
         self.seconds = 0.0
         self.restarts = 0
         self._started = time.perf_counter()
+        self._resumed: float | None = None
         self._state: dict[str, Tensor] = {}
         self._noted: dict[str, Any] = {"epochs": 0}
         for path in reversed(self._all()):
@@ -52,6 +54,7 @@ class Checkpoints(Keeper):
             if average is not None:
                 average.load_state_dict(_under("average.", self._state))
             self._state = {}
+        self._resumed = time.perf_counter()
         return int(self._noted["epochs"])
 
     def keep(
@@ -84,6 +87,13 @@ class Checkpoints(Keeper):
             shutil.rmtree(scratch, ignore_errors=True)
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def pace(self, epochs: int) -> float | None:
+        """Epochs per second of this attempt's gradient loop, checkpoints included, now that
+        `epochs` are done; None where there was no such loop."""
+        if self._resumed is None or epochs == self._noted["epochs"]:
+            return None
+        return float(epochs - self._noted["epochs"]) / (time.perf_counter() - self._resumed)
 
     def remove(self) -> None:
         """The training is over: its checkpoints are no longer needed."""

@@ -115,11 +115,12 @@ def learn(
     reset_peak_memory()
     started = time.perf_counter()
     method.fit(train.batches, on_progress=tell, keeper=keeper)
+    pace = keeper.pace(getattr(cell.config, "epochs", 0))
     seconds = keeper.seconds + time.perf_counter() - started
     facts = {
         "fit_seconds": seconds,
         "train_images": len(samples),
-        "train_images_per_second": len(samples) * getattr(cell.config, "epochs", 1) / seconds,
+        "train_images_per_second": len(samples) * (pace or 1 / seconds),
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "world_size": world_size(),
         "restarts": keeper.restarts,

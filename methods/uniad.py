@@ -25,7 +25,7 @@ from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import MemoryBank, Weighting
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.compiling import compiled
-from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
+from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, optimise
 
@@ -158,8 +158,8 @@ class UniAD(Method):
         """The bank if there is one, and the network over every image in every epoch."""
         channels, grid = feature_channels(cls.inputs(config)), config.feature_size
         bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-        forward = forward_flops(lambda: Reconstructor(channels, config), (1, channels, grid, grid))
-        return replace(bank, train_flops=BACKWARD * forward * images * config.epochs)
+        build, shape = lambda: Reconstructor(channels, config), (1, channels, grid, grid)
+        return training_cost(bank, build, shape, samples=images * config.epochs)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
