@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -103,21 +104,49 @@ class Checkpoints(Keeper):
         return sorted(self.folder.glob("epoch-*"))
 
     def _read(self, path: Path) -> bool:
-        """Load a checkpoint; False, and moved aside, if its bytes are not those written."""
+        """Load a checkpoint; False, and moved aside, if it is damaged or of another network."""
         file = path / "state.safetensors"
         try:
             noted = json.loads((path / "state.json").read_text())
-            if file_sha256(file) != noted["sha256"]:
-                raise ValueError("other bytes than were written")
-            state = load_file(file, device=str(self.method.device))
-            self.method.load_state_dict(_under("method.", state))
-        except (OSError, ValueError, KeyError, RuntimeError):
+            state = read_state(file, noted["sha256"])
+            load_whole(self.method, _under("method.", state))
+        except (OSError, ValueError, KeyError):
             with contextlib.suppress(OSError):  # another rank may have moved it first
                 path.replace(path.with_name(f"corrupt-{path.name}-{time.time_ns()}"))
             return False
         self._state, self._noted = state, noted
         self.seconds, self.restarts = noted["seconds"], noted["restarts"] + 1
         return True
+
+
+def read_state(file: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file; ValueError unless its bytes are those that were written.
+
+    Only safetensors are read: a pickle, which could run code, is never opened as one.
+    """
+    if file_sha256(file) != sha256:
+        raise ValueError(f"{file}: other bytes than were written")
+    try:
+        state: dict[str, Tensor] = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: no safetensors file ({error})") from None
+    return state
+
+
+def load_whole(method: Method, state: dict[str, Tensor]) -> None:
+    """Put a state into a method; ValueError, and nothing changed, if it is of another one."""
+    expected = method.state_dict()
+    wrong = [
+        key
+        for key in expected.keys() | state.keys()
+        # An empty buffer takes the size of what was learned.
+        if key not in state
+        or key not in expected
+        or (expected[key].numel() and expected[key].shape != state[key].shape)
+    ]
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors are of another architecture, e.g. {min(wrong)}")
+    method.load_state_dict(state)
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from methods.parts import backbone
 from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.checks import check_bank
+from methods.parts.compiling import compile_in_place, compiled, why_not
 from methods.parts.dist import rank
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, generator, image_noise
@@ -462,6 +463,21 @@ def test_a_loss_that_is_not_a_number_ends_training() -> None:
 
     with pytest.raises(Diverged, match="epoch 1 of 2"):
         trained(Recipe(epochs=2, batch_size=5), broken)
+
+
+def test_networks_are_not_compiled_on_a_cpu_and_keep_their_names_where_they_are() -> None:
+    network = small()
+    assert compiled(network) is network and network._compiled_call_impl is None
+    names = list(network.state_dict())
+    compile_in_place(network)
+    assert network._compiled_call_impl is not None
+    assert list(network.state_dict()) == names
+    assert deepcopy(network)._compiled_call_impl is None, "the EMA's copy stays plain"
+
+
+def test_without_a_compiler_a_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "g++" in why_not()
 
 
 class Crash(Exception):
