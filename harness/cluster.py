@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -57,20 +57,12 @@ def check_fits(place: Place) -> None:
     """UsageError if the cluster can never give what one cell asks for."""
     slots = _slots(place)
     if slots < place.workers:
-        raise UsageError(
-            f"one cell needs {place.ask}, the cluster has room for {slots} of them "
-            f"({_said(ray.cluster_resources())}); use fewer --workers or a larger cluster"
-        )
+        why = f"the cluster has room for {slots} of them"
+        raise UsageError(place.no_room(ray.cluster_resources(), why))
 
 
 def _slots(place: Place) -> int:
-    """How many workers the whole cluster holds: one worker can't be split over two nodes."""
-    needs = {"CPU": place.cpus, "GPU": place.gpus}
-    return sum(
-        min(int(node["Resources"].get(kind, 0) / need) for kind, need in needs.items() if need)
-        for node in ray.nodes()
-        if node["Alive"]
-    )
+    return place.slots(node["Resources"] for node in ray.nodes() if node["Alive"])
 
 
 def has_gpus() -> bool:
@@ -104,7 +96,7 @@ def cluster_map(
             waiting[task.remote(function, item, shared, queue, number)] = number
 
     # Fits that could not all be placed would take workers from one another.
-    start(_slots(place) // place.workers if many else len(items))
+    start(max(1, _slots(place) // place.workers) if many else len(items))
     while waiting:
         ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
         _show_all(queue, show)
@@ -186,7 +178,7 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         if "startup timed out" in str(error):
-            raise _no_room(place) from None
+            raise _late(place) from None
         last = str(error).strip().splitlines()[-1]
         raise RuntimeError(f"{last} (on {place.workers} workers)\n{error}") from None
     if diverged := place.store.diverged(cell):
@@ -219,9 +211,6 @@ class _ScoringWorker:
             raise RuntimeError(f"{place.store.model(cell)}: the trained model is gone")
         self.scorer = Scorer(cell, method, place, quiet)
 
-    def ready(self) -> None:
-        """Answers once the model is loaded."""
-
     def piece(self, indices: range, knobs: Any) -> Piece:
         return self.scorer.piece(indices, knobs)
 
@@ -236,10 +225,10 @@ def scoring_workers(cell: Cell, place: Place) -> Iterator[Spread]:
     limits = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
     start = ray.remote(num_cpus=place.cpus, num_gpus=place.gpus, **limits)(_ScoringWorker)
     workers = [start.remote(cell, place) for _ in range(place.workers)]
+    ready = [worker.__ray_ready__.remote() for worker in workers]
     try:
-        ready = [worker.ready.remote() for worker in workers]
         if ray.wait(ready, num_returns=len(ready), timeout=place.patience)[1]:
-            raise _no_room(place)
+            raise _late(place)
         ray.get(ready)
         yield partial(_spread, workers, place.patience)
     finally:
@@ -251,28 +240,21 @@ def _spread(
     workers: Sequence[Any], patience: int, pieces: Sequence[range], knobs: Any
 ) -> Iterator[Piece]:
     waiting: deque[Any] = deque()
-
-    def first() -> Piece:
-        try:
-            found: Piece = ray.get(waiting.popleft(), timeout=patience)
-        except ray.exceptions.GetTimeoutError:
-            raise RuntimeError(f"a scoring worker was silent for {patience} s") from None
-        return found
-
     for number, indices in enumerate(pieces):
         waiting.append(workers[number % len(workers)].piece.remote(indices, knobs))
         if len(waiting) == AHEAD * len(workers):
-            yield first()
-    while waiting:
-        yield first()
+            yield _patiently(waiting.popleft(), patience)
+    for reference in waiting:
+        yield _patiently(reference, patience)
 
 
-def _no_room(place: Place) -> RuntimeError:
-    return RuntimeError(
-        f"{place.ask} did not start within {place.patience} s (--patience); "
-        f"{_said(ray.available_resources())} of the cluster are free; use fewer --workers"
-    )
+def _patiently(reference: Any, patience: int) -> Any:
+    try:
+        return ray.get(reference, timeout=patience)
+    except ray.exceptions.GetTimeoutError:
+        raise RuntimeError(f"a scoring worker was silent for {patience} s") from None
 
 
-def _said(sizes: Mapping[str, float]) -> str:
-    return f"{sizes.get('CPU', 0):g} CPU, {sizes.get('GPU', 0):g} GPU"
+def _late(place: Place) -> RuntimeError:
+    why = f"they did not start within {place.patience} s (--patience), this much is free"
+    return RuntimeError(place.no_room(ray.available_resources(), why))
