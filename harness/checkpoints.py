@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,8 +25,8 @@ class Checkpoints(Keeper):
     """Keeps a method's state, its optimiser and its EMA under one folder.
 
     Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
-    needs keeping. `seconds` and `restarts` tell what earlier attempts cost; `losses` is for the
-    caller to fill, one an epoch, and kept as well.
+    needs keeping. `seconds` and `restarts` tell what earlier attempts cost, `pace` how fast the
+    gradient loop goes; `losses` is for the caller to fill, one an epoch, and kept as well.
     """
 
     def __init__(self, folder: Path, method: Method, every: int) -> None:
@@ -36,6 +37,7 @@ class Checkpoints(Keeper):
         self.restarts = 0
         self.losses: list[float] = []
         self._started = time.perf_counter()
+        self._resumed: float | None = None
         self._state: dict[str, Tensor] = {}
         self._noted: dict[str, Any] = {"epochs": 0}
         for path in reversed(self._all()):
@@ -54,6 +56,7 @@ class Checkpoints(Keeper):
             if average is not None:
                 average.load_state_dict(_under("average.", self._state))
             self._state = {}
+        self._resumed = time.perf_counter()
         return int(self._noted["epochs"])
 
     def keep(
@@ -88,6 +91,13 @@ class Checkpoints(Keeper):
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
+    def pace(self, epochs: int) -> float | None:
+        """Epochs per second of this attempt's gradient loop, checkpoints included, now that
+        `epochs` are done; None where there was no such loop."""
+        if self._resumed is None or epochs == self._noted["epochs"]:
+            return None
+        return float(epochs - self._noted["epochs"]) / (time.perf_counter() - self._resumed)
+
     def remove(self) -> None:
         """The training is over: its checkpoints are no longer needed."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -96,15 +106,13 @@ class Checkpoints(Keeper):
         return sorted(self.folder.glob("epoch-*"))
 
     def _read(self, path: Path) -> bool:
-        """Load a checkpoint; False, and moved aside, if its bytes are not those written."""
+        """Load a checkpoint; False, and moved aside, if it is damaged or of another network."""
         file = path / "state.safetensors"
         try:
             noted = json.loads((path / "state.json").read_text())
-            if file_sha256(file) != noted["sha256"]:
-                raise ValueError("other bytes than were written")
-            state = load_file(file, device=str(self.method.device))
-            self.method.load_state_dict(_under("method.", state))
-        except (OSError, ValueError, KeyError, RuntimeError):
+            state = read_state(file, noted["sha256"])
+            load_whole(self.method, _under("method.", state))
+        except (OSError, ValueError, KeyError):
             with contextlib.suppress(OSError):  # another rank may have moved it first
                 path.replace(path.with_name(f"corrupt-{path.name}-{time.time_ns()}"))
             return False
@@ -112,6 +120,36 @@ class Checkpoints(Keeper):
         self.seconds, self.restarts = noted["seconds"], noted["restarts"] + 1
         self.losses = noted.get("losses", [])
         return True
+
+
+def read_state(file: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file; ValueError unless its bytes are those that were written.
+
+    Only safetensors are read: a pickle, which could run code, is never opened as one.
+    """
+    if file_sha256(file) != sha256:
+        raise ValueError(f"{file}: other bytes than were written")
+    try:
+        state: dict[str, Tensor] = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: no safetensors file ({error})") from None
+    return state
+
+
+def load_whole(method: Method, state: dict[str, Tensor]) -> None:
+    """Put a state into a method; ValueError, and nothing changed, if it is of another one."""
+    expected = method.state_dict()
+    wrong = [
+        key
+        for key in expected.keys() | state.keys()
+        # An empty buffer takes the size of what was learned.
+        if key not in state
+        or key not in expected
+        or (expected[key].numel() and expected[key].shape != state[key].shape)
+    ]
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors are of another architecture, e.g. {min(wrong)}")
+    method.load_state_dict(state)
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:

@@ -252,14 +252,23 @@ def show(
 
 @app.command()
 def speed(
-    op: Annotated[str | None, typer.Option(help="A kernel, or backbone; default: all.")] = None,
+    op: Annotated[
+        str | None,
+        typer.Option(help="A kernel, backbone or training; default: kernels and backbone."),
+    ] = None,
     points: Annotated[
         str | None, typer.Option(help="Real features: a data set, or an (N, D) .npy file.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the table and plot.")] = Path("preview"),
     quick: Annotated[bool, typer.Option(help="Small sizes, seconds.")] = False,
+    preset: Annotated[str, typer.Option(help="Of --op training: paper, quick, smoke.")] = "quick",
 ) -> None:
     """Time the kernels beside what one would use instead, after checking them."""
+    if op == "training":
+        from harness.training_speed import race as training
+
+        typer.echo(training(preset))
+        return
     if op in (None, "backbone"):
         from harness.backbone_speed import race
 

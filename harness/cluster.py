@@ -9,8 +9,11 @@ import dataclasses
 import logging
 import os
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import ray
@@ -22,14 +25,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.schedulers import ASHAScheduler
 from ray.util.queue import Empty, Queue
 
-from harness.execute import Outcome, learn, run_job
+from harness.execute import Outcome, Piece, Scorer, Spread, learn, run_job
 from harness.place import Place
-from harness.registry import UsageError
+from harness.registry import UsageError, load
 from harness.spec import Cell
 from harness.study import Study
 from harness.trials import Shares, prepare
 from harness.tune import Benches, How
-from methods.base import Diverged, Progress
+from methods.base import Diverged, Progress, quiet
 
 Show = Callable[[int, Progress | None], None]
 """Told of progress of item i; None when it ends."""
@@ -39,6 +42,8 @@ FITTING = (run_job, prepare)
 """Work that begins with a fit; its items begin with a cell."""
 SHARES: Shares = (0.25, 0.5, 1.0)
 """Of the pseudo-validation, after which a hopeless trial may be stopped."""
+AHEAD = 2
+"""Pieces that wait at each worker that scores, so that none is idle and memory stays bounded."""
 
 
 @contextmanager
@@ -64,14 +69,14 @@ def cluster(address: str | None) -> Iterator[None]:
 
 def check_fits(place: Place) -> None:
     """UsageError if the cluster can never give what one cell asks for."""
-    total = ray.cluster_resources()
-    needs = {"CPU": place.workers * place.cpus, "GPU": place.workers * place.gpus}
-    for kind, need in needs.items():
-        if need > total.get(kind, 0):
-            raise UsageError(
-                f"one cell needs {need:g} {kind} ({place.workers} workers), the cluster has "
-                f"{total.get(kind, 0):g}; use fewer --workers or a larger cluster"
-            )
+    slots = _slots(place)
+    if slots < place.workers:
+        why = f"the cluster has room for {slots} of them"
+        raise UsageError(place.no_room(ray.cluster_resources(), why))
+
+
+def _slots(place: Place) -> int:
+    return place.slots(node["Resources"] for node in ray.nodes() if node["Alive"])
 
 
 def has_gpus() -> bool:
@@ -97,10 +102,15 @@ def cluster_map(
         num_gpus=0 if many else place.gpus,
         max_retries=0,
     )(_task)
-    waiting = {
-        task.remote(function, item, shared, queue, number): number
-        for number, item in enumerate(items)
-    }
+    rest = enumerate(items)
+    waiting: dict[Any, int] = {}
+
+    def start(count: int) -> None:
+        for number, item in islice(rest, count):
+            waiting[task.remote(function, item, shared, queue, number)] = number
+
+    # Fits that could not all be placed would take workers from one another.
+    start(max(1, _slots(place) // place.workers) if many else len(items))
     while waiting:
         ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
         _show_all(queue, show)
@@ -108,6 +118,7 @@ def cluster_map(
             number = waiting.pop(reference)
             show(number, None)
             yield items[number], _error(reference)
+        start(len(ended))
     queue.shutdown(force=True)
 
 
@@ -117,15 +128,18 @@ def _task(
     """Runs in a worker process."""
     torch.set_num_threads(place.cpus)
 
-    if place.workers > 1 and function in FITTING:
-        fit_on_workers(item[0], place, queue, number)
-
     def tell(progress: Progress) -> None:
         # Not `queue.put`: it waits for the answer, and Ray lends a waiting task's CPU to the next
         # task, so that more of them would run than there are cores.
         queue.actor.put_nowait.remote((number, progress))
 
-    function(item, place, tell)
+    if place.workers > 1 and function in FITTING:
+        fit_on_workers(item[0], place, queue, number)
+    if place.workers > 1 and function is run_job:
+        with scoring_workers(item[0], place) as spread:
+            run_job(item, place, tell, spread)
+    else:
+        function(item, place, tell)
 
 
 def _show_all(queue: Queue, show: Show) -> None:
@@ -151,10 +165,13 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
 
     Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
     and nothing of Ray. A worker that dies, or leaves the others waiting for longer than
-    `place.patience` seconds, restarts all from the last checkpoint, RETRIES times at most.
+    `place.patience` seconds, restarts all from the last checkpoint, RETRIES times at most. Workers
+    that the cluster does not give within as many seconds fail the cell.
     """
     if place.store.model(cell).is_dir():
         return
+    # Ray Train has no argument for it.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(place.patience)
     resources = {"CPU": float(place.cpus)} | ({"GPU": place.gpus} if place.gpus else {})
     trainer = TorchTrainer(
         _fit_worker,
@@ -169,12 +186,14 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
             # A name of its own for each attempt: what counts is in the store, not in Ray's state.
             name=f"{cell.fit_id}-{uuid.uuid4().hex[:8]}",
             storage_path=str(place.store.out / "ray"),
-            failure_config=FailureConfig(max_failures=RETRIES),
+            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=0),
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
+        if "startup timed out" in str(error):
+            raise _late(place) from None
         last = str(error).strip().splitlines()[-1]
         raise RuntimeError(f"{last} (on {place.workers} workers)\n{error}") from None
     if diverged := place.store.diverged(cell):
@@ -258,7 +277,7 @@ def tune_trials(study: Study, tried: Sequence[Any], place: Place, how: How, show
             metric="objective",
             mode="max",
             num_samples=count,
-            max_concurrent_trials=_slots(place),
+            max_concurrent_trials=max(1, _slots(place)),
             # Processes that import torch and load the model once, not once a trial.
             reuse_actors=True,
             search_alg=searcher,
@@ -298,10 +317,60 @@ def _sampled(study: Study, tried: Sequence[Any], how: How) -> tuple[Any, Any, in
     return space, searcher, how.draws
 
 
-def _slots(place: Place) -> int:
-    """How many trials the cluster holds at a time."""
-    total = ray.cluster_resources()
-    rooms = [total.get("CPU", 1) // place.cpus]
-    if place.gpus:
-        rooms.append(total.get("GPU", 0) // place.gpus)
-    return max(1, int(min(rooms)))
+class _ScoringWorker:
+    """Holds the trained model in a process of its own."""
+
+    def __init__(self, cell: Cell, place: Place) -> None:
+        torch.set_num_threads(place.cpus)
+        method = load("methods", cell.method)(cell.config, seed=cell.seed).to(place.device)
+        if place.store.load_model(cell, method) is None:
+            raise RuntimeError(f"{place.store.model(cell)}: the trained model is gone")
+        self.scorer = Scorer(cell, method, place, quiet)
+
+    def piece(self, indices: range, knobs: Any) -> Piece:
+        return self.scorer.piece(indices, knobs)
+
+
+@contextmanager
+def scoring_workers(cell: Cell, place: Place) -> Iterator[Spread]:
+    """A `Spread` over `place.workers` processes, which load the cell's model from the store.
+
+    One that dies is started again, RETRIES times at most; one that is silent for longer than
+    `place.patience` seconds fails the cell.
+    """
+    limits = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
+    start = ray.remote(num_cpus=place.cpus, num_gpus=place.gpus, **limits)(_ScoringWorker)
+    workers = [start.remote(cell, place) for _ in range(place.workers)]
+    ready = [worker.__ray_ready__.remote() for worker in workers]
+    try:
+        if ray.wait(ready, num_returns=len(ready), timeout=place.patience)[1]:
+            raise _late(place)
+        ray.get(ready)
+        yield partial(_spread, workers, place.patience)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def _spread(
+    workers: Sequence[Any], patience: int, pieces: Sequence[range], knobs: Any
+) -> Iterator[Piece]:
+    waiting: deque[Any] = deque()
+    for number, indices in enumerate(pieces):
+        waiting.append(workers[number % len(workers)].piece.remote(indices, knobs))
+        if len(waiting) == AHEAD * len(workers):
+            yield _patiently(waiting.popleft(), patience)
+    for reference in waiting:
+        yield _patiently(reference, patience)
+
+
+def _patiently(reference: Any, patience: int) -> Any:
+    try:
+        return ray.get(reference, timeout=patience)
+    except ray.exceptions.GetTimeoutError:
+        raise RuntimeError(f"a scoring worker was silent for {patience} s") from None
+
+
+def _late(place: Place) -> RuntimeError:
+    why = f"they did not start within {place.patience} s (--patience), this much is free"
+    return RuntimeError(place.no_room(ray.available_resources(), why))

@@ -30,6 +30,7 @@ from results.report import render
 from results.table import read
 
 TABLE_WIDTH = 110
+DRY_RUN_WIDTH = 150
 MOST_PROBLEMS = 20
 MOST_NOTES = 3
 
@@ -84,7 +85,7 @@ def run_command(request: Request) -> bool:
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
     with feature_cache(request) as cache:
         if request.dry_run:
-            console.width = max(console.width, TABLE_WIDTH)
+            console.width = max(console.width, DRY_RUN_WIDTH)
             console.print(estimate(cells, store, cache))
             return True
         store.prepare()

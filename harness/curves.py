@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.base import sealed
-from harness.execute import batches, learn, score
-from harness.features import open_split
+from harness.execute import Scorer, learn, score
 from harness.journal import append, entries
 from harness.place import Place, Tell
 from harness.registry import load
@@ -70,14 +69,13 @@ class Watch(Keeper):
     """Keeps a training as another keeper does, and scores it on pseudo-validation now and then."""
 
     def __init__(self, task: CurveTask, place: Place, points: Path) -> None:
-        self.cell, self.every, self.points = task.cell, task.every, points
-        self.benchmark, self.samples = open_split(self.cell.data, "validation")
-        self.read = batches(self.cell, self.benchmark, self.samples, "validation", place, quiet)
+        self.cell, self.every, self.points, self.place = task.cell, task.every, points, place
         self.seconds = 0.0
 
     def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper:
         """Begin to watch; `losses` has the mean loss of each epoch that is done."""
-        self.method, self.keeper, self.losses = method, keeper, losses
+        self.keeper, self.losses = keeper, losses
+        self.scorer = Scorer(self.cell, method, self.place, quiet)
         return self
 
     def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
@@ -92,7 +90,8 @@ class Watch(Keeper):
         rows: list[list[object]] = [[epochs, "", "", "loss", self.losses[-1]]]
         started = time.perf_counter()
         if epochs % self.every == 0 or epochs == self.cell.config.epochs:
-            training = [module for module in self.method.modules() if module.training]
+            training = [module for module in self.scorer.method.modules() if module.training]
+            self.scorer.method.eval()
             rows += [row for name in variants(self.cell) for row in self._scored(epochs, name)]
             for module in training:
                 module.training = True
@@ -101,7 +100,8 @@ class Watch(Keeper):
 
     def _scored(self, epochs: int, variant: str) -> list[list[object]]:
         cell = variants(self.cell)[variant]
-        scored = score(self.method, cell, self.benchmark, self.samples, self.read, quiet)
+        scorer = self.scorer
+        scored = score(cell, scorer.benchmark, scorer.samples, scorer.spread, self.place, quiet)
         return [
             [epochs, variant, category, metric, measured.value]
             for category, of_category in scored.metrics.items()

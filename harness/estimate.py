@@ -16,17 +16,28 @@ from harness.registry import load
 from harness.spec import Cell
 from harness.store import Store
 from methods.parts.backbone import feature_channels
+from methods.parts.cost import Cost
 from results.table import read
 
 GIGA = 1e9
+GPU = "H100"
+GPU_PEAK = {"bfloat16": 989e12, "float32": 67e12}
+"""Dense FLOP/s of an H100 SXM by its data sheet, by the precision of the settings."""
+GPU_BYTES = 3.35e12
+"""Bytes/s of its memory, which bound a coreset."""
+GPU_SHARE = 0.4
+"""The share of either that is assumed to be reached."""
+COLUMNS = ("cell", "what", "state", "bank rows", "bank GB", "train GB", "PFLOP", "here", GPU)
 
 
 def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
-    """A table of the cells; time is that of like cells in the store (as seen), else counted FLOPs
-    at this machine's measured matrix-product rate (~)."""
+    """A table of the cells. Time here is that of like cells in the store (as seen), else counted
+    FLOPs at this machine's measured matrix-product rate (~); on one GPU it is only assumed."""
     rate = _flops_per_second()
-    table = Table(box=SIMPLE, caption=f"{_disk(cells, cache)}; {_rate(rate)}")
-    for name in ("cell", "what", "state", "bank rows", "bank GB", "PFLOP", "time"):
+    table = Table(
+        box=SIMPLE, caption=f"{_disk(cells, cache)}\n{_rate(rate)}", caption_justify="left"
+    )
+    for name in COLUMNS:
         table.add_column(name, no_wrap=True)
     known = _known_seconds(store)
     for cell in cells:
@@ -39,10 +50,18 @@ def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
             _state(cell, store),
             f"{cost.bank_rows:,}",
             f"{cost.bank_bytes / GIGA:.2f}",
+            f"{cost.training_bytes / GIGA:.2f}",
             f"{(cost.train_flops + cost.coreset_flops) / 1e15:,.3g}",
             f"{_span(measured)} seen" if measured else f"~{_span(counted)}",
+            _span(gpu_seconds(cost, cell.config.precision)),
         )
     return table
+
+
+def gpu_seconds(cost: Cost, precision: str) -> float:
+    """Seconds of a fit on one GPU at the assumed rates: a projection, never a measurement."""
+    train = cost.train_flops / (GPU_PEAK[precision] * GPU_SHARE)
+    return train + cost.coreset_bytes / (GPU_BYTES * GPU_SHARE)
 
 
 def _state(cell: Cell, store: Store) -> str:
@@ -52,8 +71,15 @@ def _state(cell: Cell, store: Store) -> str:
 
 
 def _rate(rate: float) -> str:
-    gpu = f"{torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "this CPU"
-    return f"~ assumes {rate / GIGA:,.0f} GFLOP/s, just measured on {gpu}"
+    here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "this CPU"
+    peaks = ", ".join(f"{peak / 1e12:.0f} TFLOP/s in {name}" for name, peak in GPU_PEAK.items())
+    return (
+        f"here: ~ is FLOPs at the {rate / GIGA:,.0f} GFLOP/s just measured on {here}\n"
+        f"{GPU}: assumed, not measured: one {GPU} that reaches {GPU_SHARE:.0%} of {peaks}, and of "
+        f"{GPU_BYTES / 1e12} TB/s for the coreset; fit only\n"
+        "train GB: weights, gradients and two moments; activations come on top. bank GB: while it "
+        "is chosen"
+    )
 
 
 def _span(seconds: float) -> str:

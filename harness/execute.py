@@ -6,6 +6,7 @@ loop); `run_job` does one trained model and all cells that share it.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,23 +14,23 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample, sealed
-from benchmarks.parts.images import load_masks, load_views
+from benchmarks.parts.images import load_views
 from harness.checkpoints import Checkpoints
-from harness.features import FeatureTask, feature_task, missing_features
+from harness.features import FeatureTask, feature_task, missing_features, open_split
+from harness.measure import measure
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Place, Tell
 from harness.registry import load
 from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
 from harness.spec import Cell, Split
 from harness.store import Row
-from methods.base import Batches, Keeper, Method, Progress, Scores, quiet
-from methods.parts.backbone import Features, Pixels
+from methods.base import Batches, Keeper, Method, Neighbours, Progress, quiet
 from methods.parts.dist import rank, world_size
-from results.metrics import PIXEL_METRICS, Measured, image_metrics, pixel_metrics
-from results.table import POOLED
+from results.metrics import Measured
 
 SCORE_BATCH = 32
 Outcome = tuple[Any, BaseException | None]
@@ -70,23 +71,23 @@ def make_features(task: FeatureTask, place: Place, tell: Tell) -> None:
     place.cache.make(task, place.device, tell)
 
 
-def run_job(cells: Sequence[Cell], place: Place, tell: Tell) -> None:
+def run_job(cells: Sequence[Cell], place: Place, tell: Tell, spread: Spread | None = None) -> None:
     """Cells that share a fit, from images to published rows.
 
-    The test split stays sealed until the model is learned; here alone is it opened for scoring.
+    The test split stays sealed until the model is learned; only then is it opened for scoring,
+    here, or on the workers that `spread` maps over.
     """
     first = cells[0]
     with sealed():
         method, fit = learn(first, first.data.open_kept(), place, tell)
     place.store.audit(cells)
-    benchmark = first.data.open()
-    samples = benchmark.test(first.data.categories)
-    test = batches(first, benchmark, samples, "test", place, tell)
+    scorer = Scorer(first, method, place, tell)
     for cell in cells:
         started = datetime.now(UTC)
         reset_peak_memory()
-        scored = score(method, cell, benchmark, samples, test, tell)
-        publish(cell, place, scored, fit, test.seconds, started)
+        pieces = spread or scorer.spread
+        scored = score(cell, scorer.benchmark, scorer.samples, pieces, place, tell)
+        publish(cell, place, scored, fit, scorer.read.seconds, started)
 
 
 class Watching(Protocol):
@@ -122,11 +123,12 @@ def learn(
     reset_peak_memory()
     started = time.perf_counter()
     method.fit(train.batches, on_progress=told, keeper=around)
+    pace = keeper.pace(getattr(cell.config, "epochs", 0))
     seconds = keeper.seconds + time.perf_counter() - started - (watch.seconds if watch else 0)
     facts = {
         "fit_seconds": seconds,
         "train_images": len(samples),
-        "train_images_per_second": len(samples) * getattr(cell.config, "epochs", 1) / seconds,
+        "train_images_per_second": len(samples) * (pace or 1 / seconds),
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "world_size": world_size(),
         "restarts": keeper.restarts,
@@ -190,64 +192,85 @@ def publish(
         "test_images": images,
         "score_seconds": scored.seconds,
         "images_per_second": images / (scored.seconds + feature_seconds),
-        "peak_memory_bytes": max(fit["peak_memory_bytes"], peak_memory()),
+        "peak_memory_bytes": max(fit["peak_memory_bytes"], scored.peak, peak_memory()),
         "started_at": started,
     }
     rows = finished_rows(cell, place, facts, scored.metrics)
     place.store.publish(cell, rows, scored.images, replace=place.overwrite)
 
 
+class Piece(NamedTuple):
+    """What scoring found for some images, and the peak memory of the process that did it."""
+
+    maps: NDArray[np.float32]
+    images: NDArray[np.float32]
+    peak: int
+
+
+Spread = Callable[[Sequence[range], Any], Iterable[Piece]]
+"""Scores each piece of the images with these knobs, and gives the pieces in their order."""
+
+
+class Scorer:
+    """Images and a trained model that scores them; the same here and on every worker."""
+
+    def __init__(self, cell: Cell, method: Method, place: Place, tell: Tell) -> None:
+        self.method = method.eval()
+        self.benchmark, self.samples = open_split(cell.data, cell.split)
+        self.read = batches(cell, self.benchmark, self.samples, cell.split, place, tell)
+
+    def piece(self, indices: Sequence[int], knobs: Any, found: Neighbours | None = None) -> Piece:
+        """Scores of the images with these indices; `found` are their neighbours, if known."""
+        keys = [self.samples[i].key for i in indices]
+        scores = self.method.score(self.read.batches.fetch(indices), keys, knobs, found)
+        return Piece(scores.maps.cpu().numpy(), scores.images.cpu().numpy(), peak_memory())
+
+    def spread(self, pieces: Sequence[range], knobs: Any) -> Iterator[Piece]:
+        """The simplest `Spread`: one after the other, in this process."""
+        return (self.piece(indices, knobs) for indices in pieces)
+
+
 class Scored(NamedTuple):
-    """A cell's results: metrics by category, a row for each image, seconds of `score`."""
+    """A cell's results: metrics by category, a row for each image, and what they cost.
+
+    `seconds` is the wall time from the first piece asked for to the last one at hand, whatever
+    the number of workers: reading features, scoring, sending, but neither metrics nor start-up.
+    """
 
     metrics: dict[str, dict[str, Measured]]
     images: list[Row]
     seconds: float
-
-
-class Scorer(Protocol):
-    """What `score` needs of a method."""
-
-    def eval(self) -> Any: ...
-    def inputs(self, config: Any) -> Features | Pixels: ...
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores: ...
+    peak: int
 
 
 def score(
-    method: Scorer,
     cell: Cell,
     benchmark: Benchmark,
     samples: Sequence[Sample],
-    test: Read,
+    spread: Spread,
+    place: Place,
     tell: Tell,
 ) -> Scored:
-    """Score and measure category by category, so that one category's maps are held at a time."""
-    method.eval()
-    view = method.inputs(cell.config)
-    metrics: dict[str, dict[str, Measured]] = {}
-    scores = np.empty(len(samples))
-    labels = np.array([sample.anomalous for sample in samples])
-    seconds, done = 0.0, 0
-    for category in cell.data.categories:
-        members = [i for i, sample in enumerate(samples) if sample.category == category]
-        maps = np.empty((len(members), view.side, view.side), dtype=np.float32)
-        for start in range(0, len(members), SCORE_BATCH):
-            chosen = members[start : start + SCORE_BATCH]
-            started = time.perf_counter()
-            inputs = test.batches.fetch(chosen)
-            found = method.score(inputs, [samples[i].key for i in chosen], cell.knobs)
-            maps[start : start + len(chosen)] = found.maps.cpu()
-            scores[chosen] = found.images.cpu()
-            seconds += time.perf_counter() - started
-            done += len(chosen)
-            tell(Progress(stage="score", step=done, steps=len(samples)))
-        masks = load_masks(benchmark, [samples[i] for i in members], view.resize, view.crop)
-        metrics[category] = image_metrics(labels[members], scores[members])
-        metrics[category] |= (
-            pixel_metrics(masks, maps)
-            if masks is not None
-            else dict.fromkeys(PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason))
-        )
-    metrics[POOLED] = image_metrics(labels, scores)
+    """Score piece by piece, then measure category by category.
+
+    The pieces do not depend on the number of workers, so neither does any score. Maps wait on disk
+    in a file without a name, so that memory never holds more than one category of them.
+    """
+    scores, peak = np.empty(len(samples)), 0
+    pieces = [
+        range(start, min(start + SCORE_BATCH, len(samples)))
+        for start in range(0, len(samples), SCORE_BATCH)
+    ]
+    with tempfile.TemporaryFile(dir=place.store.out) as file:
+        started = time.perf_counter()
+        for piece, found in zip(pieces, spread(pieces, cell.knobs), strict=True):
+            scores[piece.start : piece.stop] = found.images
+            file.write(found.maps.astype(np.float32).tobytes())
+            peak = max(peak, found.peak)
+            tell(Progress(stage="score", step=piece.stop, steps=len(samples)))
+        seconds = time.perf_counter() - started
+        file.flush()
+        maps = np.memmap(file, np.float32, "r").reshape(len(samples), *found.maps.shape[1:])
+        metrics = measure(cell, benchmark, samples, scores, maps)
     images = [score_row(cell, *pair) for pair in zip(samples, scores, strict=True)]
-    return Scored(metrics, images, seconds)
+    return Scored(metrics, images, seconds, peak)

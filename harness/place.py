@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -32,3 +32,19 @@ class Place:
     def device(self) -> torch.device:
         """The GPU that this process was given, else the CPU."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def slots(self, nodes: Iterable[Mapping[str, float]]) -> int:
+        """How many workers nodes of these sizes hold: one can't be split over two nodes."""
+        needs = {"CPU": self.cpus, "GPU": self.gpus}
+        return sum(
+            min(int(node.get(kind, 0) / need) for kind, need in needs.items() if need)
+            for node in nodes
+        )
+
+    def no_room(self, sizes: Mapping[str, float], why: str) -> str:
+        """Why the workers of one fit can't be had, where a cluster has these sizes."""
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return (
+            f"{self.workers} workers of {self.cpus} CPU{gpus}: {why} ({sizes.get('CPU', 0):g} CPU, "
+            f"{sizes.get('GPU', 0):g} GPU); use fewer --workers or a larger cluster"
+        )

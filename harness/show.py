@@ -45,7 +45,11 @@ def show(
     cell = find_cell(store, method, seed, category)
     benchmark = cell.data.open()
     model: Method = load("methods", method)(cell.config, seed=seed)
-    store.load_model(cell, model)
+    if store.load_model(cell, model) is None:
+        raise UsageError(
+            f"{store.model(cell)}: the model is damaged, and was moved aside; "
+            "run the cell again with --overwrite"
+        )
     model.eval()
     samples = [s for s in benchmark.test(cell.data.categories) if s.category == category]
     chosen = _chosen(store, cell, samples, image)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints import load_whole, read_state
 from harness.journal import append
 from harness.registry import UsageError
 from harness.spec import Cell
@@ -169,21 +170,15 @@ class Store:
     def load_model(self, cell: Cell, method: Method) -> dict[str, Any] | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
 
-        A folder whose bytes are not those that were written is moved aside.
+        A folder that is damaged, or holds another architecture, is moved aside.
         """
-        from safetensors.torch import load_file
-
         folder = self.model(cell)
         if not folder.is_dir():
             return None
-        file = folder / "model.safetensors"
         try:
             facts: dict[str, Any] = json.loads((folder / "fit.json").read_text())
-            whole = file_sha256(file) == facts["sha256"]
+            load_whole(method, read_state(folder / "model.safetensors", facts["sha256"]))
         except (OSError, ValueError, KeyError):
-            whole = False
-        if not whole:
             folder.replace(folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
             return None
-        method.load_state_dict(load_file(file))
         return facts

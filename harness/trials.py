@@ -9,7 +9,7 @@ import hashlib
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -18,17 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from benchmarks.base import Sample, SealedError, sealed
-from harness.execute import SCORE_BATCH, Read, Scored, batches, learn, publish, score
-from harness.features import open_split
+from harness.execute import SCORE_BATCH, Piece, Scored, Scorer, learn, publish, score
 from harness.journal import append
 from harness.memory import reset_peak_memory
 from harness.place import Place, Tell
 from harness.spec import Cell
-from methods.base import Batches, Method, Neighbours, Progress, Scores, quiet
-from methods.parts.backbone import Features, Pixels
+from methods.base import Neighbours, Progress, quiet
 from results.table import read_part
 
 Shares = tuple[float, ...]
@@ -56,15 +53,13 @@ class Bench:
     def __init__(self, cell: Cell, place: Place, most_k: int, tell: Tell = quiet) -> None:
         self.place, self.most_k, self.tell = place, most_k, tell
         with sealed():
-            self.method, self.fit = learn(cell, cell.data.open_kept(), place, tell)
-        self.method.eval()
+            method, self.fit = learn(cell, cell.data.open_kept(), place, tell)
         if cell.purpose == "reveal":
             place.store.audit([cell])
         with _seal(cell):
-            self.benchmark, self.samples = open_split(cell.data, cell.split)
-            self.read = batches(cell, self.benchmark, self.samples, cell.split, place, tell)
+            self.scorer = Scorer(cell, method, place, tell)
 
-    def run_share(self, cell: Cell, scorer: Remembering, share: float) -> pl.DataFrame:
+    def run_share(self, cell: Cell, setting: Setting, share: float) -> pl.DataFrame:
         """Category, metric and value on a share of the images; published when it is all of them.
 
         A cell that is in the store is read, not scored again.
@@ -75,20 +70,20 @@ class Bench:
         if cell.purpose == "reveal":
             self.place.store.audit([cell])
         reset_peak_memory()
-        before = scorer.count
+        before = setting.count
         try:
             with _seal(cell):
-                scored = self._score(cell, scorer, share)
+                scored = self._score(cell, setting, share)
         except SealedError:
             append(self.place.store.out / "audit.jsonl", purpose="refused", cell=cell.cell_id)
             raise
         if share == 1:
-            publish(cell, self.place, scored, self.fit, self.read.seconds, started)
+            publish(cell, self.place, scored, self.fit, self.scorer.read.seconds, started)
         self.place.store.note(
             "setting" if share == 1 else "share of a setting",
             cell,
             purpose=cell.purpose,
-            passes=self.method.passes(cell.knobs) * (scorer.count - before),
+            passes=self.scorer.method.passes(cell.knobs) * (setting.count - before),
         )
         return pl.DataFrame(
             [
@@ -98,20 +93,18 @@ class Bench:
             ]
         )
 
-    def scorer(self, cell: Cell) -> Remembering:
-        """What scores the images with the knobs of a cell."""
-        return Remembering(self.method, [s.key for s in self.samples], self.neighbours(cell))
+    def setting(self, cell: Cell, growing: bool) -> Setting:
+        """What scores the images with the knobs of a cell, on all of them or on growing shares."""
+        return Setting(self.scorer, self.neighbours(cell), growing)
 
-    def _score(self, cell: Cell, scorer: Remembering, share: float) -> Scored:
-        chosen = first_share(self.samples, share)
-        samples = [self.samples[i] for i in chosen]
-        whole = self.read.batches
+    def _score(self, cell: Cell, setting: Setting, share: float) -> Scored:
+        chosen = first_share(self.scorer.samples, share)
+        samples = [self.scorer.samples[i] for i in chosen]
 
-        def fetch(indices: Sequence[int]) -> Tensor:
-            return whole.fetch([chosen[i] for i in indices])
+        def spread(pieces: Sequence[range], knobs: Any) -> Iterator[Piece]:
+            return (setting.piece([chosen[i] for i in piece], knobs) for piece in pieces)
 
-        part = Read(Batches([s.key for s in samples], fetch, seed=cell.seed), self.read.seconds)
-        return score(scorer, cell, self.benchmark, samples, part, self.tell)
+        return score(cell, self.scorer.benchmark, samples, spread, self.place, self.tell)
 
     def neighbours(self, cell: Cell) -> Neighbours | None:
         """What the bank's search finds for all samples; stored beside the model, once a coreset."""
@@ -133,54 +126,46 @@ class Bench:
 
     def _search(self, cell: Cell) -> Neighbours | None:
         parts = []
-        for start in range(0, len(self.samples), SCORE_BATCH):
-            inputs = self.read.batches.fetch(
-                range(start, min(start + SCORE_BATCH, len(self.samples)))
-            )
-            found = self.method.neighbours(inputs, self.most_k, cell.knobs.coreset)
+        images = len(self.scorer.samples)
+        for start in range(0, images, SCORE_BATCH):
+            inputs = self.scorer.read.batches.fetch(range(start, min(start + SCORE_BATCH, images)))
+            found = self.scorer.method.neighbours(inputs, self.most_k, cell.knobs.coreset)
             if found is None:
                 return None
             parts.append(found)
-            told = Progress(stage="neighbours", step=start + len(inputs), steps=len(self.samples))
-            self.tell(told)
+            self.tell(Progress(stage="neighbours", step=start + len(inputs), steps=images))
         return Neighbours(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-class Remembering:
-    """A method as `execute.score` sees it, which knows neighbours and what it scored before."""
+class Setting:
+    """Scores images of a bench with the neighbours that are known of them.
 
-    def __init__(self, method: Method, keys: Sequence[str], found: Neighbours | None) -> None:
-        self.method = method
-        self.place_of = {key: place for place, key in enumerate(keys)}
-        self.found = found
-        self._scored: dict[str, tuple[Tensor, Tensor]] = {}
+    Where shares are `growing`, what was scored on a smaller one is kept for the larger.
+    """
 
-    @property
-    def count(self) -> int:
-        """How many images it scored."""
-        return len(self._scored)
+    def __init__(self, scorer: Scorer, found: Neighbours | None, growing: bool) -> None:
+        self.scorer, self.found, self.growing = scorer, found, growing
+        self.count = 0
+        self._scored: dict[int, Piece] = {}
 
-    def eval(self) -> Any:
-        """As of the method."""
-        return self.method.eval()
-
-    def inputs(self, config: Any) -> Features | Pixels:
-        """As of the method."""
-        return self.method.inputs(config)
-
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores:
-        """As of the method; an image that was scored on a smaller share is not scored again."""
-        new = [i for i, key in enumerate(keys) if key not in self._scored]
+    def piece(self, indices: Sequence[int], knobs: Any) -> Piece:
+        """Scores of the images with these indices."""
+        new = [i for i in indices if i not in self._scored]
+        self.count += len(new)
+        if not self.growing:
+            return self._score(new, knobs)
         if new:
-            places = [self.place_of[keys[i]] for i in new]
-            found = self.found and Neighbours(
-                *(part[places].to(self.method.device) for part in self.found)
-            )
-            scored = self.method.score(inputs[new], [keys[i] for i in new], knobs, found)
-            for i, map_HW, image in zip(new, scored.maps, scored.images, strict=True):
-                self._scored[keys[i]] = map_HW.cpu(), image.cpu()
-        both = [self._scored[key] for key in keys]
-        return Scores(torch.stack([b[0] for b in both]), torch.stack([b[1] for b in both]))
+            scored = self._score(new, knobs)
+            for place, i in enumerate(new):
+                one = slice(place, place + 1)
+                self._scored[i] = Piece(scored.maps[one], scored.images[one], scored.peak)
+        maps, images, peaks = zip(*(self._scored[i] for i in indices), strict=True)
+        return Piece(np.concatenate(maps), np.concatenate(images), max(peaks))
+
+    def _score(self, indices: Sequence[int], knobs: Any) -> Piece:
+        device = self.scorer.method.device
+        found = self.found and Neighbours(*(part[indices].to(device) for part in self.found))
+        return self.scorer.piece(indices, knobs, found)
 
 
 def first_share(samples: Sequence[Sample], share: float) -> list[int]:

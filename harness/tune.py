@@ -108,7 +108,9 @@ class Benches:
     def take(self, knobs: Mapping[str, Any]) -> None:
         """Take up a setting: these knobs, the others as the study starts with them."""
         self.cells = self.study.at(replace(self.study.first.knobs, **knobs))
-        self.scorers = [b.scorer(cell) for b, cell in zip(self.benches, self.cells, strict=True)]
+        growing = len(self.shares) > 1
+        both = zip(self.benches, self.cells, strict=True)
+        self.settings = [bench.setting(cell, growing) for bench, cell in both]
         self.taken = 0
 
     def step(self) -> tuple[float, bool]:
@@ -116,8 +118,8 @@ class Benches:
         share = self.shares[self.taken]
         self.taken += 1
         found = [
-            objective(bench.run_share(cell, scorer, share), self.study.objective)
-            for bench, cell, scorer in zip(self.benches, self.cells, self.scorers, strict=True)
+            objective(bench.run_share(cell, setting, share), self.study.objective)
+            for bench, cell, setting in zip(self.benches, self.cells, self.settings, strict=True)
         ]
         # 0 where a seed has no value: Tune needs a number, and the choice reads the rows.
         known = [value for value in found if value is not None]

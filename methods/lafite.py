@@ -35,7 +35,8 @@ from methods.base import (
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
-from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
+from methods.parts.compiling import compiled
+from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, image_noise
@@ -193,10 +194,8 @@ class LafitE(Method):
         """The bank, and the U-Net over every image in every epoch."""
         channels, grid = feature_channels(cls.inputs(config)), config.feature_size
         bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-        forward = forward_flops(
-            lambda: noise_predictor(channels, config), (1, channels, grid, grid), (1,)
-        )
-        return replace(bank, train_flops=BACKWARD * forward * images * config.epochs)
+        build, shape = lambda: noise_predictor(channels, config), (1, channels, grid, grid)
+        return training_cost(bank, build, shape, (1,), samples=images * config.epochs)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -309,7 +308,7 @@ class LafitE(Method):
         low = self.config.precision == "bfloat16"
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, low):
-            noise: Tensor = self.unet(noisy, moment)
+            noise: Tensor = compiled(self.unet)(noisy, moment)
         return noise.float()
 
 

@@ -34,7 +34,8 @@ from methods.base import (
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
-from methods.parts.cost import BACKWARD, Cost, bank_cost, forward_flops
+from methods.parts.compiling import compiled
+from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, optimise
 
@@ -179,8 +180,8 @@ class UniAD(Method):
         """The bank if there is one, and the network over every image in every epoch."""
         channels, grid = feature_channels(cls.inputs(config)), config.feature_size
         bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-        forward = forward_flops(lambda: Reconstructor(channels, config), (1, channels, grid, grid))
-        return replace(bank, train_flops=BACKWARD * forward * images * config.epochs)
+        build, shape = lambda: Reconstructor(channels, config), (1, channels, grid, grid)
+        return training_cost(bank, build, shape, samples=images * config.epochs)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -266,7 +267,7 @@ class UniAD(Method):
             )
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, low):
-            rebuilt = self.network(edited).float()
+            rebuilt = compiled(self.network)(edited).float()
         return features, edited, rebuilt
 
 

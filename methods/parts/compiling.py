@@ -1,0 +1,41 @@
+"""Where torch.compile is used: an automatic rule, as it changes results by rounding only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+from torch import nn
+
+COMPILERS = ("c++", "g++", "clang++")
+OPTIONS: dict[str, str | int | bool | object] = {
+    # Dropout then draws what it draws without the compiler.
+    "fallback_random": True
+}
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """The same network, compiled in place where it lies on a GPU; LAFITE_COMPILE=0 never does.
+
+    In place, so that parameters keep their names in checkpoints, and copies stay plain. What the
+    compiler can't do runs eagerly.
+    """
+    on_gpu = next(network.parameters()).is_cuda
+    if on_gpu and os.environ.get("LAFITE_COMPILE") != "0" and not why_not():
+        torch._dynamo.config.suppress_errors = True
+        compile_in_place(network)
+    return network
+
+
+def compile_in_place(network: nn.Module) -> None:
+    """Compile at the next call, once; ranks and sizes of batches share the result."""
+    if network._compiled_call_impl is None:
+        network.compile(options=OPTIONS)
+
+
+def why_not() -> str:
+    """Why torch.compile can't work here; empty if it can."""
+    if not any(shutil.which(name) for name in COMPILERS):
+        return f"no C++ compiler ({', '.join(COMPILERS)}) is installed"
+    return ""

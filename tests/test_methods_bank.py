@@ -1,0 +1,116 @@
+"""Standardising, the memory bank and editing, by brute force."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from made_features import one_thread  # noqa: F401
+from made_training import COUNT, features, numbers
+
+from methods.base import Batches, quiet
+from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.checks import check_bank
+
+
+def test_standardise_is_zero_mean_and_unit_variance() -> None:
+    values = features().fetch(range(COUNT)).numpy().astype(np.float64)
+    part = Standardise(6)
+    part.fit(features())
+    mean, std = (f(values, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
+    np.testing.assert_allclose(part.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(part.std, std, rtol=1e-6)
+    wanted = (values - mean) / std
+    found = part(torch.from_numpy(values).float())
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_standardise_survives_a_channel_that_never_moves() -> None:
+    values = numbers(4, 2, 3, 3)
+    values[:, 1] = 5.0
+    part = Standardise(2)
+    part.fit(Batches(list("abcd"), lambda i: values[list(i)]))
+    assert part(values).isfinite().all()
+
+
+def filled(rate: float = 0.5, projection: int | None = None, seed: int = 0) -> MemoryBank:
+    bank = MemoryBank()
+    bank.fit(features(), lambda x: x, rate, projection=projection, seed=seed, on_progress=quiet)
+    return bank
+
+
+def test_bank_holds_the_rate_and_a_smaller_coreset_is_its_prefix() -> None:
+    bank, small_bank = filled(0.5), filled(0.1)
+    assert bank.rows_MD.shape == (int(COUNT * 9 * 0.5), 6)
+    assert int(bank.source) == COUNT * 9
+    assert torch.equal(bank.prefix(0.1), small_bank.rows_MD)
+    assert torch.equal(bank.prefix(0.5), bank.rows_MD)
+    assert len(bank.prefix(1e-9)) == 1
+    rows = {
+        tuple(row)
+        for row in features().fetch(range(COUNT)).permute(0, 2, 3, 1).reshape(-1, 6).tolist()
+    }
+    assert {tuple(row) for row in bank.rows_MD.tolist()} <= rows
+
+
+def test_bank_choice_depends_on_the_seed_and_the_projection() -> None:
+    first = filled()
+    assert torch.equal(filled().rows_MD, first.rows_MD)
+    assert not torch.equal(filled(seed=1).rows_MD, first.rows_MD)
+    projected = filled(projection=2)
+    assert projected.rows_MD.shape == first.rows_MD.shape
+    assert not torch.equal(projected.rows_MD, first.rows_MD)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_nearest_is_the_mean_squared_distance_by_brute_force(k: int) -> None:
+    bank, queries = filled(), numbers(2, 6, 3, 3, seed=9)
+    rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
+    apart = (rows[:, None] - bank.prefix(0.3)[None]).square().sum(dim=2)
+    wanted = apart.sort(dim=1).values[:, :k].mean(dim=1).view(2, 3, 3)
+    torch.testing.assert_close(bank.nearest(queries, k, 0.3), wanted)
+
+
+def test_editing_with_one_neighbour_returns_bank_rows() -> None:
+    bank, queries = filled(), numbers(2, 6, 3, 3, seed=9)
+    edited = bank.edit(queries, 1, 0.5, "softmax", 1.0)
+    rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
+    closest = (rows[:, None] - bank.rows_MD[None]).norm(dim=2).argmin(dim=1)
+    wanted = bank.rows_MD[closest].view(2, 3, 3, 6).permute(0, 3, 1, 2)
+    torch.testing.assert_close(edited, wanted)
+
+
+def test_editing_mixes_neighbours_by_softmax_of_distance() -> None:
+    bank, queries = filled(), numbers(1, 6, 2, 2, seed=9)
+    edited = bank.edit(queries, 3, 0.5, "softmax", 0.5)
+    for y, x in itertools.product(range(2), range(2)):
+        apart = (bank.rows_MD - queries[0, :, y, x]).norm(dim=1)
+        near = apart.argsort()[:3]
+        weights = torch.softmax(-apart[near] / 0.5, dim=0)
+        torch.testing.assert_close(edited[0, :, y, x], weights @ bank.rows_MD[near])
+
+
+def test_bank_state_takes_the_stored_size() -> None:
+    bank, fresh = filled(), MemoryBank()
+    fresh.load_state_dict(bank.state_dict())
+    assert torch.equal(fresh.rows_MD, bank.rows_MD)
+    assert torch.equal(fresh.prefix(0.2), bank.prefix(0.2))
+
+
+def test_a_bank_without_images_is_refused() -> None:
+    empty = Batches([], lambda i: torch.empty(0, 6, 3, 3))
+    with pytest.raises(ValueError, match="no training images"):
+        MemoryBank().fit(empty, lambda x: x, 0.5, projection=None, seed=0, on_progress=quiet)
+
+
+@pytest.mark.parametrize(
+    ("rate", "coreset", "k", "word"),
+    [(0.0, 0.1, 1, "bank_rate"), (1.5, 0.1, 1, "bank_rate"), (0.1, 0.2, 1, "coreset"),
+     (0.1, 0.0, 1, "coreset"), (0.1, 0.1, 11, "k=11")],
+)  # fmt: skip
+def test_bank_settings_out_of_range(rate: float, coreset: float, k: int, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        check_bank(rate, coreset, k, 100)
+    check_bank(0.1, 0.1, 10, 100)

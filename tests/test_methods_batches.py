@@ -1,0 +1,96 @@
+"""Seeds that derive, batches that cover every sample once, ranks that share them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from made_features import one_thread  # noqa: F401
+from made_training import made, order_of
+
+from methods.parts.seeds import derive, generator, image_noise
+
+
+def test_derived_seeds_differ_by_seed_and_purpose() -> None:
+    purposes = itertools.product((0, 1, 2), ("order", "noise"), (0, 1, "1"))
+    seeds = [derive(seed, word, part) for seed, word, part in purposes]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    # Stored models depend on it: it must not change from one release to the next.
+    assert derive(0, "order", 0) == derive(0, "order", 0) != derive(0, "order0")
+
+
+def test_generators_start_alike_for_one_purpose() -> None:
+    one, two = (torch.rand(4, generator=generator(5, "x")) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_noise_of_an_image_does_not_depend_on_its_batch() -> None:
+    together = image_noise(1, ["a", "b", "c"], (4, 3))
+    assert together.shape == (3, 4, 3) and together.dtype == torch.float32
+    assert torch.equal(image_noise(1, ["c", "a"], (4, 3)), together[[2, 0]])
+    assert not torch.equal(together[0], together[1])
+    assert not torch.equal(image_noise(2, ["a"], (4, 3))[0], together[0])
+    # The same in every process and release: stored scores depend on it.
+    pinned = torch.tensor([0.6492270, 0.1452435, 1.3090801])
+    torch.testing.assert_close(image_noise(0, ["shapes/1"], (3,))[0], pinned)
+    many = image_noise(0, [str(i) for i in range(50)], (200,))
+    assert abs(float(many.mean())) < 0.05 and abs(float(many.std()) - 1) < 0.05
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, number: int, world: int) -> None:
+    monkeypatch.setattr("methods.base.rank", lambda: number)
+    monkeypatch.setattr("methods.base.world_size", lambda: world)
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 8), (33, 16), (5, 1)])
+def test_an_epoch_gives_each_sample_once_in_even_batches(count: int, size: int) -> None:
+    found = list(made(count).epoch(0, size))
+    assert sorted(order_of(found)) == list(range(count))
+    sizes = [len(batch.inputs) for batch in found]
+    assert len(sizes) == math.ceil(count / size)
+    assert max(sizes) <= size and max(sizes) - min(sizes) <= 1
+    for batch in found:
+        assert batch.keys == tuple(f"k{i}" for i in batch.inputs.flatten().tolist())
+        assert batch.size == len(batch.inputs)
+        assert batch.places.tolist() == list(range(batch.size))
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    batches = made(40, seed=1)
+    first = order_of(list(batches.epoch(3, 8)))
+    np.random.seed(7)
+    torch.manual_seed(7)
+    list(batches.epoch(0, 8))
+    assert order_of(list(batches.epoch(3, 5))) == first
+    assert order_of(list(made(40, seed=1).epoch(3, 8))) == first
+    assert order_of(list(batches.epoch(4, 8))) != first
+    assert order_of(list(made(40, seed=2).epoch(3, 8))) != first
+    assert order_of(list(batches.ordered(8))) == list(range(40))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("count", "size"), [(24, 6), (25, 7), (11, 4)])
+def test_ranks_share_every_batch(
+    monkeypatch: pytest.MonkeyPatch, world: int, count: int, size: int
+) -> None:
+    whole = list(made(count).epoch(2, size))
+    parts = []
+    for number in range(world):
+        pretend(monkeypatch, number, world)
+        parts.append(list(made(count).epoch(2, size)))
+    assert {len(part) for part in parts} == {len(whole)}
+    for index, wanted in enumerate(whole):
+        shares = [part[index] for part in parts]
+        assert {share.size for share in shares} == {wanted.size}
+        rows: dict[int, int] = {}
+        for share in shares:
+            for place, value in zip(share.places.tolist(), share.inputs.tolist(), strict=True):
+                assert place not in rows
+                rows[place] = value[0]
+        assert [rows[i] for i in range(wanted.size)] == wanted.inputs.flatten().tolist()
+        lengths = [len(share.inputs) for share in shares]
+        assert max(lengths) - min(lengths) <= 1

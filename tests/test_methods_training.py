@@ -1,0 +1,167 @@
+"""The gradient loop: schedule, clipping, EMA, divergence, resuming, compiling."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from made_features import one_thread  # noqa: F401
+from made_training import COUNT, TWO, features, regress, small, trained
+from torch import Tensor, nn
+
+from methods.base import Diverged, Keeper, quiet
+from methods.parts.compiling import compile_in_place, compiled, why_not
+from methods.parts.training import Draws, Recipe, optimise
+
+
+def test_training_lowers_the_loss_and_leaves_eval_mode() -> None:
+    network, losses = trained(Recipe(epochs=12, batch_size=5))
+    assert len(losses) == 12
+    assert losses[-1] < 0.5 * losses[0]
+    assert not network.training
+
+
+def test_training_starts_from_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = trained(TWO)[1]
+    torch.manual_seed(2)
+    assert trained(TWO)[1] == first
+
+
+def test_every_batch_of_every_epoch_has_draws_of_its_own() -> None:
+    seen: list[float] = []
+
+    def spying(net: nn.Module, values: Tensor, draws: Draws) -> Tensor:
+        seen.append(float(draws.normal(1)[0]))
+        return regress(net, values, draws)
+
+    trained(Recipe(epochs=3, batch_size=5), spying)
+    assert len(set(seen)) == len(seen) == 9
+
+
+def test_step_schedule_drops_once() -> None:
+    recipe = Recipe(epochs=1000, batch_size=1)
+    assert [recipe.rate(e / 1000) for e in (0, 799, 800, 999)] == [1.0, 1.0, 0.1, 0.1]
+
+
+def test_one_cycle_warms_up_and_ends_near_zero() -> None:
+    recipe = Recipe(epochs=1, batch_size=1, schedule="one_cycle")
+    rates = [recipe.rate(done / 1000) for done in range(1000)]
+    assert rates[0] == pytest.approx(0.04)
+    assert rates.index(max(rates)) == 100 and max(rates) == pytest.approx(1.0)
+    assert rates[:101] == sorted(rates[:101])
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[-1] < 1e-4
+
+
+def by_sgd(losses_of: Any, recipe: Recipe, rate: float) -> tuple[nn.Module, Any]:
+    network = small()
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate)
+    optimise(network, losses_of, features(), optimiser, recipe, seed=0, on_progress=quiet)
+    return network, optimiser
+
+
+def test_the_schedule_reaches_the_optimiser() -> None:
+    rates = {5: 0.2, 4: 2.0}
+    for epochs, wanted in rates.items():
+        _, optimiser = by_sgd(regress, Recipe(epochs=epochs, batch_size=COUNT, clip=1e-9), 2.0)
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(wanted)
+
+
+def test_gradients_are_clipped() -> None:
+    def loud(net: nn.Module, values: Tensor, draws: Draws) -> Tensor:
+        return 1e4 * regress(net, values, draws)
+
+    before = nn.utils.parameters_to_vector(small().parameters())
+    network, _ = by_sgd(loud, Recipe(epochs=1, batch_size=COUNT, clip=0.1), 1.0)
+    after = nn.utils.parameters_to_vector(network.parameters())
+    assert float((after - before).detach().norm()) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_ema_ends_between_start_and_last_weights() -> None:
+    start = dict(small().state_dict())
+    last = trained(Recipe(epochs=3, batch_size=5))[0].state_dict()
+    averaged = trained(Recipe(epochs=3, batch_size=5, ema=0.9))[0].state_dict()
+    # Nine steps: the average starts at the first step's weights and moves a tenth each time.
+    way = sum(float((last[key] - start[key]).norm()) for key in start)
+    moved = sum(float((averaged[key] - start[key]).norm()) for key in start)
+    assert 0.05 * way < moved < 0.8 * way
+
+
+def test_a_loss_that_is_not_a_number_ends_training() -> None:
+    def broken(net: nn.Module, values: Tensor, draws: Draws) -> Tensor:
+        return regress(net, values, draws) * float("nan")
+
+    with pytest.raises(Diverged, match="epoch 1 of 2"):
+        trained(Recipe(epochs=2, batch_size=5), broken)
+
+
+def test_networks_are_not_compiled_on_a_cpu_and_keep_their_names_where_they_are() -> None:
+    network = small()
+    assert compiled(network) is network and network._compiled_call_impl is None
+    names = list(network.state_dict())
+    compile_in_place(network)
+    assert network._compiled_call_impl is not None
+    assert list(network.state_dict()) == names
+    assert deepcopy(network)._compiled_call_impl is None, "the EMA's copy stays plain"
+
+
+def test_without_a_compiler_a_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "g++" in why_not()
+
+
+class Crash(Exception):
+    """Stands for a killed worker."""
+
+
+class Kept(Keeper):
+    """Holds the state after each epoch in memory and crashes when told to."""
+
+    def __init__(self, network: nn.Module, crash_after: int) -> None:
+        self.network, self.crash_after = network, crash_after
+        self.epochs = 0
+        self.state: list[dict[str, Any]] = []
+
+    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+        if self.state:
+            optimiser.load_state_dict(self.state[0])
+            assert average is not None
+            average.load_state_dict(self.state[1])
+        return self.epochs
+
+    def keep(
+        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
+    ) -> None:
+        assert average is not None
+        self.epochs = epochs
+        self.state = [deepcopy(optimiser.state_dict()), deepcopy(average.state_dict())]
+        if epochs == self.crash_after:
+            raise Crash
+
+
+def test_a_resumed_training_equals_a_straight_one() -> None:
+    recipe = Recipe(epochs=6, batch_size=5, ema=0.5)
+    network = small()
+    keeper = Kept(network, crash_after=2)
+
+    def go() -> None:
+        optimise(
+            network,
+            regress,
+            features(),
+            torch.optim.AdamW(network.parameters(), lr=1e-2),
+            recipe,
+            seed=0,
+            on_progress=quiet,
+            keeper=keeper,
+        )
+
+    with pytest.raises(Crash):
+        go()
+    torch.rand(3)  # a resumed process draws from another global state
+    go()
+    straight = trained(recipe)[0].state_dict()
+    torch.testing.assert_close(dict(network.state_dict()), dict(straight), rtol=0, atol=1e-7)
