@@ -125,7 +125,7 @@ def _figure(frame: pl.DataFrame, title: str) -> Figure:
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
     loss = frame.filter(pl.col("metric") == "loss")
-    left.semilogy(loss["epoch"], loss["value"], "o-", markersize=3)
+    left.plot(loss["epoch"], loss["value"], "o-", markersize=3)
     left.set(xlabel="epoch", ylabel="training loss")
     scored = frame.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
     mean = scored.group_by("variant", "epoch").agg(value=100 * pl.col("value").mean())
