@@ -175,3 +175,30 @@ def test_a_killed_scoring_worker_is_replaced(one: Cell, trained: Place, spread: 
     got += found
     for piece, wanted in zip(got, here.spread(pieces, one.knobs), strict=True):
         np.testing.assert_array_equal(piece.images, wanted.images)
+
+
+def test_restarts_are_capped_and_the_last_reason_is_told(
+    one: Cell, trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import TrainingFailedError
+
+    from harness import cluster
+
+    asked = {}
+
+    class Trainer:
+        def __init__(self, worker: object, **settings: object) -> None:
+            asked.update(settings)
+
+        def fit(self) -> None:
+            raise TrainingFailedError("rank 1 died\nout of memory")
+
+    monkeypatch.setattr(cluster, "TorchTrainer", Trainer)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0")  # restored afterwards
+    place = replace(trained, workers=2, store=Store(tmp_path))
+    with pytest.raises(RuntimeError, match="out of memory \\(on 2 workers\\)"):
+        cluster.fit_on_workers(one, place, queue=None, number=0)  # type: ignore[arg-type]
+    limits = asked["run_config"].failure_config
+    assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
+    assert asked["torch_config"].timeout_s == place.patience
+    assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == str(place.patience)

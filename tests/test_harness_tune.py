@@ -126,23 +126,29 @@ def test_neighbours_found_for_the_largest_k_give_the_scores_of_a_search_for_each
     for k, coreset in ((1, 0.0125), (5, 0.05)):
         knobs = replace(sweep.study.first.knobs, t=50, k=k, coreset=coreset)
         cell = replace(sweep.study.first, knobs=knobs)
-        keys = [sample.key for sample in bench.samples]
-        inputs = bench.read.batches.fetch(range(len(keys)))
-        plain = bench.method.score(inputs, keys, knobs)
-        shared = bench.scorer(cell).score(inputs, keys, knobs)
-        torch.testing.assert_close(shared.images, plain.images, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(shared.maps, plain.maps, rtol=1e-4, atol=1e-4)
+        images = range(len(bench.scorer.samples))
+        plain = bench.scorer.piece(images, knobs)
+        growing = bench.setting(cell, growing=True)
+        first = growing.piece([3, 1], knobs)
+        for shared in (
+            bench.setting(cell, growing=False).piece(images, knobs),
+            growing.piece(images, knobs),
+        ):
+            np.testing.assert_allclose(shared.images, plain.images, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(shared.maps, plain.maps, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(first.images, plain.images[[3, 1]], rtol=1e-4, atol=1e-4)
+        assert growing.count == len(images)  # none was scored twice
 
 
 def test_held_out_images_are_not_in_the_bank_so_k_1_is_not_perfect(sweep: Sweep) -> None:
     bench = Bench(sweep.study.first, sweep.place, sweep.study.most_k)
     held = sweep.study.first.data.open_held()
-    kept, normal = held.train(), [s for s in bench.samples if not s.anomalous]
+    kept, normal = held.train(), [s for s in bench.scorer.samples if not s.anomalous]
     assert not {s.key for s in kept} & {s.key for s in normal}
     cell = replace(sweep.study.first, knobs=replace(sweep.study.first.knobs, k=1))
     found = bench.neighbours(cell)
     assert found is not None
-    places = [i for i, sample in enumerate(bench.samples) if not sample.anomalous]
+    places = [i for i, sample in enumerate(bench.scorer.samples) if not sample.anomalous]
     assert float(found.distances[places][..., 0].min()) > 0
     assert all(row < 1 for row in values(sweep.study, cell.knobs, sweep.place.store))
 
@@ -472,7 +478,7 @@ def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> 
     assert set(scored["variant"]) == {"", "without editing", "edit-only"}
     last = scored.filter(pl.col("epoch") == 8, pl.col("variant") == "")
     bench = Bench(cell, sweep.place, sweep.study.most_k)
-    want = bench.run_share(cell, bench.scorer(cell), 0.999)
+    want = bench.run_share(cell, bench.setting(cell, growing=True), 0.999)
     wanted = want.filter(pl.col("metric") == "image_auroc").sort("category")["value"].to_list()
     assert last.sort("category")["value"].to_list() == pytest.approx(wanted)
     assert curve_path(place, cell).with_suffix(".png").exists()
