@@ -267,7 +267,8 @@ def speed(
     if op == "training":
         from harness.training_speed import race as training
 
-        typer.echo(training(preset))
+        for line in training(preset):
+            typer.echo(line)
         return
     if op in (None, "backbone"):
         from harness.backbone_speed import race

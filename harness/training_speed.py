@@ -9,6 +9,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
@@ -69,48 +70,47 @@ class Speed(NamedTuple):
     peak: int
 
 
-def race(preset: str) -> str:
-    """A table for each trained method: every way beside plain PyTorch, then one worker and two."""
+def race(preset: str) -> Iterator[str]:
+    """Lines as they are measured: every way beside plain PyTorch, then one worker and two."""
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: {did_you_mean(preset, [*PRESETS])}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.cuda.get_device_name(0) if device.type == "cuda" else "CPU"
-    lines = [
-        f"training: preset {preset}, {where}, {torch.get_num_threads()} threads; scoring: k = 0"
-    ]
+    yield f"training: preset {preset}, {where}, {torch.get_num_threads()} threads; scoring: k = 0"
     for name in NETWORKS:
-        lines += _table(name, preset, device)
-    return "\n".join(lines)
+        yield from _lines(name, preset, device)
 
 
-def _table(name: str, preset: str, device: torch.device) -> list[str]:
-    first = Runner(name, preset, WAYS[0], device)
-    lines = [f"{name}: {first.parameters / 1e6:.1f} million parameters, batches of {first.batch}"]
-    lines.append(f"{'':22s} {'training':>18s} {'scoring':>20s} {'peak':>9s}")
-    large = first.large
-    del first
+def _lines(name: str, preset: str, device: torch.device) -> Iterator[str]:
     plain: Speed | None = None
+    large = False
     for way in WAYS:
-        if way.compiled and (reason := _no_compiler(large)):
-            lines.append(f"{way.name:22s} skipped: {reason}")
+        if plain and (reason := _left_out(way, large)):
+            yield f"{way.name:22s} skipped: {reason}"
             continue
-        found = Runner(name, preset, way, device).speed()
-        plain = plain or found
-        lines.append(
+        runner = Runner(name, preset, way, device)
+        found = runner.speed()
+        if plain is None:
+            plain, large = found, runner.large
+            yield f"{name}: {runner.parameters / 1e6:.1f} million parameters, batch {runner.batch}"
+            yield f"{'':22s} {'training':>18s} {'scoring':>20s} {'peak':>9s}"
+        yield (
             f"{way.name:22s} {found.train:8.2f} /s {found.train / plain.train:5.2f} x "
             f"{found.score:8.2f} /s {found.score / plain.score:5.2f} x "
             f"{found.peak / 2**30:5.1f} GiB"
         )
+        del runner  # before the next one is built: each may fill most of the memory
     if device.type == "cpu" and not large:
         one, two = workers(name, preset)
-        lines.append(f"{'1 worker, 1 thread':22s} {one:8.2f} /s {1:5.2f} x")
-        lines.append(f"{'2 workers, 1 thread':22s} {two:8.2f} /s {two / one:5.2f} x")
-    return lines
+        yield f"{'1 worker, 1 thread':22s} {one:8.2f} /s {1:5.2f} x"
+        yield f"{'2 workers, 1 thread':22s} {two:8.2f} /s {two / one:5.2f} x"
 
 
-def _no_compiler(large: bool) -> str:
-    """Why a way that compiles is left out; empty if it is not."""
-    return "on a CPU it takes longer than it could save" if large else why_not()
+def _left_out(way: Way, large: bool) -> str:
+    """Why a way is not timed; empty if it is."""
+    if large and way != ALL:
+        return "so large a network takes a CPU minutes"
+    return why_not() if way.compiled else ""
 
 
 class Runner:

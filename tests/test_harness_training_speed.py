@@ -12,8 +12,8 @@ from harness.training_speed import WAYS, Runner, race
 def test_every_way_is_timed_and_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_speed, "NETWORKS", {"uniad": "network"})
     monkeypatch.setenv("PATH", "")  # so that no compiler is found; compiling takes a minute
-    lines = race("smoke").splitlines()
-    assert "0.1 million parameters, batches of 8" in lines[1]
+    lines = list(race("smoke"))
+    assert "0.1 million parameters, batch 8" in lines[1]
     timed = {line[:22].strip(): line for line in lines[3:]}
     assert list(timed) == [way.name for way in WAYS] + ["1 worker, 1 thread", "2 workers, 1 thread"]
     for way in WAYS:
