@@ -175,6 +175,7 @@ def test_pixel_metrics_without_masks_are_null_with_a_reason(place: Place) -> Non
     method, _ = execute.learn(cell(), cell().data.open(), place, quiet)
     scorer = execute.Scorer(cell(), method, place, quiet)
     scorer.benchmark.no_pixel_reason = "image labels only"
-    scored = execute.score(cell(), scorer, scorer.spread, place, quiet)
+    parts = scorer.benchmark, scorer.samples, scorer.spread
+    scored = execute.score(cell(), *parts, place, quiet)
     assert scored.metrics["disc"]["pixel_auroc"] == (None, "image labels only")
     assert scored.metrics["disc"]["image_auroc"].value is not None

@@ -221,7 +221,7 @@ def test_a_lost_or_silent_ray_worker_is_replaced(tmp_path: Path, blow: signal.Si
     ]
     driver = subprocess.Popen(
         [SCRIPT, "run", "shapes", "--preset", "smoke", "-m", "lafite", "--seeds", "1"]
-        + ["--workers", "2", "--checkpoint-every", "2", "--patience", "15", "--out", str(out)]
+        + ["--workers", "2", "--checkpoint-every", "2", "--patience", "40", "--out", str(out)]
         + [part for setting in settings for part in ("--set", setting)],
         stdout=subprocess.DEVNULL,
     )
@@ -230,22 +230,25 @@ def test_a_lost_or_silent_ray_worker_is_replaced(tmp_path: Path, blow: signal.Si
         assert driver.poll() is None, "the training ended before it could be hit"
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.kill(_train_workers()[0], blow)
+    os.kill(_train_workers(driver.pid)[0], blow)
     assert driver.wait(timeout=400) == 0
     frame = read(out)
     assert set(frame["status"]) == {"done"}
-    assert frame["restarts"].min() == 1
+    # On a busy machine those that were replaced may be late once more; a third time ends the cell.
+    assert frame["restarts"].min() in (1, 2)
 
 
-def _train_workers() -> list[int]:
-    """Process ids of Ray Train's workers."""
+def _train_workers(driver: int) -> list[int]:
+    """Process ids of the Ray Train workers that a driver's own Ray started."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             title = (folder / "cmdline").read_text()
+            raylet = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            starter = Path(f"/proc/{raylet}/stat").read_text().rsplit(")", 1)[1].split()[1]
         except OSError:
             continue
-        if "RayTrainWorker" in title:
+        if "RayTrainWorker" in title and int(starter) == driver:
             found.append(int(folder.name))
     assert found, "no Ray Train worker runs"
     return found
