@@ -19,7 +19,7 @@ from kernels.base import (
     search_cases,
 )
 
-FEW = 16  # queries below which turning the bank does not pay
+FEW = 16  # queries below which preparing a bank does not pay
 
 
 def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -86,18 +84,6 @@ def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
     assert failed["method"].to_list() == ["lafite"]
     assert failed["status"].to_list() == ["diverged"]
     assert set(frame.filter(pl.col("status") == "done")["method"]) == {"patchcore"}
-
-
-def _wait_for_silence(session: int) -> None:
-    """Ray's processes notice by themselves that their driver is gone; wait, then make sure."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(session, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.5)
-    os.killpg(session, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
