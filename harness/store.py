@@ -20,6 +20,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,9 +142,7 @@ class Store:
         """Write the learned state and the facts of the fit; atomic, the first writer wins."""
         from safetensors.torch import save_file
 
-        folder = self.model(cell)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-        try:
+        with new_folder(self.model(cell)) as scratch:
             state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
             save_file(state, scratch / "model.safetensors")
             sha256 = file_sha256(scratch / "model.safetensors")
@@ -160,12 +159,6 @@ class Store:
                 "sha256": sha256,
             }
             (scratch / "fit.json").write_text(json.dumps(noted, indent=1, default=str))
-            scratch.replace(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def load_model(self, cell: Cell, method: Method) -> dict[str, Any] | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
@@ -182,3 +175,17 @@ class Store:
             folder.replace(folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
             return None
         return facts
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder` at the end: whole or not at all, the first stays."""
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        yield scratch
+        scratch.replace(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from harness.journal import append
 from harness.memory import reset_peak_memory
 from harness.place import Place, Tell
 from harness.spec import Cell
+from harness.store import new_folder
 from methods.base import Neighbours, Progress, quiet
 from results.table import read_part
 
@@ -194,13 +193,6 @@ def _seal(cell: Cell) -> AbstractContextManager[None]:
 def _write(folder: Path, found: Neighbours) -> None:
     """Whole or not at all; of two that find the same, the first stays."""
     folder.parent.mkdir(exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
+    with new_folder(folder) as scratch:
         for name, part in found._asdict().items():
             np.save(scratch / f"{name}.npy", part.cpu().numpy())
-        scratch.replace(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
