@@ -32,10 +32,10 @@ from methods.base import (
     Stage,
     quiet,
 )
+from methods.parts.accelerating import accelerated
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
-from methods.parts.compiling import compiled
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise
 from methods.parts.maps import error_map, image_score, smooth_upsample
@@ -132,7 +132,7 @@ class LafitE(Method):
         channels = feature_channels(self.inputs(config))
         self.standardise = Standardise(channels)
         self.bank = MemoryBank()
-        self.unet = noise_predictor(channels, config).to(memory_format=torch.channels_last)
+        self.unet = noise_predictor(channels, config)
         self.alpha_bar = cosine_schedule(config.diffusion_steps)
 
     @classmethod
@@ -243,7 +243,6 @@ class LafitE(Method):
         moment = draws.integers(1, top + 1)
         noise = draws.normal(*clean.shape[1:])
         noisy = corrupt(clean, moment, noise, self.alpha_bar.to(self.device))
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
         guess: Tensor = predict(noisy, moment)
         return (guess.float() - noise).square().mean(dim=(1, 2, 3))
 
@@ -298,7 +297,8 @@ class LafitE(Method):
         self, features: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
     ) -> Tensor:
         """Eqs. 10, 11 and 7: edit, corrupt to step t, denoise; (B, C, g, g) standardised."""
-        edited = self.edit(features, knobs, found)
+        # The bank's rows come channels-last, in which a CPU convolves slower.
+        edited = self.edit(features, knobs, found).contiguous()
         if knobs.t == 0:
             return edited
         noisy = self._corrupt(edited, keys, knobs.t)
@@ -306,9 +306,8 @@ class LafitE(Method):
 
     def _predict(self, noisy: Tensor, moment: Tensor) -> Tensor:
         low = self.config.precision == "bfloat16"
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, low):
-            noise: Tensor = compiled(self.unet)(noisy, moment)
+            noise: Tensor = accelerated(self.unet)(noisy, moment)
         return noise.float()
 
 

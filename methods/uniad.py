@@ -31,10 +31,10 @@ from methods.base import (
     Stage,
     quiet,
 )
+from methods.parts.accelerating import accelerated
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
-from methods.parts.compiling import compiled
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, optimise
@@ -267,7 +267,7 @@ class UniAD(Method):
             )
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, low):
-            rebuilt = compiled(self.network)(edited).float()
+            rebuilt = accelerated(self.network)(edited).float()
         return features, edited, rebuilt
 
 

@@ -20,6 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
+from harness.checkpoints import _laid_out_as
 from harness.execute import learn, run_job
 from harness.features import FeatureCache
 from harness.place import Place
@@ -257,3 +258,13 @@ def _train_workers(driver: int) -> list[int]:
 def test_the_place_changes_no_identity(tmp_path: Path) -> None:
     one = cell()
     assert replace(one, variant="named").fit_id == one.fit_id
+
+
+def test_moments_take_the_layout_of_their_parameter() -> None:
+    # On a GPU parameters lie channels-last; a fused optimiser walks both as plain rows.
+    parameter = torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    moment = torch.arange(48.0).view(4, 3, 2, 2)
+    laid_out = _laid_out_as(parameter, moment)
+    assert torch.equal(laid_out, moment)
+    assert laid_out.stride() == parameter.stride()
+    assert _laid_out_as(parameter, torch.tensor(3.0)).shape == ()

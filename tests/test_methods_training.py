@@ -12,7 +12,7 @@ from made_training import COUNT, TWO, features, regress, small, trained
 from torch import Tensor, nn
 
 from methods.base import Diverged, Keeper, quiet
-from methods.parts.compiling import compile_in_place, compiled, why_not
+from methods.parts.accelerating import accelerated, compile_in_place, why_not
 from methods.parts.training import Draws, Recipe, optimise
 
 
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_a_number_ends_training() -> None:
 
 def test_networks_are_not_compiled_on_a_cpu_and_keep_their_names_where_they_are() -> None:
     network = small()
-    assert compiled(network) is network and network._compiled_call_impl is None
+    assert accelerated(network) is network and network._compiled_call_impl is None
     names = list(network.state_dict())
     compile_in_place(network)
     assert network._compiled_call_impl is not None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from methods.base import Batch, Batches, Diverged, Keeper, OnProgress, Progress
-from methods.parts.compiling import compiled
+from methods.parts.accelerating import accelerated
 from methods.parts.dist import rank, total, world_size, wrap
 from methods.parts.seeds import derive
 
@@ -94,7 +94,7 @@ def optimise(
         )
     keeper = keeper or Keeper()
     device = next(network.parameters()).device
-    wrapped = wrap(compiled(network)).train()
+    wrapped = wrap(accelerated(network)).train()
     average = _averaged(network, recipe.ema)
     starting_rates = [group["lr"] for group in optimiser.param_groups]
     for epoch in range(keeper.resume(optimiser, average), recipe.epochs):
