@@ -6,12 +6,19 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Two processes of two threads each on two cores would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from made_studies import Sweep
+
+    from harness.features import FeatureCache
+    from harness.place import Place
 
 if not torch.cuda.is_available():
     # Must be set before a kernel module is imported.
@@ -37,3 +44,28 @@ def real_data() -> Path:
     if not (REAL_DATA / "mixed").is_dir():
         pytest.skip("real images are absent: ../shared/data/mixed")
     return REAL_DATA.resolve()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Features that tests share."""
+    from harness.features import FeatureCache
+
+    return FeatureCache(root=tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, cache: FeatureCache) -> Place:
+    """Where one test's results go."""
+    from made_studies import made_place
+
+    return made_place(tmp_path / "runs", cache)
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory, cache: FeatureCache) -> Sweep:
+    """A whole search, made once: tests read it."""
+    from made_studies import Sweep, made_place
+
+    torch.set_num_threads(1)
+    return Sweep(made_place(tmp_path_factory.mktemp("sweep") / "runs", cache))

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.base import sealed
+from harness.choices import freeze
 from harness.features import FeatureCache
+from harness.journal import entries
 from harness.place import Place
 from harness.plan import plan
 from harness.rows import FIT_FACTS, finished_rows
 from harness.spec import Cell, Held
 from harness.store import Store
 from harness.study import Study, plan_studies
-from harness.tune import Trials
+from harness.tune import Trials, one_by_one, search
+from methods.lafite import LafitE
+from methods.parts.bank import MemoryBank
+from methods.parts.unet import UNet
 from results.metrics import Measured
 from results.table import SCHEMA, write_part
 
@@ -67,3 +75,40 @@ def publish_made(cell: Cell, place: Place, value: float) -> None:
 
 def chosen(knobs: Any, *names: str) -> tuple[Any, ...]:
     return tuple(dataclasses.asdict(knobs)[name] for name in names)
+
+
+def plain(seeds: int = 1) -> list[Cell]:
+    """LafitE's cells with its own knobs, as `run` plans them."""
+    return plan(["shapes"], ["lafite"], seeds=seeds, preset="smoke")
+
+
+def separable(knobs: Any) -> float:
+    """Best at t = 150 with and without editing, at k = 7 and the middle coreset."""
+    k = 0.1 * (knobs.k == 7) if knobs.k else 0.0
+    return 0.5 - abs(knobs.t - 150) / 1000 + k - abs(knobs.coreset - 0.025)
+
+
+class Sweep:
+    """A whole search of LafitE's knobs, and how often the costly parts ran."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.study = place, study("lafite")
+        self.ran: Counter[str] = Counter()
+        with pytest.MonkeyPatch.context() as patch, sealed():
+            self._count(patch, LafitE, "fit", lambda *_: 1)
+            self._count(patch, MemoryBank, "search", lambda *_: 1)
+            self._count(
+                patch, UNet, "forward", lambda of, noisy, *_: (not of.training) * len(noisy)
+            )
+            self.knobs, self.searched = search(self.study, place, one_by_one)
+        self.choice = freeze(place.store, self.study, self.knobs, self.searched, "test")
+        self.logged = list(entries(place.store.out / "work.jsonl"))
+
+    def _count(self, patch: pytest.MonkeyPatch, owner: type, name: str, by: Any) -> None:
+        original = getattr(owner, name)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.ran[name] += by(*arguments)
+            return original(*arguments, **named)
+
+        patch.setattr(owner, name, counted)
