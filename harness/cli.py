@@ -125,6 +125,9 @@ def tune(
         str, typer.Option(help="A metric, or several joined by +, averaged.")
     ] = "image_auroc",
     share: Annotated[float, typer.Option(help="Share of training images held out.")] = 0.1,
+    anomalies: Annotated[
+        int, typer.Option(min=1, help="Pseudo-anomalous images of each held-out one.")
+    ] = 1,
     joint: Annotated[
         bool, typer.Option("--joint", help="All combinations, not stage by stage.")
     ] = False,
@@ -186,6 +189,7 @@ def tune(
         space=space or [],
         objective=objective,
         share=share,
+        anomalies=anomalies,
         joint=joint,
         early_stop=early_stop,
         searcher=searcher,
@@ -290,6 +294,9 @@ def synth(
     category: Annotated[list[str] | None, typer.Option()] = None,
     seed: Annotated[int, typer.Option()] = 0,
     share: Annotated[float, typer.Option(help="Share of training images held out.")] = 0.1,
+    anomalies: Annotated[
+        int, typer.Option(min=1, help="Pseudo-anomalous images of each held-out one.")
+    ] = 1,
     data: Annotated[Path | None, typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
 ) -> None:
     """Write synthetic anomalies, made of normal images alone, and a contact sheet."""
@@ -306,6 +313,7 @@ def synth(
         categories=category or [],
         seed=seed,
         share=share,
+        anomalies=anomalies,
     )
     with tally(f"synthesis on {benchmark}", Console(stderr=True)) as show_progress:
         sheet = write(request, show_progress)

@@ -32,10 +32,11 @@ afterwards how good the choosing was."""
 
 
 class Held(NamedTuple):
-    """What of the training images is held out for pseudo-validation."""
+    """What of the training images is held out, and how many anomalies are made of each."""
 
     share: float = 0.1
     seed: int = 0
+    anomalies: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ class SynthRequest:
     categories: list[str] = field(default_factory=list)
     seed: int = 0
     share: float = 0.1
+    anomalies: int = 1
     synthesis: Synthesis = field(default_factory=Synthesis)
 
 
@@ -64,6 +65,7 @@ def synth(
         request.categories or None,
         share=request.share,
         seed=request.seed,
+        anomalies=request.anomalies,
         synthesis=request.synthesis,
     )
     try:

@@ -47,6 +47,7 @@ class TuneRequest(Request):
     space: list[str]
     objective: str
     share: float
+    anomalies: int
     joint: bool
     early_stop: bool
     searcher: str | None
@@ -100,7 +101,7 @@ def _planned(request: TuneRequest) -> list[Study]:
         mode=request.mode,
         categories=request.categories,
         root=request.root,
-        held=Held(request.share),
+        held=Held(request.share, anomalies=request.anomalies),
     )
     joint = request.joint or request.searcher is not None
     return plan_studies(

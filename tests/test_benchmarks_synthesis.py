@@ -119,6 +119,21 @@ def test_another_seed_holds_out_and_draws_otherwise() -> None:
         assert (made[0].read_mask(sample) != made[1].read_mask(sample)).any()
 
 
+def test_more_anomalies_of_an_image_are_others_and_leave_the_first_alone() -> None:
+    one, three = (pseudo_validation(Shapes(), ["disc"], anomalies=n) for n in (1, 3))
+    assert three.train() == one.train()
+    assert set(one.validation()) < set(three.validation())
+    assert len(anomalies(three)) == 3 * len(anomalies(one))
+    for sample in anomalies(one):
+        assert (three.read_image(sample) == one.read_image(sample)).all()
+        shown = [s for s in anomalies(three) if three.target(s) == one.target(sample)]
+        assert len({three.read_mask(s).tobytes() for s in shown}) == 3
+    contents = {b"".join(three.content(s)) for s in anomalies(three)}
+    assert len(contents) == len(anomalies(three))
+    with pytest.raises(DataError, match="at least 1"):
+        pseudo_validation(Shapes(), anomalies=0)
+
+
 def test_it_can_be_read_like_any_data_set_and_while_the_test_split_is_sealed() -> None:
     pseudo = shapes_set(0.2)
     with sealed():

@@ -59,18 +59,22 @@ def pseudo_validation(
     *,
     share: float = 0.1,
     seed: int = 0,
+    anomalies: int = 1,
     synthesis: Synthesis | None = None,
 ) -> PseudoValidation:
     """Holds out a share of the training images and makes the pseudo-validation set of them."""
+    if anomalies < 1:
+        raise DataError(f"anomalies {anomalies}: at least 1 pseudo-anomalous image of each")
     kept, held = hold_out(benchmark, benchmark.train(categories), share, seed)
-    return PseudoValidation(benchmark, kept, held, seed, synthesis or Synthesis())
+    return PseudoValidation(benchmark, kept, held, seed, synthesis or Synthesis(), anomalies)
 
 
 class PseudoValidation(Benchmark):
     """A data set of normal images alone: `train` gives the kept ones, `validation` the others.
 
-    The held-out images are its normal samples; to each there is a pseudo-anomalous one, which
-    shows it with fragments of another held-out image and is rendered when it is read.
+    The held-out images are its normal samples; to each there are `anomalies` pseudo-anomalous ones,
+    which show it with fragments of another held-out image and are rendered when they are read.
+    More of them leave the first ones as they are.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class PseudoValidation(Benchmark):
         held: Sequence[Sample],
         seed: int,
         synthesis: Synthesis,
+        anomalies: int = 1,
     ) -> None:
         self.name = f"{benchmark.name} (pseudo-validation)"
         self.licence, self.source = benchmark.licence, benchmark.source
@@ -87,7 +92,12 @@ class PseudoValidation(Benchmark):
         self.synthesis = synthesis
         self._benchmark, self._seed = benchmark, seed
         self._kept, self._held = list(kept), list(held)
-        self._targets = {self._anomalous(sample).key: sample for sample in held}
+        self._copies = range(anomalies)
+        self._targets = {
+            self._anomalous(sample, copy).key: (sample, copy)
+            for sample in held
+            for copy in self._copies
+        }
         # The same whoever makes them: threads that make one twice lose time, nothing else.
         self._drawn: dict[str, Drawn] = {}
 
@@ -95,7 +105,7 @@ class PseudoValidation(Benchmark):
         return tuple(sorted({sample.category for sample in self._held}))
 
     def validation(self, categories: Sequence[str] | None = None) -> list[Sample]:
-        """Held-out normal and pseudo-anomalous samples, one to one, sorted by key.
+        """Held-out normal and pseudo-anomalous samples, sorted by key.
 
         Never sealed: nothing in them comes from the test split.
         """
@@ -103,17 +113,18 @@ class PseudoValidation(Benchmark):
 
     def target(self, sample: Sample) -> Sample:
         """The normal sample that a pseudo-anomalous one shows."""
-        return self._targets[sample.key]
+        return self._targets[sample.key][0]
 
     def fragments_of(self, sample: Sample) -> Sample:
         """The normal sample that the fragments of a pseudo-anomalous one are cut from.
 
         Another one of the category, by rank of a hash: a longer list changes it for few targets.
         """
-        target = self.target(sample)
+        target, copy = self._targets[sample.key]
         others = [other for other in self._held if other.category == target.category]
         others.remove(target)
-        return min(others, key=lambda other: digest(self._seed, target.key, other.key))
+        ranked = sorted(others, key=lambda other: digest(self._seed, target.key, other.key))
+        return ranked[copy % len(ranked)]
 
     def drawn(self, sample: Sample) -> Drawn:
         """What was drawn for a pseudo-anomalous sample."""
@@ -145,17 +156,18 @@ class PseudoValidation(Benchmark):
         for part in (self.target(sample), self.fragments_of(sample)):
             yield from self._benchmark.content(part)
         yield f"{VERSION}/{self._seed}/{self.synthesis}".encode()
+        yield _numbered("", self._targets[sample.key][1]).encode()
 
     def _list(self, split: str, category: str) -> list[Sample]:
         if split == "train":
             return [sample for sample in self._kept if sample.category == category]
         held = [sample for sample in self._held if sample.category == category]
-        return held + [self._anomalous(sample) for sample in held]
+        return held + [self._anomalous(one, copy) for one in held for copy in self._copies]
 
-    def _anomalous(self, target: Sample) -> Sample:
-        shapes = self.synthesis.shapes
-        shape = shapes[generator(self._seed, "shape", target.key).integers(len(shapes))]
-        key = f"{target.category}/pseudo/{shape}/{PurePath(target.key).name}"
+    def _anomalous(self, target: Sample, copy: int) -> Sample:
+        shapes, drawn_by = self.synthesis.shapes, _numbered(target.key, copy)
+        shape = shapes[generator(self._seed, "shape", drawn_by).integers(len(shapes))]
+        key = f"{target.category}/pseudo/{shape}/{PurePath(drawn_by).name}"
         return Sample(key, target.category, shape, None)
 
     def _pair(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -169,10 +181,19 @@ class PseudoValidation(Benchmark):
         return target, source
 
     def _make(self, sample: Sample, target: NDArray[np.uint8], source: NDArray[np.uint8]) -> Canvas:
-        key = self.target(sample).key
+        of, copy = self._targets[sample.key]
+        key = _numbered(of.key, copy)
         drawn, canvas = synthesise(target, source, sample.defect, self.synthesis, self._seed, key)
         self._drawn[sample.key] = drawn
         return canvas
+
+
+def _numbered(key: str, copy: int) -> str:
+    """What the draws of an image's first, second, ... anomaly follow from; the first has no number.
+
+    The number is a suffix of its own: no file of the data set can end so and be an image.
+    """
+    return f"{key}.{copy + 1}" if copy else key
 
 
 def _content_hash(benchmark: Benchmark, sample: Sample) -> str:
