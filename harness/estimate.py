@@ -15,7 +15,7 @@ from harness.plan import MISSING
 from harness.registry import load
 from harness.spec import Cell
 from harness.store import Store
-from methods.parts.backbone import feature_channels
+from methods.parts.backbone import feature_numbers
 from methods.parts.cost import Cost
 from results.table import read
 
@@ -95,7 +95,7 @@ def _disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
     size = 0.0
     for task in missing:
         images = task.data.train_images if task.split == "train" else task.data.test_images
-        size += 2.0 * images * feature_channels(task.features) * task.features.grid**2
+        size += 2.0 * images * feature_numbers(task.features)
     return f"{len(missing)} sets of frozen features to compute, {size / GIGA:.2f} GB of cache"
 
 

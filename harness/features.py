@@ -1,6 +1,7 @@
 """Frozen features, computed once and shared on disk by methods, seeds and sweeps.
 
-An entry is a NumPy file (N, C, g, g) float16, memory-mapped when read, and a small JSON beside it.
+An entry is a NumPy file (N, C, g, g), or (N, L) of a pyramid, float16, memory-mapped when read, and
+a small JSON beside it.
 Its name is a hash of everything that decides its values: the samples' content, the backbone, its
 weights' bytes, the view, the grid and the precision.
 """

@@ -30,12 +30,14 @@ PARTS = 8  # pieces of a wave that the threads share
 class Waves:
     """One selection under way: distances to the picks, picks that wait, the current wave."""
 
-    def __init__(self, points_ND: Tensor) -> None:
+    def __init__(self, points_ND: Tensor, nearest_N: Tensor | None = None) -> None:
         self.points_ND = points_ND.float().contiguous()
         n, d = self.points_ND.shape
         self.screen = screen_of(self.points_ND)
         self.codes_NW, self.squares_N = self.screen.codes(self.points_ND)
         self.nearest = np.full((n, 1), FAR, dtype=np.float32)
+        if nearest_N is not None:
+            self.nearest[:, 0] = nearest_N.clamp(max=float(FAR)).numpy()
         self.picked = np.zeros((n, 1), dtype=np.int64)  # which pick is nearest; not looked at
         self.centers = np.empty((PENDING, d), dtype=np.float32)
         self.waiting = 0
@@ -119,12 +121,12 @@ class Waves:
         self.waiting = 0
 
 
-def order_cpu(points_ND: Tensor, count: int, start: int, report: Any) -> Tensor:
-    """Return the picks of ``kcenter_order`` on the CPU."""
+def order_cpu(points_ND: Tensor, count: int, start: int, nearest_N: Tensor, report: Any) -> Tensor:
+    """Return the picks of ``kcenter_order`` on the CPU, where points lie this near already."""
     order = np.empty(count, dtype=np.int64)
     order[0] = start
     with _numba.threads():
-        waves = Waves(points_ND)
+        waves = Waves(points_ND, nearest_N)
         waves.add(waves.points_ND[start].numpy(), start)
         for first in range(1, count, 256):
             last = min(first + 256, count)

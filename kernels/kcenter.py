@@ -20,15 +20,18 @@ from kernels.base import HALF_TOLERANCE, LARGE, Op, check_matrix, coreset_cases,
 BLOCK, BLOCK_D = 64, 64
 PROGRAMS = 1024
 Report = Callable[[int, int], None]
+Start = int | Tensor
 
 
 def kcenter_order(
-    points_ND: Tensor, count: int, start: int = 0, *, on_progress: Report | None = None
+    points_ND: Tensor, count: int, start: Start = 0, *, on_progress: Report | None = None
 ) -> Tensor:
     """Return the first ``count`` picks of greedy k-center as int64 indices, prefix-stable.
 
-    Picked points are never picked again, duplicates included. ``on_progress(done, count)`` is
-    called now and then. Raises ValueError on NaN or Inf, and on count or start out of range.
+    ``start`` is the first pick, or distances (N,) that no point may exceed: the farthest point is
+    then picked first. Picked points are never picked again, duplicates included.
+    ``on_progress(done, count)`` is called now and then. Raises ValueError on NaN or Inf, and on
+    count or start out of range.
     """
     largest = check_matrix("points_ND", points_ND)
     shape = "x".join(map(str, points_ND.shape))
@@ -36,25 +39,29 @@ def kcenter_order(
         raise ValueError(
             f"count must be from 1 to {len(points_ND)}, got {count}: points_ND {shape}"
         )
-    if not 0 <= start < len(points_ND):
+    if isinstance(start, int) and not 0 <= start < len(points_ND):
         raise ValueError(f"start must be a row of points_ND {shape}, got {start}")
+    if isinstance(start, Tensor):
+        largest = max(largest, check_matrix("start", start[:, None]))
+        if len(start) != len(points_ND) or bool((start < 0).any()):
+            raise ValueError(f"start must hold a distance for each row of points_ND {shape}")
     report = on_progress or (lambda done, count: None)
     if points_ND.is_cuda and usable(points_ND):
         return kcenter_order_gpu(points_ND, count, start, on_progress=report)
     on_cpu = points_ND.device.type == "cpu" and _numba.AVAILABLE and not reference_only()
     if on_cpu and largest < LARGE:
-        return order_cpu(points_ND, count, start, report)
+        return order_cpu(points_ND, count, *_begin(points_ND, start), report)
     return kcenter_order_reference(points_ND, count, start, on_progress=report)
 
 
 def kcenter_order_reference(
-    points_ND: Tensor, count: int, start: int = 0, *, on_progress: Report | None = None
+    points_ND: Tensor, count: int, start: Start = 0, *, on_progress: Report | None = None
 ) -> Tensor:
     """The truth in plain torch: one pass over the points per pick."""
     points_ND = points_ND.float()
-    nearest_N = torch.full((len(points_ND),), torch.inf, device=points_ND.device)
+    first, nearest_N = _begin(points_ND, start)
     order = torch.empty(count, dtype=torch.int64, device=points_ND.device)
-    pick = torch.tensor(start, device=points_ND.device)
+    pick = torch.tensor(first, device=points_ND.device)
     for i in range(count):
         order[i] = pick
         chunks = zip(torch.split(points_ND, 1 << 14), torch.split(nearest_N, 1 << 14), strict=True)
@@ -67,31 +74,44 @@ def kcenter_order_reference(
     return order
 
 
-def kcenter_order_sharded(local_MD: Tensor, count: int, start: int = 0) -> Tensor:
+def _begin(points_ND: Tensor, start: Start) -> tuple[int, Tensor]:
+    """The first pick and the squared distance (N,) that each point has before it."""
+    if isinstance(start, int):
+        return start, torch.full((len(points_ND),), torch.inf, device=points_ND.device)
+    return int(start.argmax()), start.float().square()
+
+
+def kcenter_order_sharded(local_MD: Tensor, count: int, start: Start = 0) -> Tensor:
     """Return ``kcenter_order`` of the points of all ranks of torch.distributed, on every rank.
 
-    Points are numbered rank after rank, in each rank's own order. Every rank calls it, with CPU
-    tensors and at least one row; one small message per pick. Raises ValueError as kcenter_order.
+    Points are numbered rank after rank, in each rank's own order; distances to start from are
+    those of the local rows. Every rank calls it, with CPU tensors and at least one row; one small
+    message per pick. Raises ValueError as kcenter_order.
     """
     check_matrix("local_MD", local_MD)
     sizes: list[int] = [0] * dist.get_world_size()
     dist.all_gather_object(sizes, len(local_MD))
-    if not 1 <= count <= sum(sizes) or not 0 <= start < sum(sizes) or min(sizes) < 1:
+    outside = isinstance(start, int) and not 0 <= start < sum(sizes)
+    if not 1 <= count <= sum(sizes) or outside or min(sizes) < 1:
         raise ValueError(f"count {count} or start {start} does not fit shards of {sizes} rows")
     first = sum(sizes[: dist.get_rank()])
-    state = Waves(local_MD)
+    state = Waves(local_MD, None if isinstance(start, int) else start.square())
     # Distance, index and vector travel as float64, which holds all three exactly.
     heads_RD = torch.empty(len(sizes), local_MD.shape[1] + 2, dtype=torch.float64)
     order = torch.empty(count, dtype=torch.int64)
-    distance, pick = (1.0, start - first) if 0 <= start - first < len(local_MD) else (-2.0, 0)
+    if isinstance(start, Tensor):
+        distance, pick = state.farthest()
+    else:
+        own = 0 <= start - first < len(local_MD)
+        distance, pick = (1.0, start - first) if own else (-2.0, 0)
     for i in range(count):
         head_D = torch.tensor([distance, float(first + pick)], dtype=torch.float64)
         head_D = torch.cat([head_D, state.points_ND[pick].double()])
         dist.all_gather(list(heads_RD), head_D)
         winner_D = heads_RD[heads_RD[:, 0].argmax()]  # lower ranks hold lower indices
         order[i] = winner_D[1].long()
-        own = int(order[i]) - first
-        state.add(winner_D[2:].float().numpy(), own if 0 <= own < len(local_MD) else None)
+        row = int(order[i]) - first
+        state.add(winner_D[2:].float().numpy(), row if 0 <= row < len(local_MD) else None)
         if i + 1 < count:
             distance, pick = state.farthest()
     return order
@@ -135,17 +155,17 @@ def _pick_kernel(  # type: ignore[no-untyped-def]
 
 
 def kcenter_order_gpu(
-    points_ND: Tensor, count: int, start: int = 0, *, on_progress: Report | None = None
+    points_ND: Tensor, count: int, start: Start = 0, *, on_progress: Report | None = None
 ) -> Tensor:
     """Pick by the Triton kernel: one launch per pick, queued without waiting for the GPU."""
     points_ND = points_ND.contiguous()
+    first, nearest_N = _begin(points_ND, start)
     n, d = points_ND.shape
     make: dict[str, Any] = {"device": points_ND.device}
     programs = min(PROGRAMS, 1 << max(0, -(-n // BLOCK) - 1).bit_length())
     part = -(-n // programs)
-    nearest_N = torch.full((n,), torch.inf, **make)
     values_2P = torch.full((2, programs), -3.0, **make)
-    indices_2P = torch.full((2, programs), start, dtype=torch.int64, **make)
+    indices_2P = torch.full((2, programs), first, dtype=torch.int64, **make)
     order = torch.empty(count, dtype=torch.int64, **make)
     for i in range(count):
         old, new = i % 2, 1 - i % 2

@@ -25,7 +25,8 @@ class Batch(NamedTuple):
     """This rank's part of a batch."""
 
     inputs: Tensor
-    """Pixels (B, 3, S, S) float32 in [0, 1], RGB, or frozen features (B, C, g, g) float32."""
+    """Pixels (B, 3, S, S) float32 in [0, 1], RGB, or frozen features float32:
+    (B, C, g, g), flat (B, L) where they are a pyramid."""
     keys: tuple[str, ...]
     places: Tensor
     """(B,) int64: where these samples stand in the whole batch."""

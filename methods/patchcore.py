@@ -1,12 +1,20 @@
 """PatchCore: nearest neighbours in a coreset of normal patches.
 
 Published (Roth et al. 2022; official repository `patchcore-inspection`): WideResNet-50-2 layers 2
-and 3, 3x3 neighbourhoods pooled to 1024 numbers, resize 256 and centre crop 224, a 10 % coreset
-by greedy k-center on a 128-number random projection, k = 1, Gaussian 4, image score = maximum.
+and 3, 3x3 neighbourhoods pooled to 1024 numbers, Gaussian 4, k = 1, image score = maximum over
+patches, and two sizes of view and coreset:
 
-Differs: the greedy choice starts at one seeded point instead of the mean distance to ten; maps are
-not rescaled with the test set's minimum and maximum (that leaks test statistics). The paper's
-re-weighting of the image score is absent from the official code and from here.
+- IM224, 10 %: resize 256, centre crop 224 (the `paper` preset);
+- IM320, 1 %: `--set patchcore.resize=366 --set patchcore.crop=320 --set patchcore.grid=40
+  --set patchcore.bank_rate=0.01 --set patchcore.coreset=0.01`.
+
+Greedy k-center chooses the coreset: approximately, as the official code does and `paper` too, on a
+random projection to 128 numbers and from the mean distance to 10 random patches (`projection=128`,
+`starts=10`); or exactly, as in the paper, from one random patch (`projection=none`, `starts=0`).
+The paper's re-weighting of the image score is absent from the official code; here it is the knob
+`reweight`, off by default. `bank_precision=float16` halves what the rows take.
+
+Differs: maps are not rescaled with the test set's minimum and maximum (that leaks test statistics).
 """
 
 from __future__ import annotations
@@ -18,6 +26,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from kernels.topk import topk_l2
 from methods.base import (
     Batches,
     Keeper,
@@ -32,7 +41,7 @@ from methods.base import (
 from methods.parts.backbone import LITE0, Features
 from methods.parts.bank import KS, MemoryBank, coresets
 from methods.parts.checks import at_least, check_bank, check_map
-from methods.parts.cost import Cost, bank_cost
+from methods.parts.cost import Cost, bank_cost, coreset_rows
 from methods.parts.maps import image_score, smooth_upsample
 
 
@@ -41,7 +50,7 @@ class PatchCore(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is kept; `projection` is the approximation of the greedy choice (None: exact)."""
+        """What is kept; `projection` None and `starts` 0 make the greedy choice exact."""
 
         backbone: str = "wide_resnet50_2.tv_in1k"
         weights: str | None = None
@@ -53,13 +62,16 @@ class PatchCore(Method):
         precision: Literal["float32", "bfloat16"] = "float32"
         bank_rate: float = 0.1
         projection: int | None = 128
+        starts: int = 10
+        bank_precision: Literal["float32", "float16"] = "float32"
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning."""
+        """What may change after learning; `reweight` is the paper's b (0: as the official code)."""
 
         k: int = 1
         coreset: float = 0.1
+        reweight: int = 0
         sigma: float = 4.0
         pool: int = 1
 
@@ -72,6 +84,7 @@ class PatchCore(Method):
         precision="bfloat16",
         bank_rate=0.02,
         projection=None,
+        starts=0,
     )
     presets: ClassVar = {
         "paper": Preset(Config(), Knobs()),
@@ -85,7 +98,7 @@ class PatchCore(Method):
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: PatchCore.Config = config
-        self.bank = MemoryBank()
+        self.bank = MemoryBank(getattr(torch, config.bank_precision))
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -104,11 +117,22 @@ class PatchCore(Method):
 
     @classmethod
     def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Ranges of k and coreset."""
+        """Ranges of k, coreset and b."""
         at_least(knobs, 1, "k")
+        at_least(knobs, 0, "reweight")
         at_least(config, 1, "channels")
+        at_least(config, 0, "starts")
         check_map(knobs, config.grid)
-        check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.grid**2)
+        patches = images * config.grid**2
+        check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
+        rows = coreset_rows(patches, knobs.coreset)
+        if knobs.reweight == 1 or knobs.reweight > rows:
+            raise ValueError(
+                f"reweight={knobs.reweight}: must be 0 or in 2..{rows}, the rows of the bank; "
+                "the nearest row alone weighs nothing"
+            )
+        if knobs.reweight and knobs.pool > 1:
+            raise ValueError(f"pool={knobs.pool}: re-weighting takes the maximum; set pool=1")
 
     @classmethod
     def search(cls, config: Config) -> tuple[Stage, ...]:
@@ -118,8 +142,13 @@ class PatchCore(Method):
     @classmethod
     def cost(cls, config: Config, images: int) -> Cost:
         """The bank."""
-        patches = images * config.grid**2
-        return bank_cost(patches, config.bank_rate, config.channels, config.projection)
+        return bank_cost(
+            images * config.grid**2,
+            config.bank_rate,
+            config.channels,
+            config.projection,
+            getattr(torch, config.bank_precision).itemsize,
+        )
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -130,6 +159,7 @@ class PatchCore(Method):
             lambda features: features.to(self.device),
             self.config.bank_rate,
             projection=self.config.projection,
+            starts=self.config.starts,
             seed=self.seed,
             on_progress=on_progress,
         )
@@ -144,13 +174,34 @@ class PatchCore(Method):
         self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
     ) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
-        distances = self.bank.nearest(inputs.to(self.device), knobs.k, knobs.coreset, found)
-        side = self.inputs(self.config).side
-        return Scores(
-            smooth_upsample(distances, side, knobs.sigma),
-            # The official image score is the maximum over patches, before any smoothing.
-            image_score(distances, knobs.pool),
-        )
+        features = inputs.to(self.device)
+        found = found or self.bank.search(features, knobs.k, knobs.coreset)
+        distances = self.bank.nearest(features, knobs.k, knobs.coreset, found)
+        maps = smooth_upsample(distances, self.inputs(self.config).side, knobs.sigma)
+        if knobs.reweight:
+            return Scores(maps, self._reweighted(features, distances, found.rows, knobs))
+        # The official image score is the maximum over patches, before any smoothing.
+        return Scores(maps, image_score(distances, knobs.pool))
+
+    def _reweighted(
+        self, features: Tensor, distances: Tensor, rows: Tensor, knobs: Knobs
+    ) -> Tensor:
+        """Eq. 7 of the paper: the largest distance, less where its nearest row has near neighbours.
+
+        Distances (B, g, g) are squared, the score (B,) is not.
+        """
+        largest, patch_B = distances.flatten(1).max(dim=1)
+        images = torch.arange(len(features), device=features.device)
+        patch_BD = features.flatten(2)[images, :, patch_B]
+        nearest_B = rows[..., 0].flatten(1)[images, patch_B]
+        bank_MD = self.bank.prefix(knobs.coreset)
+        # The nearest row is the first of its own neighbours.
+        around_BK = topk_l2(bank_MD[nearest_B], bank_MD, knobs.reweight)[1]
+        around_BKD = bank_MD[around_BK].float()
+        apart_BK = torch.linalg.vector_norm(around_BKD - patch_BD[:, None], dim=2)
+        nearest = torch.linalg.vector_norm(bank_MD[nearest_B].float() - patch_BD, dim=1)
+        share = torch.exp(nearest - torch.logsumexp(apart_BK, dim=1))
+        return (1 - share) * largest.sqrt()
 
 
 METHOD = PatchCore

@@ -36,7 +36,7 @@ from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
-from methods.parts.maps import error_map, image_score, smooth_upsample
+from methods.parts.maps import SEARCH, error_map, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, optimise
 
 EDITING_K = 5
@@ -168,7 +168,7 @@ class UniAD(Method):
         """Editing where a bank is kept, else how maps become scores."""
         if config.bank_rate:
             return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)})
-        return Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)})
+        return SEARCH
 
     @classmethod
     def passes(cls, knobs: Knobs) -> int:

@@ -19,6 +19,7 @@ from kernels.edit import topk_edit
 from kernels.kcenter import (
     covering_radius,
     kcenter_order,
+    kcenter_order_gpu,
     kcenter_order_reference,
     kcenter_order_sharded,
 )
@@ -112,6 +113,30 @@ def test_picks_in_waves_are_the_plain_ones(kind: str, monkeypatch: pytest.Monkey
     assert radius == pytest.approx(expected, rel=1e-5)
 
 
+def official_order(points_ND: Any, apart_N: Any, count: int) -> list[int]:
+    """The loop of the official PatchCore, on distances that no point may exceed."""
+    points, nearest, order = points_ND.double(), apart_N.double(), []
+    for _ in range(count):
+        order.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, (points - points[order[-1]]).norm(dim=1))
+    return order
+
+
+def test_picks_can_start_from_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kcenter_cpu, "WAVE", 50)
+    points_ND = torch.randn(600, 24, generator=torch.Generator().manual_seed(5))
+    apart_N = torch.cdist(points_ND, points_ND[:10]).mean(dim=1) * 0.8
+    wanted = official_order(points_ND, apart_N, 80)
+    assert wanted != official_order(points_ND, apart_N * 9, 80)  # the distances bind
+    for order in (kcenter_order, kcenter_order_reference):
+        assert order(points_ND, 80, apart_N).tolist() == wanted
+    few = kcenter_order_gpu(points_ND[:99], 8, apart_N[:99])
+    assert few.tolist() == official_order(points_ND[:99], apart_N[:99], 8)
+    for bad in (apart_N[1:], -apart_N, apart_N * float("nan")):
+        with pytest.raises(ValueError, match="start"):
+            kcenter_order(points_ND, 2, bad)
+
+
 def test_picks_are_prefix_stable_and_reported() -> None:
     points_ND = torch.randn(900, 16, generator=torch.Generator().manual_seed(2))
     seen: list[tuple[int, int]] = []
@@ -135,6 +160,9 @@ def _shard(rank: int, world: int, folder: str) -> None:
     cuts = np.linspace(0, len(points_ND), world + 1).astype(int)
     order = kcenter_order_sharded(points_ND[cuts[rank] : cuts[rank + 1]], 90, start=200)
     np.save(f"{folder}/order{world}-{rank}.npy", order.numpy())
+    apart_N = points_ND.norm(dim=1)[cuts[rank] : cuts[rank + 1]]
+    order = kcenter_order_sharded(points_ND[cuts[rank] : cuts[rank + 1]], 90, apart_N)
+    np.save(f"{folder}/from{world}-{rank}.npy", order.numpy())
     dist.destroy_process_group()
 
 
@@ -147,6 +175,9 @@ def test_sharded_picks_are_the_same(world: int, tmp_path: Path) -> None:
     expected = kcenter_order(points_ND, 90, start=200)
     for rank in range(world):
         assert np.load(tmp_path / f"order{world}-{rank}.npy").tolist() == expected.tolist()
+    expected = kcenter_order(points_ND, 90, points_ND.norm(dim=1))
+    for rank in range(world):
+        assert np.load(tmp_path / f"from{world}-{rank}.npy").tolist() == expected.tolist()
 
 
 def _bad() -> list[Any]:

@@ -21,7 +21,7 @@ from made_training import numbers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from methods.parts import backbone
+from methods.parts import aggregate, backbone
 from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing
 
 VIEW = Features(resize=128, backbone=LITE0, layers=(0, 1, 2, 3), grid=8)
@@ -53,6 +53,34 @@ def test_features_are_timm_layers_normalised_as_timm_says() -> None:
     layers = extractor.pyramid((images - mean) / std)
     wanted = [F.interpolate(x, (8, 8), mode="bilinear", align_corners=True) for x in layers]
     torch.testing.assert_close(extractor(images), torch.cat(wanted, dim=1), rtol=1e-4, atol=1e-3)
+
+
+def test_a_pyramid_holds_each_layer_at_its_own_resolution() -> None:
+    view = Features(resize=128, backbone=LITE0, layers=(1, 3), aggregate="pyramid")
+    backbone.check_features(view)
+    assert backbone.layer_shapes(view) == ((24, 32, 32), (112, 8, 8))
+    extractor = Extractor(view, weights_file())
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    flat = extractor(images)
+    assert flat.shape == (2, backbone.feature_numbers(view))
+    layers = extractor.pyramid(((images - 0.5) / 0.5).contiguous(memory_format=torch.channels_last))
+    for found, wanted in zip(
+        aggregate.unflatten(flat, backbone.layer_shapes(view)), layers, strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"backbone": "swin_tiny_patch4_window7_224"}, "128 pixels: Input height"),
+     ({"backbone": "swin_tiny_patch4_window7_224", "resize": 224}, "channels first"),
+     ({"layers": (1, 7)}, "layers 0..4"), ({"layers": ()}, "layers 0..4"),
+     ({"crop": 130}, "crop within"), ({"grid": 0}, "grid of at least 1")],
+)  # fmt: skip
+def test_features_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word) as caught:
+        backbone.check_features(replace(VIEW, **{"layers": (0, 1), **change}))
+    assert "\n" not in str(caught.value)
 
 
 def test_backbone_is_frozen_and_in_eval_mode() -> None:
@@ -161,7 +189,7 @@ def pooled(values: Sequence[float], bins: int) -> list[float]:
 
 def test_pool_patches_is_the_direct_computation() -> None:
     fine, coarse = numbers(1, 4, 6, 6), numbers(1, 5, 3, 3, seed=1)
-    found = backbone.pool_patches([fine, coarse], grid=6, channels=7)
+    found = aggregate.pool_patches([fine, coarse], grid=6, channels=7)
     assert found.shape == (1, 7, 6, 6)
     # The coarse layer's neighbourhoods are taken on its own grid, then resized.
     around = F.pad(coarse, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from made_features import one_thread  # noqa: F401
 from torch import Tensor
 
+from harness.spec import with_overrides
+from methods import patchcore
 from methods.base import Batches
+from methods.parts.backbone import layer_shapes
 from methods.parts.maps import smooth_upsample
+from methods.parts.seeds import generator
 from methods.patchcore import PatchCore
 
 CONFIG, KNOBS = PatchCore.presets["smoke"]
@@ -18,13 +23,16 @@ CONFIG = replace(CONFIG, resize=32, grid=4, channels=6, bank_rate=0.5)
 KNOBS = replace(KNOBS, coreset=0.5)
 
 
+IM320 = ("resize=366", "crop=320", "grid=40", "bank_rate=0.01", "coreset=0.01")
+
+
 def numbers(count: int, seed: int) -> Tensor:
     return torch.randn(count, 6, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def fitted(seed: int = 0) -> PatchCore:
+def fitted(seed: int = 0, **config: Any) -> PatchCore:
     values = numbers(10, 0)
-    method = PatchCore(CONFIG, seed=seed)
+    method = PatchCore(replace(CONFIG, **config), seed=seed)
     method.fit(Batches([str(i) for i in range(10)], lambda i: values[list(i)], seed=seed))
     return method
 
@@ -49,6 +57,78 @@ def test_a_training_patch_in_the_whole_bank_scores_zero() -> None:
     torch.testing.assert_close(found.images, torch.zeros(2))
 
 
+def test_reweighting_is_eq_7_of_the_paper() -> None:
+    method, queries = fitted(), numbers(3, 1)
+    bank = method.bank.rows_MD[:40].double()
+    for image, found in enumerate(
+        method.score(queries, ["a", "b", "c"], replace(KNOBS, coreset=0.25, reweight=5)).images
+    ):
+        rows = queries[image].permute(1, 2, 0).reshape(-1, 6).double()
+        apart = (rows[:, None] - bank[None]).norm(dim=2)
+        patch = int(apart.amin(dim=1).argmax())
+        nearest = int(apart[patch].argmin())
+        around = (bank - bank[nearest]).norm(dim=1).argsort()[:5]
+        share = apart[patch, nearest].exp() / apart[patch, around].exp().sum()
+        assert float(found) == pytest.approx(float((1 - share) * apart[patch, nearest]), rel=1e-5)
+
+
+def test_the_approximate_choice_is_that_of_the_official_code() -> None:
+    method = fitted(projection=None, starts=10)
+    rows = numbers(10, 0).permute(0, 2, 3, 1).reshape(-1, 6).double()
+    drawn = torch.randperm(160, generator=generator(0, "coreset start"))[:10]
+    apart, picks = (rows[:, None] - rows[drawn][None]).norm(dim=2).mean(dim=1), []
+    for _ in range(80):
+        picks.append(int(apart.argmax()))
+        apart = torch.minimum(apart, (rows - rows[picks[-1]]).norm(dim=1))
+    assert torch.equal(method.bank.rows_MD, rows[picks].float())
+    assert not torch.equal(method.bank.rows_MD, fitted().bank.rows_MD)
+
+
+def test_a_float16_bank_scores_as_the_float32_bank_up_to_its_rounding() -> None:
+    half, full, queries = fitted(bank_precision="float16"), fitted(), numbers(5, 1)
+    assert half.bank.rows_MD.dtype == torch.float16
+    knobs, keys = replace(KNOBS, reweight=4), list("abcde")
+    for one in (KNOBS, knobs):
+        found, wanted = half.score(queries, keys, one), full.score(queries, keys, one)
+        assert not torch.equal(found.maps, wanted.maps)
+        torch.testing.assert_close(found.maps, wanted.maps, rtol=2e-3, atol=1e-4)
+        torch.testing.assert_close(found.images, wanted.images, rtol=2e-3, atol=1e-4)
+
+
+def test_a_float16_bank_of_features_from_the_cache_loses_nothing() -> None:
+    # The cache holds halves, so its features are halves already.
+    values, scores = numbers(10, 0).half().float(), []
+    for precision in ("float16", "float32"):
+        method = PatchCore(replace(CONFIG, bank_precision=precision))
+        method.fit(Batches([str(i) for i in range(10)], lambda i: values[list(i)]))
+        scores.append(method.score(numbers(5, 1), list("abcde"), KNOBS))
+    assert torch.equal(scores[0].maps, scores[1].maps)
+
+
+def test_im320_is_within_reach_of_the_command_line() -> None:
+    paper = PatchCore.presets["paper"]
+    config, knobs = with_overrides("patchcore", *paper, dict(text.split("=") for text in IM320))
+    PatchCore.check(config, knobs, images=200)
+    view = PatchCore.inputs(config)
+    # The official 320-pixel run: layer 2 has 40x40 cells there.
+    layers = replace(view, aggregate="pyramid", grid=0)
+    assert (view.resize, view.side, view.grid) == (366, 320, layer_shapes(layers)[0][1])
+    cost = PatchCore.cost(config, images=200)
+    assert cost.bank_rows == 3200
+    words = " ".join(str(patchcore.__doc__).split())
+    assert " ".join(f"--set patchcore.{text}" for text in IM320) in words
+
+
+def test_cost_knows_what_the_choice_holds() -> None:
+    config, patches = PatchCore.Config(), 100 * 28**2
+    rows = patches // 10
+    whole = 4 * 1024 * (patches + rows)
+    assert PatchCore.cost(config, 100).bank_bytes == whole + 4 * 128 * patches
+    half = replace(config, bank_precision="float16")
+    assert PatchCore.cost(half, 100).bank_bytes == whole // 2 + 4 * 128 * patches
+    assert PatchCore.cost(replace(config, projection=None), 100).bank_bytes == whole
+
+
 def test_the_seed_decides_where_the_coreset_starts() -> None:
     assert torch.equal(fitted(0).bank.rows_MD, fitted(0).bank.rows_MD)
     assert not torch.equal(fitted(0).bank.rows_MD, fitted(1).bank.rows_MD)
@@ -66,7 +146,9 @@ def test_maps_have_the_side_of_the_crop() -> None:
 @pytest.mark.parametrize(
     ("config", "knobs", "word"),
     [({}, {"k": 0}, "k=0"), ({}, {"k": 10**6}, "k=1000000"), ({"bank_rate": 0.0}, {}, "bank_rate"),
-     ({}, {"coreset": 0.9}, "coreset"), ({}, {"sigma": -1.0}, "sigma"), ({}, {"pool": 5}, "pool")],
+     ({}, {"coreset": 0.9}, "coreset"), ({}, {"sigma": -1.0}, "sigma"), ({}, {"pool": 5}, "pool"),
+     ({"starts": -1}, {}, "starts"), ({}, {"reweight": 1}, "reweight=1"),
+     ({}, {"reweight": 999}, "reweight=999"), ({}, {"reweight": 3, "pool": 2}, "pool=2")],
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
@@ -78,5 +160,6 @@ def test_paper_values() -> None:
     config, knobs = PatchCore.presets["paper"]
     assert (config.backbone, config.layers) == ("wide_resnet50_2.tv_in1k", (2, 3))
     assert (config.resize, config.crop, config.grid, config.channels) == (256, 224, 28, 1024)
-    assert (config.bank_rate, config.projection) == (0.1, 128)
+    assert (config.bank_rate, config.projection, config.starts) == (0.1, 128, 10)
+    assert knobs.reweight == 0
     assert (knobs.k, knobs.coreset, knobs.sigma, knobs.pool) == (1, 0.1, 4.0, 1)

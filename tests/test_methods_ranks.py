@@ -23,6 +23,8 @@ def together() -> dict[str, Any]:
     standardise.fit(features())
     bank = MemoryBank()
     bank.fit(features(), lambda x: x, 0.2, projection=None, seed=0, on_progress=quiet)
+    official = MemoryBank(torch.float16)
+    official.fit(features(), lambda x: x, 0.2, projection=3, starts=4, seed=0, on_progress=quiet)
     # Plain steps, as Adam would hide a wrong scale of the loss.
     network, losses = trained(TWO, by=torch.optim.SGD)
     try:
@@ -34,6 +36,7 @@ def together() -> dict[str, Any]:
         "ordered": {size: order_of(list(made(7).ordered(size))) for size in (3, 64)},
         "standardise": standardise.state_dict(),
         "bank": bank.state_dict(),
+        "official": official.state_dict(),
         "weights": network.state_dict(),
         "losses": losses,
         "refused": refused,
@@ -54,12 +57,14 @@ def test_two_ranks_interleave_the_samples(two_ranks: list[dict[str, Any]]) -> No
 
 
 def test_two_ranks_fill_the_same_bank_as_one(two_ranks: list[dict[str, Any]]) -> None:
-    alone, bank = Standardise(6), MemoryBank()
+    alone, bank, official = Standardise(6), MemoryBank(), MemoryBank(torch.float16)
     alone.fit(features())
     bank.fit(features(), lambda x: x, 0.2, projection=None, seed=0, on_progress=quiet)
+    official.fit(features(), lambda x: x, 0.2, projection=3, starts=4, seed=0, on_progress=quiet)
     for found in two_ranks:
         torch.testing.assert_close(dict(found["standardise"]), dict(alone.state_dict()))
         assert torch.equal(found["bank"]["rows_MD"], bank.rows_MD)
+        assert torch.equal(found["official"]["rows_MD"], official.rows_MD)
 
 
 def test_two_ranks_train_the_same_weights_as_one(two_ranks: list[dict[str, Any]]) -> None:

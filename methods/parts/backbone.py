@@ -1,22 +1,26 @@
-"""Frozen ImageNet backbones through timm, and how their feature maps become one tensor (eq. 1).
+"""Frozen ImageNet backbones through timm: weights, layers, features.
 
-Shape legend: B images, C channels, S view side in pixels, g grid cells a side.
+Shape legend: B images, C channels, S view side in pixels, g grid cells a side, L numbers of a
+pyramid.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from methods.parts.aggregate import Shape, align, flatten, pool_patches
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -40,14 +44,15 @@ class Features(Pixels):
     """Frozen features: all that decides their values, but for the weights' bytes.
 
     `aligned` resizes each layer to the grid and concatenates (UniAD, LafitE eq. 1); `patches`
-    pools 3x3 neighbourhoods to `channels` numbers (PatchCore).
+    pools 3x3 neighbourhoods to `channels` numbers (PatchCore); `pyramid` leaves each layer at its
+    own resolution, flat, and has no grid (PaDiM, RevDistill, FastFlow).
     """
 
     backbone: str
     weights: str | None = None
     layers: tuple[int, ...]
-    grid: int
-    aggregate: Literal["aligned", "patches"] = "aligned"
+    grid: int = 0
+    aggregate: Literal["aligned", "patches", "pyramid"] = "aligned"
     channels: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -177,24 +182,47 @@ def check_features(features: Features) -> None:
         raise ValueError(
             f"layers={features.layers}: {features.backbone} has layers 0..{present - 1}"
         )
-    if features.grid < 1 or features.resize < 32 or not 0 < features.side <= features.resize:
+    gridless = features.aggregate != "pyramid" and features.grid < 1
+    if gridless or features.resize < 32 or not 0 < features.side <= features.resize:
         raise ValueError(
             f"grid {features.grid} on a view of {features.side} from {features.resize} pixels: "
             "take a grid of at least 1, 32 pixels or more, and a crop within them"
         )
+    try:
+        layer_shapes(features)
+    except Exception as error:  # a network that takes one size alone says so in its own way
+        why = " ".join(str(error).split())
+        raise ValueError(f"{features.backbone} at {features.side} pixels: {why}") from None
 
 
-def feature_channels(features: Features) -> int:
-    """C of the features, asked of timm without building any weights."""
+@cache
+def layer_shapes(features: Features) -> tuple[Shape, ...]:
+    """(C, h, w) of each layer, asked of timm without building any weights."""
     import timm
 
-    if features.aggregate == "patches":
-        return features.channels or 0
     with torch.device("meta"):
         pyramid = timm.create_model(
             features.backbone, features_only=True, out_indices=features.layers, pretrained=False
         )
-    return sum(pyramid.feature_info.channels())
+        layers = pyramid.eval()(torch.zeros(1, 3, features.side, features.side))
+    shapes = tuple((layer.shape[1], layer.shape[2], layer.shape[3]) for layer in layers)
+    if [channels for channels, _, _ in shapes] != pyramid.feature_info.channels():
+        raise ValueError("its layers do not have their channels first")
+    return shapes
+
+
+def feature_channels(features: Features) -> int:
+    """C of the features on a grid."""
+    if features.aggregate == "patches":
+        return features.channels or 0
+    return sum(channels for channels, _, _ in layer_shapes(features))
+
+
+def feature_numbers(features: Features) -> int:
+    """How many numbers the features of one image are."""
+    if features.aggregate == "pyramid":
+        return sum(math.prod(shape) for shape in layer_shapes(features))
+    return feature_channels(features) * features.grid**2
 
 
 class Extractor(nn.Module):
@@ -215,38 +243,14 @@ class Extractor(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images_B3SS: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [0, 1] to features (B, C, g, g) float32."""
+        """Images (B, 3, S, S) in [0, 1] to features (B, C, g, g), a pyramid's (B, L), float32."""
         images = (images_B3SS - self.mean) / self.std
         images = images.contiguous(memory_format=torch.channels_last)
         low = self.features.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
             layers = [layer.float() for layer in self.pyramid(images)]
+        if self.features.aggregate == "pyramid":
+            return flatten(layers)
         if self.features.aggregate == "patches":
             return pool_patches(layers, self.features.grid, self.features.channels or 0)
         return align(layers, self.features.grid)
-
-
-def align(layers: list[Tensor], grid: int) -> Tensor:
-    """Multi-scale aggregation (eq. 1; UniAD's MFCN): resize bilinearly, concatenate channels."""
-    resized = [
-        F.interpolate(layer, size=(grid, grid), mode="bilinear", align_corners=True)
-        for layer in layers
-    ]
-    return torch.cat(resized, dim=1)
-
-
-def pool_patches(layers: list[Tensor], grid: int, channels: int) -> Tensor:
-    """PatchCore's patch features (official repository, `patchcore.common`).
-
-    Each location takes its 3x3 neighbourhood in every layer; deeper layers are resized to the
-    grid; each layer is mean-pooled to `channels` numbers, then all layers together to as many.
-    """
-    pooled = []
-    for layer in layers:
-        around = F.unfold(layer, kernel_size=3, padding=1).unflatten(2, layer.shape[-2:])
-        if around.shape[-1] != grid:
-            around = F.interpolate(around, size=(grid, grid), mode="bilinear", align_corners=False)
-        pooled.append(F.adaptive_avg_pool1d(around.flatten(2).transpose(1, 2), channels))
-    both = torch.stack(pooled, dim=2).flatten(2)
-    rows = F.adaptive_avg_pool1d(both, channels)
-    return rows.transpose(1, 2).reshape(len(rows), channels, grid, grid)

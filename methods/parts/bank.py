@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from kernels.edit import mix, topk_edit, weights
-from kernels.kcenter import kcenter_order, kcenter_order_sharded
 from kernels.topk import topk_l2
-from methods.base import Batches, Neighbours, OnProgress, Progress
+from methods.base import Batches, Neighbours, OnProgress
+from methods.parts.coreset import choose
 from methods.parts.cost import coreset_rows
 from methods.parts.dist import rank, total, world_size
-from methods.parts.seeds import generator
 
 Weighting = Literal["softmax", "inverse", "uniform"]
 KS = (1, 3, 5, 7, 9)
@@ -35,14 +34,17 @@ def patches(features_BChw: Tensor) -> Tensor:
 
 
 class MemoryBank(nn.Module):
-    """Normal patches in the order of greedy k-center: a smaller coreset is a prefix."""
+    """Normal patches in the order of greedy k-center: a smaller coreset is a prefix.
+
+    Kept as `dtype`; halves are searched as float32.
+    """
 
     rows_MD: Tensor
     source: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.register_buffer("rows_MD", torch.empty(0, 0))
+        self.register_buffer("rows_MD", torch.empty(0, 0, dtype=dtype))
         self.register_buffer("source", torch.zeros((), dtype=torch.int64))
         self._prefixes: tuple[Tensor, dict[int, Tensor]] = (self.rows_MD, {})
 
@@ -58,6 +60,7 @@ class MemoryBank(nn.Module):
         rate: float,
         *,
         projection: int | None,
+        starts: int = 0,
         seed: int,
         on_progress: OnProgress,
     ) -> None:
@@ -65,31 +68,21 @@ class MemoryBank(nn.Module):
 
         `transform` maps features (B, C, h, w) to the bank's space. `projection` runs the choice
         on a seeded random projection to so many numbers (PatchCore's approximation); None is
-        exact. Rows are kept whole either way.
+        exact, and so is `starts` = 0, see `choose`. Rows are kept whole either way.
         """
         points_ND = self._collect(train, transform)
-        cells = len(points_ND) // -(-(len(train) - rank()) // world_size())
-        whole = len(train) * cells
-        chosen_in = points_ND
-        if projection is not None and projection < points_ND.shape[1]:
-            draw = torch.randn(
-                points_ND.shape[1], projection, generator=generator(seed, "coreset projection")
-            )
-            chosen_in = points_ND @ (draw / projection**0.5).to(points_ND)
-        start = int(torch.randint(whole, (1,), generator=generator(seed, "coreset start")))
+        self.rows_MD, patches = choose(
+            points_ND,
+            len(train),
+            rate,
+            projection=projection,
+            starts=starts,
+            seed=seed,
+            on_progress=on_progress,
+        )
+        self.source.fill_(patches)
 
-        def told(done: int, count: int) -> None:
-            on_progress(Progress(stage="coreset", step=done, steps=count))
-
-        count = coreset_rows(whole, rate)
-        if world_size() > 1:
-            self.rows_MD = _choose_sharded(points_ND, chosen_in, count, start, cells, len(train))
-        else:
-            self.rows_MD = points_ND[kcenter_order(chosen_in, count, start, on_progress=told)]
-        self.source.fill_(whole)
-
-    @staticmethod
-    def _collect(train: Batches, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    def _collect(self, train: Batches, transform: Callable[[Tensor], Tensor]) -> Tensor:
         """This rank's training patches (N, D), in the order of the samples."""
         points: Tensor | None = None
         filled = 0
@@ -100,7 +93,8 @@ class MemoryBank(nn.Module):
             if points is None:
                 # Filled in place: joining a list of batches would hold everything twice.
                 images = -(-(len(train) - rank()) // world_size())
-                points = rows.new_empty(images * cells, rows.shape[1])
+                shape = images * cells, rows.shape[1]
+                points = rows.new_empty(shape, dtype=self.rows_MD.dtype)
             points[filled : filled + len(rows)] = rows
             filled += len(rows)
         if points is None:
@@ -163,25 +157,6 @@ class MemoryBank(nn.Module):
         if stored is not None:
             self.rows_MD = torch.empty_like(stored, device=self.source.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _choose_sharded(
-    points_ND: Tensor, chosen_in: Tensor, count: int, start: int, cells: int, images: int
-) -> Tensor:
-    """The bank's rows (M, D) on every rank, where each holds the patches of every world-th image.
-
-    `start` counts patches in the order of the samples, as one process alone would.
-    """
-    world = world_size()
-    sizes = [-(-(images - r) // world) * cells for r in range(world)]
-    image, cell = divmod(start, cells)
-    start = sum(sizes[: image % world]) + image // world * cells + cell
-    order = kcenter_order_sharded(chosen_in.cpu(), count, start).to(points_ND.device)
-    own = order - sum(sizes[: rank()])
-    mine = (own >= 0) & (own < len(points_ND))
-    rows_MD = points_ND.new_zeros(count, points_ND.shape[1])
-    rows_MD[mine] = points_ND[own[mine]]
-    return total(rows_MD)
 
 
 class Standardise(nn.Module):

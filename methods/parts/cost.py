@@ -39,16 +39,20 @@ def coreset_rows(patches: int, rate: float) -> int:
     return max(1, int(patches * rate))
 
 
-def bank_cost(patches: int, rate: float, channels: int, projection: int | None) -> Cost:
+def bank_cost(
+    patches: int, rate: float, channels: int, projection: int | None, number_bytes: int = 4
+) -> Cost:
     """A greedy coreset of `rate` of all patches: every pick is compared with every patch."""
     if rate == 0:
         return Cost()
     rows = coreset_rows(patches, rate)
     width = min(channels, projection or channels)
+    copied = 4 * width * patches if width < channels or number_bytes < 4 else 0
     return Cost(
         bank_rows=rows,
-        # The rows are picked from all patches, which are held in float32 meanwhile.
-        bank_bytes=4 * channels * (patches + rows),
+        # The rows are picked from all patches, which are held meanwhile; the choice sees them in
+        # float32, projected or not.
+        bank_bytes=number_bytes * channels * (patches + rows) + copied,
         coreset_flops=2.0 * rows * patches * width,
     )
 

@@ -7,6 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.base import Stage
+
+SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)}))
+"""How maps become scores: what a search tries where a method has no other knobs."""
+
 
 def error_map(features_BChw: Tensor, rebuilt_BChw: Tensor) -> Tensor:
     """L2 norm of the difference over channels: (B, h, w)."""
