@@ -258,7 +258,7 @@ def show(
 def speed(
     op: Annotated[
         str | None,
-        typer.Option(help="A kernel, backbone or training; default: kernels and backbone."),
+        typer.Option(help="A kernel, backbone, training, metrics; default: kernels and backbone."),
     ] = None,
     points: Annotated[
         str | None, typer.Option(help="Real features: a data set, or an (N, D) .npy file.")
@@ -273,6 +273,15 @@ def speed(
 
         for line in training(preset):
             typer.echo(line)
+        return
+    if op == "metrics":
+        from harness.metrics_speed import race as metrics
+
+        try:
+            for line in metrics():
+                typer.echo(line)
+        except ValueError as error:
+            raise UsageError(f"speed: {error}") from None
         return
     if op in (None, "backbone"):
         from harness.backbone_speed import race

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 
-from harness import registry, speed
+from harness import metrics_speed, registry, speed
 from kernels import _topk_cpu
 from kernels.edit import OP
 from methods.parts.bank import MemoryBank
@@ -84,3 +84,19 @@ def test_a_bank_is_prepared_once_for_all_batches(monkeypatch: pytest.MonkeyPatch
         for _ in range(3):
             bank.nearest(torch.randn(2, 8, 4, 4), 1, 0.2)
     assert made == [200]
+
+
+def test_metrics_stand_beside_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAFITE_BENCH_ANOMALIB", raising=False)
+    head, ours, auroc, precision, large = metrics_speed.race((6, 48), (8, 32))
+    assert head.startswith("metrics: 6 maps of 48 x 48")
+    assert "ours: AUROC" in ours
+    for line in (auroc, precision):
+        assert float(line.split("|Δ|")[1]) < 1e-9
+    assert large.startswith("ours, 0 million pixels from files")
+
+
+def test_anomalib_that_cannot_run_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAFITE_BENCH_ANOMALIB", "/bin/false")
+    with pytest.raises(ValueError, match="LAFITE_BENCH_ANOMALIB=/bin/false: "):
+        list(metrics_speed.race((4, 32), (4, 32)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+from results import metrics
 from results.metrics import (
     IMAGE_METRICS,
     METRICS,
@@ -142,6 +143,23 @@ def test_order_of_images_changes_no_bit(decimals):
     masks, maps = _random_maps(5, n=20, decimals=decimals)
     order = np.random.default_rng(0).permutation(len(masks))
     assert pixel_metrics(masks, maps) == pixel_metrics(masks[order], maps[order])
+
+
+@pytest.mark.parametrize("threads, chunk", [("1", 1 << 23), ("3", 1000), ("2", 1), ("8", 577)])
+def test_neither_threads_nor_chunks_change_a_bit(monkeypatch, threads, chunk):
+    masks, maps = _random_maps(6, n=3, size=12, decimals=1)
+    expected = pixel_metrics(masks, maps)
+    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    monkeypatch.setattr(metrics, "SMALL", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert pixel_metrics(masks, maps) == expected
+
+
+def test_maps_may_lie_in_a_file(tmp_path):
+    masks, maps = _random_maps(7)
+    np.save(tmp_path / "maps.npy", maps)
+    from_file = np.load(tmp_path / "maps.npy", mmap_mode="r")
+    assert pixel_metrics(masks, from_file) == pixel_metrics(masks, maps)
 
 
 @pytest.mark.parametrize("marked, kind", [(False, "anomalous"), (True, "normal")])
