@@ -15,7 +15,7 @@ from harness.plan import MISSING
 from harness.registry import load
 from harness.spec import Cell
 from harness.store import Store
-from methods.parts.backbone import feature_numbers
+from methods.parts.backbone import Features, Pixels, feature_numbers
 from methods.parts.cost import Cost
 from results.table import read
 
@@ -95,8 +95,15 @@ def _disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
     size = 0.0
     for task in missing:
         images = task.data.train_images if task.split == "train" else task.data.test_images
-        size += 2.0 * images * feature_numbers(task.features)
-    return f"{len(missing)} sets of frozen features to compute, {size / GIGA:.2f} GB of cache"
+        size += images * _entry_bytes(task.view)
+    return f"{len(missing)} sets of features or pixels to make, {size / GIGA:.2f} GB of cache"
+
+
+def _entry_bytes(view: Pixels) -> float:
+    """Bytes of one image in the cache: half precision for features, one byte a pixel's colour."""
+    if isinstance(view, Features):
+        return 2.0 * feature_numbers(view)
+    return 3.0 * view.side**2
 
 
 def _known_seconds(store: Store) -> dict[tuple[str, str], float]:

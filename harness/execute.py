@@ -13,14 +13,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample, sealed
-from benchmarks.parts.images import load_views
 from harness.checkpoints import Checkpoints
-from harness.features import FeatureTask, feature_task, missing_features, open_split
+from harness.features import FeatureTask, as_input, feature_task, missing_features, open_split
 from harness.measure import measure
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Place, Tell
@@ -29,6 +27,7 @@ from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
 from harness.spec import Cell, Split
 from harness.store import Row
 from methods.base import Batches, Keeper, Method, Neighbours, Progress, quiet
+from methods.parts.backbone import WeightsMissing
 from methods.parts.dist import rank, world_size
 from results.metrics import Measured
 
@@ -111,7 +110,7 @@ def learn(
     if stored is not None and watch is None:
         return method, {name: stored[name] for name in FIT_FACTS}
     samples = benchmark.train(cell.data.categories)
-    train = batches(cell, benchmark, samples, "train", place, tell)
+    train = batches(cell, samples, "train", place, tell)
     keeper = Checkpoints(place.store.training(cell), method, place.checkpoint_every)
     around: Keeper = keeper if watch is None else watch.around(method, keeper, keeper.losses)
 
@@ -142,7 +141,7 @@ def learn(
 
 
 class Read(NamedTuple):
-    """What a method reads of some samples, and the seconds that frozen features cost before."""
+    """What a method reads of some samples, and the seconds that making it cost before."""
 
     batches: Batches
     seconds: float
@@ -150,31 +149,23 @@ class Read(NamedTuple):
 
 def batches(
     cell: Cell,
-    benchmark: Benchmark,
     samples: Sequence[Sample],
     split: Split,
     place: Place,
     tell: Tell,
 ) -> Read:
     """Frozen features from the cache, or the pixels of a method that wants them."""
-    keys = [sample.key for sample in samples]
     task = feature_task(cell, split)
     if task is None:
-        view = load("methods", cell.method).inputs(cell.config)
-
-        def pixels(indices: Sequence[int]) -> Tensor:
-            chosen = [samples[i] for i in indices]
-            return torch.from_numpy(load_views(benchmark, chosen, view.resize, view.crop)) / 255
-
-        return Read(Batches(keys, pixels, seed=cell.seed), 0.0)
-
+        raise WeightsMissing(f"{cell.label}: the weights of its backbone are not here")
     place.cache.make(task, place.device, tell)
     rows, noted = place.cache.open(task)
 
-    def features(indices: Sequence[int]) -> Tensor:
-        return torch.from_numpy(rows[np.asarray(indices)].astype(np.float32))
+    def fetch(indices: Sequence[int]) -> Tensor:
+        return as_input(rows[np.asarray(indices)])
 
-    return Read(Batches(keys, features, seed=cell.seed), noted["seconds"])
+    keys = [sample.key for sample in samples]
+    return Read(Batches(keys, fetch, seed=cell.seed), noted["seconds"])
 
 
 def publish(
@@ -217,7 +208,7 @@ class Scorer:
     def __init__(self, cell: Cell, method: Method, place: Place, tell: Tell) -> None:
         self.method = method.eval()
         self.benchmark, self.samples = open_split(cell.data, cell.split)
-        self.read = batches(cell, self.benchmark, self.samples, cell.split, place, tell)
+        self.read = batches(cell, self.samples, cell.split, place, tell)
 
     def piece(self, indices: Sequence[int], knobs: Any, found: Neighbours | None = None) -> Piece:
         """Scores of the images with these indices; `found` are their neighbours, if known."""

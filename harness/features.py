@@ -1,9 +1,9 @@
-"""Frozen features, computed once and shared on disk by methods, seeds and sweeps.
+"""What methods read, made once and shared on disk by methods, seeds and sweeps.
 
-An entry is a NumPy file (N, C, g, g), or (N, L) of a pyramid, float16, memory-mapped when read, and
-a small JSON beside it.
-Its name is a hash of everything that decides its values: the samples' content, the backbone, its
-weights' bytes, the view, the grid and the precision.
+Frozen features, or the decoded and resized images of a method that reads pixels. An entry is a
+NumPy file, (N, C, g, g) or, of a pyramid, (N, L) float16, or (N, 3, S, S) uint8, memory-mapped when
+read, and a small JSON beside it. Its name is a hash of everything that decides its values: the samples' content, the view
+and, for features, the backbone, its weights' bytes, the grid and the precision.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from benchmarks.parts.images import load_views
 from harness.registry import load
 from harness.spec import Cell, Data, Split
 from methods.base import OnProgress, Progress
-from methods.parts.backbone import Extractor, Features
+from methods.parts.backbone import Extractor, Features, Pixels
 
 VERSION = 1
 """Raised when the same inputs give other features."""
@@ -40,11 +41,11 @@ HEADROOM = 1.1
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTask:
-    """Frozen features of one split of a data set."""
+    """Frozen features, or the pixels, of one split of a data set."""
 
-    features: Features
-    weights: Path
-    weights_sha256: str
+    view: Features | Pixels
+    weights: Path | None = None
+    weights_sha256: str = ""
     data: Data
     split: Split
 
@@ -57,7 +58,9 @@ class FeatureTask:
     @property
     def label(self) -> str:
         """The task in one line."""
-        return f"{self.data.label} features of {self.split} ({self.features.backbone})"
+        if isinstance(self.view, Features):
+            return f"{self.data.label} features of {self.split} ({self.view.backbone})"
+        return f"{self.data.label} pixels of {self.split} ({self.view.side} x {self.view.side})"
 
     def open(self) -> tuple[Benchmark, list[Sample]]:
         """The split's images, and what reads them; SealedError for a test split that is sealed."""
@@ -77,12 +80,14 @@ def open_split(data: Data, split: Split) -> tuple[Benchmark, list[Sample]]:
 
 
 def feature_task(cell: Cell, split: Split) -> FeatureTask | None:
-    """The features that a cell reads; None where its method reads pixels."""
-    features = load("methods", cell.method).inputs(cell.config)
-    if not isinstance(features, Features) or cell.weights is None:
+    """What a cell reads of a split; None where its backbone's weights are missing."""
+    view = load("methods", cell.method).inputs(cell.config)
+    if not isinstance(view, Features):
+        return FeatureTask(view=view, data=cell.data, split=split)
+    if cell.weights is None:
         return None
     return FeatureTask(
-        features=features,
+        view=view,
         weights=cell.weights,
         weights_sha256=cell.weights_sha256,
         data=cell.data,
@@ -115,8 +120,8 @@ class FeatureCache:
 
     def path(self, task: FeatureTask) -> Path:
         """Where the task's features are, or will be."""
-        # The weights' bytes count, not where they lie.
-        identity = dataclasses.asdict(dataclasses.replace(task.features, weights=None)) | {
+        identity = dataclasses.asdict(task.view) | {
+            "weights": None,  # their bytes count, not where they lie
             "bytes": task.weights_sha256,
             "samples": task.fingerprint,
             "version": VERSION,
@@ -128,15 +133,15 @@ class FeatureCache:
         """Whether the task is done."""
         return self.path(task).exists()
 
-    def open(self, task: FeatureTask) -> tuple[NDArray[np.float16], dict[str, Any]]:
-        """The features and what was noted when they were computed."""
+    def open(self, task: FeatureTask) -> tuple[NDArray[np.float16 | np.uint8], dict[str, Any]]:
+        """The features or pixels and what was noted when they were made."""
         path = self.path(task)
         os.utime(path)
         noted: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
         return np.load(path, mmap_mode="r"), noted
 
     def make(self, task: FeatureTask, device: torch.device, tell: OnProgress) -> None:
-        """Compute the features of all samples, unless they are there; atomic.
+        """Make the features or pixels of all samples, unless they are there; atomic.
 
         DataError where the disk is too small.
         """
@@ -158,15 +163,15 @@ class FeatureCache:
 
     def _fill(self, part: Path, task: FeatureTask, device: torch.device, tell: OnProgress) -> int:
         benchmark, samples = task.open()
-        extractor = Extractor(task.features, task.weights).to(device)
-        rows: np.memmap[Any, np.dtype[np.float16]] | None = None
+        encode = _encoder(task, device)
+        rows: np.memmap[Any, np.dtype[Any]] | None = None
         done = 0
-        for views in read_ahead(benchmark, samples, task.features):
-            batch = extract(extractor, views)
+        for views in read_ahead(benchmark, samples, task.view):
+            batch = encode(views)
             if rows is None:
                 shape = (len(samples), *batch.shape[1:])
-                _check_room(self.root, 2 * math.prod(shape))
-                rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+                _check_room(self.root, batch.itemsize * math.prod(shape))
+                rows = np.lib.format.open_memmap(part, mode="w+", dtype=batch.dtype, shape=shape)
             rows[done : done + len(batch)] = batch
             done += len(batch)
             tell(Progress(stage="features", step=done, steps=len(samples)))
@@ -188,13 +193,13 @@ class FeatureCache:
 
 
 def read_ahead(
-    benchmark: Benchmark, samples: Sequence[Sample], features: Features
+    benchmark: Benchmark, samples: Sequence[Sample], view: Pixels
 ) -> Iterator[NDArray[np.uint8]]:
     """Decoded views in batches; the next is read while this one is worked on."""
     pieces = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
 
     def read(piece: Sequence[Sample]) -> NDArray[np.uint8]:
-        return load_views(benchmark, piece, features.resize, features.crop)
+        return load_views(benchmark, piece, view.resize, view.crop)
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, pieces[0])
@@ -203,6 +208,21 @@ def read_ahead(
             ahead = reader.submit(read, following)
             yield views
         yield ahead.result()
+
+
+def _encoder(
+    task: FeatureTask, device: torch.device
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float16 | np.uint8]]:
+    """From decoded views to what is kept of them."""
+    if not isinstance(task.view, Features) or task.weights is None:
+        return lambda views: views
+    return partial(extract, Extractor(task.view, task.weights).to(device))
+
+
+def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:
+    """Rows of the cache as a method reads them: float32, pixels in [0, 1]."""
+    values = torch.from_numpy(rows.astype(np.float32))
+    return values / 255 if rows.dtype == np.uint8 else values
 
 
 def extract(extractor: Extractor, views_B3SS: NDArray[np.uint8]) -> NDArray[np.float16]:
@@ -223,6 +243,6 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed * HEADROOM:
         raise DataError(
-            f"{folder}: features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            f"{folder}: the cache needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
             "make room or set LAFITE_BENCH_CACHE to another disk"
         )

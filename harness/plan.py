@@ -62,7 +62,7 @@ def plan(
         for name in dict.fromkeys(benchmarks)
         for data in pieces(name, root, categories, mode, held)
     ]
-    found = {row.method: _weights(row, need_weights) for row in rows}
+    found = {row.method: _files(row, need_weights) for row in rows}
     cells = []
     for data in parts:
         for row in rows:
@@ -120,20 +120,21 @@ def _settings(
     return rows
 
 
-def _weights(row: Settings, need_weights: bool) -> tuple[Path | None, str]:
-    name = row.method
-    inputs = load("methods", name).inputs(row.config)
-    if not isinstance(inputs, Features):
-        return None, ""
+def _files(row: Settings, need_weights: bool) -> tuple[Path | None, str]:
+    """The backbone's weights, and the hash of the files that the method learns from."""
+    method = load("methods", row.method)
+    inputs = method.inputs(row.config)
     try:
+        if not isinstance(inputs, Features):
+            return None, method.files_sha256(row.config)
         check_features(inputs)
         path = find_weights(inputs)
     except WeightsMissing as error:
         if not need_weights:
             return None, MISSING
-        raise UsageError(f"{name}: {error}") from None
+        raise UsageError(f"{row.method}: {error}") from None
     except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
+        raise UsageError(f"{row.method}: {error}") from None
     return path.resolve(), file_sha256(path)
 
 

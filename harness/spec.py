@@ -24,7 +24,8 @@ MODES = ("multi-class", "separate")
 PRESETS = ("paper", "quick", "smoke")
 CELL_SCHEMA = 1
 """Raised when the code changes what a cell with unchanged settings gives."""
-
+PATHS = ("weights", "textures")
+"""Fields of a Config that say where files lie; their bytes count, not the place."""
 
 Split = Literal["train", "validation", "test"]
 Purpose = Literal["run", "tuned", "tune", "reveal"]
@@ -139,14 +140,11 @@ class Cell:
         )
 
     def _learned(self) -> dict[str, Any]:
-        config = dataclasses.asdict(self.config)
-        # The weights' bytes count, not where they lie.
-        config.pop("weights", None)
         return {
             "schema": CELL_SCHEMA,
             "train": self.data.train_fingerprint,
             "method": self.method,
-            "config": config,
+            "config": without_paths(self.config),
             "weights": self.weights_sha256,
             "seed": self.seed,
         }
@@ -156,6 +154,11 @@ class Cell:
         """The cell in one line."""
         what = f"{self.method} ({self.variant})" if self.variant else self.method
         return f"{self.data.label} {what} seed {self.seed}"
+
+
+def without_paths(config: Any) -> dict[str, Any]:
+    """The settings but for where files lie."""
+    return {name: v for name, v in dataclasses.asdict(config).items() if name not in PATHS}
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -211,7 +214,7 @@ def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str])
         for side in homes:
             kind = field_types(type(sides[side]))[name]
             try:
-                value = typed(text, kind)
+                value = typed(_absolute(text) if name in PATHS else text, kind)
             except ValueError as error:
                 raise UsageError(f"--set {method}.{name}={text}: {error}") from None
             sides[side] = dataclasses.replace(sides[side], **{name: value})
@@ -220,7 +223,17 @@ def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str])
 
 def variant_of(values: dict[str, str]) -> str:
     """A name for settings that differ from the preset's, so that no table mixes them with it."""
-    return ", ".join(f"{name}={text}" for name, text in sorted(values.items()) if name != "weights")
+    shown = {
+        name: Path(text).name if name in PATHS else text
+        for name, text in sorted(values.items())
+        if name != "weights"
+    }
+    return ", ".join(f"{name}={text}" for name, text in shown.items())
+
+
+def _absolute(text: str) -> str:
+    """A path as workers elsewhere must know it; any other word as it is."""
+    return str(Path(text).resolve()) if Path(text).exists() else text
 
 
 def field_types(of: type) -> dict[str, Any]:

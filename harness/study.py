@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.base import fingerprint
 from harness.registry import UsageError, did_you_mean, load
-from harness.spec import Cell, Data, digest, field_types, parse_overrides, typed
+from harness.spec import Cell, Data, digest, field_types, parse_overrides, typed, without_paths
 from methods.base import Stage
 from results.metrics import METRICS, PIXEL_METRICS
 
@@ -70,13 +70,11 @@ class Study:
 
 def choice_key(cell: Cell, train_fingerprint: str) -> str:
     """Names what a choice is for: the data, what is learned of it, and the knobs to start from."""
-    config = dataclasses.asdict(cell.config)
-    config.pop("weights", None)
     return digest(
         {
             "train": train_fingerprint,
             "method": cell.method,
-            "config": config,
+            "config": without_paths(cell.config),
             "knobs": dataclasses.asdict(cell.knobs),
             "weights": cell.weights_sha256,
         }

@@ -188,6 +188,14 @@ class Method(nn.Module, ABC):
         """Raise ValueError, in one line, for values out of range for so many training images."""
 
     @classmethod
+    def files_sha256(cls, config: Any) -> str:
+        """Identity of files, beside data and backbone, that are learned from; empty if none are.
+
+        ValueError, in one line, where they can't be read.
+        """
+        return ""
+
+    @classmethod
     def ablation(cls, config: Any, knobs: Any) -> dict[str, tuple[Any, Any]]:
         """Named variants that tell what each part adds; one Config for all of them, where
         possible, so that they share a fit. None by default."""

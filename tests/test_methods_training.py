@@ -46,6 +46,13 @@ def test_step_schedule_drops_once() -> None:
     assert [recipe.rate(e / 1000) for e in (0, 799, 800, 999)] == [1.0, 1.0, 0.1, 0.1]
 
 
+def test_step_schedule_drops_as_often_as_it_is_told() -> None:
+    recipe = Recipe(epochs=700, batch_size=1, drops=(0.8, 0.9), drop_to=0.2)
+    rates = [recipe.rate(e / 700) for e in (0, 559, 560, 629, 630, 699)]
+    assert rates == pytest.approx([1.0, 1.0, 0.2, 0.2, 0.04, 0.04])
+    assert Recipe(epochs=1, batch_size=1, drops=()).rate(0.99) == 1.0
+
+
 def test_one_cycle_warms_up_and_ends_near_zero() -> None:
     recipe = Recipe(epochs=1, batch_size=1, schedule="one_cycle")
     rates = [recipe.rate(done / 1000) for done in range(1000)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ class Cost:
     bank_bytes: int = 0
     coreset_flops: float = 0.0
     parameters: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in asdict(self)})
 
     @property
     def coreset_bytes(self) -> float:

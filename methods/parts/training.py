@@ -19,12 +19,15 @@ from methods.parts.seeds import derive
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to optimise; `batch_size` is the global one, whatever the number of workers."""
+    """How to optimise; `batch_size` is the global one, whatever the number of workers.
+
+    With `step` the rate is multiplied by `drop_to` after each share of the training in `drops`.
+    """
 
     epochs: int
     batch_size: int
     schedule: Literal["step", "one_cycle"] = "step"
-    drop_at: float = 0.8
+    drops: tuple[float, ...] = (0.8,)
     drop_to: float = 0.1
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -33,7 +36,7 @@ class Recipe:
     def rate(self, done: float) -> float:
         """The factor on the learning rate when this share (0 to 1) of the training is done."""
         if self.schedule == "step":
-            return self.drop_to if done >= self.drop_at else 1.0
+            return self.drop_to ** sum(done >= share for share in self.drops)
         warm = 0.1
         if done < warm:
             return 0.04 + 0.96 * done / warm
@@ -56,11 +59,15 @@ class Draws:
         whole = torch.randn(self.batch.size, *shape, generator=self.generator, device=self.device)
         return whole[self.batch.places.to(self.device)]
 
-    def integers(self, low: int, high: int) -> Tensor:
-        """Uniform integers (B,) in [low, high)."""
-        whole = torch.randint(
-            low, high, (self.batch.size,), generator=self.generator, device=self.device
-        )
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform (B, *shape) float32 in [0, 1)."""
+        whole = torch.rand(self.batch.size, *shape, generator=self.generator, device=self.device)
+        return whole[self.batch.places.to(self.device)]
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """Uniform integers (B, *shape) in [low, high)."""
+        size = (self.batch.size, *shape)
+        whole = torch.randint(low, high, size, generator=self.generator, device=self.device)
         return whole[self.batch.places.to(self.device)]
 
 
