@@ -69,6 +69,9 @@ def run(
     refit: Annotated[
         bool, typer.Option("--refit", help="As --tuned, trained on all training images again.")
     ] = False,
+    metric_profile: Annotated[
+        str, typer.Option(help="default, or metrics as uniad, patchcore or ader take them.")
+    ] = "default",
 ) -> None:
     """Compare methods: data sets x methods x seeds, resumed where they stopped."""
     from harness.commands import Request, run_command
@@ -95,6 +98,7 @@ def run(
         dry_run=dry_run,
         tuned=tuned,
         refit=refit,
+        profile=metric_profile,
     )
     complete = run_command(request)
     raise typer.Exit(0 if complete else EXIT_PARTIAL)

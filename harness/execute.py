@@ -271,6 +271,6 @@ def score(
         seconds = time.perf_counter() - started
         file.flush()
         maps = np.memmap(file, np.float32, "r").reshape(len(samples), *found.maps.shape[1:])
-        metrics = measure(cell, benchmark, samples, scores, maps)
-    images = [score_row(cell, *pair) for pair in zip(samples, scores, strict=True)]
+        metrics, labels = measure(cell, benchmark, samples, scores, maps)
+    images = [score_row(cell, *of) for of in zip(samples, labels, scores, strict=True)]
     return Scored(metrics, images, seconds, peak)

