@@ -192,7 +192,7 @@ def test_scores_are_kept_per_image(tmp_path):
     path = table.scores_path(tmp_path, "c1")
     row = {"cell_id": "c1", "key": "disc/test/cut/000.png", "category": "disc", "defect": "cut"}
     row |= {"label": True, "score": 0.5}
-    table.write_scores(path, [row])
+    table.write_rows(path, [row], table.SCORES_SCHEMA)
     assert pq.read_table(path).to_pylist() == [row]
     with pytest.raises(ValueError, match="column score is nan"):
-        table.write_scores(path, [row | {"score": float("nan")}])
+        table.write_rows(path, [row | {"score": float("nan")}], table.SCORES_SCHEMA)
