@@ -23,7 +23,7 @@ from harness.spec import Cell, Held
 from harness.store import Store
 from harness.study import Study, choice_key
 from harness.tune import Searched, table
-from results.table import write_whole
+from results.files import write_whole
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from harness.place import Place, Tell
 from harness.registry import load
 from harness.spec import Cell
 from methods.base import Keeper, Method, quiet
-from results.table import POOLED, write_whole
+from results.files import write_whole
+from results.table import POOLED
 
 METRIC = "image_auroc"
 

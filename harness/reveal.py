@@ -25,7 +25,8 @@ from harness.store import Store
 from harness.study import Study
 from harness.tune import Trials
 from results.selection import AVERAGE, agreement, by_setting
-from results.table import read_part, write_whole
+from results.files import write_whole
+from results.table import read_part
 
 METRIC = "image_auroc"
 

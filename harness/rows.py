@@ -95,6 +95,7 @@ def _provenance(cell: Cell, place: Place) -> Row:
         "cell_id": cell.cell_id,
         "mode": cell.mode,
         "preset": cell.preset,
+        "profile": cell.profile,
         "benchmark": cell.data.name,
         "method": cell.method,
         "variant": cell.variant,

@@ -17,6 +17,7 @@ from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.pseudo import PseudoValidation, pseudo_validation
 from harness.registry import UsageError, did_you_mean, load, names
+from results.table import DEFAULT_PROFILE
 
 MODES = ("multi-class", "separate")
 """One model a data set, or one a category."""
@@ -100,6 +101,7 @@ class Cell:
     weights: Path | None = None
     weights_sha256: str = ""
     purpose: Purpose = "run"
+    profile: str = DEFAULT_PROFILE
 
     @property
     def split(self) -> Split:
@@ -125,6 +127,8 @@ class Cell:
     def cell_id(self) -> str:
         """Names the cell."""
         tested = {"test": self.data.test_fingerprint, "knobs": dataclasses.asdict(self.knobs)}
+        if self.profile != DEFAULT_PROFILE:
+            tested["profile"] = self.profile
         return digest(self._learned() | tested)
 
     @cached_property

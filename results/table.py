@@ -8,10 +8,7 @@ each test image).
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,10 +18,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+from results.files import write_whole
+
+SCHEMA_VERSION = 2
 PRODUCER = "lafite-bench"
 POOLED = "(pooled)"  # the category of rows that judge all test images under one threshold
 DONE = "done"  # the status of a finished cell; any other status is a failure
+DEFAULT_PROFILE = "default"  # this program's own metric conventions
 
 _VERSION_KEY = b"lafite_bench.schema_version"
 _PRODUCER_KEY = b"lafite_bench.producer"
@@ -34,6 +34,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "cell_id": pa.string(),
     "mode": pa.string(),  # "multi-class" or "separate"
     "preset": pa.string(),
+    "profile": pa.string(),  # the conventions of the metrics: default, uniad, patchcore or ader
     "benchmark": pa.string(),
     "category": pa.string(),
     "method": pa.string(),
@@ -70,8 +71,8 @@ _COLUMNS: dict[str, pa.DataType] = {
     "finished_at": _UTC,
 }
 # A row without these has no place in any report; the rest may be unknown for a failed cell.
-_IDENTITY = ("cell_id", "mode", "preset", "benchmark", "method", "variant", "seed", "split")
-_REQUIRED = frozenset((*_IDENTITY, "status", "finished_at"))
+_WHAT = ("mode", "preset", "profile", "benchmark", "method", "variant", "seed", "split")
+_REQUIRED = frozenset(("cell_id", *_WHAT, "status", "finished_at"))
 _SCORE_COLUMNS: dict[str, pa.DataType] = {
     "cell_id": pa.string(),
     "key": pa.string(),
@@ -150,6 +151,12 @@ def read_part(path: Path) -> pl.DataFrame:
     return pl.DataFrame(_read_one(path))
 
 
+def read_scores(folder: Path) -> pl.DataFrame:
+    """All per-image scores under an output folder, SCORES_SCHEMA; ValueError as for `read`."""
+    parts = _read_all(folder / "scores", SCORES_SCHEMA)
+    return pl.DataFrame(pa.concat_tables([SCORES_SCHEMA.empty_table(), *parts]))
+
+
 def _check_done(row: Mapping[str, Any], where: str) -> None:
     if not row.get("category") or not row.get("metric"):
         raise ValueError(f"{where}: a finished cell's row needs a category and a metric")
@@ -192,55 +199,11 @@ def _publish(path: Path, table: pa.Table, replace: bool) -> None:
     write_whole(path, memoryview(buffer.getvalue()), replace=replace)
 
 
-def write_whole(path: Path, content: bytes | memoryview, *, replace: bool = False) -> None:
-    """Publish bytes at `path` as `write_part` does its rows."""
-    # Written under a temporary name in the same folder, synced, then given its name.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            _give_name(temporary, path, replace)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
-    except OSError as error:
-        size = memoryview(content).nbytes
-        message = f"{error.strerror}; {size:,} bytes could not be written"
-        raise OSError(error.errno, message, str(path)) from error
+def _read_all(folder: Path, schema: pa.Schema = SCHEMA) -> list[pa.Table]:
+    return [_read_one(path, schema) for path in sorted(folder.glob("[!.]*.parquet"))]
 
 
-def _give_name(temporary: Path, path: Path, replace: bool) -> None:
-    if replace:
-        temporary.replace(path)
-        return
-    try:
-        path.hardlink_to(temporary)  # unlike a rename, it never takes a name that is in use
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        if not path.exists():
-            temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _read_all(folder: Path) -> list[pa.Table]:
-    return [_read_one(path) for path in sorted(folder.glob("[!.]*.parquet"))]
-
-
-def _read_one(path: Path) -> pa.Table:
+def _read_one(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
@@ -256,6 +219,15 @@ def _read_one(path: Path) -> pa.Table:
             f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; "
             f"upgrade {PRODUCER} to read it"
         )
-    if table.schema.names != SCHEMA.names:
+    table = _migrated(table, int(version), schema)
+    if table.schema.names != schema.names:
         raise ValueError(f"{path}: its columns are not those of schema version {version}")
-    return table.cast(SCHEMA)
+    return table.cast(schema)
+
+
+def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
+    """Version 1 had no metric profiles: all rows were of the default one."""
+    if version == 1 and table.schema.names == [n for n in schema.names if n != "profile"]:
+        profile = pa.array([DEFAULT_PROFILE] * len(table), pa.string())
+        return table.add_column(schema.get_field_index("profile"), "profile", profile)
+    return table

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from results import report, table
+from results import report, summary, table
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 AUROC = "image_auroc"
@@ -19,7 +19,7 @@ def _rows(values, *, seed=0, cell_id=None, **changes):
     base = dict.fromkeys(table.SCHEMA.names)
     base |= {
         "cell_id": cell_id or f"{changes.get('method', 'patchcore')}-{seed}", "seed": seed,
-        "mode": "multi-class", "preset": "quick", "benchmark": "mixed", "split": "test",
+        "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "mixed", "split": "test",
         "method": "patchcore", "variant": "", "status": "done", "fit_seconds": 10.0 + seed,
         "images_per_second": 5.0, "peak_memory_bytes": 2**30, "finished_at": NOON,
     }  # fmt: skip
@@ -44,7 +44,7 @@ def _frame(*cells):
 
 
 def _one(frame):
-    (row,) = report.summary(frame).to_dicts()
+    (row,) = summary.summary(frame).to_dicts()
     return row
 
 
@@ -137,7 +137,7 @@ def test_failed_cells_are_counted_and_shown():
 
 def test_a_method_that_only_failed_stays_in_the_table():
     frame = _frame(_rows({"a": 0.9}), _failed(0, "no memory", method="uniad"))
-    rows = report.summary(frame).to_dicts()
+    rows = summary.summary(frame).to_dicts()
     assert [(r["method"], r["mean"], r["failed"]) for r in rows] == [
         ("patchcore", 0.9, 0),
         ("uniad", None, 1),
@@ -150,7 +150,7 @@ def test_per_category_puts_the_pooled_row_last():
         _rows({table.POOLED: 0.5, "b": 0.7, "a": 0.9}, seed=0),
         _rows({table.POOLED: 0.6, "b": 0.7, "a": None}, seed=1),
     )
-    rows = report.per_category(frame, AUROC)
+    rows = summary.per_category(frame, AUROC)
     assert rows.select("category", "seeds").rows() == [("a", 1), ("b", 2), (table.POOLED, 2)]
     assert rows["mean"].to_list() == pytest.approx([0.9, 0.7, 0.55])
     assert rows["std"][1] == 0.0
@@ -178,7 +178,7 @@ def test_sections_keep_modes_and_presets_apart():
         _rows({"a": 0.8}, cell_id="s", mode="separate"),
         _rows({"a": 0.7}, cell_id="p", preset="paper"),
     )
-    assert report.summary(frame)["mean"].to_list() == [0.7, 0.9, 0.8]
+    assert summary.summary(frame)["mean"].to_list() == [0.7, 0.9, 0.8]
     text = report.render(frame, "terminal")
     assert [line for line in text.splitlines() if line.startswith("mixed · ")] == [
         "mixed · multi-class · paper",

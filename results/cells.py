@@ -1,0 +1,99 @@
+"""Which finished cells a report counts, and which of their categories it may average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from results.table import DEFAULT_PROFILE, DONE, POOLED
+
+SECTION = ("benchmark", "mode", "preset", "profile")
+"""What a table has in common: rows of different sections are never averaged or compared."""
+GROUP = (*SECTION, "method", "variant")
+"""One row of a table; its cells differ in seed alone (and in category, where mode is separate)."""
+Record = dict[str, Any]
+
+
+def one_cell_per_seed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Finished rows of one cell for each group and seed: the broadest, of these the newest.
+
+    One model's categories never fill another's gaps; only in separate mode each category is a
+    model of its own. Adds breadth, the number of real categories in a row's cell.
+    """
+    alone = pl.when(pl.col("mode") == "separate").then("category").otherwise(pl.lit(""))
+    real = pl.col("category").filter(pl.col("category") != POOLED)
+    done = frame.filter(pl.col("status") == DONE).with_columns(
+        breadth=real.n_unique().over("cell_id"), alone=alone
+    )
+    ranked = done.sort("breadth", "finished_at", descending=True, maintain_order=True)
+    best = pl.col("cell_id").first().over(*GROUP, "seed", "alone")
+    return ranked.filter(pl.col("cell_id") == best).drop("alone")
+
+
+def with_every_seed(done: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `one_cell_per_seed` that may be averaged: real categories, no seed missing."""
+    single = done.filter(pl.col("category") != POOLED, pl.col("value").is_not_null())
+    keys = (*GROUP, "metric")
+    seeds = pl.col("seed").n_unique()
+    return single.filter(seeds.over(*keys, "category") == seeds.over(*keys))
+
+
+def expected_categories(frame: pl.DataFrame) -> pl.DataFrame:
+    """benchmark, expected: how many real categories of each data set the frame holds."""
+    real = pl.col("category").filter(pl.col("category") != POOLED).drop_nulls()
+    return frame.group_by("benchmark").agg(expected=real.n_unique())
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """The name of a row in tables: method and variant."""
+    return " ".join(filter(None, (row["method"], row["variant"])))
+
+
+def title(row: Mapping[str, Any]) -> str:
+    """The name of a row's section; the metric profile only where it is not the default."""
+    names = [row["benchmark"], row["mode"], row["preset"]]
+    if row["profile"] != DEFAULT_PROFILE:
+        names.append(f"metrics of {row['profile']}")
+    return " · ".join(names)
+
+
+class Values(NamedTuple):
+    """One section and metric: values (categories, seeds) by label, NaN where there is none."""
+
+    by_label: dict[str, NDArray[np.float64]]
+    rows: dict[str, Record]  # method and variant by label
+    expected: int  # categories of the data set
+
+
+def labelled(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with each row's `label`."""
+    names = frame.select("method", "variant").unique()
+    labels = pl.Series([label(row) for row in names.to_dicts()], dtype=pl.String)
+    return frame.join(names.with_columns(label=labels), on=("method", "variant"))
+
+
+def by_section(frame: pl.DataFrame, judge: Callable[[Values], Iterable[Record]]) -> list[Record]:
+    """What `judge` finds in each section and metric of the frame, with their names."""
+    by = [*SECTION, "metric"]
+    rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
+    expected = dict(expected_categories(frame).iter_rows())
+    found: list[Record] = []
+    for key, part in rows.partition_by(by, as_dict=True, maintain_order=True).items():
+        names = dict(zip(by, key, strict=True))
+        found += [names | row for row in judge(_arranged(part, expected[names["benchmark"]]))]
+    return found
+
+
+def _arranged(part: pl.DataFrame, expected: int) -> Values:
+    axes = {name: part[name].unique().sort().to_list() for name in ("label", "category", "seed")}
+    places = [{name: i for i, name in enumerate(names)} for names in axes.values()]
+    values = np.full([len(names) for names in axes.values()], np.nan)
+    for *key, value in part.select(*axes, "value").iter_rows():
+        values[tuple(place[name] for place, name in zip(places, key, strict=True))] = value
+    rows = part.unique("label").select("label", "method", "variant").to_dicts()
+    by_label = dict(zip(axes["label"], values, strict=True))
+    return Values(by_label, {row.pop("label"): row for row in rows}, expected)
