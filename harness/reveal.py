@@ -24,8 +24,8 @@ from harness.registry import load
 from harness.store import Store
 from harness.study import Study
 from harness.tune import Trials
-from results.selection import AVERAGE, agreement, by_setting
 from results.files import write_whole
+from results.selection import AVERAGE, agreement, by_setting
 from results.table import read_part
 
 METRIC = "image_auroc"

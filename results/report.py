@@ -5,7 +5,7 @@ Names of methods, metrics and categories come from the rows alone, so a new one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import polars as pl

@@ -227,7 +227,7 @@ def _read_one(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
 
 def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
     """Version 1 had no metric profiles: all rows were of the default one."""
-    if version == 1 and table.schema.names == [n for n in schema.names if n != "profile"]:
+    if version == 1 and set(schema.names) - set(table.schema.names) == {"profile"}:
         profile = pa.array([DEFAULT_PROFILE] * len(table), pa.string())
         return table.add_column(schema.get_field_index("profile"), "profile", profile)
     return table

@@ -19,7 +19,8 @@ def _rows(values, *, seed=0, cell_id=None, **changes):
     base = dict.fromkeys(table.SCHEMA.names)
     base |= {
         "cell_id": cell_id or f"{changes.get('method', 'patchcore')}-{seed}", "seed": seed,
-        "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "mixed", "split": "test",
+        "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "mixed",
+        "split": "test",
         "method": "patchcore", "variant": "", "status": "done", "fit_seconds": 10.0 + seed,
         "images_per_second": 5.0, "peak_memory_bytes": 2**30, "finished_at": NOON,
     }  # fmt: skip

@@ -21,7 +21,8 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 def _row(**changes):
     row = dict.fromkeys(table.SCHEMA.names)
     row |= {
-        "cell_id": "c1", "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "shapes",
+        "cell_id": "c1", "mode": "multi-class", "preset": "quick", "profile": "default",
+        "benchmark": "shapes",
         "category": "disc", "method": "patchcore", "variant": "", "seed": 0, "split": "test",
         "metric": "image_auroc", "value": 0.75, "reason": "", "status": "done",
         "config_json": json.dumps({"k": 1}), "finished_at": NOON, "started_at": NOON,
