@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike
 
 WIDTH = 340  # pixels: a phone of 390 shows it without scaling the letters
 _DPI = 100
+LONGEST = 22  # letters of a name beside a scatter plot
 COLOURS, DASHES, MARKERS = 8, ("solid", "dashed", "dotted"), "osD^vPX*"
 """Methods differ in dash and marker as well: colour alone never tells them apart."""
 
@@ -79,17 +79,20 @@ def curves(lines: Sequence[Line], title: str, names: tuple[str, str], right: flo
 
 
 @_styled
-def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> Markup:
-    """Methods by two numbers, the first on a logarithmic axis; their names stand beside them."""
-    figure, axis = _axes(270)
+def scatter(points: Sequence[Point], title: str, names: tuple[str, str], log: bool) -> Markup:
+    """Methods by two numbers; a line leads from each point to its name on the right."""
+    figure, axis = _axes(270, right=132)
     for point in points:
         axis.plot(point.x, point.y, _marker(point.series), color=_colour(point.series))
-    axis.set(xscale="log", xlabel=names[0])
+    axis.set(xscale="log" if log else "linear", xlabel=names[0])
     axis.set_title(names[1], loc="left")
-    axis.margins(x=0.3, y=0.15)
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    _annotate(axis, points)
+    axis.margins(0.1)
+    if log:
+        # Decades alone would leave most axes with one tick.
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    _name(axis, points)
     return _svg(figure, title)
 
 
@@ -130,11 +133,11 @@ def knob(
     return _svg(figure, f"{' and '.join(heights)} against {name}")
 
 
-def _axes(height: float, left: float = 38) -> tuple[Figure, Axes]:
+def _axes(height: float, left: float = 38, right: float = 10) -> tuple[Figure, Axes]:
     """Axes in a figure of so many pixels, with room for what stands outside of them."""
     figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI)
-    bottom, top, right = 40 / height, 1 - 24 / height, 1 - 10 / WIDTH
-    return figure, figure.add_axes((left / WIDTH, bottom, right - left / WIDTH, top - bottom))
+    width, inside = WIDTH - left - right, height - 64
+    return figure, figure.add_axes((left / WIDTH, 40 / height, width / WIDTH, inside / height))
 
 
 def _svg(figure: Figure, title: str) -> Markup:
@@ -164,14 +167,18 @@ def _marker(series: int) -> str:
     return MARKERS[series % len(MARKERS)]
 
 
-def _annotate(axis: Axes, points: Sequence[Point]) -> None:
-    """Names beside their points, moved down where one would cover another."""
-    lowest = np.inf
+def _name(axis: Axes, points: Sequence[Point]) -> None:
+    """Names in a column on the right, as near to the height of their points as they fit."""
     axis.autoscale_view()
-    for point in sorted(points, key=lambda point: -point.y):
-        place = axis.transData.transform((point.x, point.y))[1]
-        shift = min(0.0, lowest - 12 - place)
-        lowest = place + shift
-        axis.annotate(
-            point.name, (point.x, point.y), (7, shift - 4), textcoords="offset pixels", fontsize=8
-        )
+    axis.autoscale(False)  # the lines below are no data
+    to_axes = axis.transData + axis.transAxes.inverted()
+    free, step = 1.0, 0.068
+    for number, point in enumerate(sorted(points, key=lambda point: -point.y)):
+        x, y = to_axes.transform((point.x, point.y))
+        below = step * (len(points) - number - 1)  # what the others still need
+        free = max(min(y, free), below)
+        (line,) = axis.plot((x, 1.02), (y, free), color=_colour(point.series), linewidth=0.6)
+        line.set(transform=axis.transAxes, clip_on=False)
+        name = point.name if len(point.name) <= LONGEST else point.name[: LONGEST - 1] + "…"
+        axis.text(1.035, free, name, transform=axis.transAxes, fontsize=8, va="center")
+        free -= step

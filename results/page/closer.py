@@ -102,8 +102,7 @@ class Closer:
             for (name,), rows in of.group_by("name", maintain_order=True):
                 key = f"{self.section.index}.{number}.{self._place(name)}"
                 kinds = (rows.filter(label=is_defect)["score"] for is_defect in (False, True))
-                # Nine digits tell any two float32 apart, so counts are exact.
-                found[key] = [[float(f"{score:.9g}") for score in kind] for kind in kinds]
+                found[key] = [[*map(_shortened, kind)] for kind in kinds]
         return found
 
     def pictures(self) -> Iterator[Picture]:
@@ -119,7 +118,7 @@ class Closer:
                     kind == MISS,
                     row["key"],
                     row["defect"],
-                    row["score"],
+                    _shortened(row["score"]),
                     *(_data_uri(row[panel]) for panel in ("image", "mask", "overlay")),
                 )
 
@@ -167,6 +166,11 @@ def within(pictures: Sequence[Picture], most_bytes: int) -> tuple[list[Picture],
             return kept, rank
         kept += more
     return kept, ranks
+
+
+def _shortened(score: float) -> float:
+    """Nine digits: they tell any two float32 apart, so that counts and verdicts are exact."""
+    return float(f"{score:.9g}")
 
 
 def _data_uri(content: bytes | None) -> str:

@@ -19,7 +19,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from results.cells import labelled
-from results.files import write_whole
 from results.metrics import METRICS
 from results.page import tables
 from results.page.charts import Point, critical_difference, scatter
@@ -33,11 +32,6 @@ from results.table import read, read_scores
 
 PICTURE_BYTES = 15_000_000
 """Of pictures in one page; beyond it each category shows fewer."""
-
-
-def write_page(out: Path, path: Path) -> None:
-    """Write the report of an output folder, whole or not at all; ValueError as for `table.read`."""
-    write_whole(path, page(out).encode(), replace=True)
 
 
 def page(out: Path) -> str:
@@ -113,7 +107,8 @@ def _cost(section: Section, metric: str) -> Iterator[Markup]:
         ]
         if points:
             title = f"{metric} against {words}, {section.title}"
-            yield scatter(points, title, (words, f"{metric}, mean over categories, %"))
+            names = words, f"{metric}, mean over categories, %"
+            yield scatter(points, title, names, log=column == "images_per_second")
 
 
 def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:
