@@ -12,7 +12,7 @@ from harness.registry import KINDS, UsageError, did_you_mean, names
 
 EXIT_USAGE, EXIT_PARTIAL = 2, 3
 DEFAULT_OUT = Path("results/runs")
-FORMATS = ("terminal", "md", "csv")
+FORMATS = ("terminal", "md", "csv", "html")
 
 app = typer.Typer(
     add_completion=False,
@@ -202,20 +202,23 @@ def tune(
 @app.command()
 def report(
     path: Annotated[Path, typer.Argument(help="Folder of results.")] = DEFAULT_OUT,
-    format_: Annotated[str, typer.Option("--format", help="terminal, md or csv.")] = "terminal",
+    format_: Annotated[
+        str, typer.Option("--format", help="terminal, md, csv or html.")
+    ] = "terminal",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default of html: report.html in the folder.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again as cells finish, until Ctrl-C.")
+    ] = False,
 ) -> None:
-    """Print the tables of a folder of results."""
-    from results.report import render
-    from results.table import read
+    """Print the tables of a folder of results, or write them as one HTML file."""
+    from harness.reporting import reports
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, list(FORMATS))}")
-
-    try:
-        frame = read(path)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    typer.echo(render(frame, format_))
+    for text in reports(path, format_, out, watch=watch):
+        typer.echo(text)
 
 
 @app.command(name="list")
