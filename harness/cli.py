@@ -12,7 +12,7 @@ from harness.registry import KINDS, UsageError, did_you_mean, names
 
 EXIT_USAGE, EXIT_PARTIAL = 2, 3
 DEFAULT_OUT = Path("results/runs")
-FORMATS = ("terminal", "md", "csv")
+FORMATS = ("terminal", "md", "csv", "html")
 
 app = typer.Typer(
     add_completion=False,
@@ -69,6 +69,9 @@ def run(
     refit: Annotated[
         bool, typer.Option("--refit", help="As --tuned, trained on all training images again.")
     ] = False,
+    metric_profile: Annotated[
+        str, typer.Option(help="default, or metrics as uniad, patchcore or ader take them.")
+    ] = "default",
 ) -> None:
     """Compare methods: data sets x methods x seeds, resumed where they stopped."""
     from harness.commands import Request, run_command
@@ -95,6 +98,7 @@ def run(
         dry_run=dry_run,
         tuned=tuned,
         refit=refit,
+        profile=metric_profile,
     )
     complete = run_command(request)
     raise typer.Exit(0 if complete else EXIT_PARTIAL)
@@ -202,20 +206,23 @@ def tune(
 @app.command()
 def report(
     path: Annotated[Path, typer.Argument(help="Folder of results.")] = DEFAULT_OUT,
-    format_: Annotated[str, typer.Option("--format", help="terminal, md or csv.")] = "terminal",
+    format_: Annotated[
+        str, typer.Option("--format", help="terminal, md, csv or html.")
+    ] = "terminal",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default of html: report.html in the folder.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again as cells finish, until Ctrl-C.")
+    ] = False,
 ) -> None:
-    """Print the tables of a folder of results."""
-    from results.report import render
-    from results.table import read
+    """Print the tables of a folder of results, or write them as one HTML file."""
+    from harness.reporting import reports
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, list(FORMATS))}")
-
-    try:
-        frame = read(path)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    typer.echo(render(frame, format_))
+    for text in reports(path, format_, out, watch=watch):
+        typer.echo(text)
 
 
 @app.command(name="list")

@@ -27,7 +27,7 @@ from harness.registry import UsageError, load
 from harness.spec import Cell, Data
 from harness.store import Store
 from results.report import render
-from results.table import read
+from results.table import DEFAULT_PROFILE, read
 
 TABLE_WIDTH = 110
 DRY_RUN_WIDTH = 150
@@ -60,6 +60,7 @@ class Request:
     dry_run: bool
     tuned: bool = False
     refit: bool = False
+    profile: str = DEFAULT_PROFILE
 
 
 def run_command(request: Request) -> bool:
@@ -77,6 +78,7 @@ def run_command(request: Request) -> bool:
             categories=request.categories,
             root=request.root,
             need_weights=not request.dry_run,
+            profile=request.profile,
         )
     store = Store(request.out)
     if request.tuned or request.refit:

@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.base import Benchmark, Sample, sealed
 from harness.checkpoints import Checkpoints
 from harness.features import FeatureTask, as_input, feature_task, missing_features, open_split
-from harness.measure import measure
+from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Place, Tell
 from harness.registry import load
@@ -29,7 +29,7 @@ from harness.store import Row
 from methods.base import Batches, Keeper, Method, Neighbours, Progress, quiet
 from methods.parts.backbone import WeightsMissing
 from methods.parts.dist import rank, world_size
-from results.metrics import Measured
+from results.evidence import Evidence
 
 SCORE_BATCH = 32
 Outcome = tuple[Any, BaseException | None]
@@ -187,7 +187,7 @@ def publish(
         "started_at": started,
     }
     rows = finished_rows(cell, place, facts, scored.metrics)
-    place.store.publish(cell, rows, scored.images, replace=place.overwrite)
+    place.store.publish(cell, rows, scored.images, scored.evidence, replace=place.overwrite)
 
 
 class Piece(NamedTuple):
@@ -222,14 +222,15 @@ class Scorer:
 
 
 class Scored(NamedTuple):
-    """A cell's results: metrics by category, a row for each image, and what they cost.
+    """A cell's results: metrics by category, a row for each image, curves and pictures, and costs.
 
     `seconds` is the wall time from the first piece asked for to the last one at hand, whatever
     the number of workers: reading features, scoring, sending, but neither metrics nor start-up.
     """
 
-    metrics: dict[str, dict[str, Measured]]
+    metrics: Metrics
     images: list[Row]
+    evidence: Evidence
     seconds: float
     peak: int
 
@@ -262,6 +263,6 @@ def score(
         seconds = time.perf_counter() - started
         file.flush()
         maps = np.memmap(file, np.float32, "r").reshape(len(samples), *found.maps.shape[1:])
-        metrics = measure(cell, benchmark, samples, scores, maps)
-    images = [score_row(cell, *pair) for pair in zip(samples, scores, strict=True)]
-    return Scored(metrics, images, seconds, peak)
+        metrics, labels, evidence = measure(cell, benchmark, samples, scores, maps)
+    images = [score_row(cell, *of) for of in zip(samples, labels, scores, strict=True)]
+    return Scored(metrics, images, evidence, seconds, peak)

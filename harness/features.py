@@ -2,8 +2,9 @@
 
 Frozen features, or the decoded and resized images of a method that reads pixels. An entry is a
 NumPy file, (N, C, g, g) or, of a pyramid, (N, L) float16, or (N, 3, S, S) uint8, memory-mapped when
-read, and a small JSON beside it. Its name is a hash of everything that decides its values: the samples' content, the view
-and, for features, the backbone, its weights' bytes, the grid and the precision.
+read, and a small JSON beside it. Its name is a hash of everything that decides its values: the
+samples' content, the view and, for features, the backbone, its weights' bytes, the grid and the
+precision.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from methods.parts.backbone import (
     file_sha256,
     find_weights,
 )
+from results.profiles import PROFILES
+from results.table import DEFAULT_PROFILE
 
 MISSING = "missing"
 """Stands for the hash of weights that are not here, in a plan that is only looked at."""
@@ -47,13 +49,14 @@ def plan(
     root: Path | None = None,
     need_weights: bool = True,
     held: Held | None = None,
+    profile: str = DEFAULT_PROFILE,
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds; UsageError, in one line, if any can't run.
 
     Without `need_weights` a plan can be looked at where a backbone's weights are not to be had.
     With `held` the cells are those of a search for knobs, see `pieces`.
     """
-    for word, known in ((preset, PRESETS), (mode, MODES)):
+    for word, known in ((preset, PRESETS), (mode, MODES), (profile, PROFILES)):
         if word not in known:
             raise UsageError(f"'{word}': {did_you_mean(word, [*known])}")
     rows = _settings(list(dict.fromkeys(methods)), preset, overrides, ablation)
@@ -84,6 +87,7 @@ def plan(
                     weights=path,
                     weights_sha256=sha256,
                     purpose="run" if held is None else "tune",
+                    profile=profile,
                 )
                 for seed in seeds_of(seeds)
             ]

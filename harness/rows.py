@@ -78,14 +78,14 @@ def failure_row(cell: Cell, place: Place, error: BaseException) -> Row:
     }
 
 
-def score_row(cell: Cell, sample: Sample, score: float) -> Row:
-    """One test image's score."""
+def score_row(cell: Cell, sample: Sample, label: bool, score: float) -> Row:
+    """One test image's score, and whether it was taken for anomalous."""
     return {
         "cell_id": cell.cell_id,
         "key": sample.key,
         "category": sample.category,
         "defect": sample.defect,
-        "label": sample.anomalous,
+        "label": bool(label),
         "score": float(score),
     }
 

@@ -111,6 +111,11 @@ class Cell:
         return "validation" if self.purpose == "tune" else "test"
 
     @property
+    def shown(self) -> bool:
+        """Whether reports show it: a row of the table, not a setting that a search tried."""
+        return self.purpose in ("run", "tuned")
+
+    @property
     def splits(self) -> tuple[Split, Split]:
         """What it learns from and what it is scored on."""
         return "train", self.split

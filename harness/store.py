@@ -2,6 +2,7 @@
 
 OUT/parts/<cell>.parquet      one immutable part per finished cell
 OUT/scores/<cell>.parquet     its score for every test image
+OUT/pixel_curves/<cell>.parquet, pictures/<cell>.parquet    what its report shows
 OUT/failures/<cell>-<n>.parquet
 OUT/models/<fit>/             model.safetensors and fit.json
 OUT/models/<fit>.training/    checkpoints, while it is being trained
@@ -31,7 +32,8 @@ from harness.registry import UsageError
 from harness.spec import Cell
 from methods.base import Method
 from methods.parts.backbone import file_sha256
-from results.table import failure_path, scores_path, write_part, write_scores
+from results.evidence import Evidence, write_evidence
+from results.table import SCORES_SCHEMA, failure_path, scores_path, write_part, write_rows
 
 Row = dict[str, Any]
 FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
@@ -67,11 +69,19 @@ class Store:
         return self.out / FOLDERS[cell.purpose] / f"{cell.cell_id}.parquet"
 
     def publish(
-        self, cell: Cell, rows: list[Row], scores: list[Row], *, replace: bool = False
+        self,
+        cell: Cell,
+        rows: list[Row],
+        scores: list[Row],
+        evidence: Evidence,
+        *,
+        replace: bool = False,
     ) -> None:
-        """Make a finished cell visible: its scores first, since its part says that it is done."""
-        if FOLDERS[cell.purpose] == "parts":
-            write_scores(scores_path(self.out, cell.cell_id), scores, replace=replace)
+        """Make a finished cell visible; its part comes last, since it says that it is done."""
+        if cell.shown:
+            path = scores_path(self.out, cell.cell_id)
+            write_rows(path, scores, SCORES_SCHEMA, replace=replace)
+            write_evidence(self.out, cell.cell_id, evidence, replace=replace)
         write_part(self.part(cell), rows, replace=replace)
 
     def audit(self, cells: Sequence[Cell]) -> None:

@@ -32,7 +32,7 @@ def render(frame: pl.DataFrame, fmt: str, width: int = 120) -> str:
         blocks += _summary_tables(rows)
         blocks.append(_cost_table(rows))
         blocks += _category_tables(part)
-        blocks.append(list(_notes(rows, part)))
+        blocks.append(list(notes(rows, part)))
     return join_blocks(blocks, fmt, width)
 
 
@@ -93,7 +93,8 @@ def _category_tables(part: pl.DataFrame) -> Iterator[Cells]:
         yield Cells(f"{metric} by category, % (± std over seeds)", ["category", *names], body)
 
 
-def _notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
+def notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
+    """What spoils the tables of one section, whose summary is `rows`: one line each."""
     for row in rows.filter(~pl.col("complete"), pl.col("categories") > 0).to_dicts():
         covered = f"{row['categories']} of {row['expected']} categories"
         yield f"* {label(row)}, {row['metric']}: over {covered} only, not comparable"

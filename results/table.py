@@ -9,7 +9,7 @@ each test image).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,15 @@ _SCORE_COLUMNS: dict[str, pa.DataType] = {
 }
 
 
-def _schema(columns: Mapping[str, pa.DataType], required: frozenset[str]) -> pa.Schema:
-    fields = [pa.field(name, kind, name not in required) for name, kind in columns.items()]
+def schema_of(columns: Mapping[str, pa.DataType], optional: Collection[str] = ()) -> pa.Schema:
+    """A schema whose files say which version and program wrote them."""
+    fields = [pa.field(name, kind, name in optional) for name, kind in columns.items()]
     stamps = {_VERSION_KEY: str(SCHEMA_VERSION).encode(), _PRODUCER_KEY: PRODUCER.encode()}
     return pa.schema(fields, metadata=stamps)
 
 
-SCHEMA = _schema(_COLUMNS, _REQUIRED)
-SCORES_SCHEMA = _schema(_SCORE_COLUMNS, frozenset(_SCORE_COLUMNS))
+SCHEMA = schema_of(_COLUMNS, _COLUMNS.keys() - _REQUIRED)
+SCORES_SCHEMA = schema_of(_SCORE_COLUMNS)
 
 
 def part_path(out: Path, cell_id: str) -> Path:
@@ -121,9 +122,11 @@ def write_part(path: Path, rows: Sequence[Mapping[str, Any]], *, replace: bool =
     _publish(path, _table(rows, SCHEMA, path.name), replace)
 
 
-def write_scores(path: Path, rows: Sequence[Mapping[str, Any]], *, replace: bool = False) -> None:
-    """Publish per-image scores, rows of SCORES_SCHEMA, as `write_part` does."""
-    _publish(path, _table(rows, SCORES_SCHEMA, path.name), replace)
+def write_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, *, replace: bool = False
+) -> None:
+    """Publish rows of another schema, such as SCORES_SCHEMA, as `write_part` does."""
+    _publish(path, _table(rows, schema, path.name), replace)
 
 
 def read(folder: Path) -> pl.DataFrame:

@@ -205,3 +205,18 @@ def test_a_rendered_sample_has_no_file(tmp_path: Path) -> None:
     data = folder_benchmark("mine", tmp_path)
     with pytest.raises(TypeError, match="belongs to a rendered data set"):
         data.read_image(Sample("disc/test/good/000", "disc", "good", None))
+
+
+def test_a_smooth_mask_shrinks_with_its_threshold(tmp_path: Path) -> None:
+    write_category(tmp_path / "part")
+    benchmark = folder_benchmark("parts", tmp_path)
+    defective = [sample for sample in benchmark.test() if sample.anomalous]
+
+    def marked(above: float, smooth: bool = True) -> int:
+        masks = load_masks(benchmark, defective, 7, smooth=smooth, above=above)
+        assert masks is not None
+        return int(masks.sum())
+
+    # A mask of 3 x 3 of 12 x 10 pixels, made smaller: any grey, more than half, full white.
+    assert marked(0) > marked(127.5) > marked(254)
+    assert marked(0, smooth=False) == marked(254, smooth=False) > 0

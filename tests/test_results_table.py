@@ -193,7 +193,17 @@ def test_scores_are_kept_per_image(tmp_path):
     path = table.scores_path(tmp_path, "c1")
     row = {"cell_id": "c1", "key": "disc/test/cut/000.png", "category": "disc", "defect": "cut"}
     row |= {"label": True, "score": 0.5}
-    table.write_scores(path, [row])
+    table.write_rows(path, [row], table.SCORES_SCHEMA)
     assert pq.read_table(path).to_pylist() == [row]
+    assert table.read_scores(tmp_path).to_dicts() == [row]
     with pytest.raises(ValueError, match="column score is nan"):
-        table.write_scores(path, [row | {"score": float("nan")}])
+        table.write_rows(path, [row | {"score": float("nan")}], table.SCORES_SCHEMA)
+
+
+def test_parts_of_version_1_are_of_the_default_profile(tmp_path):
+    path = table.part_path(tmp_path, "c1")
+    table.write_part(path, [_row()])
+    old = pq.read_table(path).drop_columns("profile")
+    old = old.replace_schema_metadata({**old.schema.metadata, b"lafite_bench.schema_version": b"1"})
+    pq.write_table(old, path)
+    assert table.read(tmp_path).to_dicts() == [_row(profile="default")]

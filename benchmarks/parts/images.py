@@ -34,20 +34,27 @@ def load_views(
 
 
 def load_masks(
-    benchmark: Benchmark, samples: Sequence[Sample], resize: int, crop: int | None = None
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    resize: int,
+    crop: int | None = None,
+    *,
+    smooth: bool = False,
+    above: float = 0,
 ) -> NDArray[np.bool_] | None:
     """Masks (B, S, S) bool, cut like `load_views` but by nearest neighbour; None without masks.
 
-    A small defect may vanish on the way; its image stays defective (see `vanished`).
+    With `smooth` by bilinear resize too; what is then above `above`, of 255, is marked. A small
+    defect may vanish on the way; its image stays defective (see `vanished`).
     """
     if not benchmark.pixel_truth:
         return None
     window = _window(resize, crop)
+    by = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
 
     def marks(sample: Sample) -> NDArray[np.bool_]:
-        mask = Image.fromarray(np.asarray(benchmark.read_mask(sample), dtype=np.uint8))
-        resized = mask.resize((resize, resize), Image.Resampling.NEAREST)
-        return np.asarray(resized)[window, window] > 0
+        mask = Image.fromarray(255 * np.asarray(benchmark.read_mask(sample), dtype=np.uint8))
+        return np.asarray(mask.resize((resize, resize), by))[window, window] > above
 
     size = resize if crop is None else crop
     masks = np.zeros((len(samples), size, size), dtype=bool)
