@@ -23,7 +23,7 @@ class Recipe:
 
     epochs: int
     batch_size: int
-    schedule: Literal["step", "one_cycle"] = "step"
+    schedule: Literal["step", "one_cycle", "constant"] = "step"
     drop_at: float = 0.8
     drop_to: float = 0.1
     clip: float | None = None
@@ -32,6 +32,8 @@ class Recipe:
 
     def rate(self, done: float) -> float:
         """The factor on the learning rate when this share (0 to 1) of the training is done."""
+        if self.schedule == "constant":
+            return 1.0
         if self.schedule == "step":
             return self.drop_to if done >= self.drop_at else 1.0
         warm = 0.1
