@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_features import (
-    in_ranks,
-    one_thread,  # noqa: F401
-)
+from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
@@ -98,16 +94,6 @@ def test_the_seed_draws_the_channels() -> None:
     assert torch.equal(fitted(0).drawn, first)
     assert len(set(first.tolist())) == 9 and first.max() < 176
     assert not torch.equal(first, drawn_channels(176, 9, seed=1))
-
-
-def two_ranks() -> dict[str, Tensor]:
-    return dict(fitted().state_dict())
-
-
-def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
-    alone = dict(fitted().state_dict())
-    for found in in_ranks(two_ranks, 2, tmp_path):
-        torch.testing.assert_close(found, alone)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Two processes do what one does: samples, bank, weights. One spawn does all that needs them."""
+"""Two processes do what one does: samples, banks, Gaussians, weights, batch statistics.
+
+One spawn does all that needs them.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,46 @@ from made_features import (
     in_ranks,
     one_thread,  # noqa: F401
 )
-from made_training import TWO, features, made, order_of, trained
+from made_training import COUNT, TWO, features, made, numbers, order_of, trained
+from torch import Tensor, nn
 
-from methods.base import quiet
+from methods.base import Batches, quiet
+from methods.padim import PaDiM
 from methods.parts.bank import MemoryBank, Standardise
-from methods.parts.dist import rank
+from methods.parts.dist import rank, world_size, wrap
+from methods.parts.residual import BatchNorm
+
+
+class Normed(nn.Module):
+    """A loss that depends on what other samples do to the statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 1), BatchNorm(4), nn.Conv2d(4, 2, 1), BatchNorm(2)
+        )
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        return self.layers(x_BChw)
+
+
+def normed() -> dict[str, Tensor]:
+    network, values, wanted = Normed(), numbers(5, 3, 4, 4) * 3 + 1, numbers(5, 2, 4, 4, seed=1)
+    wrapped = wrap(network).train()
+    mine = slice(rank(), None, world_size())
+    loss = (wrapped(values[mine]) - wanted[mine]).square().sum() * world_size() / 5
+    loss.backward()
+    gradients = {f"{name}.grad": p.grad for name, p in network.named_parameters()}
+    return {**network.state_dict(), **gradients}
+
+
+def gaussians() -> dict[str, Any]:
+    config = replace(PaDiM.presets["smoke"].config, resize=32, channels=9)
+    values = numbers(COUNT, 24 * 64 + 40 * 16 + 112 * 4)
+    method = PaDiM(config)
+    method.fit(Batches([str(i) for i in range(COUNT)], lambda i: values[list(i)]))
+    return dict(method.state_dict())
 
 
 def together() -> dict[str, Any]:
@@ -39,6 +77,8 @@ def together() -> dict[str, Any]:
         "official": official.state_dict(),
         "weights": network.state_dict(),
         "losses": losses,
+        "normed": normed(),
+        "gaussians": gaussians(),
         "refused": refused,
         "rank": rank(),
     }
@@ -73,6 +113,19 @@ def test_two_ranks_train_the_same_weights_as_one(two_ranks: list[dict[str, Any]]
         wanted = dict(network.state_dict())
         torch.testing.assert_close(dict(found["weights"]), wanted, rtol=0, atol=1e-5)
         assert found["losses"] == pytest.approx(losses, rel=1e-5)
+
+
+def test_two_ranks_share_the_statistics_of_a_batch(two_ranks: list[dict[str, Any]]) -> None:
+    alone = normed()
+    assert float(alone["layers.0.weight.grad"].norm()) > 0.01
+    for found in two_ranks:
+        torch.testing.assert_close(found["normed"], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_two_ranks_learn_the_same_gaussians_as_one(two_ranks: list[dict[str, Any]]) -> None:
+    alone = gaussians()
+    for found in two_ranks:
+        torch.testing.assert_close(found["gaussians"], alone)
 
 
 def test_a_batch_too_small_for_the_ranks_is_refused(two_ranks: list[dict[str, Any]]) -> None:

@@ -26,7 +26,7 @@ class Recipe:
 
     epochs: int
     batch_size: int
-    schedule: Literal["step", "one_cycle"] = "step"
+    schedule: Literal["step", "one_cycle", "constant"] = "step"
     drops: tuple[float, ...] = (0.8,)
     drop_to: float = 0.1
     clip: float | None = None
@@ -35,6 +35,8 @@ class Recipe:
 
     def rate(self, done: float) -> float:
         """The factor on the learning rate when this share (0 to 1) of the training is done."""
+        if self.schedule == "constant":
+            return 1.0
         if self.schedule == "step":
             return self.drop_to ** sum(done >= share for share in self.drops)
         warm = 0.1

@@ -1,0 +1,227 @@
+"""FastFlow: a normalising flow on each frozen layer; what it finds unlikely is anomalous.
+
+Published (Yu et al. 2021; there is no official code, `gathierry/FastFlow` is what everyone runs):
+WideResNet-50-2 layers 1 to 3 at 256 pixels; a trained LayerNorm over each layer, which the paper
+does not have; 8 flow steps a layer whose convolutions are 3x3 and 1x1 in turn, log scales within
++-2; Adam 1e-3, weight decay 1e-5, batch 32, 500 epochs; map = minus exp(-mean z^2 / 2), averaged
+over layers, no smoothing; image score = maximum of the map (left open by the paper).
+ResNet-18 has 3x3 convolutions alone: `--set fastflow.backbone=resnet18.a1_in1k
+--set fastflow.kernels=3`.
+
+Differs: the last epoch is scored, though it is known to be worse than the best one on the test set.
+`log_jacobian` puts the whole negative log-likelihood into the map, as users of that code propose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import (
+    Batches,
+    Keeper,
+    Method,
+    Neighbours,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    quiet,
+)
+from methods.parts.aggregate import Shape, unflatten
+from methods.parts.backbone import LITE0, Features, layer_shapes
+from methods.parts.checks import above_zero, at_least, check_map
+from methods.parts.compiling import compiled
+from methods.parts.cost import Cost, training_cost
+from methods.parts.flow import Flow
+from methods.parts.maps import SEARCH, image_score, smooth_upsample
+from methods.parts.training import Draws, Recipe, optimise
+
+
+class FastFlow(Method):
+    """How unlikely each location's features are, by what a flow makes of them."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What is learned; `kernels` are the sizes that the steps take in turn."""
+
+        backbone: str = "wide_resnet50_2.racm_in1k"
+        weights: str | None = None
+        layers: tuple[int, ...] = (1, 2, 3)
+        image_size: int = 256
+        precision: Literal["float32", "bfloat16"] = "float32"
+        flow_steps: int = 8
+        kernels: tuple[int, ...] = (3, 1)
+        hidden_ratio: float = 1.0
+        clamp: float = 2.0
+        layer_norm: bool = True
+        epochs: int = 500
+        batch_size: int = 32
+        learning_rate: float = 1e-3
+        weight_decay: float = 1e-5
+        schedule: Literal["constant", "one_cycle"] = "constant"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Knobs:
+        """What may change after learning."""
+
+        log_jacobian: bool = False
+        sigma: float = 0.0
+        pool: int = 1
+
+    _quick = Config(
+        backbone=LITE0,
+        layers=(2, 3),
+        image_size=224,
+        precision="bfloat16",
+        flow_steps=4,
+        epochs=4,
+        schedule="one_cycle",
+    )
+    presets: ClassVar = {
+        "paper": Preset(Config(), Knobs()),
+        "quick": Preset(_quick, Knobs()),
+        "smoke": Preset(
+            replace(
+                _quick,
+                image_size=128,
+                precision="float32",
+                epochs=15,
+                batch_size=8,
+                learning_rate=3e-3,
+            ),
+            Knobs(),
+        ),
+    }
+
+    def __init__(self, config: Config, *, seed: int = 0) -> None:
+        super().__init__(config, seed=seed)
+        self.config: FastFlow.Config = config
+        self.shapes = layer_shapes(self.inputs(config))
+        self.flows = Flows(self.shapes, config).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def inputs(cls, config: Config) -> Features:
+        """The layers, each at its own resolution."""
+        return Features(
+            resize=config.image_size,
+            backbone=config.backbone,
+            weights=config.weights,
+            layers=config.layers,
+            aggregate="pyramid",
+            precision=config.precision,
+        )
+
+    @classmethod
+    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
+        """Ranges of the training and of the steps."""
+        at_least(config, 1, "epochs", "batch_size", "flow_steps")
+        at_least(config, 0, "weight_decay")
+        above_zero(config, "learning_rate", "hidden_ratio", "clamp")
+        check_map(knobs, config.image_size)
+        if not config.kernels or any(size < 1 or size % 2 == 0 for size in config.kernels):
+            raise ValueError(f"kernels={config.kernels}: give odd sizes, e.g. 3,1")
+
+    @classmethod
+    def search(cls, config: Config) -> tuple[Stage, ...]:
+        """What the map is of, then how it becomes a score."""
+        return Stage({"log_jacobian": (False, True)}), *SEARCH
+
+    @classmethod
+    def passes(cls, knobs: Knobs) -> int:
+        """One way through the flows."""
+        return 1
+
+    @classmethod
+    def cost(cls, config: Config, images: int) -> Cost:
+        """The flows over every image in every epoch."""
+        shapes = layer_shapes(cls.inputs(config))
+        inputs = [(1, *shape) for shape in shapes]
+        samples = images * config.epochs
+        return training_cost(Cost(), lambda: Flows(shapes, config), *inputs, samples=samples)
+
+    def fit(
+        self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
+    ) -> None:
+        """Train the flows, and the norms in front of them, by maximum likelihood."""
+        config = self.config
+        recipe = Recipe(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            schedule=config.schedule,
+            precision=config.precision,
+        )
+        optimiser = torch.optim.Adam(
+            self.flows.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        optimise(
+            self.flows,
+            self.losses,
+            train,
+            optimiser,
+            recipe,
+            seed=self.seed,
+            on_progress=on_progress,
+            keeper=keeper,
+        )
+
+    def losses(self, flows: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
+        """Negative log-likelihood but for a constant, summed over layers: (B,)."""
+        parts = [
+            0.5 * z.square().sum(dim=(1, 2, 3)) - log_det.sum(dim=(1, 2))
+            for z, log_det in flows(*self._layers(inputs))
+        ]
+        return torch.stack(parts).sum(dim=0)
+
+    @torch.inference_mode()
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    ) -> Scores:
+        """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
+            latent = compiled(self.flows)(*self._layers(inputs))
+        parts = []
+        for z, log_det in latent:
+            energy = 0.5 * z.square().mean(dim=1)
+            away = energy - log_det / z.shape[1] if knobs.log_jacobian else -torch.exp(-energy)
+            parts.append(smooth_upsample(away, self.config.image_size, knobs.sigma))
+        maps = torch.stack(parts).mean(dim=0)
+        return Scores(maps, image_score(maps, knobs.pool))
+
+    def _layers(self, inputs: Tensor) -> list[Tensor]:
+        return [
+            layer.contiguous(memory_format=torch.channels_last)
+            for layer in unflatten(inputs.to(self.device), self.shapes)
+        ]
+
+
+class Flows(nn.Module):
+    """A norm and a flow for each layer."""
+
+    def __init__(self, shapes: Sequence[Shape], config: FastFlow.Config) -> None:
+        super().__init__()
+        kernels = [config.kernels[i % len(config.kernels)] for i in range(config.flow_steps)]
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(shape) if config.layer_norm else nn.Identity() for shape in shapes
+        )
+        self.flows = nn.ModuleList(
+            Flow(channels, kernels=kernels, hidden_ratio=config.hidden_ratio, clamp=config.clamp)
+            for channels, _, _ in shapes
+        )
+
+    def forward(self, *layers_BChw: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Layers (B, C, h, w) to their latents and log-determinants (B, h, w)."""
+        return [
+            flow(norm(layer))
+            for layer, norm, flow in zip(layers_BChw, self.norms, self.flows, strict=True)
+        ]
+
+
+METHOD = FastFlow

@@ -1,0 +1,226 @@
+"""RevDistill: a student rebuilds a frozen teacher's layers from a one-class embedding of them.
+
+Published (Deng and Li 2022; official repository `RD4AD`): WideResNet-50-2 layers 1 to 3 at 256
+pixels; a trained bottleneck that merges them (OCBE) and a decoder that mirrors the teacher, of
+residual blocks; one minus the cosine between each teacher layer and its reconstruction, both laid
+out flat as one vector; Adam 5e-3 with betas 0.5 and 0.999, batch 16, 200 epochs; map = sum over
+layers of one minus the cosine at each location, upsampled with aligned corners, Gaussian 4; image
+score = maximum of the map.
+
+Differs: the last epoch is scored, never the best on the test set. `loss=per_location` is the
+formula of the paper, a mean over locations. Other backbones get the same blocks, mirrored from
+their own channels; `relu=false` for those whose layers can be negative (EfficientNet).
+The published rate is high, and a training may collapse; its row then says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.base import (
+    Batches,
+    Keeper,
+    Method,
+    Neighbours,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    quiet,
+)
+from methods.parts.aggregate import Shape, unflatten
+from methods.parts.backbone import LITE0, Features, layer_shapes
+from methods.parts.checks import above_zero, at_least, check_map
+from methods.parts.compiling import compiled
+from methods.parts.cost import Cost, training_cost
+from methods.parts.maps import SEARCH, image_score, smooth_upsample
+from methods.parts.residual import Student
+from methods.parts.training import Draws, Recipe, optimise
+
+
+class RevDistill(Method):
+    """One minus the cosine between teacher and student, location by location."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What is learned; `decoder_blocks` count from the deepest layer."""
+
+        backbone: str = "wide_resnet50_2.tv_in1k"
+        weights: str | None = None
+        layers: tuple[int, ...] = (1, 2, 3)
+        image_size: int = 256
+        precision: Literal["float32", "bfloat16"] = "float32"
+        bottleneck_blocks: int = 3
+        decoder_blocks: tuple[int, ...] = (3, 4, 6)
+        relu: bool = True
+        loss: Literal["flattened", "per_location"] = "flattened"
+        epochs: int = 200
+        batch_size: int = 16
+        learning_rate: float = 5e-3
+        schedule: Literal["constant", "one_cycle"] = "constant"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Knobs:
+        """What may change after learning."""
+
+        sigma: float = 4.0
+        pool: int = 1
+
+    _quick = Config(
+        backbone=LITE0,
+        image_size=224,
+        precision="bfloat16",
+        bottleneck_blocks=1,
+        decoder_blocks=(1, 1, 1),
+        relu=False,
+        epochs=4,
+        schedule="one_cycle",
+    )
+    presets: ClassVar = {
+        "paper": Preset(Config(), Knobs()),
+        "quick": Preset(_quick, Knobs()),
+        "smoke": Preset(
+            replace(_quick, image_size=128, precision="float32", epochs=15, batch_size=8),
+            Knobs(sigma=2.0),
+        ),
+    }
+
+    def __init__(self, config: Config, *, seed: int = 0) -> None:
+        super().__init__(config, seed=seed)
+        self.config: RevDistill.Config = config
+        self.shapes = layer_shapes(self.inputs(config))
+        # In eval mode until it is trained: a loaded model must not look at its batch.
+        self.student = _student(config, self.shapes).to(memory_format=torch.channels_last).eval()
+
+    @classmethod
+    def inputs(cls, config: Config) -> Features:
+        """The teacher's layers, each at its own resolution."""
+        return Features(
+            resize=config.image_size,
+            backbone=config.backbone,
+            weights=config.weights,
+            layers=config.layers,
+            aggregate="pyramid",
+            precision=config.precision,
+        )
+
+    @classmethod
+    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
+        """Ranges of the training, and layers on grids that halve."""
+        at_least(config, 1, "epochs", "batch_size", "bottleneck_blocks")
+        above_zero(config, "learning_rate")
+        check_map(knobs, config.image_size)
+        blocks = config.decoder_blocks
+        if len(blocks) != len(config.layers) or min(blocks) < 1:
+            raise ValueError(f"decoder_blocks={blocks}: give one for each of {config.layers}")
+        sides = [height for _, height, _ in layer_shapes(cls.inputs(config))]
+        if sides[-1] % 2 or any(before != 2 * after for before, after in pairwise(sides)):
+            raise ValueError(
+                f"image_size={config.image_size}: layers of {sides} cells a side, but each must be "
+                "half of the one before and the last even; take a multiple of 32 and layers in a "
+                "row"
+            )
+
+    @classmethod
+    def search(cls, config: Config) -> tuple[Stage, ...]:
+        """How maps become scores."""
+        return SEARCH
+
+    @classmethod
+    def passes(cls, knobs: Knobs) -> int:
+        """One reconstruction."""
+        return 1
+
+    @classmethod
+    def cost(cls, config: Config, images: int) -> Cost:
+        """The student over every image in every epoch."""
+        shapes = layer_shapes(cls.inputs(config))
+        inputs = [(1, *shape) for shape in shapes]
+        samples = images * config.epochs
+        return training_cost(Cost(), lambda: _student(config, shapes), *inputs, samples=samples)
+
+    def fit(
+        self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
+    ) -> None:
+        """Train the student; the teacher is frozen."""
+        config = self.config
+        recipe = Recipe(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            schedule=config.schedule,
+            precision=config.precision,
+        )
+        optimiser = torch.optim.Adam(
+            self.student.parameters(), lr=config.learning_rate, betas=(0.5, 0.999), fused=True
+        )
+        optimise(
+            self.student,
+            self.losses,
+            train,
+            optimiser,
+            recipe,
+            seed=self.seed,
+            on_progress=on_progress,
+            keeper=keeper,
+        )
+
+    def losses(self, rebuild: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
+        """One minus the cosine, summed over layers: (B,)."""
+        layers = self._layers(inputs)
+        rebuilt = rebuild(*layers)
+        flat = self.config.loss == "flattened"
+        parts = []
+        for teacher, student in zip(layers, rebuilt, strict=True):
+            start = 1 if flat else 2
+            cosine = F.cosine_similarity(teacher.flatten(start), student.float().flatten(start))
+            parts.append(1 - (cosine if flat else cosine.mean(dim=1)))
+        return torch.stack(parts).sum(dim=0)
+
+    @torch.inference_mode()
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    ) -> Scores:
+        """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
+        side = self.config.image_size
+        maps = torch.stack(
+            [
+                smooth_upsample(apart, side, knobs.sigma, align_corners=True)
+                for apart in self.cosine_maps(inputs)
+            ]
+        ).sum(dim=0)
+        return Scores(maps, image_score(maps, knobs.pool))
+
+    def cosine_maps(self, inputs: Tensor) -> list[Tensor]:
+        """One minus the cosine at each location of each layer: (B, h, w)."""
+        layers = self._layers(inputs)
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
+            rebuilt = compiled(self.student)(*layers)
+        return [
+            1 - F.cosine_similarity(teacher, student.float())
+            for teacher, student in zip(layers, rebuilt, strict=True)
+        ]
+
+    def _layers(self, inputs: Tensor) -> list[Tensor]:
+        return [
+            layer.contiguous(memory_format=torch.channels_last)
+            for layer in unflatten(inputs.to(self.device), self.shapes)
+        ]
+
+
+def _student(config: RevDistill.Config, shapes: Sequence[Shape]) -> Student:
+    return Student(
+        [channels for channels, _, _ in shapes],
+        bottleneck_blocks=config.bottleneck_blocks,
+        decoder_blocks=config.decoder_blocks,
+        relu=config.relu,
+    )
+
+
+METHOD = RevDistill

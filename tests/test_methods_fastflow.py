@@ -1,0 +1,160 @@
+"""FastFlow: the flow against autograd, likelihoods against SciPy, maps by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from made_features import one_thread  # noqa: F401
+from made_training import numbers
+from scipy.stats import norm
+from torch import Tensor, nn
+
+from methods.base import Batches
+from methods.fastflow import FastFlow
+from methods.parts.flow import Flow
+from methods.parts.training import Draws
+
+CONFIG, KNOBS = FastFlow.presets["smoke"]
+CONFIG = replace(CONFIG, image_size=32, layers=(1, 2), flow_steps=2, epochs=2, batch_size=4)
+SHAPES = ((24, 8, 8), (40, 4, 4))
+"""Layers 1 and 2 of lite0 at 32 pixels."""
+
+
+def flow(kernels: tuple[int, ...], channels: int = 5) -> Flow:
+    """A flow in float64 whose every parameter is away from where it starts."""
+    torch.manual_seed(0)
+    made = Flow(channels, kernels=kernels, hidden_ratio=1.5, clamp=2.0).double()
+    for parameter in made.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return made
+
+
+@pytest.mark.parametrize("kernels", [(3,), (1,), (3, 1, 3)])
+def test_the_log_jacobian_is_that_of_autograd(kernels: tuple[int, ...]) -> None:
+    made, values = flow(kernels), numbers(1, 5, 3, 2).double()
+
+    def forward(flat: Tensor) -> Tensor:
+        return made(flat.view_as(values))[0].flatten()
+
+    jacobian = torch.autograd.functional.jacobian(forward, values.flatten())
+    _, log_det = made(values)
+    assert log_det.shape == (1, 3, 2)
+    torch.testing.assert_close(log_det.sum(), torch.linalg.slogdet(jacobian)[1])
+    if kernels == (1,):  # no location sees another: each has a Jacobian of its own
+        blocks = jacobian.view(5, 6, 5, 6).diagonal(dim1=1, dim2=3).permute(2, 0, 1)
+        torch.testing.assert_close(log_det.flatten(), torch.linalg.slogdet(blocks)[1])
+
+
+def test_the_inverse_gives_back_what_went_in() -> None:
+    made, values = flow((3, 1, 3)), numbers(2, 5, 4, 4).double()
+    z, _ = made(values)
+    assert float((z - values).detach().abs().mean()) > 0.1
+    torch.testing.assert_close(made.inverse(z), values)
+
+
+def test_log_scales_stay_within_the_clamp() -> None:
+    made = flow((3,))
+    _, log_det = made(1e6 * numbers(1, 5, 4, 4).double())
+    channel = 0.1 * F.softplus(made.steps[0].scale, beta=0.5)
+    coupling = (log_det - channel.log().sum()).detach()
+    # Two of five channels are scaled.
+    assert 2.0 < float(coupling.abs().max()) <= 2 * 2.0
+
+
+def test_a_new_flow_is_close_to_the_identity() -> None:
+    torch.manual_seed(0)
+    made, values = Flow(6, kernels=(3,), hidden_ratio=1.0, clamp=2.0), numbers(2, 6, 4, 4)
+    with torch.no_grad():
+        z, _ = made(values)
+    restored = z[:, made.steps[0].permutation.argsort()]
+    assert float((restored - values).norm() / values.norm()) < 0.2
+
+
+def pyramid(count: int, seed: int = 0) -> Tensor:
+    parts = [numbers(count, *shape, seed=seed + i) for i, shape in enumerate(SHAPES)]
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def fitted() -> FastFlow:
+    values = pyramid(9)
+    method = FastFlow(CONFIG)
+    method.fit(Batches([str(i) for i in range(9)], lambda i: values[list(i)]))
+    return method
+
+
+def test_losses_are_negative_log_likelihoods() -> None:
+    method, values = fitted(), pyramid(3, seed=7)
+    found = method.losses(method.flows, values, Draws(None, method.device, 0))  # type: ignore[arg-type]
+    wanted = np.zeros(3)
+    for shape, start, net, layer_norm in zip(
+        SHAPES, (0, 24 * 64), method.flows.flows, method.flows.norms, strict=True
+    ):
+        size = int(np.prod(shape))
+        layer = values[:, start : start + size].view(3, *shape)
+        z, log_det = net(layer_norm(layer))
+        likelihood = norm.logpdf(z.detach().numpy()).sum(axis=(1, 2, 3))
+        likelihood += log_det.detach().numpy().sum(axis=(1, 2))
+        constant = -0.5 * np.log(2 * np.pi) * size
+        wanted -= likelihood - constant
+    np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("log_jacobian", [False, True])
+def test_maps_are_means_over_layers_of_likelihoods(log_jacobian: bool) -> None:
+    method, values = fitted(), pyramid(2, seed=7)
+    parts = []
+    for shape, start, net, layer_norm in zip(
+        SHAPES, (0, 24 * 64), method.flows.flows, method.flows.norms, strict=True
+    ):
+        layer = values[:, start : start + int(np.prod(shape))].view(2, *shape)
+        z, log_det = net(layer_norm(layer))
+        away = -torch.exp(-0.5 * z.square().mean(dim=1))
+        if log_jacobian:
+            away = (0.5 * z.square().sum(dim=1) - log_det) / shape[0]
+        parts.append(F.interpolate(away[:, None], (32, 32), mode="bilinear")[:, 0])
+    wanted = sum(parts) / 2
+    found = method.score(values, ["a", "b"], replace(KNOBS, log_jacobian=log_jacobian))
+    torch.testing.assert_close(found.maps, wanted.detach())
+    torch.testing.assert_close(found.images, wanted.detach().amax(dim=(1, 2)))
+
+
+def test_the_layer_norm_is_trained_or_absent() -> None:
+    weights = [module.weight for module in fitted().flows.norms]
+    assert [tuple(weight.shape) for weight in weights] == [*SHAPES]
+    assert all(bool((weight != 1).any()) for weight in weights)
+    bare = FastFlow(replace(CONFIG, layer_norm=False))
+    assert not any(isinstance(module, nn.LayerNorm) for module in bare.modules())
+
+
+def test_kernels_alternate_as_published() -> None:
+    method = FastFlow(replace(CONFIG, flow_steps=5, kernels=FastFlow.Config().kernels))
+    sizes = [step.subnet[0].kernel_size for step in method.flows.flows[0].steps]
+    assert sizes == [(3, 3), (1, 1), (3, 3), (1, 1), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs", "word"),
+    [({"flow_steps": 0}, {}, "flow_steps"), ({"clamp": 0.0}, {}, "clamp"),
+     ({"hidden_ratio": 0.0}, {}, "hidden_ratio"), ({"kernels": (2,)}, {}, "kernels"),
+     ({"kernels": ()}, {}, "kernels"), ({"epochs": 0}, {}, "epochs"),
+     ({"weight_decay": -1.0}, {}, "weight_decay"), ({"learning_rate": 0.0}, {}, "learning_rate"),
+     ({}, {"sigma": -1.0}, "sigma"), ({}, {"pool": 33}, "pool")],
+)  # fmt: skip
+def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=word) as caught:
+        FastFlow.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=9)
+    assert "\n" not in str(caught.value)
+
+
+def test_paper_values() -> None:
+    config, knobs = FastFlow.presets["paper"]
+    assert (config.backbone, config.layers) == ("wide_resnet50_2.racm_in1k", (1, 2, 3))
+    assert (config.image_size, config.flow_steps, config.kernels) == (256, 8, (3, 1))
+    assert (config.hidden_ratio, config.clamp, config.layer_norm) == (1.0, 2.0, True)
+    assert (config.epochs, config.batch_size, config.schedule) == (500, 32, "constant")
+    assert (config.learning_rate, config.weight_decay) == (1e-3, 1e-5)
+    assert (knobs.log_jacobian, knobs.sigma, knobs.pool) == (False, 0.0, 1)

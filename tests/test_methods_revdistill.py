@@ -1,0 +1,142 @@
+"""RevDistill: cosines by SciPy, the official shapes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from made_features import one_thread  # noqa: F401
+from made_training import numbers
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cosine
+from torch import Tensor
+
+from methods.parts.residual import Student
+from methods.parts.training import Draws
+from methods.revdistill import RevDistill
+
+CONFIG, KNOBS = RevDistill.presets["smoke"]
+CONFIG = replace(CONFIG, image_size=64)
+SHAPES = ((24, 16, 16), (40, 8, 8), (112, 4, 4))
+"""Layers 1 to 3 of lite0 at 64 pixels."""
+
+
+def pyramid(count: int, seed: int = 0) -> Tensor:
+    parts = [numbers(count, *shape, seed=seed + i) for i, shape in enumerate(SHAPES)]
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def pairs(method: RevDistill, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Teacher and student layers."""
+    sizes = [int(np.prod(shape)) for shape in SHAPES]
+    layers = [x.view(-1, *shape) for x, shape in zip(values.split(sizes, 1), SHAPES, strict=True)]
+    with torch.no_grad():
+        return list(zip(layers, method.student(*layers), strict=True))
+
+
+def apart(method: RevDistill, values: Tensor) -> list[np.ndarray]:
+    """SciPy's cosine distance at each location of each layer."""
+    return [
+        np.array(
+            [
+                [
+                    [cosine(t[:, y, x], s[:, y, x]) for x in range(t.shape[2])]
+                    for y in range(t.shape[1])
+                ]
+                for t, s in zip(teacher.double().numpy(), student.double().numpy(), strict=True)
+            ]
+        )
+        for teacher, student in pairs(method, values)
+    ]
+
+
+def test_maps_are_scipys_cosine_distances() -> None:
+    method, values = RevDistill(CONFIG), pyramid(2)
+    wanted = apart(method, values)
+    for found, one in zip(method.cosine_maps(values), wanted, strict=True):
+        np.testing.assert_allclose(found.detach().numpy(), one, atol=1e-5)
+    upsampled = sum(
+        F.interpolate(torch.from_numpy(one)[:, None], (64, 64), mode="bilinear", align_corners=True)
+        for one in wanted
+    )
+    smooth = np.stack([gaussian_filter(one, 4.0) for one in upsampled[:, 0].numpy()])
+    found = method.score(values, ["a", "b"], replace(KNOBS, sigma=4.0))
+    np.testing.assert_allclose(found.maps.numpy(), smooth, atol=1e-5)
+    np.testing.assert_allclose(found.images.numpy(), smooth.max(axis=(1, 2)), atol=1e-5)
+
+
+def test_losses_are_the_named_ones() -> None:
+    values = pyramid(2)
+    per_location = RevDistill(replace(CONFIG, loss="per_location"))
+    none = Draws(None, per_location.device, 0)  # type: ignore[arg-type]
+    found = per_location.losses(per_location.student, values, none)
+    wanted = sum(one.mean(axis=(1, 2)) for one in apart(per_location, values))
+    np.testing.assert_allclose(found.detach().numpy(), wanted, atol=1e-5)
+    flattened = RevDistill(CONFIG)
+    found = flattened.losses(flattened.student, values, none)
+    # The official code: the whole map is one vector.
+    layers = pairs(flattened, values)
+    wanted = [sum(cosine(t[i].flatten(), s[i].flatten()) for t, s in layers) for i in range(2)]
+    np.testing.assert_allclose(found.detach().numpy(), wanted, atol=1e-5)
+
+
+def test_the_student_of_a_wide_resnet_has_the_official_shapes() -> None:
+    config = RevDistill.Config()
+    with torch.device("meta"):
+        student = Student(
+            (256, 512, 1024),
+            bottleneck_blocks=config.bottleneck_blocks,
+            decoder_blocks=config.decoder_blocks,
+            relu=config.relu,
+        )
+        layers = [torch.zeros(2, 256 * 2**i, 64 // 2**i, 64 // 2**i) for i in range(3)]
+        shrunk = [to(x) for to, x in zip(student.shrink, layers, strict=True)]
+        assert [tuple(x.shape) for x in shrunk] == 3 * [(2, 1024, 16, 16)]
+        assert student.embed(torch.cat(shrunk, dim=1)).shape == (2, 2048, 8, 8)
+        assert [x.shape for x in student(*layers)] == [x.shape for x in layers]
+    assert [len(step) for step in student.grow] == [3, 4, 6]
+    # Weights of the 3x3 convolutions: `width_per_group` is 128 there.
+    wide = [
+        block.inner[3].weight.shape[0]
+        for block in (student.embed[0], *[s[0] for s in student.grow])
+    ]
+    assert wide == [1024, 512, 256, 128]
+    # `de_wide_resnet50_2` without its unused last layer.
+    assert sum(parameter.numel() for parameter in student.grow.parameters()) == 24_917_504
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_rebuilt_layers_may_be_negative_where_the_teachers_can(relu: bool) -> None:
+    torch.manual_seed(0)
+    student = Student((6, 8, 10), bottleneck_blocks=1, decoder_blocks=(1, 2, 1), relu=relu)
+    layers = [numbers(2, c, s, s) for c, s in ((6, 16), (8, 8), (10, 4))]
+    for rebuilt, layer in zip(student(*layers), layers, strict=True):
+        assert rebuilt.shape == layer.shape
+        assert bool((rebuilt < 0).any()) is not relu
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs", "word"),
+    [({"image_size": 72}, {}, "image_size=72: .*multiple of 32"),
+     ({"layers": (1, 3), "decoder_blocks": (1, 1)}, {}, "half of the one before"),
+     ({"decoder_blocks": (1, 1)}, {}, "decoder_blocks"),
+     ({"decoder_blocks": (1, 0, 1)}, {}, "decoder_blocks"),
+     ({"bottleneck_blocks": 0}, {}, "bottleneck_blocks"), ({"epochs": 0}, {}, "epochs"),
+     ({"learning_rate": 0.0}, {}, "learning_rate"), ({}, {"sigma": -1.0}, "sigma"),
+     ({}, {"pool": 65}, "pool")],
+)  # fmt: skip
+def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=word) as caught:
+        RevDistill.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=9)
+    assert "\n" not in str(caught.value)
+
+
+def test_paper_values() -> None:
+    config, knobs = RevDistill.presets["paper"]
+    assert (config.backbone, config.layers) == ("wide_resnet50_2.tv_in1k", (1, 2, 3))
+    assert (config.image_size, config.loss) == (256, "flattened")
+    assert (config.epochs, config.batch_size, config.learning_rate) == (200, 16, 5e-3)
+    assert (knobs.sigma, knobs.pool) == (4.0, 1)
