@@ -27,7 +27,7 @@ from harness.registry import UsageError, load
 from harness.spec import Cell, Data
 from harness.store import Store
 from results.report import render
-from results.table import DEFAULT_PROFILE, read
+from results.table import DEFAULT_PROFILE, read, read_scores
 
 TABLE_WIDTH = 110
 DRY_RUN_WIDTH = 150
@@ -95,7 +95,8 @@ def run_command(request: Request) -> bool:
     wanted = {cell.cell_id for cell in cells}
     frame = read(store.out)
     wide = max(console.width, TABLE_WIDTH)
-    console.out(render(frame.filter(frame["cell_id"].is_in(wanted)), "terminal", wide))
+    mine = frame.filter(frame["cell_id"].is_in(wanted))
+    console.out(render(mine, "terminal", wide, read_scores(store.out)))
     _say_where(store, cache if request.cache else None, console)
     return failed == 0
 
