@@ -72,6 +72,9 @@ def run(
     metric_profile: Annotated[
         str, typer.Option(help="default, or metrics as uniad, patchcore or ader take them.")
     ] = "default",
+    log: Annotated[
+        list[str] | None, typer.Option(help="tensorboard or mlflow: losses while they come.")
+    ] = None,
 ) -> None:
     """Compare methods: data sets x methods x seeds, resumed where they stopped."""
     from harness.commands import Request, run_command
@@ -98,6 +101,7 @@ def run(
         dry_run=dry_run,
         tuned=tuned,
         refit=refit,
+        log=tuple(log or ()),
         profile=metric_profile,
     )
     complete = run_command(request)
