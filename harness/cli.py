@@ -12,7 +12,7 @@ from harness.registry import KINDS, UsageError, did_you_mean, names
 
 EXIT_USAGE, EXIT_PARTIAL = 2, 3
 DEFAULT_OUT = Path("results/runs")
-FORMATS = ("terminal", "md", "csv", "html")
+FORMATS = ("terminal", "md", "latex", "csv", "html")
 
 app = typer.Typer(
     add_completion=False,
@@ -72,6 +72,9 @@ def run(
     metric_profile: Annotated[
         str, typer.Option(help="default, or metrics as uniad, patchcore or ader take them.")
     ] = "default",
+    log: Annotated[
+        list[str] | None, typer.Option(help="tensorboard or mlflow: losses while they come.")
+    ] = None,
 ) -> None:
     """Compare methods: data sets x methods x seeds, resumed where they stopped."""
     from harness.commands import Request, run_command
@@ -98,6 +101,7 @@ def run(
         dry_run=dry_run,
         tuned=tuned,
         refit=refit,
+        log=tuple(log or ()),
         profile=metric_profile,
     )
     complete = run_command(request)
@@ -207,7 +211,7 @@ def tune(
 def report(
     path: Annotated[Path, typer.Argument(help="Folder of results.")] = DEFAULT_OUT,
     format_: Annotated[
-        str, typer.Option("--format", help="terminal, md, csv or html.")
+        str, typer.Option("--format", help="terminal, md, latex, csv or html.")
     ] = "terminal",
     out: Annotated[
         Path | None, typer.Option(help="File to write; default of html: report.html in the folder.")
@@ -223,6 +227,21 @@ def report(
         raise UsageError(f"--format {format_}: {did_you_mean(format_, list(FORMATS))}")
     for text in reports(path, format_, out, watch=watch):
         typer.echo(text)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A row of the tables: method and variant.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    path: Annotated[Path, typer.Argument(help="Folder of results.")] = DEFAULT_OUT,
+    format_: Annotated[str, typer.Option("--format", help="terminal or md.")] = "terminal",
+) -> None:
+    """Say for each metric whether one row is better than another, and where."""
+    from harness.reporting import compared
+
+    if format_ not in ("terminal", "md"):
+        raise UsageError(f"--format {format_}: {did_you_mean(format_, ['terminal', 'md'])}")
+    typer.echo(compared(path, a, b, format_))
 
 
 @app.command(name="list")

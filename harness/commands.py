@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
@@ -20,14 +18,16 @@ from harness.choices import tuned
 from harness.estimate import estimate
 from harness.execute import run
 from harness.features import FeatureCache, missing_features
+from harness.live import check_logs, live
 from harness.place import Place
 from harness.plan import jobs, plan
 from harness.progress import bars, counter
 from harness.registry import UsageError, load
+from harness.rows import code_version
 from harness.spec import Cell, Data
 from harness.store import Store
 from results.report import render
-from results.table import DEFAULT_PROFILE, read
+from results.table import DEFAULT_PROFILE, read, read_scores
 
 TABLE_WIDTH = 110
 DRY_RUN_WIDTH = 150
@@ -61,11 +61,13 @@ class Request:
     tuned: bool = False
     refit: bool = False
     profile: str = DEFAULT_PROFILE
+    log: tuple[str, ...] = ()
 
 
 def run_command(request: Request) -> bool:
     """Do what is asked and print the table; False if a cell failed."""
     console = Console()
+    check_logs(request.log)
     with console.status("planning: reading and hashing the data"):
         cells = plan(
             request.benchmarks,
@@ -95,7 +97,8 @@ def run_command(request: Request) -> bool:
     wanted = {cell.cell_id for cell in cells}
     frame = read(store.out)
     wide = max(console.width, TABLE_WIDTH)
-    console.out(render(frame.filter(frame["cell_id"].is_in(wanted)), "terminal", wide))
+    mine = frame.filter(frame["cell_id"].is_in(wanted))
+    console.out(render(mine, "terminal", wide, read_scores(store.out)))
     _say_where(store, cache if request.cache else None, console)
     return failed == 0
 
@@ -122,8 +125,11 @@ def _do(
             if not items:
                 return
             title, labels = next(shown)
-            with bars(title, labels, console) as show:
-                yield from cluster_map(function, items, place, show=show)
+            with (
+                bars(title, labels, console) as show,
+                live(request.log, store.out, labels, show) as heard,
+            ):
+                yield from cluster_map(function, items, place, show=heard)
 
         for job, error in run(work, place, mapped):
             if error is not None:
@@ -238,19 +244,4 @@ def _say_where(store: Store, cache: FeatureCache | None, console: Console) -> No
     if cache is not None:
         console.print(f"features  {cache.root}", highlight=False)
     console.print(f"again     lafite-bench report {store.out}", highlight=False)
-
-
-def code_version() -> str:
-    """The package's version, and the commit where it runs from a checkout."""
-    try:
-        package = version("lafite-bench")
-    except PackageNotFoundError:
-        package = "0"
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"{package}+{git.stdout.strip()}" if git.returncode == 0 else package
+    console.print(f"browser   lafite-bench report {store.out} --format html", highlight=False)

@@ -19,7 +19,7 @@ from results.evidence import ALARM, MISS
 
 WORST = 3
 """Pictures of each kind and category."""
-SIZE, QUALITY = 160, 75  # pixels, of WebP: about 8 kB an image with its mask and map
+SIZE, QUALITY = 192, 75  # pixels, of WebP: 5 to 12 kB an image with its mask and map
 STRENGTH = 0.8
 """How much a map's highest value covers the image."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from harness.registry import UsageError
 from results.files import write_whole
 from results.report import render
-from results.table import read
+from results.table import read, read_scores
+from results.verdicts import comparison
 
 POLL_SECONDS = 2.0
 PAGE = "report.html"
@@ -36,10 +37,18 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
         return
 
 
+def compared(folder: Path, a: str, b: str, fmt: str) -> str:
+    """Two rows of a folder against one another; UsageError where one is not there."""
+    try:
+        return comparison(read(folder), a, b, fmt)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
     try:
         if fmt != "html":
-            text = render(read(folder), fmt)
+            text = render(read(folder), fmt, scores=read_scores(folder))
             if out is None:
                 return text
         else:

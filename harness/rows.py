@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,6 +90,22 @@ def score_row(cell: Cell, sample: Sample, label: bool, score: float) -> Row:
         "label": bool(label),
         "score": float(score),
     }
+
+
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a checkout."""
+    try:
+        package = version("lafite-bench")
+    except PackageNotFoundError:
+        package = "0"
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{package}+{git.stdout.strip()}" if git.returncode == 0 else package
 
 
 def _provenance(cell: Cell, place: Place) -> Row:

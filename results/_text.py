@@ -34,7 +34,7 @@ def join_blocks(blocks: Sequence[list[str] | Cells], fmt: str, width: int) -> st
     elif fmt == "terminal":
         shown = [_terminal(block, width) for block in blocks]
     else:
-        raise ValueError(f"unknown report format {fmt!r}: choose terminal, md or csv")
+        raise ValueError(f"unknown report format {fmt!r}: choose terminal, md, latex or csv")
     return "\n\n".join(text for text in shown if text) + "\n"
 
 
@@ -45,13 +45,13 @@ def csv_text(frame: pl.DataFrame) -> str:
 
 def _terminal(block: list[str] | Cells, width: int) -> str:
     if not isinstance(block, Cells):
-        return "\n".join(_plain(line) for line in block)
-    table = Table(box=box.SIMPLE_HEAD, title=Text(_plain(block.title)), title_justify="left")
+        return "\n".join(plain(line) for line in block)
+    table = Table(box=box.SIMPLE_HEAD, title=Text(plain(block.title)), title_justify="left")
     for number, name in enumerate(block.header):
         side: JustifyMethod = "left" if number < block.names else "right"
-        table.add_column(Text(_plain(name)), justify=side, overflow="fold")
+        table.add_column(Text(plain(name)), justify=side, overflow="fold")
     for row in block.rows:
-        table.add_row(*(Text(_plain(cell)) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
         console.print(table)
@@ -68,10 +68,10 @@ def _markdown(block: list[str] | Cells) -> str:
     return f"**{_escaped(block.title)}**\n\n{table}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One line without control characters or terminal codes."""
     return _TERMINAL_CODES.sub(" ", text).strip()
 
 
 def _escaped(text: str) -> str:
-    return _MARKDOWN_MARKS.sub(r"\\\1", _plain(text))
+    return _MARKDOWN_MARKS.sub(r"\\\1", plain(text))

@@ -11,35 +11,78 @@ from typing import Any
 import polars as pl
 
 from results._text import Cells, csv_text, join_blocks
-from results.cells import SECTION, label, one_cell_per_seed, title
+from results.bootstrap import bootstrap
+from results.cells import GROUP, SECTION, label, one_cell_per_seed, title
+from results.latex import latex
+from results.published import beside_published
+from results.ranks import ranks
+from results.statistics import pairwise
 from results.summary import failures, per_category, summary
 from results.table import DONE
+from results.verdicts import MISSING, beside, best_against_others
 
-MISSING = "–"
 
+def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str, pl.DataFrame]:
+    """What reports say, as polars frames by name, from `table.read`'s frame and `read_scores`'s.
 
-def render(frame: pl.DataFrame, fmt: str, width: int = 120) -> str:
-    """The report as text: "terminal" (of a width in columns), "md", or "csv" (the summary alone).
-
-    In tables metrics are percentages with one decimal. Raises ValueError for another format.
+    summary, categories, pairs, ranks, published and failures; see the functions of these files
+    for their columns. With scores the summary has images_low and images_high, the bootstrap
+    interval over seeds and images.
     """
+    metrics = frame["metric"].drop_nulls().unique(maintain_order=True)
+    by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in metrics]
+    return {
+        "summary": _with_images(summary(frame), frame, scores),
+        "categories": pl.concat(by_metric) if by_metric else pl.DataFrame(),
+        "pairs": pairwise(frame),
+        "ranks": ranks(frame),
+        "published": beside_published(frame),
+        "failures": failures(frame),
+    }
+
+
+def render(
+    frame: pl.DataFrame, fmt: str, width: int = 120, scores: pl.DataFrame | None = None
+) -> str:
+    """The report as text: "terminal" (of a width in columns), "md", "latex", "csv" (the summary).
+
+    In tables metrics are percentages with one decimal. With per-image scores means have a second
+    interval, over seeds and images. Raises ValueError for another format.
+    """
+    if fmt == "latex":
+        return latex(frame)
+    found = _with_images(summary(frame), frame, scores)
     if fmt == "csv":
-        return csv_text(summary(frame))
+        return csv_text(found)
     blocks: list[list[str] | Cells] = []
-    for key, rows in summary(frame).group_by(SECTION, maintain_order=True):
+    for key, rows in found.group_by(SECTION, maintain_order=True):
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
         blocks.append([title(rows.row(0, named=True))])
         blocks += _summary_tables(rows)
         blocks.append(_cost_table(rows))
         blocks += _category_tables(part)
-        blocks.append(list(notes(rows, part)))
+        blocks += best_against_others(part)
+        published, reasons = beside(part)
+        blocks += published
+        blocks.append([*notes(rows, part), *reasons])
     return join_blocks(blocks, fmt, width)
+
+
+def _with_images(
+    rows: pl.DataFrame, frame: pl.DataFrame, scores: pl.DataFrame | None
+) -> pl.DataFrame:
+    if scores is None:
+        return rows
+    drawn = bootstrap(frame, scores).select(*GROUP, "metric", images_low="low", images_high="high")
+    return rows.join(drawn, on=(*GROUP, "metric"), how="left", maintain_order="left")
 
 
 def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
     """One table for each kind of metric, the word before its first underscore."""
     statistics: dict[str, Callable[[dict[str, Any]], str]] = {
         "mean": _mean,
+        "95 %, seeds": lambda row: _range(row["low"], row["high"]),
+        "95 %, images too": lambda row: _range(row.get("images_low"), row.get("images_high")),
         "std (ddof 0)": lambda row: _percent(row["category_std"]),
         "worst": _worst,
         "pooled": lambda row: _percent(row["pooled"], row["pooled_std"]),
@@ -131,6 +174,10 @@ def _percent(value: float | None, std: float | None = None) -> str:
     if value is None:
         return MISSING
     return f"{100 * value:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return MISSING if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _number(value: float | None) -> str:

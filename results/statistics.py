@@ -56,10 +56,10 @@ def pairwise(frame: pl.DataFrame) -> pl.DataFrame:
     mean of a - b; low, high: its t interval over seeds; wins, ties, losses of a; probability: that
     a beats b on one of the categories, with any seed of either, a tie counting one half; p_value:
     Wilcoxon's signed-rank test over the pairs; p_holm: corrected over all pairs of the section and
-    metric; complete: both have all categories of the data set; verdict: "<name> is better" where
-    p_holm is below 0.05 and the interval, if there is more than one seed, excludes 0; UNSETTLED
-    where only the interval does; TOO_FEW where so few pairs could not be significant; INCOMPLETE;
-    else WITHIN_NOISE.
+    metric; complete: both have all categories of the data set; verdict: INCOMPLETE;
+    WITHIN_NOISE where the interval holds 0 or, of one seed, p_holm is 0.05 or more; "<name> is
+    better" where p_holm is less; else TOO_FEW where so few pairs could not be significant, or
+    UNSETTLED.
     """
     return pl.DataFrame(by_section(frame, _all_pairs), schema=_PAIRS)
 
@@ -142,7 +142,9 @@ def _judged(pair: Record, tests: int) -> Record:
     decided = pair["wins"] + pair["losses"]
     if not pair["complete"]:
         verdict = INCOMPLETE
-    elif significant and (apart or pair["seeds"] == 1):
+    elif not apart and pair["seeds"] > 1:
+        verdict = WITHIN_NOISE
+    elif significant:
         verdict = f"{pair['a'] if pair['difference'] > 0 else pair['b']} is better"
     elif decided and tests * 2.0 ** (1 - decided) >= 1 - LEVEL:
         verdict = TOO_FEW

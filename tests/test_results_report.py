@@ -211,5 +211,5 @@ def test_csv_is_the_summary_and_holds_no_formula():
 
 
 def test_an_unknown_format_is_refused():
-    with pytest.raises(ValueError, match=r"'pdf'.*terminal, md or csv"):
+    with pytest.raises(ValueError, match=r"'pdf'.*terminal, md, latex or csv"):
         report.render(_frame(_rows({"a": 0.5})), "pdf")

@@ -247,6 +247,13 @@ def test_bootstrap_draws_the_same_images_for_every_seed():
     assert width(0, 0, 2, 2) > 1.5 * width(1)
 
 
+def test_bootstrap_never_claims_less_noise_than_the_seeds_have():
+    frame, scores = _scored([0, 1, 2])
+    of_seeds = summary(frame).row(0, named=True)
+    found = bootstrap(frame, scores, draws=4000).filter(metric="image_auroc").row(0, named=True)
+    assert found["high"] - found["low"] > 0.9 * (of_seeds["high"] - of_seeds["low"])
+
+
 def test_bootstrap_is_repeatable_and_independent_of_row_order():
     frame, scores = _scored([0, 1, 2])
     shuffled = bootstrap(frame.reverse(), scores.sample(fraction=1, shuffle=True, seed=1))

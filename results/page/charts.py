@@ -79,9 +79,10 @@ def curves(lines: Sequence[Line], title: str, names: tuple[str, str], right: flo
 
 
 @_styled
-def scatter(points: Sequence[Point], title: str, names: tuple[str, str], log: bool) -> Markup:
+def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> Markup:
     """Methods by two numbers; a line leads from each point to its name on the right."""
     figure, axis = _axes(270, right=132)
+    log = max(point.x for point in points) > 5 * min(point.x for point in points)
     for point in points:
         axis.plot(point.x, point.y, _marker(point.series), color=_colour(point.series))
     axis.set(xscale="log" if log else "linear", xlabel=names[0])
@@ -103,7 +104,7 @@ def critical_difference(
     """Average ranks (x), best first; bars below join those that are not told apart."""
     rows, step = len(ranked), 0.45
     longest = max(len(point.name) for point in ranked)
-    figure, axis = _axes(70 + 24 * rows + 11 * len(bars), left=min(18 + 6.2 * longest, 190))
+    figure, axis = _axes(76 + 24 * rows + 11 * len(bars), left=min(18 + 6.2 * longest, 190))
     for row, point in enumerate(ranked):
         axis.plot(point.x, row, _marker(point.series), color=_colour(point.series))
     for number, (first, last) in enumerate(bars):
@@ -133,11 +134,11 @@ def knob(
     return _svg(figure, f"{' and '.join(heights)} against {name}")
 
 
-def _axes(height: float, left: float = 38, right: float = 10) -> tuple[Figure, Axes]:
+def _axes(height: float, left: float = 38, right: float = 16) -> tuple[Figure, Axes]:
     """Axes in a figure of so many pixels, with room for what stands outside of them."""
     figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI)
-    width, inside = WIDTH - left - right, height - 64
-    return figure, figure.add_axes((left / WIDTH, 40 / height, width / WIDTH, inside / height))
+    width, inside = WIDTH - left - right, height - 70
+    return figure, figure.add_axes((left / WIDTH, 46 / height, width / WIDTH, inside / height))
 
 
 def _svg(figure: Figure, title: str) -> Markup:

@@ -26,6 +26,7 @@ from results.page.closer import Closer, within
 from results.page.provenance import cells
 from results.page.sections import Section, sections
 from results.page.selectors import selectors
+from results.published import beside_published
 from results.ranks import cliques, ranks
 from results.report import notes
 from results.table import read, read_scores
@@ -62,6 +63,7 @@ def page(out: Path) -> str:
 def _section(section: Section) -> dict[str, Any]:
     """What the template shows of a section, by metric."""
     ranked = labelled(ranks(section.frame))
+    beside = beside_published(section.frame)
     return {
         "index": section.index,
         "title": section.title,
@@ -72,6 +74,7 @@ def _section(section: Section) -> dict[str, Any]:
                 "heat": tables.by_category(section, metric),
                 "differences": tables.differences(section, metric),
                 "ablation": tables.ablation(section, metric),
+                "published": tables.published(section, beside, metric),
                 "ranks": _ranks(section, ranked.filter(metric=metric), metric),
                 "cost": [*_cost(section, metric)],
             }
@@ -108,7 +111,7 @@ def _cost(section: Section, metric: str) -> Iterator[Markup]:
         if points:
             title = f"{metric} against {words}, {section.title}"
             names = words, f"{metric}, mean over categories, %"
-            yield scatter(points, title, names, log=column == "images_per_second")
+            yield scatter(points, title, names)
 
 
 def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from results.cells import label
 from results.page.sections import MEAN, Section
+from results.published import MEAN as AVERAGE
 from results.statistics import pairwise
 from results.table import POOLED
 
@@ -147,6 +149,37 @@ def differences(section: Section, metric: str) -> Table | None:
     header = ["pair", "points", "95 % interval", "first wins", "p (Holm)", "verdict"]
     caption = f"{metric}: pairs of methods over categories and seeds"
     return Table(caption=caption, header=header, rows=rows) if rows else None
+
+
+def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | None:
+    """Ours beside the paper's and ADer's numbers; None where none has the same protocol."""
+    rows = beside.filter(pl.col("metric") == metric, pl.col("verdict").is_not_null())
+    shown = [
+        [
+            Entry(text=label(row)),
+            Entry(text=row["category"], mark="words"),
+            Entry(
+                text=row["source"],
+                small=f"{row['epochs']} epochs" if row["epochs"] else "",
+                mark="words",
+            ),
+            _number(
+                section,
+                metric,
+                MEAN if row["category"] == AVERAGE else row["category"],
+                label(row),
+                row["mean"],
+                "",
+            ),
+            Entry(text=_text(row["value"]), small=_spread(row["std"]), sort=row["value"]),
+            Entry(text=f"{100 * row['difference']:+.1f}", sort=row["difference"]),
+            Entry(text=row["verdict"], mark="words"),
+        ]
+        for row in rows.to_dicts()
+    ]
+    header = ["method", "category", "source", "ours", "theirs", "points", "verdict"]
+    caption = f"{metric}, %, beside published numbers"
+    return Table(caption=caption, header=header, rows=shown) if shown else None
 
 
 def _mean(section: Section, metric: str, name: str) -> Entry:

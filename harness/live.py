@@ -1,0 +1,99 @@
+"""Training losses while they come, for TensorBoard and MLflow.
+
+Directly, not through Ray's callbacks: those of Tune hear of Tune's trials alone, and a fit is a Ray
+task or a Ray Train job, which refuses them. The driver hears every worker's progress for its bars
+anyway, so what is logged does not depend on where workers run, nor on files that they share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.registry import UsageError, did_you_mean
+from methods.base import Progress
+
+Show = Callable[[int, Progress | None], None]
+Log = Callable[[str, int, float], None]
+"""Told the name of a training, the epochs done and their mean loss."""
+TAG = "train/loss"
+
+
+@contextmanager
+def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> Iterator[Show]:
+    """Yields a `Show` that logs the losses of the items named by `labels` and tells `show` all."""
+    with ExitStack() as stack:
+        logs = [stack.enter_context(LOGS[kind](out)) for kind in kinds]
+
+        def heard(number: int, progress: Progress | None) -> None:
+            show(number, progress)
+            if progress is not None and progress.loss is not None:
+                for log in logs:
+                    log(labels[number], progress.step, progress.loss)
+
+        yield heard
+
+
+def check_logs(kinds: Sequence[str]) -> None:
+    """UsageError, before anything starts, for an unknown kind and one that is not installed."""
+    for kind in kinds:
+        if kind not in LOGS:
+            raise UsageError(f"--log {kind}: {did_you_mean(kind, [*LOGS])}")
+        try:
+            importlib.import_module(kind)
+        except ImportError:
+            raise UsageError(
+                f"--log {kind}: it is not installed; pip install 'lafite-bench[{kind}]'"
+            ) from None
+
+
+@contextmanager
+def _tensorboard(out: Path) -> Iterator[Log]:
+    """Event files under OUT/tensorboard, a folder a training."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writers: dict[str, Any] = {}
+
+    def log(name: str, epochs: int, loss: float) -> None:
+        if name not in writers:
+            folder = re.sub(r"[^\w.,=()+ -]", "_", name)
+            writers[name] = SummaryWriter(out / "tensorboard" / folder)
+        writers[name].add_scalar(TAG, loss, epochs)
+        writers[name].flush()
+
+    try:
+        yield log
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+@contextmanager
+def _mlflow(out: Path) -> Iterator[Log]:
+    """Runs of the experiment `lafite-bench`, where MLFLOW_TRACKING_URI says, else OUT/mlruns."""
+    from mlflow import MlflowClient
+
+    here = (out / "mlruns").resolve().as_uri()
+    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or here)
+    known = client.get_experiment_by_name("lafite-bench")
+    experiment = known.experiment_id if known else client.create_experiment("lafite-bench")
+    runs: dict[str, str] = {}
+
+    def log(name: str, epochs: int, loss: float) -> None:
+        if name not in runs:
+            runs[name] = client.create_run(experiment, run_name=name).info.run_id
+        client.log_metric(runs[name], TAG, loss, step=epochs)
+
+    try:
+        yield log
+    finally:
+        for run in runs.values():
+            client.set_terminated(run)
+
+
+LOGS = {"tensorboard": _tensorboard, "mlflow": _mlflow}

