@@ -59,7 +59,7 @@ def test_a_comparison_has_a_verdict_a_metric_and_gaps_by_category():
     )
     text = comparison(frame, "b", "a", "terminal", 120)
     (image,) = [line for line in text.splitlines() if line.startswith("image_auroc")]
-    assert "b is better; b +10.0 points [+10.0, +10.0] over 4 categories x 3 seeds" in image
+    assert "b is better; b +10.0 points [+10.0, +10.0], 4 categories x 3 seeds, wins 100%" in image
     (pixel,) = [line for line in text.splitlines() if line.startswith("pixel_aupro")]
     assert "within noise; b +0.0 points" in pixel
     assert "b minus a, points" in text
