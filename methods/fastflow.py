@@ -35,7 +35,7 @@ from methods.base import (
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.checks import above_zero, at_least, check_map
-from methods.parts.compiling import compiled
+from methods.parts.accelerating import accelerated
 from methods.parts.cost import Cost, training_cost
 from methods.parts.flow import Flow
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
@@ -186,7 +186,7 @@ class FastFlow(Method):
     ) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
-            latent = compiled(self.flows)(*self._layers(inputs))
+            latent = accelerated(self.flows)(*self._layers(inputs))
         parts = []
         for z, log_det in latent:
             energy = 0.5 * z.square().mean(dim=1)

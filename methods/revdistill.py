@@ -38,7 +38,7 @@ from methods.base import (
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.checks import above_zero, at_least, check_map
-from methods.parts.compiling import compiled
+from methods.parts.accelerating import accelerated
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
 from methods.parts.residual import Student
@@ -201,7 +201,7 @@ class RevDistill(Method):
         """One minus the cosine at each location of each layer: (B, h, w)."""
         layers = self._layers(inputs)
         with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
-            rebuilt = compiled(self.student)(*layers)
+            rebuilt = accelerated(self.student)(*layers)
         return [
             1 - F.cosine_similarity(teacher, student.float())
             for teacher, student in zip(layers, rebuilt, strict=True)
