@@ -142,7 +142,8 @@ def _checked(
             f"{what} of shape {judged.shape} do not fit a truth of shape {marked.shape}: "
             f"both need {ndim} equal dimensions"
         )
-    broken = judged.size - np.count_nonzero(np.isfinite(judged))
+    pieces = np.array_split(judged.reshape(-1), -(-judged.size // CHUNK) or 1)
+    broken = judged.size - sum(np.count_nonzero(np.isfinite(piece)) for piece in pieces)
     if broken:
         raise ValueError(f"{broken:,} of {judged.size:,} values in the {what} are NaN or infinite")
     return marked, judged
@@ -190,8 +191,9 @@ def normals_above(
         below = np.searchsorted(normal, thresholds, side="left")
         upto = np.searchsorted(normal, thresholds, side="right")
         with turn:
-            at_or_above[:] += len(normal) - below
-            above[:] += len(normal) - upto
+            for total, passed in ((at_or_above, below), (above, upto)):
+                total += len(normal)
+                total -= passed
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(count, range(0, len(flat), size)))

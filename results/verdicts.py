@@ -84,11 +84,10 @@ def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) 
 def _sentence(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return f"{row['metric']}: {row['verdict']}"
-    counts = f"{row['categories']} categories x {row['seeds']} seeds"
     return (
-        f"{row['metric']}: {row['verdict']}; {row['a']} {100 * row['difference']:+.1f} points"
-        f"{_interval(row)} over {counts}, better with probability {row['probability']:.2f}, "
-        f"p {_p(row['p_holm'])}"
+        f"{row['metric']}: {row['verdict']}; {row['a']} {_points(row['difference'])} points"
+        f"{_interval(row)}, {row['categories']} categories x {row['seeds']} seeds, "
+        f"wins {row['probability']:.0%}, p {_p(row['p_holm'])}"
     )
 
 

