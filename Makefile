@@ -4,10 +4,11 @@ PYTHON ?= python3
 HARDWARE := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint browser
 
 demo: .venv/installed
 	$(BIN)/lafite-bench run elpv --preset quick --seeds 2 -m lafite -m uniad -m patchcore
+	$(BIN)/lafite-bench report --format html
 
 test: .venv/installed
 	$(BIN)/python -m pytest
@@ -16,6 +17,19 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# For the tests that open the HTML report: the system's Chromium, else one from its packages, else
+# Playwright's own. Never an error: without any they are skipped.
+browser: .venv/installed
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v $$name >/dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		timeout 300 sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq -y --no-install-recommends chromium' >/dev/null && exit 0; \
+	fi; \
+	timeout 300 $(BIN)/python -m playwright install chromium || \
+		echo "no Chromium could be installed: tests that open the HTML report are skipped"
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -75,10 +75,10 @@ def _tensorboard(out: Path) -> Iterator[Log]:
 
 @contextmanager
 def _mlflow(out: Path) -> Iterator[Log]:
-    """Runs of the experiment `lafite-bench`, where MLFLOW_TRACKING_URI says, else OUT/mlruns."""
+    """Runs of the experiment `lafite-bench`, where MLFLOW_TRACKING_URI says, else OUT/mlflow.db."""
     from mlflow import MlflowClient
 
-    here = (out / "mlruns").resolve().as_uri()
+    here = f"sqlite:///{(out / 'mlflow.db').resolve()}"
     client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or here)
     known = client.get_experiment_by_name("lafite-bench")
     experiment = known.experiment_id if known else client.create_experiment("lafite-bench")

