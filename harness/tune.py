@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from harness.place import Place
 from harness.spec import Cell
 from harness.store import Store
 from harness.study import Study, settings
 from harness.trials import Bench, Shares
 from methods.base import Stage
-from results.selection import objective
+from results.selection import objective, without_signal
 from results.table import read_part
 
 Trials = Callable[[Study, Sequence[Any], Place], None]
@@ -33,11 +35,13 @@ class Tried(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """A stage that was searched; `best` is the index of what it chose."""
+    """A stage that was searched; `best` is the index of what it chose, `silent` are the categories
+    that had no vote, as no setting tells their pseudo-anomalies from normal images."""
 
     stage: Stage
     tried: list[Tried]
     best: int
+    silent: list[str]
 
 
 class NothingToChoose(RuntimeError):
@@ -51,31 +55,51 @@ def search(study: Study, place: Place, trials: Trials) -> tuple[Any, list[Search
     store are not tried again.
     """
     knobs = study.first.knobs
+    images = held_images(study.first)
     searched = []
     for stage in study.stages:
         found = settings(stage, knobs)
         missing = [one for one in found if not all(map(place.store.done, study.at(one)))]
         if missing:
             trials(study, missing, place)
-        tried = [Tried(one, values(study, one, place.store)) for one in found]
+        silent = _without_signal(study, found, place.store, images)
+        tried = [Tried(one, values(study, one, place.store, silent)) for one in found]
         if not any(one.values for one in tried):
             raise NothingToChoose(
                 f"{study.label}: no setting of {', '.join(stage.grid)} has a value of "
                 f"{' + '.join(study.objective)} on the pseudo-validation"
             )
         best = max(range(len(tried)), key=lambda i: fmean(tried[i].values or [-1.0]))
-        searched.append(Searched(stage, tried, best))
+        searched.append(Searched(stage, tried, best, silent))
         chosen = {name: getattr(tried[best].knobs, name) for name in stage.grid}
         knobs = replace(knobs, **chosen)
     return knobs, searched
 
 
-def values(study: Study, knobs: Any, store: Store) -> tuple[float, ...]:
+def held_images(cell: Cell) -> dict[str, tuple[int, int]]:
+    """Normal and pseudo-anomalous images of each category."""
+    counts: dict[str, tuple[int, int]] = {}
+    for sample in cell.data.open_held().validation(cell.data.categories):
+        normal, anomalous = counts.get(sample.category, (0, 0))
+        counts[sample.category] = normal + (not sample.anomalous), anomalous + sample.anomalous
+    return counts
+
+
+def _without_signal(
+    study: Study, tried: Sequence[Any], store: Store, images: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    cells = [cell for knobs in tried for cell in study.at(knobs) if store.done(cell)]
+    if not cells:
+        return []
+    return without_signal(pl.concat(read_part(store.part(cell)) for cell in cells), images)
+
+
+def values(study: Study, knobs: Any, store: Store, silent: Sequence[str] = ()) -> tuple[float, ...]:
     """The objective of a setting, seed by seed, as its trials left it; empty if one is missing."""
     cells = study.at(knobs)
     if not all(map(store.done, cells)):
         return ()
-    found = [objective(read_part(store.part(cell)), study.objective) for cell in cells]
+    found = [objective(read_part(store.part(cell)), study.objective, silent) for cell in cells]
     return tuple(value for value in found if value is not None) if None not in found else ()
 
 
@@ -155,6 +179,7 @@ def table(searched: Sequence[Searched]) -> list[dict[str, Any]]:
                 for one in tried
             ],
             "best": best,
+            "silent": silent,
         }
-        for stage, tried, best in searched
+        for stage, tried, best, silent in searched
     ]

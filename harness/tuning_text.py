@@ -43,7 +43,13 @@ def show_choice(study: Study, choice: Choice, console: Console) -> None:
 
 def _why(stage: dict[str, Any]) -> str:
     fixed = "".join(f" with {name}={value}" for name, value in stage["fixed"].items())
-    return f"{', '.join(stage['knobs'])}{fixed}: the highest wins, of equal ones the cheaper"
+    why = f"{', '.join(stage['knobs'])}{fixed}: the highest wins, of equal ones the cheaper"
+    if silent := stage.get("silent"):
+        why += (
+            f"; no vote: {', '.join(silent)}, where no setting tells pseudo-anomalous from normal "
+            "images (AUROC within two standard errors of 0.5)"
+        )
+    return why
 
 
 def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:

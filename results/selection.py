@@ -5,7 +5,7 @@ The frames are rows of `table.SCHEMA`; a setting is one `knobs_json`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -17,13 +17,38 @@ AVERAGE = "mean"
 """The category of what is averaged over the categories."""
 
 
-def objective(rows: pl.DataFrame, metrics: Sequence[str]) -> float | None:
-    """Mean over metrics of the mean over categories of one cell; None where one has no value."""
-    means = [
-        rows.filter(pl.col("metric") == metric, pl.col("category") != POOLED)["value"].mean()
-        for metric in metrics
-    ]
+def objective(
+    rows: pl.DataFrame, metrics: Sequence[str], silent: Sequence[str] = ()
+) -> float | None:
+    """Mean over metrics of the mean over categories of one cell; None where one has no value.
+
+    Categories that are `silent` do not count.
+    """
+    counted = rows.filter(~pl.col("category").is_in([POOLED, *silent]))
+    means = [counted.filter(pl.col("metric") == metric)["value"].mean() for metric in metrics]
     return None if None in means else float(np.mean(means))  # type: ignore[arg-type]
+
+
+def without_signal(rows: pl.DataFrame, images: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Categories on which no setting of `rows` tells anomalous from normal images.
+
+    Their best image AUROC, averaged over seeds, is within two standard errors (Mann-Whitney's, of
+    `images`: normal and anomalous ones) of a coin's 0.5, so that settings differ there by chance
+    alone. None where that is so on all categories.
+    """
+    best = (
+        by_setting(rows)
+        .filter(pl.col("category") != AVERAGE)
+        .group_by("category")
+        .agg(pl.col("value").max())
+    )
+    silent = []
+    for category, value in best.sort("category").iter_rows():
+        normal, anomalous = images[category]
+        error = ((normal + anomalous + 1) / (12 * normal * anomalous)) ** 0.5
+        if value is None or value < 0.5 + 2 * error:
+            silent.append(category)
+    return silent if len(silent) < len(best) else []
 
 
 def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:

@@ -54,7 +54,7 @@ def made_place(out: Path, cache: FeatureCache) -> Place:
     return Place(store=store, cache=cache)
 
 
-def made_trials(value_of: Callable[[Any], float], tried: list[Any]) -> Trials:
+def made_trials(value_of: Callable[[Any], float | dict[str, float]], tried: list[Any]) -> Trials:
     """Trials that publish a made objective and remember what they were asked for."""
 
     def trials(study: Study, settings: Sequence[Any], place: Place) -> None:
@@ -65,10 +65,12 @@ def made_trials(value_of: Callable[[Any], float], tried: list[Any]) -> Trials:
     return trials
 
 
-def publish_made(cell: Cell, place: Place, value: float) -> None:
-    """A finished cell with one category of that image AUROC."""
+def publish_made(cell: Cell, place: Place, value: float | dict[str, float]) -> None:
+    """A finished cell with one category of that image AUROC, or those that are named."""
     facts = dict.fromkeys((*FIT_FACTS, *UNMEASURED)) | {"started_at": datetime.now(UTC)}
-    rows = finished_rows(cell, place, facts, {"disc": {"image_auroc": Measured(value)}})
+    values = value if isinstance(value, dict) else {"disc": value}
+    metrics = {name: {"image_auroc": Measured(one)} for name, one in values.items()}
+    rows = finished_rows(cell, place, facts, metrics)
     assert set(rows[0]) == set(SCHEMA.names)
     write_part(place.store.part(cell), rows)
 

@@ -18,6 +18,7 @@ from harness.place import Place
 from harness.study import Study, settings
 from harness.trials import Bench
 from harness.tune import NothingToChoose, one_by_one, search, values
+from harness.tune import table as recorded
 from methods.patchcore import PatchCore
 from results.table import read, read_part
 
@@ -121,6 +122,19 @@ def test_ties_go_to_the_earlier_value_which_is_the_cheaper(place: Place) -> None
     of = study("lafite")
     knobs, _ = search(of, place, made_trials(lambda knobs: 0.5, []))
     assert chosen(knobs, "t", "k", "coreset") == (50, 1, 0.05 * 0.25)
+
+
+def test_noise_of_a_category_without_signal_does_not_choose(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = dict.fromkeys(("disc", "weave"), (50, 50))
+    monkeypatch.setattr("harness.tune.held_images", lambda cell: many)
+    of = study("patchcore", "patchcore.k=1,3")
+    made = {1: {"disc": 0.9, "weave": 0.35}, 3: {"disc": 0.85, "weave": 0.55}}
+    knobs, searched = search(of, place, made_trials(lambda knobs: made[knobs.k], []))
+    assert knobs.k == 1, "the mean of both would choose 3"
+    assert [stage.silent for stage in searched] == [["weave"], ["weave"]]
+    assert recorded(searched)[0]["silent"] == ["weave"]
 
 
 def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from results.selection import agreement, by_setting, objective
+from results.selection import agreement, by_setting, objective, without_signal
 
 
 def rows(values: dict[str, tuple[float | None, ...]], seed: int = 0) -> pl.DataFrame:
@@ -66,3 +66,14 @@ def test_the_objective_is_a_mean_of_means_over_real_categories() -> None:
     assert objective(one, ["image_auroc"]) == pytest.approx(0.7)
     assert objective(one, ["image_auroc", "pixel_ap"]) == pytest.approx((0.7 + 0.2) / 2)
     assert objective(one, ["image_ap"]) is None
+
+
+def test_a_category_at_the_level_of_a_coin_has_no_vote() -> None:
+    tried = rows({"coin": (0.45, 0.61, 0.5), "sharp": (0.7, 0.8, 0.9), "tiny": (0.8, 0.7, 0.7)})
+    # Standard error of a coin's AUROC: sqrt((n + m + 1) / 12 n m) = 0.058, 0.058 and 0.373.
+    images = {"coin": (50, 50), "sharp": (50, 50), "tiny": (2, 2)}
+    assert without_signal(tried, images) == ["coin", "tiny"]
+    assert without_signal(tried, images | {"coin": (60, 60)}) == ["tiny"]
+    assert without_signal(rows({"coin": (0.5, 0.4)}), images) == [], "somebody has to vote"
+    first = tried.filter(pl.col("knobs_json") == "0")
+    assert objective(first, ["image_auroc"], ["coin", "tiny"]) == 0.7
