@@ -25,7 +25,7 @@ from harness.store import Store
 from harness.study import Study
 from harness.tune import Trials
 from results.files import write_whole
-from results.selection import AVERAGE, agreement, by_setting
+from results.selection import AVERAGE, agreement, by_setting, swept
 from results.table import read_part
 
 METRIC = "image_auroc"
@@ -104,12 +104,7 @@ def _panel(
     axis: Axes, stage: dict[str, Any], name: str, curves: dict[str, dict[str, float]]
 ) -> None:
     best = stage["tried"][stage["best"]]["knobs"]
-    others = [knob for knob in best if knob != name]
-    line = [
-        one["knobs"]
-        for one in stage["tried"]
-        if one["values"] and all(one["knobs"][knob] == best[knob] for knob in others)
-    ]
+    line = swept(stage, name)
     for (label, of), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
         heights = [of[json.dumps(knobs)] for knobs in line]
         axis.plot([knobs[name] for knobs in line], heights, "o-", color=colour, label=label)

@@ -6,6 +6,7 @@ The frames are rows of `table.SCHEMA`; a setting is one `knobs_json`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -94,6 +95,17 @@ def agreement(
             }
         )
     return pl.DataFrame(found).sort(pl.col("category") == AVERAGE, "category")
+
+
+def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The knobs of those settings of a frozen choice's stage that have a value and differ from its
+    best in the named knob alone: a curve of Figure 6."""
+    best = stage["tried"][stage["best"]]["knobs"]
+    return [
+        one["knobs"]
+        for one in stage["tried"]
+        if one["values"] and all(one["knobs"][knob] == best[knob] for knob in best if knob != name)
+    ]
 
 
 def _correlation(name: str, part: pl.DataFrame) -> float | None:

@@ -16,6 +16,7 @@ from results import table
 from results.evidence import pictures_path, read_pictures
 from results.page.closer import Picture, within
 from results.page.page import page
+from results.page.selectors import selectors
 
 MVTEC = tuple(f"product {number}" for number in range(15))
 MPDD = tuple(f"part {number}" for number in range(6))
@@ -171,3 +172,59 @@ def test_a_broken_file_of_pictures_is_named(tmp_path: Path) -> None:
     pictures_path(tmp_path, cell).write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=cell):
         page(tmp_path)
+
+
+def _tried(out: Path, values: dict[int, tuple[float, float]], config: str) -> None:
+    """Settings t of a search, as `tune --reveal` leaves them: (pseudo-validation, test)."""
+    for t, pair in values.items():
+        for folder, value in zip(("trials", "revealed"), pair, strict=True):
+            knobs = json.dumps({"t": t, "k": 0})
+            names = {"benchmark": "mixed", "method": "lafite", "seed": 0, "knobs_json": knobs}
+            names |= {"config_json": config, "data_fingerprint": "kept0test0"}
+            cell = f"{t}-{folder}-{len(config)}"
+            write_cell(out, cell, names, [("screw", "image_auroc", value)])
+            (out / folder).mkdir(exist_ok=True)
+            table.part_path(out, cell).rename(out / folder / f"{cell}.parquet")
+
+
+def test_figure_6_shows_each_tried_setting_on_both_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {100: (0.70, 0.81), 200: (0.75, 0.80), 300: (0.72, 0.83)}
+    _tried(tmp_path, values, '{"epochs": 10}')
+    _tried(tmp_path, {t: (0.1, 0.1) for t in values}, '{"epochs": 2000}')  # another search
+    tried = [{"knobs": {"t": t, "k": 0}, "values": [pair[0]]} for t, pair in values.items()]
+    failed = {"knobs": {"t": 900, "k": 0}, "values": []}
+    choice = {
+        "benchmark": "mixed", "method": "lafite", "preset": "quick", "knobs": {"t": 200, "k": 0},
+        "frozen_at": "2026-01-02T12:00:00.5+00:00", "config": {"epochs": 10},
+        "kept_fingerprint": "kept0",
+        "stages": [{"knobs": ["t"], "best": 1, "tried": [*tried, failed]}],
+    }  # fmt: skip
+    path = tmp_path / "choices" / "mixed-lafite-1.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(choice))
+    [hidden] = selectors(tmp_path)
+    assert hidden.agreement is None and not hidden.charts
+    found = {"category": "screw", "settings": 3, "spearman": None, "kendall": 0.5, "best": 0.83}
+    found |= {"chosen": 0.8, "regret": 3.0, "rank": 3}
+    path.with_suffix(".revealed.json").write_text(json.dumps([found]))
+    [shown] = selectors(tmp_path)
+    assert (shown.name, shown.chosen) == ("mixed lafite, quick", "t = 200, k = 0")
+    [row] = shown.agreement.rows
+    assert [entry.text for entry in row] == ["screw", "3", "–", "0.50", "83.0", "80.0", "3.0", "3"]
+    [chart] = shown.charts
+    assert "pseudo-validation and test against t" in chart
+    monkeypatch.setattr("results.page.selectors.knob", lambda *drawn: drawn)
+    [[name, steps, heights, chosen]] = selectors(tmp_path)[0].charts
+    assert (name, steps, chosen) == ("t", [100, 200, 300], 200)
+    assert heights["pseudo-validation"] == pytest.approx([70, 75, 72])
+    assert heights["test"] == pytest.approx([81, 80, 83])
+
+
+def test_a_damaged_choice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "choices" / "x.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"choices/x\.json: no choice that can be read"):
+        selectors(tmp_path)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from results.page.charts import knob
 from results.page.tables import ABSENT, Entry, Table
-from results.selection import AVERAGE, by_setting
+from results.selection import AVERAGE, by_setting, swept
 from results.table import read_part
 
 
@@ -74,11 +74,7 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
     for stage in choice["stages"]:
         best = stage["tried"][stage["best"]]["knobs"]
         for name in stage["knobs"]:
-            line = [
-                one["knobs"]
-                for one in stage["tried"]
-                if one["values"] and all(one["knobs"][k] == best[k] for k in best if k != name)
-            ]
+            line = swept(stage, name)
             lines = {
                 label: [of.get(json.dumps(knobs), float("nan")) for knobs in line]
                 for label, of in heights.items()
