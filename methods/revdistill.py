@@ -80,7 +80,7 @@ class RevDistill(Method):
         bottleneck_blocks=1,
         decoder_blocks=(1, 1, 1),
         relu=False,
-        epochs=4,
+        epochs=6,
         schedule="one_cycle",
     )
     presets: ClassVar = {
