@@ -104,7 +104,7 @@ class FastFlow(Method):
         super().__init__(config, seed=seed)
         self.config: FastFlow.Config = config
         self.shapes = layer_shapes(self.inputs(config))
-        self.flows = Flows(self.shapes, config).to(memory_format=torch.channels_last)
+        self.flows = Flows(self.shapes, config)
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -198,10 +198,7 @@ class FastFlow(Method):
         return Scores(maps, image_score(maps, knobs.pool))
 
     def _layers(self, inputs: Tensor) -> list[Tensor]:
-        return [
-            layer.contiguous(memory_format=torch.channels_last)
-            for layer in unflatten(inputs.to(self.device), self.shapes)
-        ]
+        return list(unflatten(inputs.to(self.device), self.shapes))
 
 
 class Flows(nn.Module):

@@ -97,7 +97,7 @@ class RevDistill(Method):
         self.config: RevDistill.Config = config
         self.shapes = layer_shapes(self.inputs(config))
         # In eval mode until it is trained: a loaded model must not look at its batch.
-        self.student = _student(config, self.shapes).to(memory_format=torch.channels_last).eval()
+        self.student = _student(config, self.shapes).eval()
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -208,10 +208,7 @@ class RevDistill(Method):
         ]
 
     def _layers(self, inputs: Tensor) -> list[Tensor]:
-        return [
-            layer.contiguous(memory_format=torch.channels_last)
-            for layer in unflatten(inputs.to(self.device), self.shapes)
-        ]
+        return list(unflatten(inputs.to(self.device), self.shapes))
 
 
 def _student(config: RevDistill.Config, shapes: Sequence[Shape]) -> Student:
