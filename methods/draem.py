@@ -1,0 +1,251 @@
+"""DRAEM: paint a defect, rebuild the image without it, tell from both where it was.
+
+Published (Zavrtanik et al. 2021; official repository `DRAEM`): 256 pixels, BGR in [0, 1], no
+ImageNet statistics; half of the samples are damaged where Perlin noise (1 to 32 cells, turned by
+up to 90 degrees) exceeds 0.5, by a DTD texture with 3 of 10 augmentations and an opacity of 0.2 to
+1; 3 of 10 images are turned by up to 90 degrees; a reconstruction network (base 128) and a U-Net
+that segments (base 64), from scratch; squared error + SSIM + focal loss; Adam 1e-4, batches of 8,
+700 epochs, a fifth of the rate after 80 % and again after 90 %. Map = probability of damage, image
+score = maximum of 21x21 averages (zeros beyond the border never win, so none are added).
+
+Differs: DTD has terms of its own and is a separate download. `textures=DIR` takes it, or any folder
+of images, whose content stands in the row in place of weights; `own`, the default, takes other
+training images, moved cyclically, and procedural textures by halves, and the row says so. Each
+image is seen once an epoch; officially images are drawn anew. Draws derive from the seed, the epoch
+and the place in it; officially workers may share them. Brightness and contrast change RGB, not
+another colour space. Batch statistics are those of each worker's part of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import (
+    Batches,
+    Keeper,
+    Method,
+    Neighbours,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    quiet,
+)
+from methods.parts import noise
+from methods.parts.augment import augment
+from methods.parts.backbone import Pixels
+from methods.parts.checks import above_zero, at_least
+from methods.parts.compiling import compiled
+from methods.parts.cost import Cost, training_cost
+from methods.parts.inpainting import RebuildAndTell, focal, ssim
+from methods.parts.maps import error_map, image_score
+from methods.parts.patches import anywhere, crop
+from methods.parts.textures import (
+    OWN,
+    Source,
+    folder_textures,
+    own_textures,
+    texture_files,
+    textures_sha256,
+)
+from methods.parts.training import Draws, Recipe, optimise
+
+HALVINGS = 32
+"""What five halvings of the side ask of it."""
+
+
+class Draem(Method):
+    """Reconstruction and discrimination, learned from painted defects."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What is learned; `window` trains on squares of the image instead of the whole."""
+
+        image_size: int = 256
+        window: int | None = None
+        rebuild_width: int = 128
+        segment_width: int = 64
+        textures: str = OWN
+        damaged: float = 0.5
+        most_transparent: float = 0.8
+        turned: float = 0.3
+        epochs: int = 700
+        batch_size: int = 8
+        learning_rate: float = 1e-4
+        schedule: Literal["step", "one_cycle"] = "step"
+        precision: Literal["float32", "bfloat16"] = "float32"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Knobs:
+        """What may change after learning: the window of the image score."""
+
+        pool: int = 21
+
+    _quick = Config(
+        image_size=128,
+        window=64,
+        rebuild_width=8,
+        segment_width=8,
+        precision="bfloat16",
+        epochs=4,
+        batch_size=4,
+        learning_rate=1e-3,
+        schedule="one_cycle",
+    )
+    presets: ClassVar = {
+        "paper": Preset(Config(), Knobs()),
+        "quick": Preset(_quick, Knobs(pool=11)),
+        "smoke": Preset(
+            replace(
+                _quick,
+                image_size=64,
+                window=None,
+                rebuild_width=4,
+                # Few steps see more defects, and whole images alone.
+                damaged=0.8,
+                turned=0.0,
+                precision="float32",
+                epochs=20,
+            ),
+            Knobs(pool=5),
+        ),
+    }
+
+    def __init__(self, config: Config, *, seed: int = 0) -> None:
+        super().__init__(config, seed=seed)
+        self.config: Draem.Config = config
+        network = RebuildAndTell(config.rebuild_width, config.segment_width)
+        self.network = network.to(memory_format=torch.channels_last).eval()
+
+    @classmethod
+    def inputs(cls, config: Config) -> Pixels:
+        """The whole image."""
+        return Pixels(resize=config.image_size)
+
+    @classmethod
+    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
+        """Sides must halve five times, shares be shares, and textures be there."""
+        at_least(config, 1, "rebuild_width", "segment_width", "epochs", "batch_size")
+        above_zero(config, "learning_rate")
+        seen = config.window or config.image_size
+        for name, side in (("image_size", config.image_size), ("window", seen)):
+            if side < 2 * HALVINGS or side % HALVINGS or side > config.image_size:
+                raise ValueError(
+                    f"{name}={side}: must be a multiple of {HALVINGS} from {2 * HALVINGS} on, "
+                    "the window within the image"
+                )
+        for name in ("damaged", "most_transparent", "turned"):
+            if not 0 <= getattr(config, name) <= 1:
+                raise ValueError(f"{name}={getattr(config, name)}: must be in 0..1")
+        if not 1 <= knobs.pool <= config.image_size:
+            raise ValueError(f"pool={knobs.pool}: must be in 1..{config.image_size}")
+        if config.textures != OWN:
+            texture_files(Path(config.textures))
+
+    @classmethod
+    def files_sha256(cls, config: Config) -> str:
+        """That of the folder of textures, where one is named."""
+        return "" if config.textures == OWN else textures_sha256(Path(config.textures))
+
+    @classmethod
+    def search(cls, config: Config) -> tuple[Stage, ...]:
+        """The window of the image score."""
+        return (Stage({"pool": (1, 5, 11, 21, 41)}),)
+
+    @classmethod
+    def passes(cls, knobs: Knobs) -> int:
+        """One of both networks."""
+        return 1
+
+    @classmethod
+    def cost(cls, config: Config, images: int) -> Cost:
+        """Both networks over every image in every epoch."""
+        side = config.window or config.image_size
+        build = lambda: RebuildAndTell(config.rebuild_width, config.segment_width)  # noqa: E731
+        return training_cost(Cost(), build, (1, 3, side, side), samples=images * config.epochs)
+
+    def fit(
+        self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
+    ) -> None:
+        """Train both networks together."""
+        config = self.config
+        source = (
+            own_textures(train)
+            if config.textures == OWN
+            else folder_textures(Path(config.textures), config.image_size, on_progress)
+        )
+        recipe = Recipe(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            schedule=config.schedule,
+            drops=(0.8, 0.9),
+            drop_to=0.2,
+            precision=config.precision,
+        )
+        optimise(
+            self.network,
+            partial(self.losses, source),
+            train,
+            torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
+            recipe,
+            seed=self.seed,
+            on_progress=on_progress,
+            keeper=keeper,
+        )
+
+    def losses(self, source: Source, network: nn.Module, images: Tensor, draws: Draws) -> Tensor:
+        """Squared error + (1 - SSIM) of what is rebuilt, focal loss of what is told, (B,)."""
+        clean = self._view(images, draws)
+        damaged, where = self.damage(clean, source, draws)
+        rebuilt, logits = network(damaged.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(self.device.type, enabled=False):
+            rebuilt, logits = rebuilt.float(), logits.float()
+            error = (rebuilt - clean).square().mean(dim=(1, 2, 3))
+            losses: Tensor = error + 1 - ssim(rebuilt, clean) + focal(logits, where)
+        return losses
+
+    def _view(self, images: Tensor, draws: Draws) -> Tensor:
+        """Some images turned, all cut to the window."""
+        turned = noise.rotate(images, 180 * draws.uniform() - 90)
+        images = torch.where(draws.uniform(1, 1, 1) < self.config.turned, turned, images)
+        side = self.config.window or self.config.image_size
+        return crop(images, anywhere(draws, images.shape[-1], side), side)
+
+    def damage(self, clean: Tensor, source: Source, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S), some with textures where they are damaged, (B, 1, S, S) bool."""
+        side = clean.shape[-1]
+        where = noise.masks(draws, side) & (draws.uniform(1, 1, 1) < self.config.damaged)
+        kept = self.config.most_transparent * draws.uniform(1, 1, 1)
+        painted = torch.lerp(augment(source(draws, side), draws), clean, kept)
+        return torch.where(where, painted, clean), where
+
+    @torch.inference_mode()
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    ) -> Scores:
+        """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
+        _, logits = self._tell(inputs)
+        maps = logits.softmax(dim=1)[:, 1]
+        return Scores(maps, image_score(maps, knobs.pool))
+
+    @torch.inference_mode()
+    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+        """How far the first network changes the image."""
+        rebuilt, _ = self._tell(inputs)
+        return {"original to rebuilt": error_map(inputs.to(self.device), rebuilt)}
+
+    def _tell(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        images = inputs.to(self.device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
+            rebuilt, logits = compiled(self.network)(images)
+        return rebuilt.float(), logits.float()
+
+
+METHOD = Draem

@@ -1,0 +1,334 @@
+"""DRAEM: masks and textures by their statistics, losses and augmentations by other means."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_features import one_thread  # noqa: F401
+from made_training import numbers
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from harness.plan import plan
+from harness.registry import UsageError
+from harness.spec import Cell
+from methods.base import Batch, Batches, quiet
+from methods.draem import Draem
+from methods.parts import augment, noise
+from methods.parts.inpainting import RebuildAndTell, focal, ssim
+from methods.parts.maps import image_score
+from methods.parts.textures import OWN, folder_textures, own_textures
+from methods.parts.training import Draws
+
+CONFIG, KNOBS = Draem.presets["smoke"]
+SIDE = 64
+
+
+def drawn(count: int, seed: int = 0, places: Tensor | None = None) -> Draws:
+    mine = torch.arange(count) if places is None else places
+    return Draws(Batch(torch.zeros(len(mine), 1), (), mine, count), torch.device("cpu"), seed)
+
+
+def images(count: int, side: int = SIDE, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def perlin_at(turns: Tensor, cells: tuple[int, int], side: int, y: int, x: int) -> float:
+    """Perlin noise at one pixel, corner by corner as its definition has it."""
+    place = [side_ * cell / side for side_, cell in zip((y, x), cells, strict=True)]
+    corner = [math.floor(one) for one in place]
+    parts = []
+    for below in (0, 1):
+        for beside in (0, 1):
+            away = place[0] - corner[0] - below, place[1] - corner[1] - beside
+            angle = 2 * math.pi * float(turns[corner[0] + below, corner[1] + beside])
+            ramp = math.cos(angle) * away[0] + math.sin(angle) * away[1]
+            near = [1 - abs(one) for one in away]
+            weight = math.prod(6 * t**5 - 15 * t**4 + 10 * t**3 for t in near)
+            parts.append(weight * ramp)
+    return math.sqrt(2) * sum(parts)
+
+
+def test_noise_is_perlins_for_another_number_of_cells_in_every_image() -> None:
+    cells = torch.tensor([[1, 1], [2, 16], [32, 4], [8, 8]])
+    turns = torch.rand(4, noise.CORNERS, noise.CORNERS, generator=torch.Generator().manual_seed(0))
+    found = noise.perlin(turns, cells, SIDE)
+    random = np.random.default_rng(0)
+    for index, (rows, columns) in enumerate(cells.tolist()):
+        for y, x in random.integers(0, SIDE, (20, 2)).tolist():
+            wanted = perlin_at(turns[index], (rows, columns), SIDE, y, x)
+            assert float(found[index, y, x]) == pytest.approx(wanted, abs=1e-5)
+        # It vanishes at every corner of the grid.
+        assert not found[index, :: SIDE // rows, :: SIDE // columns].abs().max() > 1e-6
+
+
+def test_masks_have_the_areas_and_scales_of_the_official_generator() -> None:
+    masks = noise.masks(drawn(1500), 128)
+    assert masks.dtype == torch.bool and masks.shape == (1500, 1, 128, 128)
+    share = masks.double().mean(dim=(1, 2, 3))
+    # Right of each: 1,500 masks of the official NumPy generator, turned by SciPy.
+    assert float(share.mean()) == pytest.approx(0.0462, abs=0.003)
+    assert float(share.quantile(0.1)) == pytest.approx(0.0209, abs=0.005)
+    assert float(share.quantile(0.9)) == pytest.approx(0.0687, abs=0.008)
+    assert float(share.quantile(0.99)) == pytest.approx(0.155, abs=0.03)
+    assert float((share > 0).double().mean()) == pytest.approx(0.955, abs=0.02)
+    # Mean length of a run in a row: noise of few cells makes long ones, noise of many short ones.
+    ends = (masks[:, 0, :, 1:] ^ masks[:, 0, :, :-1]).sum(dim=(1, 2)).clamp(min=1)
+    length = (2 * masks.sum(dim=(1, 2, 3)) / ends)[share > 0.005]
+    for quantile, official in ((0.1, 1.85), (0.5, 5.31), (0.9, 21.96)):
+        assert float(length.quantile(quantile)) == pytest.approx(official, rel=0.15)
+
+
+def test_masks_and_textures_follow_the_seed_and_the_place_alone() -> None:
+    first, again, other = (noise.masks(drawn(8, seed), SIDE) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    for make in (noise.masks, noise.textures):
+        whole = make(drawn(6), SIDE)
+        parts = [make(drawn(6, places=torch.arange(rank, 6, 2)), SIDE) for rank in (0, 1)]
+        for rank, part in enumerate(parts):
+            torch.testing.assert_close(part, whole[rank::2])
+
+
+def test_textures_fill_the_range_and_differ() -> None:
+    made = noise.textures(drawn(100), SIDE)
+    assert made.min() >= 0 and made.max() <= 1
+    assert made.std() > 0.2
+    assert (made.std(dim=(2, 3)).mean(dim=1) > 0.02).double().mean() > 0.9
+
+
+def test_own_textures_are_other_images_moved_or_made() -> None:
+    kept = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, SIDE, SIDE) / 5
+    source = own_textures(Batches(list("abcde"), lambda chosen: kept[list(chosen)]))
+    found = source(drawn(400), SIDE)
+    flat = found.flatten(1).amax(dim=1) == found.flatten(1).amin(dim=1)
+    assert 0.4 < flat.double().mean() < 0.6
+    assert set(found[flat][:, 0, 0, 0].mul(5).round().int().tolist()) == {0, 1, 2, 3, 4}
+    ramp = torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE).expand(1, 3, -1, -1) / SIDE**2
+    moved = own_textures(Batches(["a"], lambda chosen: ramp[[0] * len(chosen)]))(drawn(40), SIDE)
+    whole = [one for one in moved if len(one[0].unique()) == SIDE**2 and one[0].eq(one[1]).all()]
+    assert len(whole) > 5 and all(
+        torch.equal(one.sort()[0].unique(), ramp.unique()) for one in whole
+    )
+    assert len({float(one[0, 0, 0]) for one in whole}) > 5, "each moved by another step"
+
+
+def test_half_of_the_images_stay_normal_and_the_others_mix_with_a_texture() -> None:
+    method = Draem(replace(CONFIG, damaged=0.5))
+    clean, white = torch.zeros(400, 3, SIDE, SIDE), torch.ones(400, 3, SIDE, SIDE)
+    augmented: list[Tensor] = []
+
+    def source(draws: Draws, side: int) -> Tensor:
+        augmented.append(white)
+        return white
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("methods.draem.augment", lambda textures, draws: textures)
+        damaged, where = method.damage(clean, source, drawn(400))
+    assert torch.equal(damaged[~where.expand_as(damaged)], torch.zeros(int((~where).sum()) * 3))
+    touched = where.flatten(1).any(dim=1)
+    assert 0.3 < touched.double().mean() < 0.6
+    opacity = damaged.flatten(1).amax(dim=1)[touched]
+    assert 0.2 <= opacity.min() < 0.3 and 0.9 < opacity.max() <= 1
+    assert float(opacity.mean()) == pytest.approx(0.6, abs=0.05)
+
+
+def test_turning_keeps_the_middle_and_blackens_what_comes_in() -> None:
+    ramp = torch.linspace(0.1, 1, SIDE).expand(1, 3, SIDE, SIDE)
+    quarter = noise.rotate(ramp, torch.tensor([90.0]))
+    assert torch.allclose(quarter, ramp.rot90(1, (2, 3)), atol=1e-5) or torch.allclose(
+        quarter, ramp.rot90(-1, (2, 3)), atol=1e-5
+    )
+    eighth = noise.rotate(torch.ones(1, 3, SIDE, SIDE), torch.tensor([45.0]))[0, 0]
+    assert eighth[0, 0] == 0 and float(eighth[SIDE // 2, SIDE // 2]) == pytest.approx(1)
+    # The octagon that a square shares with itself turned by 45 degrees.
+    assert float(eighth.mean()) == pytest.approx(2 * (math.sqrt(2) - 1), abs=0.01)
+
+
+def number(*values: float) -> Tensor:
+    return torch.tensor([[*values, *[0.5] * (augment.DRAWN - len(values))]])
+
+
+def test_augmentations_against_pillow_and_colorsys() -> None:
+    whole = (images(1) * 255).round()
+    picture = Image.fromarray(whole[0].permute(1, 2, 0).byte().numpy())
+    given = whole / 255
+
+    def bytes_of(found: Tensor) -> np.ndarray:
+        return (found[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+
+    for bits, draw in ((1, 0.0), (3, 0.3), (8, 0.99)):
+        wanted = np.asarray(ImageOps.posterize(picture, bits))
+        assert np.abs(bytes_of(augment.posterize(given, number(draw))) - wanted).max() < 0.01
+    wanted = np.asarray(ImageOps.solarize(picture, 80))
+    assert np.abs(bytes_of(augment.solarize(given, number(0.5, 0.0))) - wanted).max() < 0.01
+    assert torch.equal(augment.solarize(given, number(0.5, 0.9)), given)
+    assert (
+        np.abs(bytes_of(augment.equalize(given, number())) - ImageOps.equalize(picture)).max() < 2
+    )
+    cut = ImageOps.autocontrast(picture, cutoff=10)
+    assert np.abs(bytes_of(augment.autocontrast(given, number(0.5))) - cut).max() < 4
+    torch.testing.assert_close(augment.sharpness(given, number(0.5)), given)
+    shifted = augment.hue_and_saturation(given, number(0.8, 0.7))[0]
+    for y, x in ((0, 0), (7, 40), (63, 12)):
+        hue, saturation, value = colorsys.rgb_to_hsv(*given[0, :, y, x].tolist())
+        turned = (hue + 30 / 255) % 1, min(1, max(0, saturation + 20 / 255)), value
+        assert shifted[:, y, x].tolist() == pytest.approx(colorsys.hsv_to_rgb(*turned), abs=1e-4)
+
+
+def test_three_different_augmentations_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    def noting(index: int) -> object:
+        def change(values: Tensor, numbers: Tensor) -> Tensor:
+            return values + (values == values) * 10.0**-index * 0.1
+
+        return change
+
+    monkeypatch.setattr(augment, "AUGMENTATIONS", tuple(noting(i) for i in range(6)))
+    found = augment.augment(torch.zeros(300, 3, 1, 1), drawn(300))[:, 0, 0, 0]
+    digits = [f"{value:.6f}"[2:] for value in found.tolist()]
+    assert all(one.count("1") == 3 and one.count("0") == 3 for one in digits)
+    assert len(set(digits)) == 20
+
+
+def ssim_by_windows(one: np.ndarray, other: np.ndarray) -> float:
+    """Structural similarity of two planes, window by window, zeros beyond the border."""
+    away = np.arange(11) - 5
+    weights = np.exp(-(away[:, None] ** 2 + away[None] ** 2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    a, b = np.pad(one, 5), np.pad(other, 5)
+    found = []
+    for y in range(one.shape[0]):
+        for x in range(one.shape[1]):
+            p, q = a[y : y + 11, x : x + 11], b[y : y + 11, x : x + 11]
+            mp, mq = (weights * p).sum(), (weights * q).sum()
+            vp, vq = (weights * p * p).sum() - mp**2, (weights * q * q).sum() - mq**2
+            both = (weights * p * q).sum() - mp * mq
+            light = (2 * mp * mq + 1e-4) / (mp**2 + mq**2 + 1e-4)
+            found.append(light * (2 * both + 9e-4) / (vp + vq + 9e-4))
+    return float(np.mean(found))
+
+
+def test_ssim_against_windows_one_by_one() -> None:
+    one, other = images(2, 16).double(), images(2, 16, seed=1).double()
+    other = 0.6 * one + 0.4 * other
+    wanted = [
+        np.mean([ssim_by_windows(p.numpy(), q.numpy()) for p, q in zip(a, b, strict=True)])
+        for a, b in zip(one, other, strict=True)
+    ]
+    assert ssim(one, other).tolist() == pytest.approx(wanted, abs=1e-6)
+    assert ssim(one, one).tolist() == pytest.approx([1, 1])
+
+
+def test_focal_loss_by_its_formula() -> None:
+    logits, where = numbers(2, 2, 4, 5), torch.rand(2, 1, 4, 5) < 0.5
+    wanted = []
+    for pair, marks in zip(logits.double().tolist(), where.tolist(), strict=True):
+        losses = []
+        for y in range(4):
+            for x in range(5):
+                odds = [math.exp(plane[y][x]) for plane in pair]
+                label = int(marks[0][y][x])
+                true, false = odds[label] / sum(odds), odds[1 - label] / sum(odds)
+                certain = (1 - 1e-5) * true + 1e-5 * false + 1e-5
+                losses.append(-((1 - certain) ** 2) * math.log(certain))
+        wanted.append(sum(losses) / len(losses))
+    assert focal(logits, where).tolist() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_zeros_beyond_the_border_never_win() -> None:
+    maps = torch.rand(5, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.avg_pool2d(maps[:, None], 21, stride=1, padding=10)
+    torch.testing.assert_close(image_score(maps, 21), padded.amax(dim=(1, 2, 3)))
+
+
+def test_networks_are_the_official_ones() -> None:
+    with torch.device("meta"):
+        network = RebuildAndTell(128, 64)
+    sizes = [
+        sum(p.numel() for p in part.parameters()) for part in (network.rebuild, network.segment)
+    ]
+
+    # Counted by hand from the official layers: convolutions with bias, two numbers a norm.
+    def conv(before: int, after: int, norm: bool = True) -> int:
+        return 9 * before * after + after + 2 * after * norm
+
+    b, s = 128, 64
+    rebuild = [
+        *[(3, b), (b, b), (b, 2 * b), (2 * b, 2 * b), (2 * b, 4 * b), (4 * b, 4 * b)],
+        *[(4 * b, 8 * b), *[(8 * b, 8 * b)] * 5, (8 * b, 4 * b), (4 * b, 4 * b), (4 * b, 4 * b)],
+        *[(4 * b, 2 * b), (2 * b, 2 * b), (2 * b, 2 * b), (2 * b, b), (b, b), (b, b), (b, b)],
+    ]
+    segment = [
+        *[(6, s), (s, s), (s, 2 * s), (2 * s, 2 * s), (2 * s, 4 * s), (4 * s, 4 * s)],
+        *[(4 * s, 8 * s), *[(8 * s, 8 * s)] * 6, (16 * s, 8 * s), (8 * s, 8 * s)],
+        *[(8 * s, 4 * s), (12 * s, 4 * s), (4 * s, 4 * s), (4 * s, 2 * s), (6 * s, 2 * s)],
+        *[(2 * s, 2 * s), (2 * s, s), (3 * s, s), (s, s), (s, s), (2 * s, s), (s, s)],
+    ]
+    assert sizes[0] == sum(conv(*pair) for pair in rebuild) + conv(b, 3, norm=False)
+    assert sizes[1] == sum(conv(*pair) for pair in segment) + conv(s, 2, norm=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dtd" / "dotted").mkdir(parents=True)
+    for index, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255))):
+        Image.new("RGB", (30, 20), colour).save(tmp_path / "dtd" / "dotted" / f"{index}.png")
+    return tmp_path / "dtd"
+
+
+def cell(*overrides: str) -> Cell:
+    return plan(["shapes"], ["draem"], seeds=1, preset="smoke", overrides=overrides)[0]
+
+
+def test_a_folder_of_textures_is_where_they_come_from(folder: Path) -> None:
+    found = folder_textures(folder, SIDE, quiet)(drawn(60), 32)
+    assert found.shape == (60, 3, 32, 32)
+    assert set(map(tuple, found[:, :, 0, 0].tolist())) == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+
+
+def test_textures_belong_to_the_identity_by_content_and_to_the_row_by_name(folder: Path) -> None:
+    own, given = cell(), cell(f"draem.textures={folder}")
+    assert own.config.textures == OWN and own.weights_sha256 == ""
+    assert given.variant == "textures=dtd" and len(given.weights_sha256) == 64
+    assert given.fit_id != own.fit_id
+    moved = folder.rename(folder.with_name("elsewhere"))
+    assert cell(f"draem.textures={moved}").fit_id == given.fit_id
+    Image.new("RGB", (30, 20), (9, 9, 9)).save(moved / "dotted" / "1.png")
+    assert cell(f"draem.textures={moved}").fit_id != given.fit_id
+
+
+def test_textures_that_can_not_be_had_are_refused_while_planning(folder: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        cell(f"draem.textures={folder}/nowhere")
+    (folder / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no images"):
+        cell(f"draem.textures={folder / 'empty'}")
+    (folder / "empty" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"a\.png is no image"):
+        cell(f"draem.textures={folder / 'empty'}")
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs", "word"),
+    [({"image_size": 100}, {}, "image_size=100"), ({"image_size": 32}, {}, "image_size=32"),
+     ({"window": 128}, {}, "window=128"), ({"damaged": 1.5}, {}, "damaged"),
+     ({"most_transparent": -0.1}, {}, "most_transparent"), ({"epochs": 0}, {}, "epochs=0"),
+     ({}, {"pool": 65}, "pool=65"), ({"learning_rate": 0.0}, {}, "learning_rate")],
+)  # fmt: skip
+def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Draem.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=10)
+    Draem.check(CONFIG, KNOBS, images=10)
+
+
+def test_paper_values() -> None:
+    config, knobs = Draem.presets["paper"]
+    assert (config.image_size, config.window, config.turned) == (256, None, 0.3)
+    assert (config.rebuild_width, config.segment_width) == (128, 64)
+    assert (config.damaged, config.most_transparent, knobs.pool) == (0.5, 0.8, 21)
+    assert (config.epochs, config.batch_size, config.learning_rate) == (700, 8, 1e-4)
