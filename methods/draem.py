@@ -39,10 +39,10 @@ from methods.base import (
     quiet,
 )
 from methods.parts import noise
+from methods.parts.accelerating import accelerated
 from methods.parts.augment import augment
 from methods.parts.backbone import Pixels
 from methods.parts.checks import above_zero, at_least
-from methods.parts.compiling import compiled
 from methods.parts.cost import Cost, training_cost
 from methods.parts.inpainting import RebuildAndTell, focal, ssim
 from methods.parts.maps import error_map, image_score
@@ -244,7 +244,7 @@ class Draem(Method):
     def _tell(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         images = inputs.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
-            rebuilt, logits = compiled(self.network)(images)
+            rebuilt, logits = accelerated(self.network)(images)
         return rebuilt.float(), logits.float()
 
 
