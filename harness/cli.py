@@ -254,7 +254,9 @@ def show(
 def speed(
     op: Annotated[
         str | None,
-        typer.Option(help="A kernel, backbone or training; default: kernels and backbone."),
+        typer.Option(
+            help="A kernel, backbone, training or anomalib; default: kernels and backbone."
+        ),
     ] = None,
     points: Annotated[
         str | None, typer.Option(help="Real features: a data set, or an (N, D) .npy file.")
@@ -268,6 +270,14 @@ def speed(
         from harness.training_speed import race as training
 
         for line in training(preset):
+            typer.echo(line)
+        return
+    if op == "anomalib":
+        from harness.side_by_side import race as beside
+
+        if points is None:
+            raise UsageError("speed --op anomalib: name a data set, --points ./my-parts")
+        for line in beside(points, lambda line: typer.echo(line, err=True)):
             typer.echo(line)
         return
     if op in (None, "backbone"):
