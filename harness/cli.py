@@ -284,7 +284,9 @@ def show(
 def speed(
     op: Annotated[
         str | None,
-        typer.Option(help="A kernel, backbone, training, metrics; default: kernels and backbone."),
+        typer.Option(
+            help="A kernel, backbone, training, metrics, anomalib; default: kernels and backbone."
+        ),
     ] = None,
     points: Annotated[
         str | None, typer.Option(help="Real features: a data set, or an (N, D) .npy file.")
@@ -308,6 +310,14 @@ def speed(
                 typer.echo(line)
         except ValueError as error:
             raise UsageError(f"speed: {error}") from None
+        return
+    if op == "anomalib":
+        from harness.side_by_side import race as beside
+
+        if points is None:
+            raise UsageError("speed --op anomalib: name a data set, --points ./my-parts")
+        for line in beside(points, lambda line: typer.echo(line, err=True)):
+            typer.echo(line)
         return
     if op in (None, "backbone"):
         from harness.backbone_speed import race
