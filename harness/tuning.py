@@ -113,6 +113,8 @@ def _check_epochs(methods: Sequence[str]) -> None:
     for name in methods:
         if "epochs" not in field_types(load("methods", name).Config):
             raise UsageError(f"--curve: {name} is not trained in epochs; leave one of them out")
+        if not load("methods", name).scores_while_training:
+            raise UsageError(f"--curve: {name} scores after its last epoch only; leave one out")
 
 
 def _check_searcher(name: str | None) -> None:

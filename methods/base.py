@@ -158,6 +158,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type]
     Knobs: ClassVar[type]
     presets: ClassVar[Mapping[str, Preset]]
+    scores_while_training: ClassVar[bool] = True
+    """False where something is learned after the last epoch, without which nothing is scored."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -121,6 +121,7 @@ class PatchSVDD(Method):
             Knobs(),
         ),
     }
+    scores_while_training: ClassVar = False  # the banks are filled at the end
     mean: Tensor
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
