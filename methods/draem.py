@@ -39,7 +39,7 @@ from methods.base import (
     quiet,
 )
 from methods.parts import noise
-from methods.parts.accelerating import accelerated
+from methods.parts.accelerating import accelerated, autocast
 from methods.parts.augment import augment
 from methods.parts.backbone import Pixels
 from methods.parts.checks import above_zero, at_least
@@ -181,20 +181,12 @@ class Draem(Method):
             if config.textures == OWN
             else folder_textures(Path(config.textures), config.image_size, on_progress)
         )
-        recipe = Recipe(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            schedule=config.schedule,
-            drops=(0.8, 0.9),
-            drop_to=0.2,
-            precision=config.precision,
-        )
         optimise(
             self.network,
             partial(self.losses, source),
             train,
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
-            recipe,
+            Recipe.of(config, drops=(0.8, 0.9), drop_to=0.2),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
@@ -243,7 +235,7 @@ class Draem(Method):
 
     def _tell(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         images = inputs.to(self.device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
+        with autocast(self.device, self.config.precision):
             rebuilt, logits = accelerated(self.network)(images)
         return rebuilt.float(), logits.float()
 

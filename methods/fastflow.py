@@ -32,7 +32,7 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.parts.accelerating import accelerated
+from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.checks import above_zero, at_least, check_map
@@ -151,12 +151,6 @@ class FastFlow(Method):
     ) -> None:
         """Train the flows, and the norms in front of them, by maximum likelihood."""
         config = self.config
-        recipe = Recipe(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            schedule=config.schedule,
-            precision=config.precision,
-        )
         optimiser = torch.optim.Adam(
             self.flows.parameters(),
             lr=config.learning_rate,
@@ -168,7 +162,7 @@ class FastFlow(Method):
             self.losses,
             train,
             optimiser,
-            recipe,
+            Recipe.of(config),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
@@ -187,7 +181,7 @@ class FastFlow(Method):
         self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
     ) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
-        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
+        with autocast(self.device, self.config.precision):
             latent = accelerated(self.flows)(*self._layers(inputs))
         parts = []
         for z, log_det in latent:

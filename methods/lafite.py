@@ -32,7 +32,7 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.parts.accelerating import accelerated
+from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
@@ -212,13 +212,6 @@ class LafitE(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        recipe = Recipe(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            schedule=config.schedule,
-            precision=config.precision,
-            ema=config.ema,
-        )
         optimiser = torch.optim.AdamW(
             self.unet.parameters(),
             lr=config.learning_rate,
@@ -230,7 +223,7 @@ class LafitE(Method):
             self.losses,
             train,
             optimiser,
-            recipe,
+            Recipe.of(config),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
@@ -305,8 +298,7 @@ class LafitE(Method):
         return ddim_denoise(noisy, self._predict, knobs.t, knobs.steps, self.alpha_bar)
 
     def _predict(self, noisy: Tensor, moment: Tensor) -> Tensor:
-        low = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, low):
+        with autocast(self.device, self.config.precision):
             noise: Tensor = accelerated(self.unet)(noisy, moment)
         return noise.float()
 

@@ -38,6 +38,7 @@ from methods.base import (
     Stage,
     quiet,
 )
+from methods.parts.accelerating import autocast
 from methods.parts.backbone import Pixels
 from methods.parts.bank import MemoryBank
 from methods.parts.checks import above_zero, at_least
@@ -184,19 +185,12 @@ class PatchSVDD(Method):
         """The mean image, then the encoder, then the two banks of what it makes of the images."""
         config = self.config
         self._fit_mean(train)
-        recipe = Recipe(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            schedule=config.schedule,
-            drops=(),
-            precision=config.precision,
-        )
         optimise(
             self.network,
             self.losses,
             _repeated(train, config.patches),
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
-            recipe,
+            Recipe.of(config, drops=()),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
@@ -244,7 +238,7 @@ class PatchSVDD(Method):
     def embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) to embeddings of coarse and fine patches, each (B, D, h, w)."""
         images = (inputs.to(self.device) - self.mean).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
+        with autocast(self.device, self.config.precision):
             coarse, fine = self.network.encoder.dense(
                 images, coarse=self.config.coarse_stride, fine=self.config.fine_stride
             )

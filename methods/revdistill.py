@@ -35,7 +35,7 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.parts.accelerating import accelerated
+from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.checks import above_zero, at_least, check_map
@@ -151,12 +151,6 @@ class RevDistill(Method):
     ) -> None:
         """Train the student; the teacher is frozen."""
         config = self.config
-        recipe = Recipe(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            schedule=config.schedule,
-            precision=config.precision,
-        )
         optimiser = torch.optim.Adam(
             self.student.parameters(), lr=config.learning_rate, betas=(0.5, 0.999), fused=True
         )
@@ -165,7 +159,7 @@ class RevDistill(Method):
             self.losses,
             train,
             optimiser,
-            recipe,
+            Recipe.of(config),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
@@ -200,7 +194,7 @@ class RevDistill(Method):
     def cosine_maps(self, inputs: Tensor) -> list[Tensor]:
         """One minus the cosine at each location of each layer: (B, h, w)."""
         layers = self._layers(inputs)
-        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bfloat16"):
+        with autocast(self.device, self.config.precision):
             rebuilt = accelerated(self.student)(*layers)
         return [
             1 - F.cosine_similarity(teacher, student.float())

@@ -31,12 +31,13 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.parts.accelerating import accelerated
+from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import SEARCH, error_map, image_score, smooth_upsample
+from methods.parts.masked_attention import Reconstructor
 from methods.parts.training import Draws, Recipe, optimise
 
 EDITING_K = 5
@@ -197,13 +198,6 @@ class UniAD(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        recipe = Recipe(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            schedule=config.schedule,
-            clip=config.clip,
-            precision=config.precision,
-        )
         optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,
@@ -215,7 +209,7 @@ class UniAD(Method):
             self.losses,
             train,
             optimiser,
-            recipe,
+            Recipe.of(config),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
@@ -265,144 +259,9 @@ class UniAD(Method):
             edited = self.bank.edit(
                 features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, found
             )
-        low = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, low):
+        with autocast(self.device, self.config.precision):
             rebuilt = accelerated(self.network)(edited).float()
         return features, edited, rebuilt
-
-
-def neighbour_mask(grid: int, window: int) -> Tensor:
-    """(g g, g g) bool, True where attention is blocked: each token's window, itself too."""
-    cells = torch.arange(grid)
-    near = (cells[:, None] - cells[None, :]).abs() <= window // 2
-    return (near[:, None, :, None] & near[None, :, None, :]).flatten(2).flatten(0, 1)
-
-
-class Reconstructor(nn.Module):
-    """The network: tokens in, tokens out, through encoder and query decoder."""
-
-    blocked: Tensor
-
-    def __init__(self, channels: int, config: UniAD.Config) -> None:
-        super().__init__()
-        grid, width = config.feature_size, config.width
-        self.grid = grid
-        self.enter = nn.Linear(channels, width)
-        self.leave = nn.Linear(width, channels)
-        self.row = nn.Parameter(torch.rand(grid, width // 2))
-        self.column = nn.Parameter(torch.rand(grid, width // 2))
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
-        self.norm = nn.LayerNorm(width)
-        self.register_buffer("blocked", neighbour_mask(grid, config.neighbours), persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        # The official decoder layers are copies of one, so they start from the same queries.
-        queries = [layer.get_parameter("queries") for layer in self.decoder]
-        for later in queries[1:]:
-            later.data.copy_(queries[0].data)
-
-    def position(self) -> Tensor:
-        """Learned position of each token, column then row: (g g, width)."""
-        columns = self.column[None, :, :].expand(self.grid, -1, -1)
-        rows = self.row[:, None, :].expand(-1, self.grid, -1)
-        return torch.cat([columns, rows], dim=2).flatten(0, 1)
-
-    def forward(self, features_BCgg: Tensor) -> Tensor:
-        """(B, C, g, g) to their reconstruction, same shape."""
-        memory = self.enter(features_BCgg.flatten(2).transpose(1, 2))
-        position = self.position()
-        for layer in self.encoder:
-            memory = layer(memory, position, self.blocked)
-        out = memory
-        for layer in self.decoder:
-            out = layer(out, memory, position, self.blocked)
-        tokens: Tensor = self.leave(self.norm(out))
-        return tokens.transpose(1, 2).reshape(features_BCgg.shape)
-
-
-def _attention(config: UniAD.Config) -> nn.MultiheadAttention:
-    return nn.MultiheadAttention(
-        config.width, config.heads, dropout=config.dropout, batch_first=True
-    )
-
-
-class Tail(nn.Module):
-    """Feed-forward with post-norm, the end of every layer."""
-
-    def __init__(self, config: UniAD.Config) -> None:
-        super().__init__()
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.width, config.feed_forward),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feed_forward, config.width),
-            nn.Dropout(config.dropout),
-        )
-        self.norm = nn.LayerNorm(config.width)
-
-    def forward(self, x_BTW: Tensor) -> Tensor:
-        """(B, tokens, width), unchanged in shape."""
-        out: Tensor = self.norm(x_BTW + self.feed_forward(x_BTW))
-        return out
-
-
-class EncoderLayer(nn.Module):
-    """Masked self-attention and feed-forward."""
-
-    def __init__(self, config: UniAD.Config) -> None:
-        super().__init__()
-        self.attention = _attention(config)
-        self.dropout = nn.Dropout(config.dropout)
-        self.norm = nn.LayerNorm(config.width)
-        self.tail = Tail(config)
-
-    def forward(self, x_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor) -> Tensor:
-        """(B, tokens, width), unchanged in shape."""
-        placed = x_BTW + position_TW
-        seen, _ = self.attention(placed, placed, x_BTW, attn_mask=blocked_TT, need_weights=False)
-        out: Tensor = self.tail(self.norm(x_BTW + self.dropout(seen)))
-        return out
-
-
-class DecoderLayer(nn.Module):
-    """Learned queries look at the memory, then at the previous layer's output."""
-
-    def __init__(self, config: UniAD.Config) -> None:
-        super().__init__()
-        self.queries = nn.Parameter(torch.randn(config.feature_size**2, config.width))
-        self.to_memory, self.to_output = _attention(config), _attention(config)
-        self.memory_dropout = nn.Dropout(config.dropout)
-        self.output_dropout = nn.Dropout(config.dropout)
-        self.memory_norm = nn.LayerNorm(config.width)
-        self.output_norm = nn.LayerNorm(config.width)
-        self.tail = Tail(config)
-
-    def forward(
-        self, out_BTW: Tensor, memory_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor
-    ) -> Tensor:
-        """(B, tokens, width), unchanged in shape."""
-        x = self.queries.expand(len(out_BTW), -1, -1)
-        seen, _ = self.to_memory(
-            x + position_TW,
-            memory_BTW + position_TW,
-            memory_BTW,
-            attn_mask=blocked_TT,
-            need_weights=False,
-        )
-        x = self.memory_norm(x + self.memory_dropout(seen))
-        seen, _ = self.to_output(
-            x + position_TW,
-            out_BTW + position_TW,
-            out_BTW,
-            attn_mask=blocked_TT,
-            need_weights=False,
-        )
-        x = self.output_norm(x + self.output_dropout(seen))
-        tail: Tensor = self.tail(x)
-        return tail
 
 
 METHOD = UniAD

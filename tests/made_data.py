@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.base import Benchmark
+from benchmarks.base import Benchmark, Sample
+from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.pseudo import PseudoValidation
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> None:
@@ -47,3 +49,14 @@ def opened(name: str, root: Path) -> Benchmark:
     benchmark = module.BENCHMARK(root)
     assert isinstance(benchmark, Benchmark)
     return benchmark
+
+
+def few(tmp_path: Path, images: int) -> Benchmark:
+    for number in range(images):
+        write_image(tmp_path / f"widget/train/good/{number}.png", seed=number)
+    return folder_benchmark("mine", tmp_path)
+
+
+def anomalies(pseudo: PseudoValidation, category: str | None = None) -> list[Sample]:
+    found = pseudo.validation(None if category is None else [category])
+    return [sample for sample in found if sample.anomalous]

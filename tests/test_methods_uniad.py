@@ -11,8 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Batch, Batches
+from methods.parts.masked_attention import (
+    DecoderLayer,
+    EncoderLayer,
+    Reconstructor,
+    neighbour_mask,
+)
 from methods.parts.training import Draws
-from methods.uniad import DecoderLayer, EncoderLayer, Reconstructor, UniAD, neighbour_mask
+from methods.uniad import UniAD
 
 CONFIG = UniAD.Config(
     width=16, heads=2, feed_forward=32, feature_size=10, encoder_layers=1, decoder_layers=1

@@ -1,4 +1,4 @@
-"""What makes a network fast on a GPU: automatic rules, as they change results by rounding only."""
+"""What makes a network fast: on a GPU by automatic rules, which change results by rounding only."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def accelerated(network: nn.Module) -> nn.Module:
             torch._dynamo.config.suppress_errors = True
             compile_in_place(network)
     return network
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Products in bfloat16 where `precision` says so; float32 else."""
+    return torch.autocast(device.type, torch.bfloat16, precision == "bfloat16")
 
 
 def compile_in_place(network: nn.Module) -> None:

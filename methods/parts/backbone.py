@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from methods.parts.accelerating import autocast
 from methods.parts.aggregate import Shape, align, flatten, pool_patches
 
 LITE0 = "tf_efficientnet_lite0"
@@ -246,8 +247,7 @@ class Extractor(nn.Module):
         """Images (B, 3, S, S) in [0, 1] to features (B, C, g, g), a pyramid's (B, L), float32."""
         images = (images_B3SS - self.mean) / self.std
         images = images.contiguous(memory_format=torch.channels_last)
-        low = self.features.precision == "bfloat16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+        with autocast(images.device, self.features.precision):
             layers = [layer.float() for layer in self.pyramid(images)]
         if self.features.aggregate == "pyramid":
             return flatten(layers)

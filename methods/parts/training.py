@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from methods.base import Batch, Batches, Diverged, Keeper, OnProgress, Progress
-from methods.parts.accelerating import accelerated
+from methods.parts.accelerating import accelerated, autocast
 from methods.parts.dist import rank, total, world_size, wrap
 from methods.parts.seeds import derive
 
@@ -32,6 +32,12 @@ class Recipe:
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     ema: float = 0.0
+
+    @classmethod
+    def of(cls, config: Any, **more: Any) -> Recipe:
+        """The fields that a method's Config names like the recipe's, and `more`."""
+        shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
+        return cls(**{name: getattr(config, name) for name in shared}, **more)
 
     def rate(self, done: float) -> float:
         """The factor on the learning rate when this share (0 to 1) of the training is done."""
@@ -115,7 +121,7 @@ def optimise(
             for group, rate in zip(optimiser.param_groups, starting_rates, strict=True):
                 group["lr"] = rate * factor
             draws = Draws(batch, device, derive(seed, "training draws", epoch, index))
-            with torch.autocast(device.type, torch.bfloat16, recipe.precision == "bfloat16"):
+            with autocast(device, recipe.precision):
                 losses = losses_of(wrapped, batch.inputs.to(device), draws)
             # DDP averages over ranks; this way each sample weighs the same on uneven ranks too.
             loss = losses.float().sum() * world_size() / batch.size
