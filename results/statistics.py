@@ -24,6 +24,7 @@ WITHIN_NOISE = "within noise"
 UNSETTLED = "more than seed noise, but not on all categories"
 TOO_FEW = "too few pairs to tell"
 INCOMPLETE = "not comparable: categories are missing"
+APART = "not comparable: no category was measured with the same seed"
 
 DECIMALS = 12
 """To which values are rounded, so that 0.9 - 0.8 and 0.8 - 0.7 tie."""
@@ -141,7 +142,7 @@ def _judged(pair: Record, tests: int) -> Record:
     significant = pair["p_holm"] < 1 - LEVEL
     decided = pair["wins"] + pair["losses"]
     if not pair["complete"]:
-        verdict = INCOMPLETE
+        verdict = INCOMPLETE if pair["pairs"] else APART
     elif not apart and pair["seeds"] > 1:
         verdict = WITHIN_NOISE
     elif significant:

@@ -50,17 +50,19 @@ def beside(part: pl.DataFrame) -> tuple[list[Cells], list[str]]:
 
 
 def turned(pair: dict[str, Any]) -> dict[str, Any]:
-    """A row of `pairwise` with a and b exchanged."""
-    low, high = pair["low"], pair["high"]
+    """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
+    difference, low, high, probability = (
+        pair[name] for name in ("difference", "low", "high", "probability")
+    )
     return pair | {
         "a": pair["b"],
         "b": pair["a"],
-        "difference": -pair["difference"],
+        "difference": None if difference is None else -difference,
         "low": None if high is None else -high,
         "high": None if low is None else -low,
         "wins": pair["losses"],
         "losses": pair["wins"],
-        "probability": 1 - pair["probability"],
+        "probability": None if probability is None else 1 - probability,
     }
 
 

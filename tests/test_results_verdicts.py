@@ -41,6 +41,16 @@ def test_the_best_row_is_a_complete_one():
     assert tables[0].rows[1][0] == "broken" and "categories are missing" in tables[0].rows[1][-1]
 
 
+def test_rows_without_anything_in_common_are_not_compared():
+    for other in ((1, "c0"), (0, "c1")):  # another seed, another category
+        frame = made_frame({("a", 0, "c0"): 0.5, ("b", *other): 0.8, ("c", 0, "c0"): 0.6})
+        render(frame, "terminal")
+        assert "no category was measured with the same seed" in comparison(frame, "a", "b", "md")
+    frame = made_frame({("a", 0, "c0"): 0.5, ("b", 1, "c0"): 0.8})
+    ((row,),) = (table.rows for table in best_against_others(frame))
+    assert row[:4] == ["a", "–", "–", "–"]
+
+
 def test_a_turned_pair_says_the_same():
     pair = {"a": "x", "b": "y", "difference": 0.2, "low": 0.1, "high": 0.3, "probability": 0.75}
     pair |= {"wins": 3, "losses": 1}
