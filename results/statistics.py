@@ -57,7 +57,8 @@ def pairwise(frame: pl.DataFrame) -> pl.DataFrame:
     mean of a - b; low, high: its t interval over seeds; wins, ties, losses of a; probability: that
     a beats b on one of the categories, with any seed of either, a tie counting one half; p_value:
     Wilcoxon's signed-rank test over the pairs; p_holm: corrected over all pairs of the section and
-    metric; complete: both have all categories of the data set; verdict: INCOMPLETE;
+    metric; complete: both have all categories of the data set; verdict: INCOMPLETE, or APART
+    without any pair;
     WITHIN_NOISE where the interval holds 0 or, of one seed, p_holm is 0.05 or more; "<name> is
     better" where p_holm is less; else TOO_FEW where so few pairs could not be significant, or
     UNSETTLED.
