@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -285,7 +286,8 @@ def speed(
     op: Annotated[
         str | None,
         typer.Option(
-            help="A kernel, backbone, training, metrics, anomalib; default: kernels and backbone."
+            help="A kernel, backbone, training, metrics, tuning, anomalib; default: kernels, "
+            "backbone."
         ),
     ] = None,
     points: Annotated[
@@ -293,30 +295,14 @@ def speed(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the table and plot.")] = Path("preview"),
     quick: Annotated[bool, typer.Option(help="Small sizes, seconds.")] = False,
-    preset: Annotated[str, typer.Option(help="Of --op training: paper, quick, smoke.")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="Of --op training and tuning: paper, quick, smoke.")
+    ] = "quick",
 ) -> None:
     """Time the kernels beside what one would use instead, after checking them."""
-    if op == "training":
-        from harness.training_speed import race as training
-
-        for line in training(preset):
-            typer.echo(line)
-        return
-    if op == "metrics":
-        from harness.metrics_speed import race as metrics
-
-        try:
-            for line in metrics():
-                typer.echo(line)
-        except ValueError as error:
-            raise UsageError(f"speed: {error}") from None
-        return
-    if op == "anomalib":
-        from harness.side_by_side import race as beside
-
-        if points is None:
-            raise UsageError("speed --op anomalib: name a data set, --points ./my-parts")
-        for line in beside(points, lambda line: typer.echo(line, err=True)):
+    lines = _race(op, points, preset)
+    if lines is not None:
+        for line in lines:
             typer.echo(line)
         return
     if op in (None, "backbone"):
@@ -330,6 +316,30 @@ def speed(
             typer.echo(contest(op, points, out, quick, lambda line: typer.echo(line, err=True)))
         except ValueError as error:
             raise UsageError(f"speed: {error}") from None
+
+
+def _race(op: str | None, points: str | None, preset: str) -> Iterator[str] | None:
+    """The lines of what is timed as a whole; None for kernels and backbones."""
+    if op in ("anomalib", "tuning") and points is None:
+        raise UsageError(f"speed --op {op}: name a data set, --points ./my-parts")
+    match op:
+        case "training":
+            from harness import training_speed
+
+            return training_speed.race(preset)
+        case "metrics":
+            from harness import metrics_speed
+
+            return metrics_speed.race()
+        case "tuning":
+            from harness import tuning_speed
+
+            return tuning_speed.race(str(points), preset)
+        case "anomalib":
+            from harness import side_by_side
+
+            return side_by_side.race(str(points), lambda line: typer.echo(line, err=True))
+    return None
 
 
 @app.command()

@@ -26,6 +26,7 @@ from harness.registry import UsageError, load
 from harness.rows import code_version
 from harness.spec import Cell, Data
 from harness.store import Store
+from methods.parts.backbone import SHAPES
 from results.report import render
 from results.table import DEFAULT_PROFILE, read, read_scores
 
@@ -173,6 +174,7 @@ def started(request: Request, store: Store, cache: FeatureCache) -> Iterator[Pla
             patience=request.patience,
             overwrite=request.overwrite,
             code_version=code_version(),
+            shapes=dict(SHAPES),
         )
         check_fits(place)
         yield place

@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from harness.memory import peak_memory, settled_memory
+from harness.registry import UsageError
 from results.metrics import pixel_metrics
 
 Maps = tuple[NDArray[np.bool_], NDArray[np.float32]]
@@ -117,14 +118,14 @@ print(statistics.median(spans), value)
 def anomalib_aupro(python: str, folder: Path, threads: int) -> tuple[float, float]:
     """Median seconds of anomalib's AUPRO of the maps in a folder, without its start, and its value.
 
-    ValueError, one line, where it can't run.
+    UsageError where it can't run.
     """
     arguments = [str(folder), str(threads), str(REPEATS)]
     command = [python, "-W", "ignore", "-c", ANOMALIB, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ValueError(f"LAFITE_BENCH_ANOMALIB={python}: {why[-1]}")
+        raise UsageError(f"speed: LAFITE_BENCH_ANOMALIB={python}: {why[-1]}")
     seconds, value = map(float, done.stdout.split()[-2:])
     return seconds, value
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from harness.features import FeatureCache
 from harness.store import Store
 from methods.base import Progress
+from methods.parts.aggregate import Shape
+from methods.parts.backbone import Features
 
 Tell = Callable[[Progress], None]
+Show = Callable[[int, Progress | None], None]
+"""Told of progress of item i; None when it ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,8 @@ class Place:
     patience: int = 600
     overwrite: bool = False
     code_version: str = "unknown"
+    shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
+    """Of the layers of backbones, as planning found them: see `methods.parts.backbone.SHAPES`."""
 
     @property
     def device(self) -> torch.device:

@@ -51,7 +51,7 @@ def reveal(study: Study, choice: Choice, place: Place, trials: Trials) -> pl.Dat
     tried = _tried(study, choice)
     missing = [one for one in tried if not all(map(place.store.done, shown.at(one)))]
     if missing:
-        trials(shown, missing, place)
+        trials(shown, iter([missing]), place)
     chosen = json.dumps(dataclasses.asdict(choice.knobs(study.first.method)))
     on_pseudo = _rows(study, tried, place.store)
     on_test = _rows(shown, tried, place.store)

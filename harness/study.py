@@ -124,14 +124,14 @@ def joined(stages: Sequence[Stage]) -> tuple[Stage, ...]:
 def check_settings(stages: Sequence[Stage], cell: Cell) -> None:
     """UsageError, in one line, for the first setting that the search might meet and can't score."""
     method = load("methods", cell.method)
-    for knobs in _reachable(stages, cell.knobs):
+    for knobs in reachable(stages, cell.knobs):
         try:
             method.check(cell.config, knobs, cell.data.train_images)
         except ValueError as error:
             raise UsageError(f"--space of {cell.method} on {cell.data.name}: {error}") from None
 
 
-def _reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
+def reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
     """Every setting of every stage after every outcome of the stages before it."""
     outcomes = [start]
     for stage in stages:

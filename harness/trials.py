@@ -30,15 +30,22 @@ from results.table import read_part
 Shares = tuple[float, ...]
 
 
-class Preparation(NamedTuple):
-    """Work that several trials share: a training, and a search where the knobs make one."""
+class Shared(NamedTuple):
+    """What several trials share: the training of a cell, and the search in its bank for the most
+    neighbours that any of them wants."""
 
     cell: Cell
     most_k: int
 
 
-def prepare(item: Preparation, place: Place, tell: Tell) -> None:
-    """Do what the trials of a stage share before they start, so that none of them does it twice."""
+def train(item: Shared, place: Place, tell: Tell) -> None:
+    """Learn before the trials start, so that none of them does it twice."""
+    with sealed():
+        learn(item.cell, item.cell.data.open_kept(), place, tell)
+
+
+def find_neighbours(item: Shared, place: Place, tell: Tell) -> None:
+    """Search before the trials start."""
     Bench(item.cell, place, item.most_k, tell).neighbours(item.cell)
 
 

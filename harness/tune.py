@@ -7,8 +7,9 @@ on from the trials that are there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -17,14 +18,18 @@ import polars as pl
 from harness.place import Place
 from harness.spec import Cell
 from harness.store import Store
-from harness.study import Study, settings
+from harness.study import Study, reachable, settings
 from harness.trials import Bench, Shares
 from methods.base import Stage
 from results.selection import objective, without_signal
 from results.table import read_part
 
-Trials = Callable[[Study, Sequence[Any], Place], None]
-"""Scores settings (Knobs) of a study and publishes their rows; may leave some out, as hopeless."""
+Trials = Callable[[Study, Iterator[Sequence[Any]], Place], None]
+"""Scores settings (Knobs) of a study, stage by stage, and publishes their rows.
+
+Taking the next stage says that the last one is done, and is where it is decided. Trials may leave
+settings out, as hopeless, and stages to the next call.
+"""
 
 
 class Tried(NamedTuple):
@@ -54,16 +59,23 @@ def search(study: Study, place: Place, trials: Trials) -> tuple[Any, list[Search
     The highest mean over seeds wins, of equal ones the earlier. Settings whose trials are in the
     store are not tried again.
     """
-    knobs = study.first.knobs
+    searched: list[Searched] = []
+    stages = _walk(study, place.store, searched)
+    for first in stages:
+        trials(study, chain([first], stages), place)
+    return _after(study.first.knobs, searched), searched
+
+
+def _walk(study: Study, store: Store, searched: list[Searched]) -> Iterator[Sequence[Any]]:
+    """The settings that a stage lacks, then, once they are tried, those of the next."""
     images = held_images(study.first)
-    searched = []
     for stage in study.stages:
-        found = settings(stage, knobs)
-        missing = [one for one in found if not all(map(place.store.done, study.at(one)))]
+        found = settings(stage, _after(study.first.knobs, searched))
+        missing = [one for one in found if not all(map(store.done, study.at(one)))]
         if missing:
-            trials(study, missing, place)
-        silent = _without_signal(study, found, place.store, images)
-        tried = [Tried(one, values(study, one, place.store, silent)) for one in found]
+            yield missing
+        silent = _without_signal(study, found, store, images)
+        tried = [Tried(one, values(study, one, store, silent)) for one in found]
         if not any(one.values for one in tried):
             raise NothingToChoose(
                 f"{study.label}: no setting of {', '.join(stage.grid)} has a value of "
@@ -71,9 +83,13 @@ def search(study: Study, place: Place, trials: Trials) -> tuple[Any, list[Search
             )
         best = max(range(len(tried)), key=lambda i: fmean(tried[i].values or [-1.0]))
         searched.append(Searched(stage, tried, best, silent))
-        chosen = {name: getattr(tried[best].knobs, name) for name in stage.grid}
-        knobs = replace(knobs, **chosen)
-    return knobs, searched
+
+
+def _after(knobs: Any, searched: Sequence[Searched]) -> Any:
+    """The knobs with what each stage chose in place of their own."""
+    for stage, tried, best, _ in searched:
+        knobs = replace(knobs, **{name: getattr(tried[best].knobs, name) for name in stage.grid})
+    return knobs
 
 
 def held_images(cell: Cell) -> dict[str, tuple[int, int]]:
@@ -103,10 +119,10 @@ def values(study: Study, knobs: Any, store: Store, silent: Sequence[str] = ()) -
     return tuple(value for value in found if value is not None) if None not in found else ()
 
 
-def one_by_one(study: Study, tried: Sequence[Any], place: Place) -> None:
+def one_by_one(study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
     """The simplest `Trials`: in this process, one after the other."""
     benches = Benches(study, place)
-    for knobs in tried:
+    for knobs in chain.from_iterable(stages):
         benches.take(dataclasses.asdict(knobs))
         benches.step()
 
@@ -157,15 +173,19 @@ def known(study: Study, store: Store) -> tuple[tuple[Any, float], ...]:
     return tuple((one, fmean(found)) for one in every if (found := values(study, one, store)))
 
 
-def shared_work(study: Study, tried: Sequence[Any], place: Place) -> list[Cell]:
-    """A cell for each training and search that the settings share and the store lacks."""
+def untrained(study: Study, store: Store) -> list[Cell]:
+    """The cells, one a seed, whose model the store lacks."""
+    return [cell for cell in study.cells if not store.model(cell).is_dir()]
+
+
+def unsearched(study: Study, store: Store) -> list[Cell]:
+    """A cell for each search in a bank that settings of the study share and the store lacks."""
     first: dict[Any, Cell] = {}
-    for cell in (cell for knobs in tried for cell in study.at(knobs)):
-        k, coreset = (getattr(cell.knobs, name, 0) for name in ("k", "coreset"))
-        found = place.store.searches(cell, study.most_k) if k else place.store.model(cell)
-        if not found.is_dir():
-            first.setdefault((cell.fit_id, coreset if k else None), cell)
-    return list(first.values())
+    for knobs in reachable(study.stages, study.first.knobs):
+        if getattr(knobs, "k", 0):
+            for cell in study.at(knobs):
+                first.setdefault((cell.fit_id, cell.knobs.coreset), cell)
+    return [cell for cell in first.values() if not store.searches(cell, study.most_k).is_dir()]
 
 
 def table(searched: Sequence[Searched]) -> list[dict[str, Any]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from harness.curves import CurveTask, curve_path, draw_curve
 from harness.execute import make_features
 from harness.features import missing_features
 from harness.journal import entries
-from harness.place import Place
+from harness.place import Place, Show
 from harness.plan import plan
 from harness.progress import bars
 from harness.registry import UsageError, did_you_mean, load
@@ -26,11 +27,10 @@ from harness.reveal import METRIC, picture_path, reveal, revealed_study
 from harness.spec import Cell, Held, field_types
 from harness.store import Store
 from harness.study import Study, plan_studies
-from harness.trials import Preparation, prepare
-from harness.tune import How, Trials, known, search, shared_work
+from harness.trials import Shared, find_neighbours, train
+from harness.tune import How, Trials, known, search, unsearched, untrained
 from harness.tuning_text import (
     agreement_table,
-    shared_label,
     show_choice,
     varied,
     words,
@@ -198,40 +198,52 @@ def _features(cells: Sequence[Cell], place: Place, console: Console) -> None:
                 raise error
 
 
-def _prepare(study: Study, tried: Sequence[Any], place: Place, console: Console) -> None:
-    """Trainings first, then the searches in their banks: searches of one model run side by side."""
+def _prepare(study: Study, place: Place, console: Console) -> None:
+    """Trainings first, then the searches in their banks, all of them side by side."""
     from harness.cluster import cluster_map
 
-    for title, untrained in (("training", True), ("searching", False)):
-        cells = shared_work(study, tried, place)
-        if untrained:
-            fits = {cell.fit_id: cell for cell in reversed(cells)}
-            cells = [cell for cell in fits.values() if not place.store.model(cell).is_dir()]
-        if not cells:
+    for title, function, lacking, names in (
+        ("training", train, untrained, []),
+        ("searching", find_neighbours, unsearched, ["coreset"]),
+    ):
+        items = [Shared(cell, study.most_k) for cell in lacking(study, place.store)]
+        if not items:
             continue
-        items = [Preparation(cell, study.most_k) for cell in cells]
-        with bars(title, [shared_label(one) for one in items], console) as show:
-            for _, error in cluster_map(prepare, items, place, show=show):
+        labels = [f"{one.cell.label} {words(one.cell.knobs, names)}".strip() for one in items]
+        with bars(title, labels, console) as show:
+            for _, error in cluster_map(function, items, place, show=show):
                 if error is not None:
                     raise error
 
 
 def _on_ray(request: TuneRequest, console: Console) -> Trials:
     """Trials by Ray Tune, after the trainings and searches that they share."""
-    from harness.cluster import tune_trials
+    from harness.cluster_tune import tune_trials
 
-    def trials(study: Study, tried: Sequence[Any], place: Place) -> None:
-        _prepare(study, tried, place, console)
+    def trials(study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
+        _prepare(study, place, console)
         choosing = study.first.purpose == "tune"
         how = How(early_stop=request.early_stop and choosing)
-        names = varied(tried)
-        labels = [f"{study.label} {words(one, names)}" for one in tried]
         if request.searcher and choosing:
             found = known(study, place.store)
             draws = max(0, study.budget - len(found))
             how = replace(how, searcher=request.searcher, draws=draws, known=found)
-            labels = [f"{study.label} draw {number + 1}" for number in range(draws)]
-        with bars(f"{study.label} {', '.join(names)}", labels, console) as show:
-            tune_trials(study, tried, place, how, show)
+        if how.searcher or how.early_stop:
+            stages = islice(stages, 1)
+        with closing(_shown(study, stages, how, console)) as shown:
+            tune_trials(study, shown, place, how)
 
     return trials
+
+
+def _shown(
+    study: Study, stages: Iterator[Sequence[Any]], how: How, console: Console
+) -> Generator[tuple[Sequence[Any], Show]]:
+    """Each stage with the bars of its trials, which close when the next one is taken."""
+    for tried in stages:
+        names = varied(tried)
+        labels = [f"{study.label} {words(one, names)}" for one in tried]
+        if how.searcher:
+            labels = [f"{study.label} draw {number + 1}" for number in range(how.draws)]
+        with bars(f"{study.label} {', '.join(names)}", labels, console) as show:
+            yield tried, show

@@ -17,7 +17,6 @@ from harness.choices import Choice
 from harness.journal import entries
 from harness.store import Store
 from harness.study import Study
-from harness.trials import Preparation
 
 
 def show_choice(study: Study, choice: Choice, console: Console) -> None:
@@ -104,12 +103,6 @@ def work_done(study: Study, store: Store, after: int = 0) -> str:
 def counted(number: int, what: str, plural: str = "s") -> str:
     """`1 seed`, `2 seeds`."""
     return f"{number:,} {what}{'' if number == 1 else plural}"
-
-
-def shared_label(one: Preparation) -> str:
-    """A training, and the search that goes with it."""
-    coreset = f", coreset {one.cell.knobs.coreset:g}" if getattr(one.cell.knobs, "k", 0) else ""
-    return f"{one.cell.label}{coreset}"
 
 
 def varied(tried: Sequence[Any]) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from results.table import POOLED
 
@@ -112,4 +111,6 @@ def _correlation(name: str, part: pl.DataFrame) -> float | None:
     pseudo, test = part["value"].to_numpy(), part["test"].to_numpy()
     if len(np.unique(pseudo)) < 2 or len(np.unique(test)) < 2:
         return None
+    from scipy import stats  # half a second, which no process of a sweep should wait for
+
     return float(getattr(stats, name)(pseudo, test).statistic)

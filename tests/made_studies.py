@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ def made_place(out: Path, cache: FeatureCache) -> Place:
 def made_trials(value_of: Callable[[Any], float | dict[str, float]], tried: list[Any]) -> Trials:
     """Trials that publish a made objective and remember what they were asked for."""
 
-    def trials(study: Study, settings: Sequence[Any], place: Place) -> None:
-        for cell in (cell for knobs in settings for cell in study.at(knobs)):
+    def trials(study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
+        for cell in (cell for stage in stages for knobs in stage for cell in study.at(knobs)):
             tried.append(cell.knobs)
             publish_made(cell, place, value_of(cell.knobs))
 

@@ -168,7 +168,7 @@ def test_restarts_are_capped_and_the_last_reason_is_told(
 ) -> None:
     from ray.train import TrainingFailedError
 
-    from harness import cluster
+    from harness import cluster_train
 
     asked = {}
 
@@ -179,11 +179,11 @@ def test_restarts_are_capped_and_the_last_reason_is_told(
         def fit(self) -> None:
             raise TrainingFailedError("rank 1 died\nout of memory")
 
-    monkeypatch.setattr(cluster, "TorchTrainer", Trainer)
+    monkeypatch.setattr(cluster_train, "TorchTrainer", Trainer)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0")  # restored afterwards
     place = replace(trained, workers=2, store=Store(tmp_path))
     with pytest.raises(RuntimeError, match="out of memory \\(on 2 workers\\)"):
-        cluster.fit_on_workers(one, place, queue=None, number=0)  # type: ignore[arg-type]
+        cluster_train.fit_on_workers(one, place, queue=None, number=0)  # type: ignore[arg-type]
     limits = asked["run_config"].failure_config
     assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
     assert asked["torch_config"].timeout_s == place.patience

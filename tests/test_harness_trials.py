@@ -56,7 +56,7 @@ def test_a_trial_share_by_share_gives_the_rows_of_one_at_once_and_scores_each_im
     value, ended = benches.step()
     assert ended and sorted(scored) == sorted({s.key for s in benches.benches[0].scorer.samples})
     again = made_place(place.store.out.parent / "again", place.cache)
-    one_by_one(of, [replace(of.first.knobs, k=3)], again)
+    one_by_one(of, iter([[replace(of.first.knobs, k=3)]]), again)
     assert values(of, replace(of.first.knobs, k=3), again.store) == (value,)
 
 

@@ -96,8 +96,8 @@ def test_held_out_images_are_not_in_the_bank_so_k_1_is_not_perfect(sweep: Sweep)
 def test_a_search_goes_on_from_the_trials_that_are_there(
     place: Place,
 ) -> None:
-    def cut_off(study: Study, tried: Any, place: Place) -> None:
-        one_by_one(study, tried[:3], place)
+    def cut_off(study: Study, stages: Any, place: Place) -> None:
+        one_by_one(study, iter([next(stages)[:3]]), place)
         raise KeyboardInterrupt
 
     small = study("patchcore")
@@ -154,9 +154,9 @@ def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> No
 def test_seeds_are_averaged(place: Place) -> None:
     of = study("patchcore", "patchcore.k=1,3", seeds=2)
 
-    def trials(study: Study, tried: Any, place: Place) -> None:
+    def trials(study: Study, stages: Any, place: Place) -> None:
         made = {(1, 0): 0.9, (1, 1): 0.1, (3, 0): 0.6, (3, 1): 0.6}
-        for cell in (cell for knobs in tried for cell in study.at(knobs)):
+        for cell in (cell for knobs in next(stages) for cell in study.at(knobs)):
             publish_made(cell, place, made.get((cell.knobs.k, cell.seed), 0.0))
 
     knobs, searched = search(replace(of, stages=of.stages[:1]), place, trials)
@@ -166,7 +166,7 @@ def test_seeds_are_averaged(place: Place) -> None:
 
 def test_a_stage_without_any_value_is_an_error_and_freezes_nothing(place: Place) -> None:
     with pytest.raises(NothingToChoose, match="no setting of k"):
-        search(study("patchcore"), place, lambda study, tried, place: None)
+        search(study("patchcore"), place, lambda study, stages, place: None)
 
 
 def test_a_trial_that_opens_the_test_split_raises_and_the_audit_shows_it(

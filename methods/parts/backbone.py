@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
@@ -196,9 +195,19 @@ def check_features(features: Features) -> None:
         raise ValueError(f"{features.backbone} at {features.side} pixels: {why}") from None
 
 
-@cache
+SHAPES: dict[Features, tuple[Shape, ...]] = {}
+"""What is known of layers. A process that is told need not import timm, which takes seconds."""
+
+
 def layer_shapes(features: Features) -> tuple[Shape, ...]:
-    """(C, h, w) of each layer, asked of timm without building any weights."""
+    """(C, h, w) of each layer."""
+    if features not in SHAPES:
+        SHAPES[features] = _asked(features)
+    return SHAPES[features]
+
+
+def _asked(features: Features) -> tuple[Shape, ...]:
+    """Of timm, without building any weights."""
     import timm
 
     with torch.device("meta"):
