@@ -27,8 +27,9 @@ from harness.rows import code_version
 from harness.spec import Cell, Data
 from harness.store import Store
 from methods.parts.backbone import SHAPES
+from results.profiles import DEFAULT_PROFILE
 from results.report import render
-from results.table import DEFAULT_PROFILE, read, read_scores
+from results.table import read, read_scores
 
 TABLE_WIDTH = 110
 DRY_RUN_WIDTH = 150

@@ -29,8 +29,7 @@ from methods.parts.backbone import (
     file_sha256,
     find_weights,
 )
-from results.profiles import PROFILES
-from results.table import DEFAULT_PROFILE
+from results.profiles import DEFAULT_PROFILE, PROFILES
 
 MISSING = "missing"
 """Stands for the hash of weights that are not here, in a plan that is only looked at."""

@@ -17,7 +17,7 @@ from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.pseudo import PseudoValidation, pseudo_validation
 from harness.registry import UsageError, did_you_mean, load, names
-from results.table import DEFAULT_PROFILE
+from results.profiles import DEFAULT_PROFILE
 
 MODES = ("multi-class", "separate")
 """One model a data set, or one a category."""

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from results.table import DEFAULT_PROFILE, DONE, POOLED
+from results.profiles import DEFAULT_PROFILE
+from results.table import DONE, POOLED
 
 SECTION = ("benchmark", "mode", "preset", "profile")
 """What a table has in common: rows of different sections are never averaged or compared."""

@@ -16,9 +16,9 @@ from typing import Any
 import polars as pl
 
 from results.cells import GROUP, Record, one_cell_per_seed, with_every_seed
+from results.profiles import DEFAULT_PROFILE
 from results.statistics import t_interval
 from results.summary import summary
-from results.table import DEFAULT_PROFILE
 
 MEAN = "mean"
 """The category of what is averaged over the categories of a data set."""

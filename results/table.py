@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.files import write_whole
+from results.profiles import DEFAULT_PROFILE
 
 SCHEMA_VERSION = 2
 PRODUCER = "lafite-bench"
 POOLED = "(pooled)"  # the category of rows that judge all test images under one threshold
 DONE = "done"  # the status of a finished cell; any other status is a failure
-DEFAULT_PROFILE = "default"  # this program's own metric conventions
 
 _VERSION_KEY = b"lafite_bench.schema_version"
 _PRODUCER_KEY = b"lafite_bench.producer"

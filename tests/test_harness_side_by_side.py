@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,3 +53,18 @@ def test_a_python_without_anomalib_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No module named 'anomalib'") as caught:
         side_by_side._anomalib(sys.executable, cell, 1, tmp_path / "theirs.npz")
     assert "\n" not in str(caught.value)
+
+
+def test_the_other_half_needs_nothing_that_anomalibs_environment_lacks() -> None:
+    """Only anomalib itself is made up here."""
+    code = (
+        "import sys\n"
+        "from unittest.mock import MagicMock\n"
+        "for name in ('polars', 'ray', 'pyarrow', 'typer'): sys.modules[name] = None\n"
+        "models = 'anomalib.models.image'\n"
+        "for name in ('padim', 'patchcore'):\n"
+        "    sys.modules[f'{models}.{name}.torch_model'] = MagicMock()\n"
+        "import harness.side_anomalib\n"
+    )
+    root = Path(side_by_side.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
