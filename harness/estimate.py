@@ -77,8 +77,8 @@ def _rate(rate: float) -> str:
         f"here: ~ is FLOPs at the {rate / GIGA:,.0f} GFLOP/s just measured on {here}\n"
         f"{GPU}: assumed, not measured: one {GPU} that reaches {GPU_SHARE:.0%} of {peaks}, and of "
         f"{GPU_BYTES / 1e12} TB/s for the coreset; fit only\n"
-        "train GB: weights, gradients and two moments; activations come on top. bank GB: while it "
-        "is chosen"
+        "train GB: weights, gradients, two moments and textures; activations come on top. bank GB: "
+        "while it is chosen"
     )
 
 

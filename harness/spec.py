@@ -238,7 +238,8 @@ def variant_of(values: dict[str, str]) -> str:
 
 def _absolute(text: str) -> str:
     """A path as workers elsewhere must know it; any other word as it is."""
-    return str(Path(text).resolve()) if Path(text).exists() else text
+    # An empty path is the current folder to Path, to a user it is none.
+    return str(Path(text).resolve()) if text and Path(text).exists() else text
 
 
 def field_types(of: type) -> dict[str, Any]:

@@ -9,11 +9,12 @@ that segments (base 64), from scratch; squared error + SSIM + focal loss; Adam 1
 score = maximum of 21x21 averages (zeros beyond the border never win, so none are added).
 
 Differs: DTD has terms of its own and is a separate download. `textures=DIR` takes it, or any folder
-of images, whose content stands in the row in place of weights; `own`, the default, takes other
-training images, moved cyclically, and procedural textures by halves, and the row says so. Each
-image is seen once an epoch; officially images are drawn anew. Draws derive from the seed, the epoch
-and the place in it; officially workers may share them. Brightness and contrast change RGB, not
-another colour space. Batch statistics are those of each worker's part of a batch.
+of images, whose content stands in the row in place of weights; `own`, the default, takes training
+images, moved cyclically, and procedural textures by halves, and the row says so. Images are RGB,
+not BGR, which is all the same to networks that learn from scratch. Each image is seen once an
+epoch; officially images are drawn anew. Draws derive from the seed, the epoch and the place in it;
+officially workers may share them. Brightness and contrast change RGB, not another colour space.
+Batch statistics are those of each worker's part of a batch.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from methods.parts.textures import (
     Source,
     folder_textures,
     own_textures,
+    texture_bytes,
     texture_files,
     textures_sha256,
 )
@@ -134,8 +136,7 @@ class Draem(Method):
         """Sides must halve five times, shares be shares, and textures be there."""
         at_least(config, 1, "rebuild_width", "segment_width", "epochs", "batch_size")
         above_zero(config, "learning_rate")
-        seen = config.window or config.image_size
-        for name, side in (("image_size", config.image_size), ("window", seen)):
+        for name, side in (("image_size", config.image_size), ("window", _seen(config))):
             if side < 2 * HALVINGS or side % HALVINGS or side > config.image_size:
                 raise ValueError(
                     f"{name}={side}: must be a multiple of {HALVINGS} from {2 * HALVINGS} on, "
@@ -147,12 +148,12 @@ class Draem(Method):
         if not 1 <= knobs.pool <= config.image_size:
             raise ValueError(f"pool={knobs.pool}: must be in 1..{config.image_size}")
         if config.textures != OWN:
-            texture_files(Path(config.textures))
+            texture_files(_folder(config))
 
     @classmethod
     def files_sha256(cls, config: Config) -> str:
         """That of the folder of textures, where one is named."""
-        return "" if config.textures == OWN else textures_sha256(Path(config.textures))
+        return "" if config.textures == OWN else textures_sha256(_folder(config))
 
     @classmethod
     def search(cls, config: Config) -> tuple[Stage, ...]:
@@ -166,10 +167,12 @@ class Draem(Method):
 
     @classmethod
     def cost(cls, config: Config, images: int) -> Cost:
-        """Both networks over every image in every epoch."""
-        side = config.window or config.image_size
+        """Both networks over every image in every epoch, and a folder's textures in memory."""
+        side = _seen(config)
+        held = 0 if config.textures == OWN else texture_bytes(_folder(config), config.image_size)
         build = lambda: RebuildAndTell(config.rebuild_width, config.segment_width)  # noqa: E731
-        return training_cost(Cost(), build, (1, 3, side, side), samples=images * config.epochs)
+        samples = images * config.epochs
+        return training_cost(Cost(held_bytes=held), build, (1, 3, side, side), samples=samples)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -179,7 +182,7 @@ class Draem(Method):
         source = (
             own_textures(train)
             if config.textures == OWN
-            else folder_textures(Path(config.textures), config.image_size, on_progress)
+            else folder_textures(_folder(config), config.image_size, on_progress)
         )
         optimise(
             self.network,
@@ -207,7 +210,7 @@ class Draem(Method):
         """Some images turned, all cut to the window."""
         turned = noise.rotate(images, 180 * draws.uniform() - 90)
         images = torch.where(draws.uniform(1, 1, 1) < self.config.turned, turned, images)
-        side = self.config.window or self.config.image_size
+        side = _seen(self.config)
         return crop(images, anywhere(draws, images.shape[-1], side), side)
 
     def damage(self, clean: Tensor, source: Source, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -238,6 +241,17 @@ class Draem(Method):
         with autocast(self.device, self.config.precision):
             rebuilt, logits = accelerated(self.network)(images)
         return rebuilt.float(), logits.float()
+
+
+def _seen(config: Draem.Config) -> int:
+    """The side of what the networks see while they train, in pixels."""
+    return config.image_size if config.window is None else config.window
+
+
+def _folder(config: Draem.Config) -> Path:
+    if not config.textures:
+        raise ValueError(f"textures=: names no folder; give one of images, or '{OWN}'")
+    return Path(config.textures)
 
 
 METHOD = Draem

@@ -5,10 +5,14 @@ WideResNet-50-2 layers 1 to 3 at 256 pixels; a trained LayerNorm over each layer
 does not have; 8 flow steps a layer whose convolutions are 3x3 and 1x1 in turn, log scales within
 +-2; Adam 1e-3, weight decay 1e-5, batch 32, 500 epochs; map = minus exp(-mean z^2 / 2), averaged
 over layers, no smoothing; image score = maximum of the map (left open by the paper).
-ResNet-18 has 3x3 convolutions alone: `--set fastflow.backbone=resnet18.a1_in1k
---set fastflow.kernels=3`.
+ResNet-18 has 3x3 convolutions alone: `--set fastflow.backbone=resnet18.tv_in1k
+--set fastflow.kernels=3`. DeiT is one layer of 20 steps: `--set fastflow.layers=7
+--set fastflow.backbone=deit_base_distilled_patch16_384.fb_in1k --set fastflow.image_size=384
+--set fastflow.flow_steps=20 --set fastflow.hidden_ratio=0.16`; so is CaiT, with layer 40 of
+`cait_m48_448.fb_dist_in1k` at 448 pixels.
 
 Differs: the last epoch is scored, though it is known to be worse than the best one on the test set.
+A transformer's layer passes our trained LayerNorm, not the transformer's own frozen last one.
 `log_jacobian` puts the whole negative log-likelihood into the map, as users of that code propose.
 """
 

@@ -151,6 +151,7 @@ class LafitE(Method):
     def check(cls, config: Config, knobs: Knobs, images: int) -> None:
         """Ranges of t, k, steps, coreset and the trained part of the schedule."""
         at_least(config, 1, "epochs", "batch_size", "base", "blocks", "diffusion_steps")
+        at_least(config, 1, "projection")
         above_zero(config, "learning_rate")
         above_zero(knobs, "temperature")
         check_map(knobs, config.image_size)

@@ -120,7 +120,7 @@ class PatchCore(Method):
         """Ranges of k, coreset and b."""
         at_least(knobs, 1, "k")
         at_least(knobs, 0, "reweight")
-        at_least(config, 1, "channels")
+        at_least(config, 1, "channels", "projection")
         at_least(config, 0, "starts")
         check_map(knobs, config.grid)
         patches = images * config.grid**2

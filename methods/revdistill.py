@@ -9,12 +9,15 @@ score = maximum of the map.
 
 Differs: the last epoch is scored, never the best on the test set. `loss=per_location` is the
 formula of the paper, a mean over locations. Other backbones get the same blocks, mirrored from
-their own channels; `relu=false` for those whose layers can be negative (EfficientNet).
-The published rate is high, and a training may collapse; its row then says so.
+their own channels; where `relu` is not given, their rebuilt layers are non-negative if the
+teacher's are, which end in a ReLU (ResNet, WideResNet, ResNeXt), and unbounded for all others.
+The published rate is high, and a training may collapse; where its loss stays finite it is scored
+like any other, and its AUROC stands as it is.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -44,13 +47,19 @@ from methods.parts.maps import SEARCH, image_score, smooth_upsample
 from methods.parts.residual import Student
 from methods.parts.training import Draws, Recipe, optimise
 
+RELU_LAST = re.compile(r"(wide_)?(resnet|resnext)\d+[cdst]?(_2|_\d+x\d+d)?")
+"""ResNets that end each layer in a ReLU, e.g. resnet18, wide_resnet50_2, resnext50_32x4d."""
+
 
 class RevDistill(Method):
     """One minus the cosine between teacher and student, location by location."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `decoder_blocks` count from the deepest layer."""
+        """What is learned; `decoder_blocks` count from the deepest layer.
+
+        `relu`: whether rebuilt layers are non-negative; None: if the backbone's surely are.
+        """
 
         backbone: str = "wide_resnet50_2.tv_in1k"
         weights: str | None = None
@@ -59,7 +68,7 @@ class RevDistill(Method):
         precision: Literal["float32", "bfloat16"] = "float32"
         bottleneck_blocks: int = 3
         decoder_blocks: tuple[int, ...] = (3, 4, 6)
-        relu: bool = True
+        relu: bool | None = None
         loss: Literal["flattened", "per_location"] = "flattened"
         epochs: int = 200
         batch_size: int = 16
@@ -121,11 +130,13 @@ class RevDistill(Method):
         if len(blocks) != len(config.layers) or min(blocks) < 1:
             raise ValueError(f"decoder_blocks={blocks}: give one for each of {config.layers}")
         sides = [height for _, height, _ in layer_shapes(cls.inputs(config))]
-        if sides[-1] % 2 or any(before != 2 * after for before, after in pairwise(sides)):
+        halving = all(before == 2 * after for before, after in pairwise(sides))
+        # Two cells would be embedded in one, of which a batch norm learns nothing.
+        if not halving or sides[-1] < 4 or sides[-1] % 2:
             raise ValueError(
                 f"image_size={config.image_size}: layers of {sides} cells a side, but each must be "
-                "half of the one before and the last even; take a multiple of 32 and layers in a "
-                "row"
+                "half of the one before and the last even and 4 or more; take a multiple of 32, 64 "
+                "or more, and layers in a row"
             )
 
     @classmethod
@@ -210,8 +221,16 @@ def _student(config: RevDistill.Config, shapes: Sequence[Shape]) -> Student:
         [channels for channels, _, _ in shapes],
         bottleneck_blocks=config.bottleneck_blocks,
         decoder_blocks=config.decoder_blocks,
-        relu=config.relu,
+        relu=ends_in_relu(config.backbone) if config.relu is None else config.relu,
     )
+
+
+def ends_in_relu(backbone: str) -> bool:
+    """Whether a backbone's layers are surely non-negative, by its name in timm.
+
+    Variants with another activation or none at the end (`resnet51q`, `resnetv2_50`) are left out.
+    """
+    return RELU_LAST.fullmatch(backbone.split(".")[0]) is not None
 
 
 METHOD = RevDistill

@@ -143,6 +143,7 @@ class UniAD(Method):
     def check(cls, config: Config, knobs: Knobs, images: int) -> None:
         """Width must split over heads and rows + columns; editing needs a bank."""
         at_least(config, 1, "epochs", "batch_size", "encoder_layers", "decoder_layers", "heads")
+        at_least(config, 1, "projection")
         above_zero(config, "learning_rate", "clip")
         above_zero(knobs, "temperature")
         check_map(knobs, config.image_size)

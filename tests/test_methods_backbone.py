@@ -74,7 +74,8 @@ def test_a_pyramid_holds_each_layer_at_its_own_resolution() -> None:
     ("change", "word"),
     [({"backbone": "swin_tiny_patch4_window7_224"}, "128 pixels: Input height"),
      ({"backbone": "swin_tiny_patch4_window7_224", "resize": 224}, "channels first"),
-     ({"layers": (1, 7)}, "layers 0..4"), ({"layers": ()}, "layers 0..4"),
+     ({"layers": (1, 7)}, "layers 0..4"), ({"layers": (3, 1)}, r"\(3, 1\).*shallowest first"),
+     ({"layers": (1, 1)}, r"\(1, 1\).*each layer once"), ({"layers": ()}, "layers 0..4"),
      ({"crop": 130}, "crop within"), ({"grid": 0}, "grid of at least 1")],
 )  # fmt: skip
 def test_features_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:
@@ -143,6 +144,53 @@ def test_missing_or_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_pickled_objects_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "model.pth")
     assert "state dict" in one_line(replace(VIEW, weights=str(tmp_path / "model.pth")))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("convnext_atto", (0, 3)), ("vit_tiny_patch16_224", (4, 7)), ("tresnet_m", (1, 2)),
+     ("resnet18", (1, 3))],
+)  # fmt: skip
+def test_any_timm_backbone_gets_each_tensor_of_its_file(
+    tmp_path: Path, name: str, layers: tuple[int, ...]
+) -> None:
+    """Whatever timm's wrapper calls the tensors: `stages_0.0`, `model.blocks.0`, as they were."""
+    import timm
+
+    torch.manual_seed(0)
+    whole = timm.create_model(name, pretrained=False).eval()
+    for value in whole.state_dict().values():
+        if value.is_floating_point():
+            # Distinct everywhere: norms start with equal weights.
+            value.add_(torch.rand_like(value), alpha=0.1)
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    side = whole.pretrained_cfg["input_size"][-1]
+    view = Features(resize=side, backbone=name, layers=layers, aggregate="pyramid")
+    backbone.check_features(view)
+    pyramid = backbone.load_backbone(view, tmp_path / "w.pth")
+    stored = {tuple(value.flatten()[:9].tolist()) for value in whole.state_dict().values()}
+    for value in pyramid.state_dict().values():
+        assert tuple(value.flatten()[:9].tolist()) in stored
+    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = whole.forward_intermediates(images, indices=layers, intermediates_only=True)
+        for found, layer in zip(pyramid(images), wanted, strict=True):
+            torch.testing.assert_close(found, layer)
+    cut = whole.state_dict()
+    cut.pop(next(key for key in cut if key.endswith("0.mlp.fc1.weight") or "conv2" in key))
+    torch.save(cut, tmp_path / "cut.pth")
+    with pytest.raises(WeightsMissing, match=f"not the weights of {name} .*1 of") as caught:
+        backbone.load_backbone(view, tmp_path / "cut.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pyramid_whose_tensors_the_weights_lack_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(renamed_state(), tmp_path / "w.safetensors")
+    monkeypatch.setattr(backbone, "_unwrapped", lambda wrapped, whole: {"odd.weight": "odd.weight"})
+    message = one_line(replace(VIEW, weights=str(tmp_path / "w.safetensors")))
+    assert LITE0 in message and "odd.weight" in message
 
 
 @pytest.mark.parametrize("change", ["shape", "missing", "nested", "other"])

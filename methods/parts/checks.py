@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from methods.parts.cost import coreset_rows
 
 
 def at_least(settings: Any, minimum: float, *names: str) -> None:
-    """Raise ValueError unless each named field is at least the minimum."""
-    for name in names:
-        value = getattr(settings, name)
-        if not value >= minimum:
+    """Raise ValueError unless each named field is finite and at least the minimum, or None."""
+    for name, value in _finite(settings, names):
+        if value < minimum:
             raise ValueError(f"{name}={value}: must be at least {minimum:g}")
 
 
 def above_zero(settings: Any, *names: str) -> None:
-    """Raise ValueError unless each named field is above zero."""
+    """Raise ValueError unless each named field is finite and above zero, or None."""
+    for name, value in _finite(settings, names):
+        if value <= 0:
+            raise ValueError(f"{name}={value}: must be above 0")
+
+
+def _finite(settings: Any, names: Sequence[str]) -> Iterator[tuple[str, float]]:
     for name in names:
         value = getattr(settings, name)
-        if not value > 0:
-            raise ValueError(f"{name}={value}: must be above 0")
+        if value is None:
+            continue
+        if not -math.inf < value < math.inf:
+            raise ValueError(f"{name}={value}: must be a finite number")
+        yield name, value
 
 
 def check_map(knobs: Any, side: int) -> None:

@@ -22,6 +22,8 @@ class Cost:
     bank_bytes: int = 0
     coreset_flops: float = 0.0
     parameters: int = 0
+    held_bytes: int = 0
+    """What a training keeps in memory beside its network."""
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(**{name: getattr(self, name) + getattr(other, name) for name in asdict(self)})
@@ -33,8 +35,11 @@ class Cost:
 
     @property
     def training_bytes(self) -> int:
-        """Weights, gradients and AdamW's two moments in float32; activations come on top."""
-        return 16 * self.parameters
+        """Weights, gradients and AdamW's two moments in float32, and what is held beside them.
+
+        Activations come on top.
+        """
+        return 16 * self.parameters + self.held_bytes
 
 
 def coreset_rows(patches: int, rate: float) -> int:

@@ -16,7 +16,7 @@ from methods.parts import noise
 from methods.parts.training import Draws
 
 OWN = "own"
-"""Half of the textures are other training images, half are procedural."""
+"""Half of the textures are training images, half are procedural."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Source = Callable[[Draws, int], Tensor]
 """Textures (B, 3, S, S) in [0, 1] for the samples of some draws."""
@@ -30,6 +30,11 @@ def texture_files(folder: Path) -> list[Path]:
     if not files:
         raise ValueError(f"textures={folder}: holds no images ({', '.join(SUFFIXES)})")
     return files
+
+
+def texture_bytes(folder: Path, side: int) -> int:
+    """What a folder's textures take while a training runs: all of them, at this side."""
+    return len(texture_files(folder)) * 3 * side**2
 
 
 def textures_sha256(folder: Path) -> str:
@@ -50,7 +55,7 @@ def textures_sha256(folder: Path) -> str:
 
 
 def own_textures(train: Batches) -> Source:
-    """Another training image, moved cyclically so that equal products differ, or a made texture."""
+    """Any training image, moved cyclically so that equal products differ, or a made texture."""
 
     def drawn(draws: Draws, side: int) -> Tensor:
         others = train.fetch(draws.integers(0, len(train)).tolist()).to(draws.device)

@@ -1,0 +1,52 @@
+"""Values from the command line that no training could use, refused while planning."""
+
+from __future__ import annotations
+
+import pytest
+from made_features import need_lite0
+
+from harness.plan import plan
+from harness.registry import UsageError
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("patchcore.projection=0", "projection=0: must be at least 1"),
+        ("patchcore.projection=-3", "projection=-3: must be at least 1"),
+        ("lafite.projection=0", "projection=0: must be at least 1"),
+        ("uniad.projection=0", "projection=0: must be at least 1"),
+        ("patchcore.sigma=inf", "sigma=inf: must be a finite number"),
+        ("padim.sigma=nan", "sigma=nan: must be a finite number"),
+        ("fastflow.hidden_ratio=inf", "hidden_ratio=inf: must be a finite number"),
+        ("fastflow.learning_rate=inf", "learning_rate=inf: must be a finite number"),
+        ("revdistill.learning_rate=nan", "learning_rate=nan: must be a finite number"),
+        ("fastflow.weight_decay=inf", "weight_decay=inf: must be a finite number"),
+        ("patchcore.layers=3,1", "shallowest first"),
+        ("revdistill.layers=1,1", "each layer once"),
+        ("revdistill.image_size=32", "image_size=32"),
+        ("draem.learning_rate=inf", "learning_rate=inf: must be a finite number"),
+        ("draem.textures=", "textures=: names no folder"),
+        ("draem.window=0", "window=0: must be a multiple of 32"),
+    ],
+)
+def test_values_that_no_training_could_use(given: str, reason: str) -> None:
+    need_lite0()
+    method = given.split(".")[0]
+    with pytest.raises(UsageError) as caught:
+        plan(["shapes"], [method], seeds=1, preset="smoke", overrides=[given])
+    message = str(caught.value)
+    assert message.startswith(method) and reason in message and "\n" not in message
+
+
+@pytest.mark.parametrize("method", ["patchcore", "lafite", "uniad"])
+def test_a_projection_is_one_number_or_more_or_none(method: str) -> None:
+    need_lite0()
+    for given in ("1", "none"):
+        assert plan(
+            ["shapes"],
+            [method],
+            seeds=1,
+            preset="smoke",
+            overrides=[f"{method}.projection={given}"],
+        )
