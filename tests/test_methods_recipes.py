@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
+from made_features import (
+    made_inputs,
+    one_thread,  # noqa: F401
+)
 from made_training import numbers
 from torch import Tensor, nn
 
 from harness.registry import load, names
 from methods.base import Batch, Batches, Method
 from methods.draem import Draem
-from methods.parts.backbone import Features, feature_channels, feature_numbers
 from methods.parts.textures import own_textures
 from methods.parts.training import Draws, Recipe
 
@@ -88,19 +90,10 @@ def what_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Metho
 
     monkeypatch.setattr(f"methods.{name}.optimise", optimise)
     method = of(replace(of.presets["paper"].config, **PUBLISHED[name].tiny))
-    values = made_inputs(method)
+    values = made_inputs(method, IMAGES)
     with pytest.raises(Seen):
         method.fit(Batches([str(i) for i in range(IMAGES)], lambda i: values[list(i)]))
     return method, asked
-
-
-def made_inputs(method: Method) -> Tensor:
-    view = method.inputs(method.config)
-    if not isinstance(view, Features):
-        return numbers(IMAGES, 3, view.side, view.side).sigmoid()
-    flat = numbers(IMAGES, feature_numbers(view))
-    grid = (feature_channels(view), view.grid, view.grid)
-    return flat if view.aggregate == "pyramid" else flat.view(IMAGES, *grid)
 
 
 def test_every_method_with_a_gradient_loop_is_here() -> None:
