@@ -28,7 +28,7 @@ from harness.place import Place
 from harness.plan import plan
 from harness.spec import Cell
 from harness.store import Store
-from methods.base import Progress, quiet
+from methods.base import Keeper, Method, Progress, quiet
 from methods.parts.backbone import file_sha256
 from methods.parts.bank import MemoryBank, Standardise
 from results.table import read, scores_path
@@ -230,6 +230,22 @@ def test_without_a_gradient_loop_the_pace_is_that_of_the_fit(tmp_path: Path) -> 
     [one] = plan(["shapes"], ["padim"], seeds=1, preset="smoke")
     _, facts = learn(one, one.data.open(), place(tmp_path), quiet)
     assert facts["train_images_per_second"] == pytest.approx(96 / facts["fit_seconds"])
+
+
+class Looking:
+    """Watches nothing."""
+
+    seconds = 0.0
+
+    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper:
+        return keeper
+
+
+def test_a_watched_training_has_no_pace_as_the_looks_lie_between_its_epochs(tmp_path: Path) -> None:
+    one, where = cell(epochs=1), place(tmp_path)
+    _, facts = learn(one, one.data.open(), where, quiet, Looking())
+    assert facts["train_images_per_second"] is None
+    assert facts["fit_seconds"] > 0
 
 
 def _worker(rank: int, world: int, port: int, one: Cell, where: Place) -> None:
