@@ -25,8 +25,8 @@ class Checkpoints(Keeper):
     """Keeps a method's state, its optimiser and its EMA under one folder.
 
     Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
-    needs keeping. `seconds` and `restarts` tell what earlier attempts cost, `pace` how fast the
-    gradient loop goes; `losses` is for the caller to fill, one an epoch, and kept as well.
+    needs keeping. `seconds` and `restarts` tell what earlier attempts cost; `losses` is for the
+    caller to fill, one an epoch, and kept as well.
     """
 
     def __init__(self, folder: Path, method: Method, every: int) -> None:
@@ -38,6 +38,7 @@ class Checkpoints(Keeper):
         self.losses: list[float] = []
         self._started = time.perf_counter()
         self._resumed: float | None = None
+        self._pace: float | None = None
         self._state: dict[str, Tensor] = {}
         self._noted: dict[str, Any] = {"epochs": 0}
         for path in reversed(self._all()):
@@ -63,8 +64,15 @@ class Checkpoints(Keeper):
         self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
     ) -> None:
         """Write a checkpoint if it is time, then remove all but the newest two."""
-        if epochs % self.every:
-            return
+        assert self._resumed is not None, "a training begins with `resume`"
+        loop = time.perf_counter() - self._resumed
+        self._pace = (epochs - int(self._noted["epochs"])) / loop
+        if epochs % self.every == 0:
+            self._write(epochs, optimiser, average)
+
+    def _write(
+        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
+    ) -> None:
         slots = optimiser.state_dict()
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
         for index, values in slots["state"].items():
@@ -82,6 +90,7 @@ class Checkpoints(Keeper):
                 "seconds": self.seconds + time.perf_counter() - self._started,
                 "restarts": self.restarts,
                 "losses": self.losses,
+                "pace": self._pace,
                 "sha256": file_sha256(file),
             }
             (scratch / "state.json").write_text(json.dumps(noted))
@@ -91,12 +100,14 @@ class Checkpoints(Keeper):
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def pace(self, epochs: int) -> float | None:
-        """Epochs per second of this attempt's gradient loop, checkpoints included, now that
-        `epochs` are done; None where there was no such loop."""
-        if self._resumed is None or epochs == self._noted["epochs"]:
-            return None
-        return float(epochs - self._noted["epochs"]) / (time.perf_counter() - self._resumed)
+    def pace(self, fit_seconds: float) -> float | None:
+        """Passes over the training images per second.
+
+        Those of the gradient loop, to the end of its last epoch and with the checkpoints before it;
+        where an earlier attempt had finished the loop, that attempt's, None if it is not known.
+        Without a gradient loop the whole fit is one pass.
+        """
+        return 1 / fit_seconds if self._resumed is None else self._pace
 
     def remove(self) -> None:
         """The training is over: its checkpoints are no longer needed."""
@@ -118,7 +129,7 @@ class Checkpoints(Keeper):
             return False
         self._state, self._noted = state, noted
         self.seconds, self.restarts = noted["seconds"], noted["restarts"] + 1
-        self.losses = noted.get("losses", [])
+        self.losses, self._pace = noted.get("losses", []), noted.get("pace")
         return True
 
 

@@ -122,12 +122,12 @@ def learn(
     reset_peak_memory()
     started = time.perf_counter()
     method.fit(train.batches, on_progress=told, keeper=around)
-    pace = keeper.pace(getattr(cell.config, "epochs", 0))
     seconds = keeper.seconds + time.perf_counter() - started - (watch.seconds if watch else 0)
+    pace = None if watch else keeper.pace(seconds)  # the looks lie between the epochs
     facts = {
         "fit_seconds": seconds,
         "train_images": len(samples),
-        "train_images_per_second": len(samples) * (pace or 1 / seconds),
+        "train_images_per_second": pace and len(samples) * pace,
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "world_size": world_size(),
         "restarts": keeper.restarts,

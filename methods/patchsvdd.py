@@ -9,11 +9,15 @@ epoch, 300 epochs. Test: distance to the nearest training patch, coarse ones 16 
 ones 4, spread over the pixels that they cover, both maps multiplied; image score = maximum.
 
 Differs: one mean image of all categories together; the nearest patches are searched exactly in a
-greedy coreset of `coarse_rate` and `fine_rate`, as the 3,249 fine patches of each image are no
-index that fits (the official code searches them all, approximately); the last epoch is scored, not
-the best on the test set; all epochs train, of the official ones the first only evaluates. Lambda is
-1 by default; the paper tunes it by category. As in the official code the last layer that tells
-directions is never trained, and a neighbour outside of the image is moved back into it.
+greedy coreset of `coarse_rate` and `fine_rate` (the config in the row names them), as the 3,249
+fine patches of each image are no bank that fits (the official code searches them all,
+approximately). `--set patchsvdd.coarse_rate=1 --set patchsvdd.fine_rate=1` keeps them all: a choice
+whose time grows with the square of the patches, so for few images only. The last epoch is scored,
+not the best on the test set; all epochs train, of the official ones the first only evaluates.
+Lambda is 1 by default; the paper tunes it by category. As in the official code the last layer that
+tells directions is never trained, and a neighbour outside of the image is moved back into it.
+
+An epoch draws `patches` samples of each image; `train_images_per_second` counts the images.
 """
 
 from __future__ import annotations

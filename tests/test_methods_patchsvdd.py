@@ -151,6 +151,16 @@ def test_an_image_that_was_learned_is_at_no_distance_of_a_whole_bank() -> None:
     assert method.score(images[:2], ["a", "b"], KNOBS).images.abs().max() < 1e-6
 
 
+def test_all_patches_are_kept_where_the_rates_are_one() -> None:
+    whole = {"coarse_rate": 1.0, "fine_rate": 1.0}
+    method, images = trained(**whole)
+    counts = [len(images) * cells(80, patch, stride) ** 2 for patch, stride in ((64, 16), (32, 8))]
+    assert [len(bank.rows_MD) for bank in (method.coarse, method.fine)] == counts
+    paper = replace(PatchSVDD.presets["paper"].config, **whole)
+    PatchSVDD.check(paper, KNOBS, images=10)
+    assert PatchSVDD.cost(paper, images=10).bank_rows == 10 * (13**2 + 57**2)
+
+
 def test_the_loss_is_cross_entropy_and_lambda_times_distance() -> None:
     method = PatchSVDD(CONFIG)
     logits, distances = numbers(2, 5, 8), numbers(2, 5, seed=1).abs()

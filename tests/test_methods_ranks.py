@@ -12,12 +12,14 @@ import pytest
 import torch
 from made_features import (
     in_ranks,
+    made_inputs,
     one_thread,  # noqa: F401
 )
 from made_training import COUNT, TWO, features, made, numbers, order_of, trained
 from torch import Tensor, nn
 
-from methods.base import Batches, quiet
+from harness.registry import load
+from methods.base import Batches, Method, quiet
 from methods.padim import PaDiM
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.dist import rank, world_size, wrap
@@ -56,6 +58,30 @@ def gaussians() -> dict[str, Any]:
     return dict(method.state_dict())
 
 
+TINY = {
+    "uniad": {"image_size": 64, "feature_size": 6, "width": 16, "feed_forward": 16, "heads": 2},
+    "patchsvdd": {"image_size": 64, "width": 2, "patches": 2, "coarse_rate": 0.5},
+    "revdistill": {"image_size": 64},
+    "fastflow": {"image_size": 64, "flow_steps": 1},
+}
+"""Settings of methods whose trained weights do not depend on the number of ranks.
+
+DRAEM's do: its batch statistics are those of each worker's part.
+"""
+
+
+def learned(name: str) -> dict[str, Tensor]:
+    method = tiny(name)
+    values = made_inputs(method, COUNT)
+    method.fit(Batches([str(i) for i in range(COUNT)], lambda i: values[list(i)]))
+    return dict(method.state_dict())
+
+
+def tiny(name: str) -> Method:
+    of: type[Method] = load("methods", name)
+    return of(replace(of.presets["smoke"].config, epochs=2, **TINY[name]))
+
+
 def together() -> dict[str, Any]:
     standardise = Standardise(6)
     standardise.fit(features())
@@ -79,6 +105,7 @@ def together() -> dict[str, Any]:
         "losses": losses,
         "normed": normed(),
         "gaussians": gaussians(),
+        "learned": {name: learned(name) for name in TINY},
         "refused": refused,
         "rank": rank(),
     }
@@ -126,6 +153,19 @@ def test_two_ranks_learn_the_same_gaussians_as_one(two_ranks: list[dict[str, Any
     alone = gaussians()
     for found in two_ranks:
         torch.testing.assert_close(found["gaussians"], alone)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_two_ranks_learn_what_one_learns(two_ranks: list[dict[str, Any]], name: str) -> None:
+    alone = learned(name)
+    weights = {key: weight.detach() for key, weight in tiny(name).named_parameters()}
+    moved = sum(float((alone[key] - weights[key]).norm()) for key in weights)
+    for found in two_ranks:
+        both = found["learned"][name]
+        apart = sum(float((both[key] - alone[key]).norm()) for key in weights)
+        assert apart < 1e-3 * moved
+        for key in alone.keys() - weights.keys():  # batch statistics, the mean image, banks
+            torch.testing.assert_close(both[key], alone[key], rtol=1e-4, atol=1e-4, msg=key)
 
 
 def test_a_batch_too_small_for_the_ranks_is_refused(two_ranks: list[dict[str, Any]]) -> None:

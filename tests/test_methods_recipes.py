@@ -1,0 +1,195 @@
+"""How each method is trained with its published settings: optimiser, epochs, batches, schedule,
+and what DRAEM makes of an image before its networks see it.
+
+Every number here is the publication's; no network is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from made_features import (
+    made_inputs,
+    one_thread,  # noqa: F401
+)
+from made_training import numbers
+from torch import Tensor, nn
+
+from harness.registry import load, names
+from methods.base import Batch, Batches, Method
+from methods.draem import Draem
+from methods.parts.textures import own_textures
+from methods.parts.training import Draws, Recipe
+
+IMAGES = 3
+
+
+class Published(NamedTuple):
+    """How a method is trained; `tiny` makes its networks small, and changes nothing else."""
+
+    optimiser: type[torch.optim.Optimizer]
+    rate: float
+    betas: tuple[float, float]
+    decay: float
+    epochs: int
+    batch_size: int
+    drops: dict[float, float]
+    """The factor on the rate from each share of the training on; 1 before the first."""
+    tiny: dict[str, Any]
+    clip: float | None = None
+    samples: int = IMAGES
+
+
+ADAM, ADAMW = torch.optim.Adam, torch.optim.AdamW
+DROP = {0.8: 0.1}
+CONSTANT: dict[float, float] = {}
+PUBLISHED = {
+    "lafite": Published(
+        ADAMW, 1e-4, (0.9, 0.999), 1e-4, 1000, 64, DROP,
+        {"image_size": 64, "feature_size": 8, "base": 32, "blocks": 1},
+    ),
+    "uniad": Published(
+        # 8 on each of 8 GPUs.
+        ADAMW, 1e-4, (0.9, 0.999), 1e-4, 1000, 64, DROP,
+        {"image_size": 64, "feature_size": 8, "width": 16, "feed_forward": 16}, clip=0.1,
+    ),
+    "patchsvdd": Published(
+        ADAM, 1e-4, (0.9, 0.999), 0, 300, 64, CONSTANT,
+        {"image_size": 64, "width": 2}, samples=100 * IMAGES,
+    ),
+    "draem": Published(
+        ADAM, 1e-4, (0.9, 0.999), 0, 700, 8, {0.8: 0.2, 0.9: 0.04},
+        {"image_size": 64, "rebuild_width": 2, "segment_width": 2},
+    ),
+    "revdistill": Published(
+        ADAM, 5e-3, (0.5, 0.999), 0, 200, 16, CONSTANT,
+        {"image_size": 64, "bottleneck_blocks": 1, "decoder_blocks": (1, 1, 1)},
+    ),
+    "fastflow": Published(
+        ADAM, 1e-3, (0.9, 0.999), 1e-5, 500, 32, CONSTANT,
+        {"image_size": 64, "flow_steps": 1, "hidden_ratio": 0.01},
+    ),
+}  # fmt: skip
+
+
+class Seen(Exception):
+    """Ends a fit where its gradient loop would begin."""
+
+
+def what_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Method, list[Any]]:
+    """A method with its paper preset, but tiny, and what it asks `optimise` to do."""
+    of: type[Method] = load("methods", name)
+    asked: list[Any] = []
+
+    def optimise(*what: Any, **_: Any) -> None:
+        asked.extend(what)
+        raise Seen
+
+    monkeypatch.setattr(f"methods.{name}.optimise", optimise)
+    method = of(replace(of.presets["paper"].config, **PUBLISHED[name].tiny))
+    values = made_inputs(method, IMAGES)
+    with pytest.raises(Seen):
+        method.fit(Batches([str(i) for i in range(IMAGES)], lambda i: values[list(i)]))
+    return method, asked
+
+
+def test_every_method_with_a_gradient_loop_is_here() -> None:
+    trained = [name for name in names("methods") if hasattr(load("methods", name).Config, "epochs")]
+    assert trained == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_paper_preset_is_trained_as_published(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = PUBLISHED[name]
+    method, (network, _, batches, optimiser, recipe) = what_is_optimised(name, monkeypatch)
+    assert type(optimiser) is published.optimiser
+    for group in optimiser.param_groups:
+        assert (group["lr"], group["betas"]) == (published.rate, published.betas)
+        assert (group["weight_decay"], group["eps"]) == (published.decay, 1e-8)
+        assert not group["amsgrad"]
+    trained = {id(one) for group in optimiser.param_groups for one in group["params"]}
+    assert trained == {id(one) for one in method.parameters() if one.requires_grad}
+    assert trained == {id(one) for one in network.parameters()}
+    assert (recipe.epochs, recipe.batch_size) == (published.epochs, published.batch_size)
+    assert (recipe.clip, recipe.ema, recipe.precision) == (published.clip, 0, "float32")
+    assert len(batches) == published.samples
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_rate_falls_where_and_as_far_as_published(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe: Recipe = what_is_optimised(name, monkeypatch)[1][4]
+    factor, epochs = 1.0, PUBLISHED[name].epochs
+    for epoch in range(epochs):
+        factor = PUBLISHED[name].drops.get(epoch / epochs, factor)
+        assert recipe.rate(epoch / epochs) == pytest.approx(factor), f"epoch {epoch}"
+
+
+def view_of_draem(images: Tensor, **settings: Any) -> Tensor:
+    """What DRAEM, with its paper settings but for these, takes of a batch."""
+    config = replace(Draem.presets["paper"].config, rebuild_width=2, segment_width=2, **settings)
+    return Draem(config)._view(images, drawn(len(images)))
+
+
+def drawn(count: int) -> Draws:
+    batch = Batch(torch.zeros(count, 1), (), torch.arange(count), count)
+    return Draws(batch, torch.device("cpu"), 0)
+
+
+def test_draem_turns_three_of_ten_images() -> None:
+    images = numbers(800, 3, 64, 64).sigmoid()
+    view = view_of_draem(images, image_size=64)
+    assert view.shape == images.shape
+    as_they_were = (view == images).flatten(1).all(dim=1)
+    assert 0.25 < 1 - as_they_were.double().mean() < 0.35
+    # Almost none of the others keeps a corner: what a turn brings in there is black.
+    corners = view[~as_they_were][:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == 0).double().mean() > 0.9
+
+
+def test_draem_cuts_windows_of_the_asked_size_out_of_the_image() -> None:
+    # Red tells the row, green the column.
+    along = torch.arange(96.0) / 96
+    image = torch.stack(
+        [along[:, None].expand(96, 96), along.expand(96, 96), along.new_ones(96, 96)]
+    )
+    images = image.expand(500, 3, 96, 96)
+    view = view_of_draem(images, image_size=96, window=64, turned=0.0)
+    assert view.shape == (500, 3, 64, 64)
+    corners = (view[:, :2, 0, 0] * 96).round().long()
+    for window, (top, left) in zip(view, corners.tolist(), strict=True):
+        assert torch.equal(window, image[:, top : top + 64, left : left + 64])
+    assert set(corners.flatten().tolist()) == {*range(33)}, "windows lie everywhere"
+
+
+class Spy(nn.Module):
+    """Both networks; notes what they are shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, images_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+        self.shown = images_B3SS
+        return images_B3SS, images_B3SS[:, :2]
+
+
+def test_draems_networks_see_values_from_0_to_1_and_no_statistics_of_imagenet() -> None:
+    images = numbers(60, 3, 64, 64).mul(3).sigmoid()
+    method, network = Draem(replace(Draem.presets["smoke"].config, turned=0.3)), Spy()
+    source = own_textures(Batches([str(i) for i in range(60)], lambda i: images[list(i)]))
+    method.losses(source, network, images, drawn(60))
+    assert network.shown.min() >= 0 and network.shown.max() <= 1
+    assert not torch.equal(network.shown, images)
+    method.config = replace(method.config, turned=0.0, damaged=0.0)
+    method.losses(source, network, images, drawn(60))
+    assert torch.equal(network.shown, images), "what is neither turned nor damaged stays as it is"
+    method.network = network
+    method.score(images, [], Draem.presets["smoke"].knobs)
+    assert torch.equal(network.shown, images)
