@@ -44,7 +44,8 @@ from methods.parts.maps import SEARCH, image_score, smooth_upsample
 from methods.parts.seeds import generator
 
 AT_ONCE = 1 << 30
-"""Bytes of outer products that are summed at once; the rest waits for another pass."""
+"""Bytes of outer products that are summed at once, if no more than a quarter of them; the rest
+waits for another pass. So the sums take at most half of what their factors do."""
 BATCH = 32
 FACTORED = 64
 """Positions whose covariances are factored at once."""
@@ -137,7 +138,7 @@ class PaDiM(Method):
         numbers = positions * width**2
         return Cost(
             train_flops=2.0 * images * numbers + numbers * width / 3,
-            bank_bytes=4 * numbers + min(8 * numbers, AT_ONCE),
+            bank_bytes=4 * numbers + min(2 * numbers, AT_ONCE),
         )
 
     def fit(
@@ -157,7 +158,7 @@ class PaDiM(Method):
 
     def _parts(self) -> Iterator[slice]:
         positions, width = self.mean_PD.shape
-        step = max(1, AT_ONCE // (8 * width**2))
+        step = max(1, min(-(-positions // 4), AT_ONCE // (8 * width**2)))
         for start in range(0, positions, step):
             yield slice(start, min(start + step, positions))
 
