@@ -39,13 +39,14 @@ ROOT = Path(__file__).parents[1]
 VARIABLE = "LAFITE_BENCH_ANOMALIB"
 SETTINGS = {
     "patchcore": (
-        "grid=28", "channels=152", "precision=float32", "bank_rate=0.01", "coreset=0.01",
+        "grid=28", "channels=none", "precision=float32", "bank_rate=0.01", "coreset=0.01",
         "reweight=9",
     ),
     "padim": ("precision=float32", "channels=176"),
 }  # fmt: skip
-"""The `quick` presets, but exact float32 and what anomalib has: a bank on the grid of layer 2 with
-all 152 channels, and its re-weighting. PaDiM keeps all channels, so that no draw differs."""
+"""The `quick` presets, but exact float32 and what anomalib has: a bank on the grid of layer 2, of
+both layers' channels side by side, and its re-weighting. PaDiM keeps all channels, so that no draw
+differs."""
 Say = Callable[[str], None]
 
 

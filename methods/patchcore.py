@@ -12,7 +12,8 @@ Greedy k-center chooses the coreset: approximately, as the official code does an
 random projection to 128 numbers and from the mean distance to 10 random patches (`projection=128`,
 `starts=10`); or exactly, as in the paper, from one random patch (`projection=none`, `starts=0`).
 The paper's re-weighting of the image score is absent from the official code; here it is the knob
-`reweight`, off by default. `bank_precision=float16` halves what the rows take.
+`reweight`, off by default. `bank_precision=float16` halves what the rows take. `channels=none`
+concatenates the layers, averaged over 3x3, as anomalib does.
 
 Differs: maps are not rescaled with the test set's minimum and maximum (that leaks test statistics).
 """
@@ -38,7 +39,7 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.parts.backbone import LITE0, Features
+from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, coresets
 from methods.parts.checks import at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, coreset_rows
@@ -58,7 +59,7 @@ class PatchCore(Method):
         resize: int = 256
         crop: int | None = 224
         grid: int = 28
-        channels: int = 1024
+        channels: int | None = 1024
         precision: Literal["float32", "bfloat16"] = "float32"
         bank_rate: float = 0.1
         projection: int | None = 128
@@ -145,7 +146,7 @@ class PatchCore(Method):
         return bank_cost(
             images * config.grid**2,
             config.bank_rate,
-            config.channels,
+            feature_channels(cls.inputs(config)),
             config.projection,
             getattr(torch, config.bank_precision).itemsize,
         )

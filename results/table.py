@@ -58,7 +58,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "fit_seconds": pa.float64(),
     "score_seconds": pa.float64(),  # wall time, all workers together; no start-up, no metrics
     "images_per_second": pa.float64(),  # test images / seconds of their features and of scoring
-    "train_images_per_second": pa.float64(),  # of the gradient loop; of the whole fit without one
+    "train_images_per_second": pa.float64(),  # of the gradient loop, or of the fit; null: unknown
     "parameters": pa.int64(),  # trainable
     "peak_memory_bytes": pa.int64(),
     "device": pa.string(),

@@ -235,6 +235,16 @@ def pooled(values: Sequence[float], bins: int) -> list[float]:
     return [sum(values[low:high]) / (high - low) for low, high in edges]
 
 
+def test_patches_of_all_channels_are_averages_side_by_side() -> None:
+    """What anomalib's PatchCore makes of two layers."""
+    fine, coarse = numbers(2, 3, 6, 6), numbers(2, 5, 3, 3, seed=1)
+    averages = [F.avg_pool2d(layer, 3, 1, 1) for layer in (fine, coarse)]
+    wanted = torch.cat([averages[0], F.interpolate(averages[1], (6, 6), mode="bilinear")], dim=1)
+    torch.testing.assert_close(aggregate.pool_patches([fine, coarse], 6, None), wanted)
+    view = Features(resize=64, backbone=LITE0, layers=(2, 3), grid=8, aggregate="patches")
+    assert backbone.feature_channels(view) == 40 + 112
+
+
 def test_pool_patches_is_the_direct_computation() -> None:
     fine, coarse = numbers(1, 4, 6, 6), numbers(1, 5, 3, 3, seed=1)
     found = aggregate.pool_patches([fine, coarse], grid=6, channels=7)

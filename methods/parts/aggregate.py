@@ -26,21 +26,25 @@ def align(layers: list[Tensor], grid: int) -> Tensor:
     return torch.cat(resized, dim=1)
 
 
-def pool_patches(layers: list[Tensor], grid: int, channels: int) -> Tensor:
+def pool_patches(layers: list[Tensor], grid: int, channels: int | None) -> Tensor:
     """PatchCore's patch features (official repository, `patchcore.common`).
 
     Each location takes its 3x3 neighbourhood in every layer; deeper layers are resized to the
-    grid; each layer is mean-pooled to `channels` numbers, then all layers together to as many.
+    grid; each layer is mean-pooled to `channels` numbers, then all layers together to as many. With
+    None each layer keeps its own channels, averaged over 3x3, and all stand side by side, as
+    anomalib has them: layers with many channels weigh more then.
     """
     pooled = []
     for layer in layers:
         around = F.unfold(layer, kernel_size=3, padding=1).unflatten(2, layer.shape[-2:])
         if around.shape[-1] != grid:
             around = F.interpolate(around, size=(grid, grid), mode="bilinear", align_corners=False)
-        pooled.append(F.adaptive_avg_pool1d(around.flatten(2).transpose(1, 2), channels))
-    both = torch.stack(pooled, dim=2).flatten(2)
-    rows = F.adaptive_avg_pool1d(both, channels)
-    return rows.transpose(1, 2).reshape(len(rows), channels, grid, grid)
+        of_each = channels or layer.shape[1]
+        pooled.append(F.adaptive_avg_pool1d(around.flatten(2).transpose(1, 2), of_each))
+    rows = torch.cat(pooled, dim=2)
+    if channels is not None:
+        rows = F.adaptive_avg_pool1d(rows, channels)
+    return rows.transpose(1, 2).reshape(len(rows), -1, grid, grid)
 
 
 def flatten(layers: list[Tensor]) -> Tensor:

@@ -44,8 +44,9 @@ class Features(Pixels):
     """Frozen features: all that decides their values, but for the weights' bytes.
 
     `aligned` resizes each layer to the grid and concatenates (UniAD, LafitE eq. 1); `patches`
-    pools 3x3 neighbourhoods to `channels` numbers (PatchCore); `pyramid` leaves each layer at its
-    own resolution, flat, and has no grid (PaDiM, RevDistill, FastFlow).
+    pools 3x3 neighbourhoods to `channels` numbers, None: to as many as a layer has (PatchCore);
+    `pyramid` leaves each layer at its own resolution, flat, and has no grid (PaDiM, RevDistill,
+    FastFlow).
     """
 
     backbone: str
@@ -254,8 +255,8 @@ def _asked(features: Features) -> tuple[Shape, ...]:
 
 def feature_channels(features: Features) -> int:
     """C of the features on a grid."""
-    if features.aggregate == "patches":
-        return features.channels or 0
+    if features.aggregate == "patches" and features.channels is not None:
+        return features.channels
     return sum(channels for channels, _, _ in layer_shapes(features))
 
 
@@ -292,5 +293,5 @@ class Extractor(nn.Module):
         if self.features.aggregate == "pyramid":
             return flatten(layers)
         if self.features.aggregate == "patches":
-            return pool_patches(layers, self.features.grid, self.features.channels or 0)
+            return pool_patches(layers, self.features.grid, self.features.channels)
         return align(layers, self.features.grid)
