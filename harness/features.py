@@ -36,7 +36,8 @@ from methods.parts.backbone import Extractor, Features, Pixels
 
 VERSION = 1
 """Raised when the same inputs give other features."""
-BATCH = 32
+BATCH = {"cpu": 8, "cuda": 32}
+"""Images that a backbone sees at once; the layers of a few stay in the caches of a CPU."""
 HEADROOM = 1.1
 
 
@@ -167,7 +168,7 @@ class FeatureCache:
         encode = _encoder(task, device)
         rows: np.memmap[Any, np.dtype[Any]] | None = None
         done = 0
-        for views in read_ahead(benchmark, samples, task.view):
+        for views in read_ahead(benchmark, samples, task.view, BATCH[device.type]):
             batch = encode(views)
             if rows is None:
                 shape = (len(samples), *batch.shape[1:])
@@ -194,10 +195,10 @@ class FeatureCache:
 
 
 def read_ahead(
-    benchmark: Benchmark, samples: Sequence[Sample], view: Pixels
+    benchmark: Benchmark, samples: Sequence[Sample], view: Pixels, batch: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Decoded views in batches; the next is read while this one is worked on."""
-    pieces = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
+    pieces = [samples[start : start + batch] for start in range(0, len(samples), batch)]
 
     def read(piece: Sequence[Sample]) -> NDArray[np.uint8]:
         return load_views(benchmark, piece, view.resize, view.crop)

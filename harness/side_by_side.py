@@ -42,11 +42,10 @@ SETTINGS = {
         "grid=28", "channels=none", "precision=float32", "bank_rate=0.01", "coreset=0.01",
         "reweight=9",
     ),
-    "padim": ("precision=float32", "channels=176"),
+    "padim": ("precision=float32",),
 }  # fmt: skip
 """The `quick` presets, but exact float32 and what anomalib has: a bank on the grid of layer 2, of
-both layers' channels side by side, and its re-weighting. PaDiM keeps all channels, so that no draw
-differs."""
+both layers' channels side by side, and its re-weighting."""
 Say = Callable[[str], None]
 
 

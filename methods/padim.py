@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import (
@@ -48,7 +47,7 @@ AT_ONCE = 1 << 30
 waits for another pass. So the sums take at most half of what their factors do."""
 BATCH = 32
 FACTORED = 64
-"""Positions whose covariances are factored at once."""
+"""Positions whose covariances are factored, or solved with, at once."""
 
 
 class PaDiM(Method):
@@ -171,7 +170,7 @@ class PaDiM(Method):
         products = torch.zeros(count, width, width, dtype=torch.float64, device=self.device)
         done = index * len(train)
         for batch in train.ordered(BATCH):
-            rows_PBD = self._rows(batch.inputs)[part].double()
+            rows_PBD = self._rows(batch.inputs, part).double()
             sums += rows_PBD.sum(dim=1, keepdim=True)
             products.baddbmm_(rows_PBD.mT, rows_PBD)
             done += batch.size
@@ -180,26 +179,34 @@ class PaDiM(Method):
         covariance = total(products).baddbmm_(mean.mT, mean, alpha=-len(train))
         return mean[:, 0], covariance.div_(len(train) - 1)
 
-    def _rows(self, inputs: Tensor) -> Tensor:
-        """A pyramid (B, L) to the drawn channels at each position: (P, B, D)."""
+    def _rows(self, inputs: Tensor, part: slice) -> Tensor:
+        """A pyramid (B, L) to the drawn channels at some positions: (P, B, D)."""
         layers, first = unflatten(inputs.to(self.device), self.shapes), 0
+        positions = torch.arange(self.side**2, device=self.device)[part]
         kept = []
         for layer in layers:
             here = (self.drawn >= first) & (self.drawn < first + layer.shape[1])
-            chosen = layer[:, self.drawn[here] - first]
-            kept.append(F.interpolate(chosen, (self.side, self.side), mode="nearest"))
+            cells = layer.shape[-1]
+            # Deeper layers by nearest neighbour, without laying them over the whole grid.
+            y, x = (
+                at * cells // self.side for at in (positions // self.side, positions % self.side)
+            )
+            kept.append(layer[:, self.drawn[here] - first].flatten(2)[:, :, y * cells + x])
             first += layer.shape[1]
-        return torch.cat(kept, dim=1).flatten(2).permute(2, 0, 1)
+        return torch.cat(kept, dim=1).permute(2, 0, 1)
 
     @torch.inference_mode()
     def score(
         self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
     ) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
-        away_PDB = (self._rows(inputs) - self.mean_PD[:, None]).mT
-        whitened = torch.linalg.solve_triangular(self.factor_PDD, away_PDB, upper=False)
-        distances = torch.linalg.vector_norm(whitened, dim=1).T.unflatten(1, (self.side, self.side))
-        maps = smooth_upsample(distances, self.inputs(self.config).side, knobs.sigma)
+        away_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
+        # A few at a time: the solver copies the factors that it is given.
+        pieces = zip(self.factor_PDD.split(FACTORED), away_PDB.split(FACTORED), strict=True)
+        whitened = (torch.linalg.solve_triangular(f, away, upper=False) for f, away in pieces)
+        distances = torch.cat([torch.linalg.vector_norm(one, dim=1) for one in whitened])
+        grid = distances.T.unflatten(1, (self.side, self.side))
+        maps = smooth_upsample(grid, self.inputs(self.config).side, knobs.sigma)
         return Scores(maps, image_score(maps, knobs.pool))
 
 
