@@ -320,8 +320,6 @@ def speed(
 
 def _race(op: str | None, points: str | None, preset: str) -> Iterator[str] | None:
     """The lines of what is timed as a whole; None for kernels and backbones."""
-    if op in ("anomalib", "tuning") and points is None:
-        raise UsageError(f"speed --op {op}: name a data set, --points ./my-parts")
     match op:
         case "training":
             from harness import training_speed
@@ -334,12 +332,18 @@ def _race(op: str | None, points: str | None, preset: str) -> Iterator[str] | No
         case "tuning":
             from harness import tuning_speed
 
-            return tuning_speed.race(str(points), preset)
+            return tuning_speed.race(_named(op, points), preset)
         case "anomalib":
             from harness import side_by_side
 
-            return side_by_side.race(str(points), lambda line: typer.echo(line, err=True))
+            return side_by_side.race(_named(op, points), lambda line: typer.echo(line, err=True))
     return None
+
+
+def _named(op: str, points: str | None) -> str:
+    if points is None:
+        raise UsageError(f"speed --op {op}: name a data set, --points ./my-parts")
+    return points
 
 
 @app.command()

@@ -160,19 +160,18 @@ def _reveal(
 
 def _curves(study: Study, every: int, place: Place, console: Console) -> bool:
     """Train while watching, each seed's curve once; False where a training failed."""
-    from harness.cluster import cluster_map
-
     tasks = [
         CurveTask(cell, every)
         for cell in study.cells
         if hasattr(cell.config, "epochs") and not curve_path(place, cell).exists()
     ]
-    if tasks:
-        _features(study.cells, place, console)
-        with bars("watched trainings", [task.cell.label for task in tasks], console) as show:
-            for _, error in cluster_map(draw_curve, tasks, place, show=show):
-                if error is not None:
-                    return _failed(study, error, console)
+    labels = [task.cell.label for task in tasks]
+    try:
+        if tasks:
+            _features(study.cells, place, console)
+        _all_done("watched trainings", draw_curve, tasks, labels, place, console)
+    except Exception as error:  # whatever a training raised
+        return _failed(study, error, console)
     for cell in study.cells:
         if curve_path(place, cell).exists():
             path = curve_path(place, cell).with_suffix(".png")

@@ -33,8 +33,6 @@ from methods.base import quiet
 
 SPACE = ("lafite.t=50:400:50", "lafite.k=1,3,5,7")
 """With the three coreset rates of the method's own search."""
-
-
 FEW = 6
 """Settings of all combinations that are timed from the image files, and stand for the rest."""
 
