@@ -78,7 +78,7 @@ def run(
     ] = None,
 ) -> None:
     """Compare methods: data sets x methods x seeds, resumed where they stopped."""
-    from harness.commands import Request, run_command
+    from harness.commands.run import Request, run_command
 
     request = Request(
         benchmarks=benchmarks,
@@ -173,7 +173,7 @@ def tune(
     cache: Annotated[bool, typer.Option(help="Keep frozen features for later runs.")] = True,
 ) -> None:
     """Choose knobs without one anomaly and freeze the choice; the test split stays sealed."""
-    from harness.tuning import TuneRequest, tune_command
+    from harness.commands.tune import TuneRequest, tune_command
 
     request = TuneRequest(
         benchmarks=benchmarks,
@@ -222,7 +222,7 @@ def report(
     ] = False,
 ) -> None:
     """Print the tables of a folder of results, or write them as one HTML file."""
-    from harness.reporting import reports
+    from harness.commands.report import reports
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, list(FORMATS))}")
@@ -238,7 +238,7 @@ def compare(
     format_: Annotated[str, typer.Option("--format", help="terminal or md.")] = "terminal",
 ) -> None:
     """Say for each metric whether one row is better than another, and where."""
-    from harness.reporting import compared
+    from harness.commands.report import compared
 
     if format_ not in ("terminal", "md"):
         raise UsageError(f"--format {format_}: {did_you_mean(format_, ['terminal', 'md'])}")
@@ -260,7 +260,7 @@ def doctor(
     data: Annotated[Path | None, typer.Option(envvar="LAFITE_BENCH_DATA")] = None,
 ) -> None:
     """Print versions, devices, which kernels are fast here and where data was looked for."""
-    from harness.doctor import examine
+    from harness.commands.doctor import examine
 
     typer.echo(examine(data))
 
@@ -275,7 +275,7 @@ def show(
     out: Annotated[Path, typer.Option(help="Folder of PNG files.")] = Path("preview"),
 ) -> None:
     """Draw what a trained model sees: image, mask, map, distances, features at several t."""
-    from harness.show import show as draw
+    from harness.commands.show import show as draw
 
     for written in draw(path, out, method=method, seed=seed, category=category, image=image):
         typer.echo(str(written))
@@ -306,11 +306,11 @@ def speed(
             typer.echo(line)
         return
     if op in (None, "backbone"):
-        from harness.backbone_speed import race
+        from harness.speed.backbone import race
 
         typer.echo(race())
     if op != "backbone":
-        from harness.speed import speed as contest
+        from harness.speed.kernels import speed as contest
 
         try:
             typer.echo(contest(op, points, out, quick, lambda line: typer.echo(line, err=True)))
@@ -322,21 +322,21 @@ def _race(op: str | None, points: str | None, preset: str) -> Iterator[str] | No
     """The lines of what is timed as a whole; None for kernels and backbones."""
     match op:
         case "training":
-            from harness import training_speed
+            from harness.speed import training
 
-            return training_speed.race(preset)
+            return training.race(preset)
         case "metrics":
-            from harness import metrics_speed
+            from harness.speed import metrics
 
-            return metrics_speed.race()
+            return metrics.race()
         case "tuning":
-            from harness import tuning_speed
+            from harness.speed import search
 
-            return tuning_speed.race(_named(op, points), preset)
+            return search.race(_named(op, points), preset)
         case "anomalib":
-            from harness import side_by_side
+            from harness.speed import anomalib
 
-            return side_by_side.race(_named(op, points), lambda line: typer.echo(line, err=True))
+            return anomalib.race(_named(op, points), lambda line: typer.echo(line, err=True))
     return None
 
 
@@ -361,9 +361,9 @@ def synth(
     """Write synthetic anomalies, made of normal images alone, and a contact sheet."""
     from rich.console import Console
 
-    from harness.progress import tally
-    from harness.synth import SynthRequest
-    from harness.synth import synth as write
+    from harness.commands._progress import tally
+    from harness.commands.synth import SynthRequest
+    from harness.commands.synth import synth as write
 
     request = SynthRequest(
         benchmark=benchmark,

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample, sealed
-from harness.checkpoints import Checkpoints
+from harness.cell import Cell, Split
 from harness.features import FeatureTask, as_input, feature_task, missing_features, open_split
 from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Place, Tell
 from harness.registry import load
 from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
-from harness.spec import Cell, Split
-from harness.store import Row
+from harness.store.checkpoints import Checkpoints
+from harness.store.store import Row
 from methods.base import Batches, Keeper, Method, Neighbours, Progress, quiet
 from methods.parts.backbone import WeightsMissing
 from methods.parts.dist import rank, world_size

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.images import load_views
+from harness.cell import Cell, Data, Split
 from harness.registry import load
-from harness.spec import Cell, Data, Split
 from methods.base import OnProgress, Progress
 from methods.parts.backbone import Extractor, Features, Pixels
 

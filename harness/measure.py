@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.images import load_masks
+from harness.cell import Cell
 from harness.pictures import picture_rows
 from harness.registry import load
-from harness.spec import Cell
 from results.evidence import Evidence, curve_rows
 from results.metrics import PIXEL_METRICS, Measured, image_metrics
 from results.profiles import PROFILES, Profile, judge

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.images import load_views
-from harness.store import Row
+from harness.store.store import Row
 from methods.parts.backbone import Pixels
 from results.evidence import ALARM, MISS
 

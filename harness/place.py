@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from harness.features import FeatureCache
-from harness.store import Store
+from harness.store.store import Store
 from methods.base import Progress
 from methods.parts.aggregate import Shape
 from methods.parts.backbone import Features

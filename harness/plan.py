@@ -8,20 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.base import Benchmark, fingerprint
-from benchmarks.parts.pseudo import pseudo_validation
+from benchmarks.parts.synthesis.pseudo import pseudo_validation
+from harness.cell import MODES, PRESETS, Cell, Data, Held, open_benchmark
+from harness.overrides import parse_overrides, variant_of, with_overrides
 from harness.registry import UsageError, did_you_mean, load, names
-from harness.spec import (
-    MODES,
-    PRESETS,
-    Cell,
-    Data,
-    Held,
-    open_benchmark,
-    parse_overrides,
-    seeds_of,
-    variant_of,
-    with_overrides,
-)
 from methods.parts.backbone import (
     Features,
     WeightsMissing,
@@ -203,3 +193,10 @@ def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
     for cell in cells:
         groups.setdefault(cell.fit_id, []).append(cell)
     return sorted(groups.values(), key=lambda group: -getattr(group[0].config, "epochs", 0))
+
+
+def seeds_of(count: int) -> list[int]:
+    """The first seeds: they are counted, never picked."""
+    if count < 1:
+        raise UsageError(f"--seeds {count}: give a number of seeds, at least 1")
+    return list(range(count))

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from benchmarks.base import Sample
+from harness.cell import Cell, Purpose
 from harness.place import Place
-from harness.spec import Cell, Purpose
-from harness.store import Row
+from harness.store.store import Row
 from methods.base import Diverged
 from results.metrics import Measured
 from results.table import DONE, SCHEMA

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels._search_gpu import compiled, search_gpu
+from kernels._topk_gpu import compiled, search_gpu
 from kernels._triton import usable
 from kernels.base import HALF_TOLERANCE, Op, check_search, search_cases
 from kernels.topk import topk_l2, topk_l2_reference

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kernels import _numba
-from kernels._search_gpu import compiled, search_gpu
 from kernels._topk_cpu import search
+from kernels._topk_gpu import compiled, search_gpu
 from kernels._triton import usable
 from kernels.base import (
     CHUNK,

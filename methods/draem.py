@@ -39,16 +39,11 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.parts import noise
-from methods.parts.accelerating import accelerated, autocast
-from methods.parts.augment import augment
-from methods.parts.backbone import Pixels
-from methods.parts.checks import above_zero, at_least
-from methods.parts.cost import Cost, training_cost
-from methods.parts.inpainting import RebuildAndTell, focal, ssim
-from methods.parts.maps import error_map, image_score
-from methods.parts.patches import anywhere, crop
-from methods.parts.textures import (
+from methods.networks.inpainting import RebuildAndTell, focal, ssim
+from methods.networks.patch_encoder import anywhere, crop
+from methods.painting import perlin
+from methods.painting.augmentation import augment
+from methods.painting.textures import (
     OWN,
     Source,
     folder_textures,
@@ -57,6 +52,11 @@ from methods.parts.textures import (
     texture_files,
     textures_sha256,
 )
+from methods.parts.accelerating import accelerated, autocast
+from methods.parts.backbone import Pixels
+from methods.parts.checks import above_zero, at_least
+from methods.parts.cost import Cost, training_cost
+from methods.parts.maps import error_map, image_score
 from methods.parts.training import Draws, Recipe, optimise
 
 HALVINGS = 32
@@ -208,7 +208,7 @@ class Draem(Method):
 
     def _view(self, images: Tensor, draws: Draws) -> Tensor:
         """Some images turned, all cut to the window."""
-        turned = noise.rotate(images, 180 * draws.uniform() - 90)
+        turned = perlin.rotate(images, 180 * draws.uniform() - 90)
         images = torch.where(draws.uniform(1, 1, 1) < self.config.turned, turned, images)
         side = _seen(self.config)
         return crop(images, anywhere(draws, images.shape[-1], side), side)
@@ -216,7 +216,7 @@ class Draem(Method):
     def damage(self, clean: Tensor, source: Source, draws: Draws) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S), some with textures where they are damaged, (B, 1, S, S) bool."""
         side = clean.shape[-1]
-        where = noise.masks(draws, side) & (draws.uniform(1, 1, 1) < self.config.damaged)
+        where = perlin.masks(draws, side) & (draws.uniform(1, 1, 1) < self.config.damaged)
         kept = self.config.most_transparent * draws.uniform(1, 1, 1)
         painted = torch.lerp(augment(source(draws, side), draws), clean, kept)
         return torch.where(where, painted, clean), where

@@ -36,12 +36,12 @@ from methods.base import (
     Stage,
     quiet,
 )
+from methods.networks.flow import Flow
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.cost import Cost, training_cost
-from methods.parts.flow import Flow
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
 from methods.parts.training import Draws, Recipe, optimise
 

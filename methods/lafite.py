@@ -32,16 +32,16 @@ from methods.base import (
     Stage,
     quiet,
 )
+from methods.networks.diffusion import corrupt, cosine_schedule, ddim_denoise
+from methods.networks.unet import UNet
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
-from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, image_noise
 from methods.parts.training import Draws, Recipe, optimise
-from methods.parts.unet import UNet
 
 TS = range(50, 601, 50)
 """Corruption steps that a search for knobs tries."""

@@ -42,14 +42,7 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.parts.accelerating import autocast
-from methods.parts.backbone import Pixels
-from methods.parts.bank import MemoryBank
-from methods.parts.checks import above_zero, at_least
-from methods.parts.cost import Cost, bank_cost, training_cost
-from methods.parts.dist import total
-from methods.parts.maps import image_score
-from methods.parts.patches import (
+from methods.networks.patch_encoder import (
     COARSE,
     FINE,
     Initial,
@@ -61,6 +54,13 @@ from methods.parts.patches import (
     jittered,
     spread,
 )
+from methods.parts.accelerating import autocast
+from methods.parts.backbone import Pixels
+from methods.parts.bank import MemoryBank
+from methods.parts.checks import above_zero, at_least
+from methods.parts.cost import Cost, bank_cost, training_cost
+from methods.parts.dist import total
+from methods.parts.maps import image_score
 from methods.parts.training import Draws, Recipe, optimise
 
 

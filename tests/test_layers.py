@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,36 @@ MAY_IMPORT = {
     "results": set(),
     "harness": {"kernels", "methods", "benchmarks", "results"},
 }
+FOLDERS = {
+    "benchmarks": {"benchmarks/parts"},
+    "benchmarks/parts": {"benchmarks"},
+    "benchmarks/parts/synthesis": {"benchmarks", "benchmarks/parts"},
+    "kernels": set(),
+    "methods": {"methods/networks", "methods/painting", "methods/parts"},
+    "methods/networks": {"methods", "methods/parts"},
+    "methods/painting": {"methods", "methods/parts"},
+    "methods/parts": {"methods"},
+    "results": set(),
+    "results/analysis": {"results"},
+    "results/reports": {"results", "results/analysis"},
+    "results/reports/page": {"results", "results/analysis", "results/reports"},
+    "harness": {"harness/store"},
+    "harness/store": {"harness"},
+    "harness/search": {"harness", "harness/store"},
+    "harness/cluster": {"harness", "harness/store", "harness/search"},
+    "harness/commands": {"harness", "harness/store", "harness/search", "harness/cluster"},
+    "harness/speed": {"harness", "harness/store", "harness/search"},
+}
+"""What a folder's files may import of the same package beside their own folder. `harness/cli.py`,
+the front door, is not among them."""
 HOME = {
-    "ray": {f"harness/cluster{part}.py" for part in ("", "_train", "_tune")},
+    "ray": {
+        f"harness/cluster/{file}.py"
+        for file in ("session", "tasks", "fitting", "scoring", "trials")
+    },
     "typer": {"harness/cli.py"},
     "triton": {"kernels/_triton.py"},
-    "faiss": {"kernels/_faiss.py"},
+    "faiss": {"harness/speed/_faiss.py"},
     "numba": {"kernels/_numba.py"},
 }
 NO_TORCH = ("benchmarks", "results")
@@ -50,6 +76,39 @@ def test_imports_go_one_way(package: str) -> None:
     forbidden = set(OURS) - MAY_IMPORT[package] - {package}
     for path in files(package):
         assert not imports(path) & forbidden, path
+
+
+def arrows() -> dict[Path, set[Path]]:
+    """Of every file, the files of ours that it imports."""
+    known = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for package in OURS
+        for path in files(package)
+    }
+    found: dict[Path, set[Path]] = {path: set() for path in known.values()}
+    for path, targets in found.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                targets |= {known[module] for module in modules & known.keys()}
+    return found
+
+
+def test_folders_are_imported_from_above_alone() -> None:
+    for path, targets in arrows().items():
+        folder = path.parent.relative_to(ROOT).as_posix()
+        if path == ROOT / "harness" / "cli.py":
+            continue
+        for target in targets:
+            below = target.parent.relative_to(ROOT).as_posix()
+            same_package = below.split("/")[0] == folder.split("/")[0]
+            allowed = {folder, *FOLDERS[folder]}
+            assert not same_package or below in allowed, f"{path} imports {target}"
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    # Sorting fails where there is a circle, and names it.
+    list(TopologicalSorter(arrows()).static_order())
 
 
 @pytest.mark.parametrize("package", NO_TORCH)
@@ -80,9 +139,9 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
     }
     assert openers == {
         "harness/plan.py",
-        "harness/commands.py",
         "harness/features.py",
-        "harness/show.py",
+        "harness/commands/_data_check.py",
+        "harness/commands/show.py",
     }
 
 

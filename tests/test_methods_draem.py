@@ -15,15 +15,15 @@ from made_training import numbers
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from harness.cell import Cell
 from harness.plan import plan
 from harness.registry import UsageError
-from harness.spec import Cell
 from methods.base import Batch, Batches, quiet
 from methods.draem import Draem
-from methods.parts import augment, noise
-from methods.parts.inpainting import RebuildAndTell, focal, ssim
+from methods.networks.inpainting import RebuildAndTell, focal, ssim
+from methods.painting import augmentation, perlin
+from methods.painting.textures import OWN, folder_textures, own_textures
 from methods.parts.maps import image_score
-from methods.parts.textures import OWN, folder_textures, own_textures
 from methods.parts.training import Draws
 
 CONFIG, KNOBS = Draem.presets["smoke"]
@@ -57,8 +57,10 @@ def perlin_at(turns: Tensor, cells: tuple[int, int], side: int, y: int, x: int) 
 
 def test_noise_is_perlins_for_another_number_of_cells_in_every_image() -> None:
     cells = torch.tensor([[1, 1], [2, 16], [32, 4], [8, 8]])
-    turns = torch.rand(4, noise.CORNERS, noise.CORNERS, generator=torch.Generator().manual_seed(0))
-    found = noise.perlin(turns, cells, SIDE)
+    turns = torch.rand(
+        4, perlin.CORNERS, perlin.CORNERS, generator=torch.Generator().manual_seed(0)
+    )
+    found = perlin.perlin(turns, cells, SIDE)
     random = np.random.default_rng(0)
     for index, (rows, columns) in enumerate(cells.tolist()):
         for y, x in random.integers(0, SIDE, (20, 2)).tolist():
@@ -69,7 +71,7 @@ def test_noise_is_perlins_for_another_number_of_cells_in_every_image() -> None:
 
 
 def test_masks_have_the_areas_and_scales_of_the_official_generator() -> None:
-    masks = noise.masks(drawn(1500), 128)
+    masks = perlin.masks(drawn(1500), 128)
     assert masks.dtype == torch.bool and masks.shape == (1500, 1, 128, 128)
     share = masks.double().mean(dim=(1, 2, 3))
     # Right of each: 1,500 masks of the official NumPy generator, turned by SciPy.
@@ -86,9 +88,9 @@ def test_masks_have_the_areas_and_scales_of_the_official_generator() -> None:
 
 
 def test_masks_and_textures_follow_the_seed_and_the_place_alone() -> None:
-    first, again, other = (noise.masks(drawn(8, seed), SIDE) for seed in (0, 0, 1))
+    first, again, other = (perlin.masks(drawn(8, seed), SIDE) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    for make in (noise.masks, noise.textures):
+    for make in (perlin.masks, perlin.textures):
         whole = make(drawn(6), SIDE)
         parts = [make(drawn(6, places=torch.arange(rank, 6, 2)), SIDE) for rank in (0, 1)]
         for rank, part in enumerate(parts):
@@ -96,7 +98,7 @@ def test_masks_and_textures_follow_the_seed_and_the_place_alone() -> None:
 
 
 def test_textures_fill_the_range_and_differ() -> None:
-    made = noise.textures(drawn(100), SIDE)
+    made = perlin.textures(drawn(100), SIDE)
     assert made.min() >= 0 and made.max() <= 1
     assert made.std() > 0.2
     assert (made.std(dim=(2, 3)).mean(dim=1) > 0.02).double().mean() > 0.9
@@ -140,18 +142,18 @@ def test_half_of_the_images_stay_normal_and_the_others_mix_with_a_texture() -> N
 
 def test_turning_keeps_the_middle_and_blackens_what_comes_in() -> None:
     ramp = torch.linspace(0.1, 1, SIDE).expand(1, 3, SIDE, SIDE)
-    quarter = noise.rotate(ramp, torch.tensor([90.0]))
+    quarter = perlin.rotate(ramp, torch.tensor([90.0]))
     assert torch.allclose(quarter, ramp.rot90(1, (2, 3)), atol=1e-5) or torch.allclose(
         quarter, ramp.rot90(-1, (2, 3)), atol=1e-5
     )
-    eighth = noise.rotate(torch.ones(1, 3, SIDE, SIDE), torch.tensor([45.0]))[0, 0]
+    eighth = perlin.rotate(torch.ones(1, 3, SIDE, SIDE), torch.tensor([45.0]))[0, 0]
     assert eighth[0, 0] == 0 and float(eighth[SIDE // 2, SIDE // 2]) == pytest.approx(1)
     # The octagon that a square shares with itself turned by 45 degrees.
     assert float(eighth.mean()) == pytest.approx(2 * (math.sqrt(2) - 1), abs=0.01)
 
 
 def number(*values: float) -> Tensor:
-    return torch.tensor([[*values, *[0.5] * (augment.DRAWN - len(values))]])
+    return torch.tensor([[*values, *[0.5] * (augmentation.DRAWN - len(values))]])
 
 
 def test_augmentations_against_pillow_and_colorsys() -> None:
@@ -164,17 +166,18 @@ def test_augmentations_against_pillow_and_colorsys() -> None:
 
     for bits, draw in ((1, 0.0), (3, 0.3), (8, 0.99)):
         wanted = np.asarray(ImageOps.posterize(picture, bits))
-        assert np.abs(bytes_of(augment.posterize(given, number(draw))) - wanted).max() < 0.01
+        assert np.abs(bytes_of(augmentation.posterize(given, number(draw))) - wanted).max() < 0.01
     wanted = np.asarray(ImageOps.solarize(picture, 80))
-    assert np.abs(bytes_of(augment.solarize(given, number(0.5, 0.0))) - wanted).max() < 0.01
-    assert torch.equal(augment.solarize(given, number(0.5, 0.9)), given)
+    assert np.abs(bytes_of(augmentation.solarize(given, number(0.5, 0.0))) - wanted).max() < 0.01
+    assert torch.equal(augmentation.solarize(given, number(0.5, 0.9)), given)
     assert (
-        np.abs(bytes_of(augment.equalize(given, number())) - ImageOps.equalize(picture)).max() < 2
+        np.abs(bytes_of(augmentation.equalize(given, number())) - ImageOps.equalize(picture)).max()
+        < 2
     )
     cut = ImageOps.autocontrast(picture, cutoff=10)
-    assert np.abs(bytes_of(augment.autocontrast(given, number(0.5))) - cut).max() < 4
-    torch.testing.assert_close(augment.sharpness(given, number(0.5)), given)
-    shifted = augment.hue_and_saturation(given, number(0.8, 0.7))[0]
+    assert np.abs(bytes_of(augmentation.autocontrast(given, number(0.5))) - cut).max() < 4
+    torch.testing.assert_close(augmentation.sharpness(given, number(0.5)), given)
+    shifted = augmentation.hue_and_saturation(given, number(0.8, 0.7))[0]
     for y, x in ((0, 0), (7, 40), (63, 12)):
         hue, saturation, value = colorsys.rgb_to_hsv(*given[0, :, y, x].tolist())
         turned = (hue + 30 / 255) % 1, min(1, max(0, saturation + 20 / 255)), value
@@ -188,8 +191,8 @@ def test_three_different_augmentations_of_ten(monkeypatch: pytest.MonkeyPatch) -
 
         return change
 
-    monkeypatch.setattr(augment, "AUGMENTATIONS", tuple(noting(i) for i in range(6)))
-    found = augment.augment(torch.zeros(300, 3, 1, 1), drawn(300))[:, 0, 0, 0]
+    monkeypatch.setattr(augmentation, "AUGMENTATIONS", tuple(noting(i) for i in range(6)))
+    found = augmentation.augment(torch.zeros(300, 3, 1, 1), drawn(300))[:, 0, 0, 0]
     digits = [f"{value:.6f}"[2:] for value in found.tolist()]
     assert all(one.count("1") == 3 and one.count("0") == 3 for one in digits)
     assert len(set(digits)) == 20

@@ -14,12 +14,12 @@ from made_training import numbers
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from harness.spec import with_overrides
+from harness.overrides import with_overrides
 from methods import fastflow
 from methods.base import Batches
 from methods.fastflow import FastFlow
+from methods.networks.flow import Flow
 from methods.parts.backbone import check_features, layer_shapes
-from methods.parts.flow import Flow
 from methods.parts.training import Draws
 
 CONFIG, KNOBS = FastFlow.presets["smoke"]

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from methods.base import Batch, Batches
 from methods.lafite import LafitE, noise_predictor
+from methods.networks.diffusion import corrupt, cosine_schedule, ddim_denoise, ddim_steps
+from methods.networks.unet import UNet
 from methods.parts.backbone import LITE0
-from methods.parts.diffusion import corrupt, cosine_schedule, ddim_denoise, ddim_steps
 from methods.parts.maps import error_map, image_score, smooth_upsample
 from methods.parts.training import Draws
-from methods.parts.unet import UNet
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

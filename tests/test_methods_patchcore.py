@@ -10,7 +10,7 @@ import torch
 from made_features import one_thread  # noqa: F401
 from torch import Tensor
 
-from harness.spec import with_overrides
+from harness.overrides import with_overrides
 from methods import patchcore
 from methods.base import Batches
 from methods.parts.backbone import layer_shapes

@@ -17,7 +17,7 @@ from made_training import numbers
 from torch import Tensor
 
 from methods.base import Batch, Batches
-from methods.parts.patches import (
+from methods.networks.patch_encoder import (
     COARSE,
     FINE,
     Direction,

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from harness.registry import load
 from methods.base import Batches, Method, quiet
+from methods.networks.mirrored_student import BatchNorm
 from methods.padim import PaDiM
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.dist import rank, world_size, wrap
-from methods.parts.residual import BatchNorm
 
 
 class Normed(nn.Module):

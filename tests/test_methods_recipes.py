@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from harness.registry import load, names
 from methods.base import Batch, Batches, Method
 from methods.draem import Draem
-from methods.parts.textures import own_textures
+from methods.painting.textures import own_textures
 from methods.parts.training import Draws, Recipe
 
 IMAGES = 3

@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cosine
 from torch import Tensor
 
+from methods.networks.mirrored_student import Student
 from methods.parts.backbone import LITE0
-from methods.parts.residual import Student
 from methods.parts.training import Draws
 from methods.revdistill import RevDistill, ends_in_relu
 

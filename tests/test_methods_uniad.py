@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Batch, Batches
-from methods.parts.masked_attention import (
+from methods.networks.masked_transformer import (
     DecoderLayer,
     EncoderLayer,
     Reconstructor,

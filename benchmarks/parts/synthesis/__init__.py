@@ -1,0 +1,1 @@
+"""Anomalies made of normal images alone (LafitE, section 3.4)."""

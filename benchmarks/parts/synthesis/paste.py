@@ -1,0 +1,126 @@
+"""Fragments cut from one normal image and pasted on another, with labels exact to the pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.parts.synthesis.masks import Outline, coverage, thickness
+
+CELLS = 64  # along the shorter side; noise finer than that is no change
+SOFTNESS = 0.25  # width of a soft edge, in the fragment's thickness, and at most
+SOFTEST = 0.02  # of the image's shorter side
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fragment:
+    """One cut-out, how it is blended, and where its box lies in both images."""
+
+    alpha: NDArray[np.uint8]  # (h, w), how much of it shows before the contrast, 0 off the mask
+    contrast: float
+    matched: bool  # its mean colour is brought to that of what it covers
+    source: tuple[int, int] = (0, 0)  # y and x of the box's upper left corner
+    target: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def cut(
+        cls, outlines: Sequence[Outline], contrast: float, blending: str, side: int
+    ) -> Fragment:
+        """The union of the outlines, not placed yet; for an image whose shorter side is `side`."""
+        soft = min(SOFTNESS * thickness(outlines), SOFTEST * side)
+        feather = 0.0 if blending == "hard" else soft
+        return cls(
+            alpha=coverage(outlines, feather), contrast=contrast, matched=blending == "matched"
+        )
+
+    def at(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> Fragment:
+        """The same cut-out, from there to there."""
+        (top, left), (to_top, to_left) = source.tolist(), target.tolist()
+        return replace(self, source=(top, left), target=(to_top, to_left))
+
+
+class Patch(NamedTuple):
+    """What pasting a fragment would do: pixels (h, w, 3) uint8 in a box of the image."""
+
+    box: tuple[slice, slice]
+    pixels: NDArray[np.uint8]
+    marked: NDArray[np.bool_]  # (h, w), those that may change
+
+
+class Canvas:
+    """A target image that takes fragments; each pixel is pasted on at most once."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.original = image
+        self.image = image.copy()
+        self.mask = np.zeros(image.shape[:2], dtype=bool)
+        self.cell = max(1, min(self.mask.shape) // CELLS)
+
+    def patch(self, source: NDArray[np.uint8], fragment: Fragment) -> Patch:
+        """The fragment of a source of equal shape, blended with what it covers.
+
+        Marked are the pixels with alpha above 0 that no earlier fragment took.
+        """
+        box = _box(fragment.target, fragment.alpha.shape)
+        alpha = np.where(self.mask[box], 0, fragment.alpha)
+        marked = alpha > 0
+        under = self.original[box].astype(np.float32)
+        layer = source[_box(fragment.source, alpha.shape)].astype(np.float32)
+        if fragment.matched and marked.any():
+            layer += under[marked].mean(axis=0) - layer[marked].mean(axis=0)
+        weight = alpha * np.float32(fragment.contrast / 255)
+        mixed = under + weight[:, :, None] * (layer - under)
+        return Patch(box, mixed.round().clip(0, 255).astype(np.uint8), marked)
+
+    def put(self, patch: Patch) -> None:
+        """Changes the marked pixels, and no other."""
+        self.image[patch.box][patch.marked] = patch.pixels[patch.marked]
+        self.mask[patch.box] |= patch.marked
+
+    def change(self, patch: Patch) -> float:
+        """Mean change over the marked pixels in grey levels of 255; 0 where none is marked.
+
+        The signed change is first averaged over cells of 1/64 of the image's side, so that noise
+        and grain on equal ground cancel out; then the channel that changed most counts.
+        """
+        difference = patch.pixels.astype(np.int32) - self.original[patch.box]
+        difference[~patch.marked] = 0
+        for axis in (0, 1):
+            starts = np.arange(0, difference.shape[axis], self.cell)
+            difference = np.add.reduceat(difference, starts, axis=axis)
+        total = float(np.abs(difference).max(axis=2).sum())
+        return total / max(1, int(patch.marked.sum()))
+
+    @cached_property
+    def grain(self) -> float:
+        """Median difference between neighbouring cells of the target, in grey levels."""
+        cells = np.asarray(Image.fromarray(self.original).reduce(self.cell), dtype=np.int32)
+        steps = np.abs(np.diff(cells, axis=1)).max(axis=2)
+        return float(np.median(steps)) if steps.size else 0.0
+
+    def visible_from(self, patch: Patch, least_change: float) -> float:
+        """The change from which the eye can tell: `least_change`, or the target's own grain.
+
+        What is smaller than 2 x 2 cells needs as much more as its side is smaller.
+        """
+        side = max(1.0, math.sqrt(patch.marked.sum()))
+        return max(least_change, self.grain) * max(1.0, 2 * self.cell / side)
+
+
+def marked_by(fragments: Sequence[Fragment], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask (H, W) of an image that took the fragments."""
+    mask = np.zeros(shape, dtype=bool)
+    for fragment in fragments:
+        mask[_box(fragment.target, fragment.alpha.shape)] |= fragment.alpha > 0
+    return mask
+
+
+def _box(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    return slice(corner[0], corner[0] + shape[0]), slice(corner[1], corner[1] + shape[1])

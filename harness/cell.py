@@ -1,0 +1,182 @@
+"""From what the user typed to a list of cells: all validation happens here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from benchmarks.base import Benchmark
+from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
+from harness.overrides import PATHS
+from harness.registry import UsageError, did_you_mean, load, names
+from results.profiles import DEFAULT_PROFILE
+
+MODES = ("multi-class", "separate")
+"""One model a data set, or one a category."""
+PRESETS = ("paper", "quick", "smoke")
+CELL_SCHEMA = 1
+"""Raised when the code changes what a cell with unchanged settings gives."""
+
+Split = Literal["train", "validation", "test"]
+Purpose = Literal["run", "tuned", "tune", "reveal"]
+"""Why a cell is scored: for the table, for the table with a frozen choice, for choosing, or to see
+afterwards how good the choosing was."""
+
+
+class Held(NamedTuple):
+    """What of the training images is held out, and how many anomalies are made of each."""
+
+    share: float = 0.1
+    seed: int = 0
+    anomalies: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """One data set as it lies on disk: its name or path, where to look, which categories.
+
+    Where images are held out, training and its fingerprint are of the kept ones. The fingerprint
+    of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in tuning.
+    """
+
+    benchmark: str
+    root: Path | None = None
+    categories: tuple[str, ...]
+    train_fingerprint: str
+    test_fingerprint: str
+    train_images: int
+    test_images: int
+    held: Held | None = None
+
+    def open(self) -> Benchmark:
+        """The data set itself."""
+        return open_benchmark(self.benchmark, self.root)
+
+    def open_kept(self) -> Benchmark:
+        """What is learned from: the data set without what is held out."""
+        return self.open() if self.held is None else self.open_held()
+
+    def open_held(self) -> PseudoValidation:
+        """The pseudo-validation; ValueError where nothing is held out."""
+        if self.held is None:
+            raise ValueError(f"{self.label}: nothing is held out")
+        return pseudo_validation(self.open(), self.categories, **self.held._asdict())
+
+    @property
+    def name(self) -> str:
+        """The data set's name, or that of its folder."""
+        return Path(self.benchmark).name
+
+    @property
+    def label(self) -> str:
+        """The data set, and the category if it is only one."""
+        one = len(self.categories) == 1
+        return f"{self.name}/{self.categories[0]}" if one else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of the result table, and the whole truth about it.
+
+    `identity` is its content: two cells with equal content are one, whatever the paths and the
+    words they were asked for with.
+    """
+
+    data: Data
+    mode: str
+    method: str
+    variant: str = ""
+    preset: str
+    config: Any
+    knobs: Any
+    seed: int
+    weights: Path | None = None
+    weights_sha256: str = ""
+    purpose: Purpose = "run"
+    profile: str = DEFAULT_PROFILE
+
+    @property
+    def split(self) -> Split:
+        """What it is scored on."""
+        return "validation" if self.purpose == "tune" else "test"
+
+    @property
+    def shown(self) -> bool:
+        """Whether reports show it: a row of the table, not a setting that a search tried."""
+        return self.purpose in ("run", "tuned")
+
+    @property
+    def splits(self) -> tuple[Split, Split]:
+        """What it learns from and what it is scored on."""
+        return "train", self.split
+
+    @cached_property
+    def fit_id(self) -> str:
+        """Names what is learned: cells that differ in knobs alone share one fit."""
+        return digest(self._learned())
+
+    @cached_property
+    def cell_id(self) -> str:
+        """Names the cell."""
+        tested = {"test": self.data.test_fingerprint, "knobs": dataclasses.asdict(self.knobs)}
+        if self.profile != DEFAULT_PROFILE:
+            tested["profile"] = self.profile
+        return digest(self._learned() | tested)
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Names the settings alone, whatever the data and the seed."""
+        return digest(
+            {
+                "method": self.method,
+                "config": dataclasses.asdict(self.config),
+                "knobs": dataclasses.asdict(self.knobs),
+            }
+        )
+
+    def _learned(self) -> dict[str, Any]:
+        return {
+            "schema": CELL_SCHEMA,
+            "train": self.data.train_fingerprint,
+            "method": self.method,
+            "config": without_paths(self.config),
+            "weights": self.weights_sha256,
+            "seed": self.seed,
+        }
+
+    @property
+    def label(self) -> str:
+        """The cell in one line."""
+        what = f"{self.method} ({self.variant})" if self.variant else self.method
+        return f"{self.data.label} {what} seed {self.seed}"
+
+
+def without_paths(config: Any) -> dict[str, Any]:
+    """The settings but for where files lie."""
+    return {name: v for name, v in dataclasses.asdict(config).items() if name not in PATHS}
+
+
+def digest(content: dict[str, Any]) -> str:
+    """A name made of what it names: 16 hex characters."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_benchmark(name: str, root: Path | None) -> Benchmark:
+    """A named data set, or any folder in the MVTec layout by its path."""
+    if name in names("benchmarks"):
+        benchmark: Benchmark = load("benchmarks", name)(root)
+        return benchmark
+    if "/" in name or name.startswith(".") or Path(name).is_dir():
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UsageError(f"{name}: no such folder; give a data set's name or an existing path")
+        return folder_benchmark(folder.resolve().name, folder)
+    hint = did_you_mean(name, names("benchmarks"))
+    raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder")

@@ -1,0 +1,1 @@
+"""Ray: every file that says so."""

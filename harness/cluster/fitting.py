@@ -1,0 +1,77 @@
+"""Ray Train: one fit on many workers.
+
+The result store is the truth; Ray's own state is disposable.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
+
+from harness.cell import Cell
+from harness.cluster.session import RETRIES, late, settle
+from harness.execute import learn
+from harness.place import Place
+from methods.base import Diverged, Progress
+
+
+def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
+    """Fit one model as a Ray Train job; the workers leave it in the store.
+
+    Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
+    and nothing of Ray. A worker that dies, or leaves the others waiting for longer than
+    `place.patience` seconds, restarts all from the last checkpoint, RETRIES times at most. Workers
+    that the cluster does not give within as many seconds fail the cell.
+    """
+    if place.store.model(cell).is_dir():
+        return
+    # Ray Train has no argument for it.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(place.patience)
+    resources = {"CPU": float(place.cpus)} | ({"GPU": place.gpus} if place.gpus else {})
+    trainer = TorchTrainer(
+        _fit_worker,
+        train_loop_config={"cell": cell, "place": place, "queue": queue, "number": number},
+        torch_config=TorchConfig(
+            backend="nccl" if place.gpus else "gloo", timeout_s=place.patience
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=place.workers, use_gpu=place.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            # A name of its own for each attempt: what counts is in the store, not in Ray's state.
+            name=f"{cell.fit_id}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(place.store.out / "ray"),
+            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=0),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        if "startup timed out" in str(error):
+            raise late(place) from None
+        last = str(error).strip().splitlines()[-1]
+        raise RuntimeError(f"{last} (on {place.workers} workers)\n{error}") from None
+    if diverged := place.store.diverged(cell):
+        raise Diverged(diverged)
+
+
+def _fit_worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    cell, place, queue, number = (settings[k] for k in ("cell", "place", "queue", "number"))
+    settle(place)
+
+    def tell(progress: Progress) -> None:
+        if dist.get_rank() == 0:
+            queue.actor.put_nowait.remote((number, progress))
+
+    try:
+        learn(cell, cell.data.open_kept(), place, tell)
+    except Diverged as error:
+        # Raised, Ray would start it again; it would only diverge again.
+        place.store.note_diverged(cell, str(error))

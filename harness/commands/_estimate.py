@@ -1,0 +1,133 @@
+"""What a plan will cost, before it runs: cells, banks, disk, time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+from rich.box import SIMPLE
+from rich.table import Table
+
+from harness.cell import Cell
+from harness.features import FeatureCache, missing_features
+from harness.plan import MISSING
+from harness.registry import load
+from harness.store.store import Store
+from methods.parts.backbone import Features, Pixels, feature_numbers
+from methods.parts.cost import Cost
+from results.table import read
+
+GIGA = 1e9
+GPU = "H100"
+GPU_PEAK = {"bfloat16": 989e12, "float32": 67e12}
+"""Dense FLOP/s of an H100 SXM by its data sheet, by the precision of the settings."""
+GPU_BYTES = 3.35e12
+"""Bytes/s of its memory, which bound a coreset."""
+GPU_SHARE = 0.4
+"""The share of either that is assumed to be reached."""
+COLUMNS = ("cell", "what", "state", "bank rows", "bank GB", "train GB", "PFLOP", "here", GPU)
+
+
+def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
+    """A table of the cells. Time here is that of like cells in the store (as seen), else counted
+    FLOPs at this machine's measured matrix-product rate (~); on one GPU it is only assumed."""
+    rate = _flops_per_second()
+    table = Table(
+        box=SIMPLE, caption=f"{_disk(cells, cache)}\n{_rate(rate)}", caption_justify="left"
+    )
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=True)
+    known = _known_seconds(store)
+    for cell in cells:
+        cost = load("methods", cell.method).cost(cell.config, cell.data.train_images)
+        measured = known.get((cell.config_hash, cell.data.train_fingerprint))
+        counted = (cost.train_flops + cost.coreset_flops) / rate
+        table.add_row(
+            cell.cell_id,
+            cell.label,
+            _state(cell, store),
+            f"{cost.bank_rows:,}",
+            f"{cost.bank_bytes / GIGA:.2f}",
+            f"{cost.training_bytes / GIGA:.2f}",
+            f"{(cost.train_flops + cost.coreset_flops) / 1e15:,.3g}",
+            f"{_span(measured)} seen" if measured else f"~{_span(counted)}",
+            _span(gpu_seconds(cost, cell.config.precision)),
+        )
+    return table
+
+
+def gpu_seconds(cost: Cost, precision: str) -> float:
+    """Seconds of a fit on one GPU at the assumed rates: a projection, never a measurement."""
+    train = cost.train_flops / (GPU_PEAK[precision] * GPU_SHARE)
+    return train + cost.coreset_bytes / (GPU_BYTES * GPU_SHARE)
+
+
+def _state(cell: Cell, store: Store) -> str:
+    if cell.weights_sha256 == MISSING:
+        return "weights missing"
+    return "done" if store.done(cell) else "to do"
+
+
+def _rate(rate: float) -> str:
+    here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "this CPU"
+    peaks = ", ".join(f"{peak / 1e12:.0f} TFLOP/s in {name}" for name, peak in GPU_PEAK.items())
+    return (
+        f"here: ~ is FLOPs at the {rate / GIGA:,.0f} GFLOP/s just measured on {here}\n"
+        f"{GPU}: assumed, not measured: one {GPU} that reaches {GPU_SHARE:.0%} of {peaks}, and of "
+        f"{GPU_BYTES / 1e12} TB/s for the coreset; fit only\n"
+        "train GB: weights, gradients, two moments and textures; activations come on top. bank GB: "
+        "while it is chosen"
+    )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.0f} h"
+
+
+def _disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
+    missing = missing_features(cells, cache)
+    size = 0.0
+    for task in missing:
+        images = task.data.train_images if task.split == "train" else task.data.test_images
+        size += images * _entry_bytes(task.view)
+    return f"{len(missing)} sets of features or pixels to make, {size / GIGA:.2f} GB of cache"
+
+
+def _entry_bytes(view: Pixels) -> float:
+    """Bytes of one image in the cache: half precision for features, one byte a pixel's colour."""
+    if isinstance(view, Features):
+        return 2.0 * feature_numbers(view)
+    return 3.0 * view.side**2
+
+
+def _known_seconds(store: Store) -> dict[tuple[str, str], float]:
+    """Mean fit + score seconds of finished cells, by settings and training data."""
+    try:
+        frame = read(store.out)
+    except ValueError:
+        return {}
+    seconds = (
+        frame.filter(pl.col("fit_seconds").is_not_null())
+        .unique("cell_id")
+        .with_columns(train=pl.col("data_fingerprint").str.head(16))
+        .group_by("config_hash", "train")
+        .agg((pl.col("fit_seconds") + pl.col("score_seconds")).mean().alias("seconds"))
+    )
+    return {(a, b): s for a, b, s in seconds.iter_rows()}
+
+
+def _flops_per_second() -> float:
+    """A large matrix product on this machine's best device, timed."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    side = 4096 if device.type == "cuda" else 1024
+    a = torch.randn(side, side, device=device)
+    (a @ a).sum().item()
+    started = time.perf_counter()
+    (a @ a).sum().item()
+    return 2 * side**3 / (time.perf_counter() - started)

@@ -1,0 +1,116 @@
+"""What `lafite-bench tune` prints: a table a stage, the work that was done, the agreement."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from harness.search.choice import Choice
+from harness.search.study import Study
+from harness.store.journal import entries
+from harness.store.store import Store
+
+
+def show_choice(study: Study, choice: Choice, console: Console) -> None:
+    """A table a stage, what was chosen and why."""
+    for stage in choice.record["stages"]:
+        console.print(_why(stage), highlight=False)
+        console.print(_stage_table(stage, study.objective))
+    changed = {
+        name: value
+        for name, value in choice.record["knobs"].items()
+        if getattr(study.first.knobs, name) != value
+    }
+    chosen = ", ".join(f"{name}={value}" for name, value in changed.items())
+    console.print(
+        f"{study.label}: {chosen or 'the default knobs'}; "
+        f"{counted(choice.record['settings'], 'setting')} on "
+        f"{counted(study.first.data.test_images, 'pseudo-validation image')}, "
+        f"{counted(len(study.cells), 'seed')}; frozen {choice.frozen_at:%Y-%m-%d %H:%M:%S} UTC",
+        highlight=False,
+    )
+    console.print(f"choice    {choice.path}", highlight=False, soft_wrap=True)
+
+
+def _why(stage: dict[str, Any]) -> str:
+    fixed = "".join(f" with {name}={value}" for name, value in stage["fixed"].items())
+    why = f"{', '.join(stage['knobs'])}{fixed}: the highest wins, of equal ones the cheaper"
+    if silent := stage.get("silent"):
+        why += (
+            f"; no vote: {', '.join(silent)}, where no setting tells pseudo-anomalous from normal "
+            "images (AUROC within two standard errors of 0.5)"
+        )
+    return why
+
+
+def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
+    """What a stage tried; a setting without a value was stopped early or not drawn."""
+    table = Table(box=SIMPLE)
+    if absent := sum(not one["values"] for one in stage["tried"]):
+        table.caption = f"{counted(absent, 'setting')} more stopped early or not drawn"
+    for name in (*stage["knobs"], f"{' + '.join(objective)}, %", ""):
+        table.add_column(name, justify="right")
+    for number, one in enumerate(stage["tried"]):
+        values = [100 * value for value in one["values"]]
+        if not values:
+            continue
+        shown = f"{statistics.fmean(values):.2f}"
+        if len(values) > 1:
+            shown += f" ± {statistics.stdev(values):.2f}"
+        mark = "◄ chosen" if number == stage["best"] else ""
+        table.add_row(*(f"{one['knobs'][name]}" for name in stage["knobs"]), shown, mark)
+    return table
+
+
+def agreement_table(found: pl.DataFrame) -> Table:
+    """How pseudo-validation and test agree, category by category; regret in points."""
+    table = Table(box=SIMPLE)
+    for name in ("category", "spearman", "kendall", "best %", "chosen %", "regret", "rank"):
+        table.add_column(name, justify="left" if name == "category" else "right")
+    for row in found.to_dicts():
+        table.add_row(
+            row["category"],
+            *("constant" if row[c] is None else f"{row[c]:.2f}" for c in ("spearman", "kendall")),
+            *(f"{100 * row[c]:.1f}" for c in ("best", "chosen")),
+            f"{row['regret']:.1f}",
+            str(row["rank"]),
+        )
+    return table
+
+
+def work_done(study: Study, store: Store, after: int = 0) -> str:
+    """Trainings, searches, settings and network passes of a study that the log of work counts."""
+    fits = {cell.fit_id for cell in study.cells}
+    log = [one for one in list(entries(store.out / "work.jsonl"))[after:] if one["fit"] in fits]
+    counts = Counter(one["what"] for one in log)
+    passes = sum(one.get("passes", 0) for one in log)
+    return (
+        f"{counted(counts['training'], 'training')}, "
+        f"{counted(counts['search'], 'neighbour search', 'es')}, "
+        f"{counted(counts['setting'], 'setting')} scored, "
+        f"{passes:,} passes of the network over an image"
+    )
+
+
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number:,} {what}{'' if number == 1 else plural}"
+
+
+def varied(tried: Sequence[Any]) -> list[str]:
+    """The knobs that differ between settings."""
+    every = [dataclasses.asdict(knobs) for knobs in tried]
+    return [name for name in every[0] if len({one[name] for one in every}) > 1] or ["one setting"]
+
+
+def words(knobs: Any, names: Sequence[str]) -> str:
+    """The named knobs as `t=200, k=5`."""
+    return ", ".join(f"{name}={getattr(knobs, name)}" for name in names if hasattr(knobs, name))

@@ -1,0 +1,101 @@
+"""METHOD.FIELD=VALUE, typed by the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.registry import UsageError, did_you_mean
+
+PATHS = ("weights", "textures")
+"""Fields of a Config that say where files lie; their bytes count, not the place."""
+
+
+def parse_overrides(
+    overrides: Sequence[str],
+    methods: Sequence[str],
+    *,
+    option: str = "--set",
+    example: str = "lafite.k=5",
+) -> dict[str, dict[str, str]]:
+    """`method.field=value` texts, by method; methods that do not run are refused."""
+    parsed: dict[str, dict[str, str]] = {method: {} for method in methods}
+    for text in overrides:
+        target, equals, value = text.partition("=")
+        method, dot, name = target.partition(".")
+        if not (equals and dot and method and name):
+            raise UsageError(f"{option} {text}: write METHOD.FIELD=VALUE, e.g. {example}")
+        if method not in parsed:
+            raise UsageError(
+                f"{option} {text}: {method} does not run; {did_you_mean(method, [*methods])}"
+            )
+        parsed[method][name] = value
+    return parsed
+
+
+def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str]) -> tuple[Any, Any]:
+    """Config and Knobs with the user's values, typed by field; a name in both sets both."""
+    sides = {"config": config, "knobs": knobs}
+    for name, text in values.items():
+        homes = [side for side, of in sides.items() if name in field_types(type(of))]
+        if not homes:
+            fields = [*field_types(type(config)), *field_types(type(knobs))]
+            raise UsageError(f"--set {method}.{name}: no such field; {did_you_mean(name, fields)}")
+        for side in homes:
+            kind = field_types(type(sides[side]))[name]
+            try:
+                value = typed(_absolute(text) if name in PATHS else text, kind)
+            except ValueError as error:
+                raise UsageError(f"--set {method}.{name}={text}: {error}") from None
+            sides[side] = dataclasses.replace(sides[side], **{name: value})
+    return sides["config"], sides["knobs"]
+
+
+def variant_of(values: dict[str, str]) -> str:
+    """A name for settings that differ from the preset's, so that no table mixes them with it."""
+    shown = {
+        name: Path(text).name if name in PATHS else text
+        for name, text in sorted(values.items())
+        if name != "weights"
+    }
+    return ", ".join(f"{name}={text}" for name, text in shown.items())
+
+
+def _absolute(text: str) -> str:
+    """A path as workers elsewhere must know it; any other word as it is."""
+    # An empty path is the current folder to Path, to a user it is none.
+    return str(Path(text).resolve()) if text and Path(text).exists() else text
+
+
+def field_types(of: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    hints = typing.get_type_hints(of)
+    return {field.name: hints[field.name] for field in dataclasses.fields(of)}
+
+
+def typed(text: str, kind: Any) -> Any:
+    """Text to a value of a field's type; ValueError says what the field takes."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        if text.lower() == "none":
+            return None
+        kind = next(option for option in arguments if option is not type(None))
+        return typed(text, kind)
+    if origin is Literal:
+        if text not in arguments:
+            raise ValueError(f"takes one of {', '.join(arguments)}")
+        return text
+    if origin is tuple:
+        return tuple(typed(part, arguments[0]) for part in text.strip("()").split(",") if part)
+    if kind is bool:
+        if text.lower() not in {"true", "false"}:
+            raise ValueError("takes true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"takes a value of type {kind.__name__}") from None

@@ -1,0 +1,1 @@
+"""The search for knobs without anomalies: studies, stages, trials, choices."""

@@ -1,0 +1,137 @@
+"""Loss and pseudo-validation scores against epochs, measured while a model is trained.
+
+OUT/curves/<fit>.jsonl     points as they come
+OUT/curves/<fit>.parquet   epoch, variant, category, metric, value; `loss` has no category
+OUT/curves/<fit>.png
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from benchmarks.base import sealed
+from harness.cell import Cell
+from harness.execute import Scorer, learn, score
+from harness.place import Place, Tell
+from harness.registry import load
+from harness.store.journal import append, entries
+from methods.base import Keeper, Method, quiet
+from results.files import write_whole
+from results.table import POOLED
+
+METRIC = "image_auroc"
+
+
+class CurveTask(NamedTuple):
+    """A training to watch: scored after every so many epochs."""
+
+    cell: Cell
+    every: int
+
+
+def curve_path(place: Place, cell: Cell) -> Path:
+    """Where the finished table is; the picture lies beside it."""
+    return place.store.out / "curves" / f"{cell.fit_id}.parquet"
+
+
+def draw_curve(task: CurveTask, place: Place, tell: Tell) -> None:
+    """Train the cell's model, though it may be in the store, and write its curve.
+
+    Nothing but held-out normal images and those made of them is scored; the training is the same
+    as without watching.
+    """
+    path = curve_path(place, task.cell)
+    path.parent.mkdir(exist_ok=True)
+    points = path.with_suffix(".jsonl")
+    with sealed():
+        watch = Watch(task, place, points)
+        learn(task.cell, task.cell.data.open_kept(), place, tell, watch)
+    # A training that was cut off and went on has some epochs twice: the later ones count.
+    rows = {tuple(map(str, row[:4])): row for point in entries(points) for row in point["rows"]}
+    names = ["epoch", "variant", "category", "metric", "value"]
+    frame = pl.DataFrame(list(rows.values()), schema=names, orient="row").sort("epoch")
+    table, picture = io.BytesIO(), io.BytesIO()
+    frame.write_parquet(table)
+    _figure(frame, task.cell.label).savefig(picture, dpi=110, format="png")
+    write_whole(path.with_suffix(".png"), picture.getvalue(), replace=True)
+    write_whole(path, table.getvalue(), replace=True)
+
+
+class Watch(Keeper):
+    """Keeps a training as another keeper does, and scores it on pseudo-validation now and then."""
+
+    def __init__(self, task: CurveTask, place: Place, points: Path) -> None:
+        self.cell, self.every, self.points, self.place = task.cell, task.every, points, place
+        self.seconds = 0.0
+
+    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper:
+        """Begin to watch; `losses` has the mean loss of each epoch that is done."""
+        self.keeper, self.losses = keeper, losses
+        self.scorer = Scorer(self.cell, method, self.place, quiet)
+        return self
+
+    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+        """As the other keeper."""
+        return self.keeper.resume(optimiser, average)
+
+    def keep(
+        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
+    ) -> None:
+        """Keep, and score where it is time. The weights are scored, not their moving average."""
+        self.keeper.keep(epochs, optimiser, average)
+        rows: list[list[object]] = [[epochs, "", "", "loss", self.losses[-1]]]
+        started = time.perf_counter()
+        if epochs % self.every == 0 or epochs == self.cell.config.epochs:
+            training = [module for module in self.scorer.method.modules() if module.training]
+            self.scorer.method.eval()
+            rows += [row for name in variants(self.cell) for row in self._scored(epochs, name)]
+            for module in training:
+                module.training = True
+        self.seconds += time.perf_counter() - started
+        append(self.points, rows=rows)
+
+    def _scored(self, epochs: int, variant: str) -> list[list[object]]:
+        cell = variants(self.cell)[variant]
+        scorer = self.scorer
+        scored = score(cell, scorer.benchmark, scorer.samples, scorer.spread, self.place, quiet)
+        return [
+            [epochs, variant, category, metric, measured.value]
+            for category, of_category in scored.metrics.items()
+            for metric, measured in of_category.items()
+        ]
+
+
+def variants(cell: Cell) -> dict[str, Cell]:
+    """The cell, and what tells what its parts add, as far as one training serves them."""
+    every = load("methods", cell.method).ablation(cell.config, cell.knobs)
+    found = {
+        name: replace(cell, knobs=knobs)
+        for name, (config, knobs) in every.items()
+        if config == cell.config
+    }
+    return {"": cell} | found
+
+
+def _figure(frame: pl.DataFrame, title: str) -> Figure:
+    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    left, right = figure.subplots(1, 2)
+    loss = frame.filter(pl.col("metric") == "loss")
+    left.plot(loss["epoch"], loss["value"], "o-", markersize=3)
+    left.set(xlabel="epoch", ylabel="training loss")
+    scored = frame.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
+    mean = scored.group_by("variant", "epoch").agg(value=100 * pl.col("value").mean())
+    for (variant,), line in mean.sort("variant", "epoch").group_by("variant", maintain_order=True):
+        right.plot(line["epoch"], line["value"], "o-", markersize=3, label=variant or "default")
+    right.set(xlabel="epoch", ylabel=f"pseudo-validation {METRIC}, %")
+    right.legend(fontsize=8)
+    return figure

@@ -1,0 +1,113 @@
+"""How good a frozen choice is: every setting that was tried, scored on the test split as well.
+
+OUT/revealed/<cell>.parquet         its rows, which nothing that chooses reads
+OUT/choices/<choice>.revealed.json  how pseudo-validation and test agree
+OUT/choices/<choice>.png            Figure 6: both against each knob
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.place import Place
+from harness.plan import kept, pieces
+from harness.registry import load
+from harness.search.choice import Choice
+from harness.search.stages import Trials
+from harness.search.study import Study
+from harness.store.store import Store
+from results.analysis.selection import AVERAGE, agreement, by_setting, swept
+from results.files import write_whole
+from results.table import read_part
+
+METRIC = "image_auroc"
+
+
+def revealed_study(study: Study, choice: Choice) -> Study:
+    """The study's models with the test split in place of the pseudo-validation.
+
+    Taking a frozen choice is what makes this safe: there is nothing left to choose.
+    """
+    cells = []
+    for cell in study.cells:
+        [data] = pieces(
+            cell.data.benchmark, cell.data.root, cell.data.categories, mode="multi-class"
+        )
+        cells.append(replace(cell, data=kept(data, choice.held), purpose="reveal"))
+    return replace(study, cells=tuple(cells))
+
+
+def reveal(study: Study, choice: Choice, place: Place, trials: Trials) -> pl.DataFrame:
+    """Score what was tried on the test split; the table of `agreement`."""
+    shown = revealed_study(study, choice)
+    tried = _tried(study, choice)
+    missing = [one for one in tried if not all(map(place.store.done, shown.at(one)))]
+    if missing:
+        trials(shown, iter([missing]), place)
+    chosen = json.dumps(dataclasses.asdict(choice.knobs(study.first.method)))
+    on_pseudo = _rows(study, tried, place.store)
+    on_test = _rows(shown, tried, place.store)
+    found = agreement(on_pseudo, on_test, chosen, METRIC)
+    record = json.dumps(found.to_dicts(), indent=1).encode()
+    write_whole(choice.path.with_suffix(".revealed.json"), record, replace=True)
+    _figure(study, choice, on_pseudo, on_test).savefig(picture_path(choice), dpi=110)
+    return found
+
+
+def picture_path(choice: Choice) -> Path:
+    """Where Figure 6 is."""
+    return choice.path.with_suffix(".png")
+
+
+def _tried(study: Study, choice: Choice) -> list[Any]:
+    """The settings with a value, each once, in the order of the search."""
+    knobs = load("methods", study.first.method).Knobs
+    every = [one for stage in choice.record["stages"] for one in stage["tried"] if one["values"]]
+    return list(dict.fromkeys(knobs(**one["knobs"]) for one in every))
+
+
+def _rows(study: Study, tried: list[Any], store: Store) -> pl.DataFrame:
+    return pl.concat(read_part(store.part(cell)) for one in tried for cell in study.at(one))
+
+
+def _figure(study: Study, choice: Choice, pseudo: pl.DataFrame, test: pl.DataFrame) -> Figure:
+    """A panel a knob: the mean over categories on both sets, at the other knobs of its stage."""
+    panels = [(stage, name) for stage in choice.record["stages"] for name in stage["knobs"]]
+    figure = Figure(figsize=(3.6 * len(panels), 3.2), layout="constrained")
+    figure.suptitle(f"{study.label}, {study.first.preset}", fontsize=10)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    curves = {
+        "pseudo-validation": _averages(pseudo),
+        "test": _averages(test),
+    }
+    for axis, (stage, name) in zip(axes, panels, strict=True):
+        _panel(axis, stage, name, curves)
+    axes[0].set_ylabel(f"{METRIC}, %")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _averages(rows: pl.DataFrame) -> dict[str, float]:
+    mean = by_setting(rows, METRIC).filter(pl.col("category") == AVERAGE)
+    return {row["knobs_json"]: 100 * row["value"] for row in mean.to_dicts()}
+
+
+def _panel(
+    axis: Axes, stage: dict[str, Any], name: str, curves: dict[str, dict[str, float]]
+) -> None:
+    best = stage["tried"][stage["best"]]["knobs"]
+    line = swept(stage, name)
+    for (label, of), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
+        heights = [of[json.dumps(knobs)] for knobs in line]
+        axis.plot([knobs[name] for knobs in line], heights, "o-", color=colour, label=label)
+    axis.axvline(best[name], color="grey", linestyle=":", linewidth=1)
+    axis.set_xlabel(f"{name} (dotted: chosen)")
+    axis.tick_params(labelsize=8)

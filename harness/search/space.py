@@ -1,0 +1,96 @@
+"""What may be tried: stages of settings, all checked before any work."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.cell import Cell
+from harness.overrides import field_types, typed
+from harness.registry import UsageError, did_you_mean, load
+from methods.base import Stage
+
+
+def settings(stage: Stage, start: Any) -> list[Any]:
+    """The stage's settings, the cheapest first."""
+    names = list(stage.grid)
+    return [
+        replace(start, **{**stage.fixed, **dict(zip(names, values, strict=True))})
+        for values in itertools.product(*stage.grid.values())
+    ]
+
+
+def stages_of(method: str, config: Any, knobs: Any, space: Mapping[str, str]) -> tuple[Stage, ...]:
+    """A method's stages with the user's grids in place of its own; UsageError for a bad space.
+
+    A knob that the method does not search comes as a stage of its own, after the others.
+    """
+    stages = list(load("methods", method).search(config))
+    grids = {name: _grid(method, knobs, name, text) for name, text in space.items()}
+    known = {name for stage in stages for name in stage.grid}
+    stages = [
+        stage._replace(grid={name: grids.get(name, v) for name, v in stage.grid.items()})
+        for stage in stages
+    ]
+    stages += [Stage({name: grid}) for name, grid in grids.items() if name not in known]
+    if not stages:
+        raise UsageError(
+            f"{method} declares no knobs to tune; name some: --space {method}.KNOB=VALUES"
+        )
+    for stage in stages:
+        for name, values in stage.grid.items():
+            if not values:
+                raise UsageError(
+                    f"{method}.{name}: no values to try; give some, --space {method}.{name}=..."
+                )
+    return tuple(stages)
+
+
+def joined(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """All combinations at once."""
+    return (Stage({name: values for stage in stages for name, values in stage.grid.items()}),)
+
+
+def check_settings(stages: Sequence[Stage], cell: Cell) -> None:
+    """UsageError, in one line, for the first setting that the search might meet and can't score."""
+    method = load("methods", cell.method)
+    for knobs in reachable(stages, cell.knobs):
+        try:
+            method.check(cell.config, knobs, cell.data.train_images)
+        except ValueError as error:
+            raise UsageError(f"--space of {cell.method} on {cell.data.name}: {error}") from None
+
+
+def reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
+    """Every setting of every stage after every outcome of the stages before it."""
+    outcomes = [start]
+    for stage in stages:
+        following = stage._replace(fixed={})
+        for knobs in outcomes:
+            yield from settings(stage, knobs)
+        outcomes = [after for knobs in outcomes for after in settings(following, knobs)]
+
+
+def _grid(method: str, knobs: Any, name: str, text: str) -> tuple[Any, ...]:
+    """`1,3,5` or `start:stop:step`, both ends included, typed by the knob."""
+    kinds = field_types(type(knobs))
+    where = f"--space {method}.{name}={text}"
+    if name not in kinds:
+        raise UsageError(f"{where}: no such knob; {did_you_mean(name, [*kinds])}")
+    try:
+        if text.count(":") != 2:
+            values = [typed(part, kinds[name]) for part in text.split(",") if part]
+        else:
+            start, stop, step = (float(part) for part in text.split(":"))
+            if step <= 0:
+                raise ValueError("the step must be above 0")
+            count = math.floor((stop - start) / step + 1e-9) + 1
+            # Rounded, so that 0.1:0.3:0.1 has 0.3 and not 0.30000000000000004.
+            exact = [round(start + i * step, 10) for i in range(max(0, count))]
+            values = [typed(f"{value:.10g}", kinds[name]) for value in exact]
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}; write 1,3,5 or start:stop:step") from None
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,243 @@
+"""Times every fast operation beside what a user would pick instead, after checking it.
+
+One run, one machine: ours, torch, faiss flat, the naive compiled loop and anomalib (where
+LAFITE_BENCH_ANOMALIB names the python of an environment that has it), with a floor made of counted
+bytes and operations and the ceilings measured here. An operation that fails its check is not timed.
+
+It needs torch and numpy alone, so it runs on a bare GPU machine:
+``python -c "from harness.speed.kernels import speed; print(speed())"``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import registry
+from harness.memory import peak_memory, settled_memory
+from harness.speed._rivals import POINTS, Contest, contests
+from kernels.base import Op
+
+REPEATS, PATIENCE = 7, 20.0  # runs of which the median counts; seconds after which one is enough
+QUICK = 6_000  # points of a quick run
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One row of the table: seconds are medians, ``ratio`` is theirs over ours.
+
+    ``peak_mb`` is what the call needed beyond its input, its output included.
+    """
+
+    op: str
+    data: str
+    n: int
+    m: int
+    k: int
+    who: str
+    seconds: float
+    ratio: float
+    same: str
+    peak_mb: float | None
+    floor_seconds: float
+    device: str
+
+
+def speed(
+    op: str | None = None,
+    points: str | None = None,
+    out: Path = Path("preview"),
+    quick: bool = False,
+    say: Say = lambda line: None,
+) -> str:
+    """Check, time, write ``speed.parquet`` and ``speed.png`` into ``out``; return the table.
+
+    ``points`` is a .npy file of (N, D) features, or a data set whose frozen features of the `quick`
+    preset are taken; without it random ones are used. ``op`` names one operation. Raises ValueError
+    on what is neither.
+    """
+    found = [registry.load("kernels", name) for name in registry.names("kernels")]
+    names = [one.name for one in found]
+    if op is not None and op not in names:
+        raise ValueError(f"no operation is called {op!r}; there are {', '.join(names)}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    features_ND, data = _features(points, device, quick)
+    flop_rate, copy_rate = _ceilings(device)
+    lines = [f"{data}; ceilings here: {flop_rate / 1e9:.0f} GFLOP/s, {copy_rate / 1e9:.1f} GB/s"]
+    rows: list[Timing] = []
+    for one in found if op is None else [found[names.index(op)]]:
+        say(f"checking {one.name}")
+        wrong = _wrong(one)
+        if wrong:
+            lines.append(f"{one.name}: wrong on {wrong}; not timed")
+            continue
+        for contest in contests(one.name, features_ND, quick):
+            floor = max(contest.flops / flop_rate, contest.moved_bytes / copy_rate)
+            rows += _time(contest, data, floor, device, say)
+    if rows:
+        _write(rows, out)
+    if device == "cpu":
+        lines.append("GPU: not run on a GPU")
+    return "\n".join([lines[0], *_table(rows), *lines[1:]])
+
+
+def _features(points: str | None, device: str, quick: bool) -> tuple[Tensor, str]:
+    if points is None:
+        n, d = POINTS[device]
+        draw = torch.Generator().manual_seed(0)
+        features_ND = torch.randn(QUICK if quick else n, d, generator=draw)
+        return features_ND.to(device), "random features"
+    if points.endswith(".npy"):
+        try:
+            array = np.load(points)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{points}: no array of features there ({error})") from None
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise ValueError(f"{points} must hold a 2-D array of floats, got {array.shape}")
+        features_ND, data = torch.from_numpy(array).float(), Path(points).stem
+    else:
+        features_ND, data = _frozen(points), f"features of {Path(points).name}"
+    if quick and len(features_ND) > QUICK:
+        features_ND = features_ND[:: len(features_ND) // QUICK].contiguous()
+    return features_ND.to(device), data
+
+
+def _frozen(benchmark: str) -> Tensor:
+    """Frozen features (N, D) of all training patches, as LafitE's `quick` preset reads them."""
+    from harness.features import FeatureCache, feature_task
+    from harness.plan import plan
+    from methods.base import quiet
+    from methods.parts.bank import patches
+
+    task = feature_task(plan([benchmark], ["lafite"], seeds=1, preset="quick")[0], "train")
+    assert task is not None, "lafite reads frozen features"
+    cache = FeatureCache.default()
+    cache.make(task, torch.device("cuda" if torch.cuda.is_available() else "cpu"), quiet)
+    rows, _ = cache.open(task)
+    return patches(torch.from_numpy(rows.astype(np.float32))).contiguous()
+
+
+def _wrong(op: Op) -> str:
+    for name, arguments in op.cases(torch.float32):
+        error = op.error(op.fast(*arguments), op.reference(*arguments), arguments)
+        if not error <= op.tolerance[torch.float32]:
+            return f"{name} (error {error:.2g})"
+    return ""
+
+
+def _time(contest: Contest, data: str, floor: float, device: str, say: Say) -> Iterator[Timing]:
+    ours, expected = 0.0, None
+    sizes = (contest.op, data, contest.n, contest.m, contest.k)
+    for who, call in contest.entries:
+        say(f"timing {contest.op}, N={contest.n} M={contest.m} K={contest.k}: {who}")
+        seconds, result, peak = _median(call)
+        if expected is None:
+            ours, expected = seconds, result
+        same = _same(expected, result)
+        yield Timing(*sizes, who, seconds, seconds / ours, same, peak, floor, device)
+
+
+def _median(call: Callable[[], Any]) -> tuple[float, Any, float | None]:
+    """Median seconds, the result, and the peak in MB; the first run compiles and warms up."""
+    seconds: list[float] = []
+    result, peaks = None, []
+    while len(seconds) <= REPEATS and (len(seconds) < 2 or sum(seconds) < PATIENCE):
+        result = None
+        before = settled_memory()
+        begun = time.perf_counter()
+        result = call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+        peaks.append((peak_memory() - before) / 1e6)
+        if isinstance(result, float):  # a time that another process took and told
+            return result, None, None
+        if seconds[0] > PATIENCE:
+            break
+    return statistics.median(seconds[1:] or seconds), result, max(peaks[1:] or peaks)
+
+
+def _same(expected: Any, result: Any) -> str:
+    if result is None:
+        return "not compared"
+    if result.is_floating_point():
+        return f"max |Δ| {float((result - expected).abs().max()):.1g}"
+    return f"{float((result == expected).double().mean()):.4%} equal"
+
+
+def _ceilings(device: str) -> tuple[float, float]:
+    size = 2048 if device == "cpu" else 8192
+    a = torch.randn(size, size, device=device)
+    block = torch.empty(1 << 26, device=device)
+    product, _, _ = _median(lambda: a @ a)
+    copied, _, _ = _median(lambda: block.clone())
+    return 2.0 * size**3 / product, 2.0 * block.nbytes / copied
+
+
+def _table(rows: list[Timing]) -> list[str]:
+    head = f"{'op':14} {'N':>7} {'M/picks':>7} {'K':>3} {'who':24} {'median':>12} {'ours is':>8} "
+    lines = [f"{head}{'x floor':>8} {'peak':>8}  result"] if rows else []
+    for r in rows:
+        peak = "" if r.peak_mb is None else f"{r.peak_mb:.0f} MB"
+        lines.append(
+            f"{r.op:14} {r.n:7} {r.m:7} {r.k or '':>3} {r.who:24} {r.seconds * 1e3:9.1f} ms "
+            f"{r.ratio:7.2f}x {r.seconds / r.floor_seconds:7.1f}x {peak:>8}  {r.same}"
+        )
+    return lines
+
+
+def _write(rows: list[Timing], out: Path) -> None:
+    """The Parquet table and the plot; neither where what makes them is not installed."""
+    if find_spec("polars") is None:
+        return
+    import polars
+
+    out.mkdir(parents=True, exist_ok=True)
+    frame = polars.DataFrame([asdict(row) for row in rows])
+    frame.write_parquet(out / "speed.parquet")
+    _plot(frame, out / "speed.png")
+
+
+def _plot(frame: Any, path: Path) -> None:
+    """Seconds against N, M and K: a row of axes for each operation."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    ops = frame.get_column("op").unique(maintain_order=True).to_list()
+    figure, grid = pyplot.subplots(
+        len(ops), 3, figsize=(13, 3.4 * len(ops)), layout="constrained", squeeze=False
+    )
+    for axes, op in zip(grid, ops, strict=True):
+        of_op = frame.filter(frame["op"] == op)
+        for axis, column in zip(axes, ("n", "m", "k"), strict=True):
+            lines = of_op
+            if op == "kcenter_order" and column == "k":
+                axis.set_axis_off()  # a coreset has no K
+                continue
+            if op != "kcenter_order":  # the contests start from the first one, vary one size each
+                for other in {"n", "m", "k"} - {column}:
+                    lines = lines.filter(lines[other] == of_op[other][0])
+            for (who,), line in lines.group_by("who", maintain_order=True):
+                line = line.sort(column)
+                axis.loglog(line[column], line["seconds"], "o-", label=who)
+            axis.set(xlabel=column.upper(), ylabel="seconds", title=op)
+            axis.set_xticks(sorted(set(lines[column])))
+            axis.xaxis.set_major_formatter(ScalarFormatter())
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        axes[0].legend(fontsize="x-small")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,204 @@
+"""Training and scoring with each means of speed alone and all together, beside plain PyTorch.
+
+One run, one machine, random features: what a preset costs does not depend on what it learns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from harness.cell import PRESETS
+from harness.memory import peak_memory, reset_peak_memory
+from harness.registry import UsageError, did_you_mean, load
+from methods.base import Batches
+from methods.parts.accelerating import compile_in_place, why_not
+from methods.parts.backbone import feature_channels
+from methods.parts.training import Recipe, optimise
+
+NETWORKS = {"lafite": "unet", "uniad": "network"}
+"""The methods that are trained by gradients, and the name of what is trained in each."""
+ROUNDS = 5
+"""Timed rounds after one that warms up; their median counts."""
+IMAGES = 128
+"""Images of a round, and at least one batch: few would measure the moment."""
+LARGE = 100_000_000
+"""Parameters above which a CPU takes minutes a step, so that it gets two images and one round."""
+PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How to train and score: plain PyTorch but for what is named."""
+
+    name: str
+    channels_last: bool = False
+    bfloat16: bool = False
+    fused: bool = False
+    compiled: bool = False
+
+
+ON_CPU = Way(name="all that a CPU uses", bfloat16=True, fused=True)
+WAYS = (
+    Way(name="plain float32, eager"),
+    Way(name="channels-last", channels_last=True),
+    Way(name="bfloat16 autocast", bfloat16=True),
+    Way(name="fused AdamW", fused=True),
+    Way(name="torch.compile", compiled=True),
+    ON_CPU,
+    replace(ON_CPU, name="all that a GPU uses", channels_last=True, compiled=True),
+    # The first once more: where the two differ, the machine was busy and no ratio counts.
+    Way(name="plain, once more"),
+)
+
+
+class Speed(NamedTuple):
+    """Images per second in training and in scoring, and the peak memory of both."""
+
+    train: float
+    score: float
+    peak: int
+
+
+def race(preset: str) -> Iterator[str]:
+    """Lines as they are measured: every way beside plain PyTorch, then one worker and two."""
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: {did_you_mean(preset, [*PRESETS])}")
+    os.environ["LAFITE_ACCELERATE"] = "0"  # each way says itself what it uses
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.cuda.get_device_name(0) if device.type == "cuda" else "CPU"
+    yield f"training: preset {preset}, {where}, {torch.get_num_threads()} threads; scoring: k = 0"
+    for name in NETWORKS:
+        yield from _lines(name, preset, device)
+
+
+def _lines(name: str, preset: str, device: torch.device) -> Iterator[str]:
+    plain: Speed | None = None
+    large = False
+    for way in WAYS:
+        if plain and (reason := _left_out(way, large)):
+            yield f"{way.name:22s} skipped: {reason}"
+            continue
+        runner = Runner(name, preset, way, device)
+        found = runner.speed()
+        if plain is None:
+            plain, large = found, runner.large
+            yield f"{name}: {runner.parameters / 1e6:.1f} million parameters, batch {runner.batch}"
+            yield f"{'':22s} {'training':>18s} {'scoring':>20s} {'peak':>9s}"
+        yield (
+            f"{way.name:22s} {found.train:8.2f} /s {found.train / plain.train:5.2f} x "
+            f"{found.score:8.2f} /s {found.score / plain.score:5.2f} x "
+            f"{found.peak / 2**30:5.1f} GiB"
+        )
+        del runner  # before the next one is built: each may fill most of the memory
+    if device.type == "cpu" and not large:
+        presets = load("methods", name).presets
+        # Gradients are summed once a batch: how much two workers gain depends on its size.
+        for batch in sorted({presets[of].config.batch_size for of in (preset, "paper")}):
+            one, two = workers(name, preset, batch)
+            yield f"{f'1 worker, batch {batch}':22s} {one:8.2f} /s {1:5.2f} x"
+            yield f"{f'2 workers, batch {batch}':22s} {two:8.2f} /s {two / one:5.2f} x"
+
+
+def _left_out(way: Way, large: bool) -> str:
+    """Why a way is not timed; empty if it is."""
+    if large and way not in (ON_CPU, WAYS[-1]):
+        return "so large a network takes a CPU minutes"
+    return why_not() if way.compiled else ""
+
+
+class Runner:
+    """One method that trains on random features, and scores them, in one way."""
+
+    def __init__(
+        self, name: str, preset: str, way: Way, device: torch.device, batch: int | None = None
+    ) -> None:
+        reset_peak_memory()
+        of, chosen = load("methods", name), load("methods", name).presets[preset]
+        config = replace(chosen.config, precision="bfloat16" if way.bfloat16 else "float32")
+        self.method: Any = of(config).to(device)
+        self.knobs = replace(chosen.knobs, k=0)  # searches are timed as kernels
+        self.network: nn.Module = getattr(self.method, NETWORKS[name])
+        self.parameters = sum(p.numel() for p in self.network.parameters())
+        self.large = self.parameters > LARGE and device.type == "cpu"
+        self.batch = batch or (2 if self.large else config.batch_size)
+        self.rounds, steps = (1, 1) if self.large else (ROUNDS, -(-IMAGES // self.batch))
+        if way.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        if way.compiled:
+            compile_in_place(self.network)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=way.fused)
+        channels, grid = feature_channels(of.inputs(config)), config.feature_size
+        self.features = torch.randn(steps * self.batch, channels, grid, grid)
+        self.keys = [str(i) for i in range(len(self.features))]
+
+    def speed(self) -> Speed:
+        """What this way gives."""
+        return Speed(self.train(), self.score(), peak_memory())
+
+    def train(self) -> float:
+        """Images per second of the gradient loop, both ranks together where there are two."""
+        times: list[float] = []
+        recipe = Recipe(
+            epochs=1 + self.rounds, batch_size=self.batch, precision=self.method.config.precision
+        )
+        optimise(
+            self.network,
+            self.method.losses,
+            Batches(self.keys, lambda indices: self.features[list(indices)]),
+            self.optimiser,
+            recipe,
+            seed=0,
+            on_progress=lambda told: times.append(_now()),
+        )
+        return len(self.features) / statistics.median(b - a for a, b in pairwise(times))
+
+    def score(self) -> float:
+        """Images per second of scoring one batch."""
+        batch = self.features[: self.batch], self.keys[: self.batch]
+        times = [_now()]
+        for _ in range(1 + self.rounds):
+            self.method.score(*batch, self.knobs).images.cpu()
+            times.append(_now())
+        return self.batch / statistics.median(b - a for a, b in pairwise(times[1:]))
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def workers(name: str, preset: str, batch: int) -> tuple[float, float]:
+    """Images per second of training on one worker and on two, one thread each (gloo)."""
+    with tempfile.TemporaryDirectory() as folder:
+        run: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]
+        run(_worker, (name, preset, batch, Path(folder)), nprocs=2)
+        one, two = json.loads((Path(folder) / "speeds").read_text())
+    return one, two
+
+
+def _worker(rank: int, name: str, preset: str, batch: int, folder: Path) -> None:
+    """The first trains alone, then both together."""
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    alone = Runner(name, preset, ON_CPU, device, batch).train() if rank == 0 else 0.0
+    meet = f"file://{folder}/meet"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=PATIENCE)
+    both = Runner(name, preset, ON_CPU, device, batch).train()
+    if rank == 0:
+        (folder / "speeds").write_text(json.dumps([alone, both]))
+    dist.destroy_process_group()

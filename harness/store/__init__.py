@@ -1,0 +1,1 @@
+"""Where results lie: cells, models, checkpoints, logs."""

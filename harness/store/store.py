@@ -1,0 +1,201 @@
+"""The folder of results: finished cells, failures, scores and trained models.
+
+OUT/parts/<cell>.parquet      one immutable part per finished cell
+OUT/scores/<cell>.parquet     its score for every test image
+OUT/pixel_curves/<cell>.parquet, pictures/<cell>.parquet    what its report shows
+OUT/failures/<cell>-<n>.parquet
+OUT/models/<fit>/             model.safetensors and fit.json
+OUT/models/<fit>.training/    checkpoints, while it is being trained
+OUT/models/<fit>/neighbours/  searches that a sweep shares
+OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
+OUT/revealed/<cell>.parquet   the same on the test split, after the choice
+OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/audit.jsonl, work.jsonl   each opening of the test split for scoring; what `tune` did
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cell import Cell
+from harness.registry import UsageError
+from harness.store.checkpoints import load_whole, read_state
+from harness.store.journal import append
+from methods.base import Method
+from methods.parts.backbone import file_sha256
+from results.evidence import Evidence, write_evidence
+from results.table import SCORES_SCHEMA, failure_path, scores_path, write_part, write_rows
+
+Row = dict[str, Any]
+FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
+"""Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Results under one folder; `done` looks at the disk, nothing else remembers."""
+
+    out: Path
+
+    def prepare(self) -> None:
+        """Make the folders and try to write; UsageError if the folder can't take results."""
+        try:
+            for name in ("parts", "scores", "failures", "models"):
+                (self.out / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.out) as probe:
+                probe.write(b"room?" * 1000)
+                probe.flush()
+        except OSError as error:
+            raise UsageError(
+                f"{self.out}: can't write results there ({error.strerror}); "
+                "name another folder with --out"
+            ) from None
+
+    def done(self, cell: Cell) -> bool:
+        """Whether the cell is finished."""
+        return self.part(cell).exists()
+
+    def part(self, cell: Cell) -> Path:
+        """Where a finished cell's rows lie; it exists exactly when the cell is done."""
+        return self.out / FOLDERS[cell.purpose] / f"{cell.cell_id}.parquet"
+
+    def publish(
+        self,
+        cell: Cell,
+        rows: list[Row],
+        scores: list[Row],
+        evidence: Evidence,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Make a finished cell visible; its part comes last, since it says that it is done."""
+        if cell.shown:
+            path = scores_path(self.out, cell.cell_id)
+            write_rows(path, scores, SCORES_SCHEMA, replace=replace)
+            write_evidence(self.out, cell.cell_id, evidence, replace=replace)
+        write_part(self.part(cell), rows, replace=replace)
+
+    def audit(self, cells: Sequence[Cell]) -> None:
+        """Note that the test split is about to be opened to score these cells.
+
+        Planning hashes it and the check of the data decodes it; that learns and chooses nothing,
+        so it is no opening in this sense.
+        """
+        for cell in cells:
+            append(
+                self.out / "audit.jsonl",
+                purpose=cell.purpose,
+                cell=cell.cell_id,
+                method=cell.method,
+                test=cell.data.test_fingerprint,
+            )
+
+    def publish_failure(self, cell: Cell, row: Row) -> None:
+        """Keep a failure as a row; the cell stays open and is tried again by the next run."""
+        attempts = len(list((self.out / "failures").glob(f"{cell.cell_id}-*.parquet")))
+        write_part(failure_path(self.out, cell.cell_id, attempts + 1), [row])
+
+    def note(self, what: str, cell: Cell, **facts: Any) -> None:
+        """Note a piece of work: a training, a search, a setting that was scored."""
+        append(self.out / "work.jsonl", what=what, fit=cell.fit_id, cell=cell.cell_id, **facts)
+
+    def searches(self, cell: Cell, k: int) -> Path:
+        """The folder of the k nearest rows for the samples and the coreset of a cell.
+
+        Beside the model, so that it goes with it.
+        """
+        name = f"{cell.data.test_fingerprint}-{cell.knobs.coreset:.6g}-{k}"
+        return self.model(cell) / "neighbours" / name
+
+    def model(self, cell: Cell) -> Path:
+        """The folder of the cell's trained model."""
+        return self.out / "models" / cell.fit_id
+
+    def forget_model(self, cell: Cell) -> None:
+        """Remove the trained model, so that the next fit starts from nothing."""
+        for folder in (self.model(cell), self.training(cell)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def training(self, cell: Cell) -> Path:
+        """The folder of checkpoints while the cell's model is being trained."""
+        return self.out / "models" / f"{cell.fit_id}.training"
+
+    def note_diverged(self, cell: Cell, why: str) -> None:
+        """Leave word for the driver that the training diverged."""
+        self.training(cell).mkdir(parents=True, exist_ok=True)
+        (self.training(cell) / "diverged").write_text(why)
+
+    def diverged(self, cell: Cell) -> str:
+        """Why the training diverged, told once; empty if it did not."""
+        note = self.training(cell) / "diverged"
+        if not note.exists():
+            return ""
+        why = note.read_text()
+        note.unlink()
+        return why
+
+    def models(self) -> Iterator[dict[str, Any]]:
+        """What is noted with each trained model."""
+        for path in sorted((self.out / "models").glob("*/fit.json")):
+            yield json.loads(path.read_text())
+
+    def save_model(self, cell: Cell, method: Method, facts: Mapping[str, Any]) -> None:
+        """Write the learned state and the facts of the fit; atomic, the first writer wins."""
+        from safetensors.torch import save_file
+
+        with new_folder(self.model(cell)) as scratch:
+            state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
+            save_file(state, scratch / "model.safetensors")
+            sha256 = file_sha256(scratch / "model.safetensors")
+            noted = {
+                **facts,
+                "method": cell.method,
+                "config": dataclasses.asdict(cell.config),
+                "benchmark": cell.data.benchmark,
+                "root": cell.data.root,
+                "categories": cell.data.categories,
+                "held": cell.data.held,
+                "weights": cell.weights,
+                "seed": cell.seed,
+                "sha256": sha256,
+            }
+            (scratch / "fit.json").write_text(json.dumps(noted, indent=1, default=str))
+
+    def load_model(self, cell: Cell, method: Method) -> dict[str, Any] | None:
+        """Put the stored state into `method` and return the fit's facts; None if there is none.
+
+        A folder that is damaged, or holds another architecture, is moved aside.
+        """
+        folder = self.model(cell)
+        if not folder.is_dir():
+            return None
+        try:
+            facts: dict[str, Any] = json.loads((folder / "fit.json").read_text())
+            load_whole(method, read_state(folder / "model.safetensors", facts["sha256"]))
+        except (OSError, ValueError, KeyError):
+            folder.replace(folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
+            return None
+        return facts
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder` at the end: whole or not at all, the first stays."""
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        yield scratch
+        scratch.replace(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

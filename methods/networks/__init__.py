@@ -1,0 +1,1 @@
+"""Networks, each of one method."""

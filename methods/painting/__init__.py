@@ -1,0 +1,1 @@
+"""Synthetic defects painted on images: noise, augmentation, textures."""

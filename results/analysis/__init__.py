@@ -1,0 +1,1 @@
+"""What the long table says: means, intervals, tests, ranks."""

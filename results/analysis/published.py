@@ -1,0 +1,158 @@
+"""Published multi-class numbers beside ours: the LafitE paper's, and ADer's independent ones.
+
+Only facts are kept, in `results/paper/`: Tables 1, 2 and 4 of the paper (five seeds for LafitE,
+unknown for the others; its AU-PR table could not be had), and what ADer reports at 256 pixels with
+one seed. Numbers are beside one another only where the protocol is the same; else the reason why
+they are not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from results.analysis.cells import GROUP, Record, one_cell_per_seed, with_every_seed
+from results.analysis.statistics import t_interval
+from results.analysis.summary import summary
+from results.profiles import DEFAULT_PROFILE
+
+MEAN = "mean"
+"""The category of what is averaged over the categories of a data set."""
+INTER_STD = "inter_category_std"
+TOLERANCE, CATEGORY_TOLERANCE = 0.01, 0.03
+"""How far ours may lie from a number of unknown noise: 1 point for a mean, 3 for a category."""
+AGREES, BELOW = "agrees", "below: not reproduced"
+ABOVE = "above: too good is a finding too"
+ADER_SIDE = 256
+
+_FOLDER = Path(__file__).parents[1] / "paper"
+_KEYS = ("benchmark", "method", "metric", "category")
+_ABLATIONS = {"lafite_without_editing": "without editing", "uniad_with_editing": "with editing"}
+_FREE = {"image_size", "resize", "crop", "epochs"}  # what a variant may name and still be ADer's
+
+
+def published() -> pl.DataFrame:
+    """source, benchmark, method, variant, epochs, metric, category, value and std of every number.
+
+    value and std, over seeds, are fractions; the category is MEAN, or INTER_STD (the paper's
+    spread over categories), or a real one; epochs are null where the source does not vary them.
+    """
+    return pl.concat([_table("mvtec", "table1_mvtec"), _table("mpdd", "table2_mpdd"), *_rest()])
+
+
+def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
+    """One row for each of our means, by category and overall, and each number published for it.
+
+    mean, low, high, seeds: ours, the interval over seeds; value, std: theirs; difference: ours
+    minus theirs; reason: why they are not comparable, empty where they are; verdict: AGREES where
+    the difference is within the interval and their std, or within TOLERANCE, else BELOW or ABOVE;
+    null where not comparable.
+    """
+    numbers = published().filter(pl.col("category") != INTER_STD)
+    numbers = numbers.rename({"variant": "of_variant"})
+    real = numbers.filter(pl.col("category") != MEAN).group_by("benchmark")
+    numbers = numbers.join(real.agg(expected=pl.col("category").n_unique()), on="benchmark")
+    rows = _ours(frame).join(numbers, on=_KEYS, maintain_order="left_right")
+    known = [row for row in rows.to_dicts() if _named(row)]
+    judged = [row | _judged(row) for row in known]
+    names = (*GROUP, "metric", "category", "source", "epochs", "value", "std", "mean", "low")
+    columns = [*names, "high", "seeds", "difference", "verdict", "reason"]
+    schema = {name: rows.schema.get(name, pl.String) for name in columns}
+    return pl.DataFrame(judged, schema=schema | {"difference": pl.Float64})
+
+
+def _table(benchmark: str, name: str) -> pl.DataFrame:
+    found = pl.read_csv(_FOLDER / f"{name}.csv", schema_overrides={"seed_std": pl.Float64})
+    return _number(
+        found.with_columns(pl.col("category").replace({"average": MEAN})),
+        source="paper", benchmark=benchmark, variant="", std=pl.col("seed_std") / 100,
+    )  # fmt: skip
+
+
+def _rest() -> Iterator[pl.DataFrame]:
+    table = pl.read_csv(_FOLDER / "table4_ablation.csv").filter(pl.col("variant").is_in(_ABLATIONS))
+    long = table.unpivot(
+        index=["benchmark", "variant"], variable_name="metric", value_name="percent"
+    )
+    yield _number(
+        long, source="paper", category=MEAN, method=pl.col("variant").str.split("_").list.first(),
+        variant=pl.col("variant").replace(_ABLATIONS),
+    )  # fmt: skip
+    ader = pl.read_csv(_FOLDER / "ader.csv", schema_overrides={"epochs": pl.Int64})
+    yield _number(ader, source="ader", category=MEAN, variant="")
+
+
+def _number(frame: pl.DataFrame, **columns: Any) -> pl.DataFrame:
+    given = {name: pl.lit(of) if isinstance(of, str) else of for name, of in columns.items()}
+    empty = {"std": pl.lit(None, pl.Float64), "epochs": pl.lit(None, pl.Int64)}
+    missing = {name: of for name, of in empty.items() if name not in {*frame.columns, *given}}
+    value = (pl.col("percent") / 100).round(6)
+    names = ("source", "benchmark", "method", "variant", "epochs", "metric", "category")
+    return frame.with_columns(**missing, **given, value=value).select(*names, "value", "std")
+
+
+def _ours(frame: pl.DataFrame) -> pl.DataFrame:
+    """Our means: overall and by category, with the settings that they were made with."""
+    done = one_cell_per_seed(frame)
+    keys = (*GROUP, "metric", "category")
+    seeds = (
+        with_every_seed(done)
+        .group_by(keys)
+        .agg(mean=pl.col("value").mean(), std=pl.col("value").std(), seeds=pl.len())
+    )
+    whole = summary(frame).drop_nulls("mean").with_columns(category=pl.lit(MEAN))
+    columns = [*keys, "mean", "low", "high", "seeds"]
+    both = pl.concat([part.select(columns) for part in (whole, t_interval(seeds))])
+    settings = done.group_by(GROUP).agg(pl.col("config_json").first())
+    counts = whole.select(*GROUP, "metric", "categories")
+    return both.join(counts, on=(*GROUP, "metric")).join(settings, on=GROUP).sort(keys)
+
+
+def _named(row: Record) -> bool:
+    """Whether the number is of this row: an ablation's is of the same ablation alone."""
+    if row["of_variant"] or row["variant"] in _ABLATIONS.values():
+        return bool(row["variant"] == row["of_variant"])
+    return True
+
+
+def _judged(row: Record) -> Record:
+    difference = row["mean"] - row["value"]
+    if reason := _mismatch(row):
+        return {"difference": difference, "verdict": None, "reason": reason}
+    tolerance = TOLERANCE if row["category"] == MEAN else CATEGORY_TOLERANCE
+    noise = (row["high"] - row["mean"] if row["high"] is not None else 0) + 2 * (row["std"] or 0)
+    if abs(difference) <= max(noise, tolerance):
+        verdict = AGREES
+    else:
+        verdict = ABOVE if difference > 0 else BELOW
+    return {"difference": difference, "verdict": verdict, "reason": ""}
+
+
+def _mismatch(row: Record) -> str:
+    """Why a row of ours and a published number are not of one protocol; empty if they are."""
+    config = json.loads(row["config_json"] or "{}")
+    side = config.get("crop") or config.get("image_size")
+    independent = row["source"] == "ader"
+    profile = "ader" if independent else DEFAULT_PROFILE
+    changed = {part.partition("=")[0] for part in row["variant"].split(", ") if part}
+    allowed = _FREE if independent else {"tuned", "refit", row["of_variant"]}
+    reasons = [
+        (row["mode"] != "multi-class", "one model a category, theirs is multi-class"),
+        (row["preset"] != "paper", f"the preset is {row['preset']}, not paper"),
+        (row["profile"] != profile, f"the metric profile is {row['profile']}, not {profile}"),
+        (independent and side != ADER_SIDE, f"images of {side} pixels, theirs have {ADER_SIDE}"),
+        (bool(changed - allowed), f"a variant: {row['variant']}"),
+        (
+            row["epochs"] is not None and config.get("epochs") != row["epochs"],
+            f"{config.get('epochs')} epochs, theirs are {row['epochs']}",
+        ),
+        (
+            row["categories"] != row["expected"],
+            f"{row['categories']} of {row['expected']} categories",
+        ),
+    ]
+    return "; ".join(reason for wrong, reason in reasons if wrong)

@@ -1,0 +1,1 @@
+"""Reports: text, LaTeX and HTML."""

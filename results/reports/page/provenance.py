@@ -1,0 +1,60 @@
+"""Where numbers come from: every cell of a folder with its settings, versions and fingerprints."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from results.analysis.cells import label
+from results.table import DONE
+
+_PER_ROW = {"category", "metric", "value", "reason"}  # of a number, not of its cell
+_TITLE = {"cell_id", "method", "variant", "seed", "status", "benchmark"}
+
+
+class CellView(NamedTuple):
+    """One cell: its names, and all else that is known of it by the words of the table."""
+
+    cell_id: str
+    name: str
+    benchmark: str
+    seed: int
+    status: str
+    done: bool
+    facts: dict[str, str]
+
+
+def cells(frame: pl.DataFrame) -> list[CellView]:
+    """All cells of `table.read`'s frame, sorted by id, as the page numbers them."""
+    rows = frame.unique("cell_id", keep="first").sort("cell_id").drop(_PER_ROW, strict=False)
+    return [
+        CellView(
+            cell_id=row["cell_id"],
+            name=label(row),
+            benchmark=row["benchmark"],
+            seed=row["seed"],
+            status=row["status"],
+            done=row["status"] == DONE,
+            facts={
+                name.removesuffix("_json").replace("_", " "): _text(value)
+                for name, value in row.items()
+                if name not in _TITLE and value not in (None, "")
+            },
+        )
+        for row in rows.to_dicts()
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value.startswith("{"):
+        return ", ".join(f"{name} = {one}" for name, one in json.loads(value).items())
+    return str(value)

@@ -1,0 +1,100 @@
+"""The parts of the page: data sets run in one way, their methods, and what each number is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from results.analysis.cells import (
+    SECTION,
+    label,
+    labelled,
+    one_cell_per_seed,
+    title,
+    with_every_seed,
+)
+from results.analysis.summary import per_category, summary
+from results.table import DONE, POOLED
+
+MEAN = "mean over categories"
+
+
+class Section:
+    """One data set, mode, preset and metric profile: everything that may be compared.
+
+    `labels` are the methods of the whole page, so that each keeps its colour; `cells` are all cell
+    ids of the page, by which a number says where it comes from.
+    """
+
+    def __init__(
+        self, index: int, frame: pl.DataFrame, labels: Sequence[str], cells: Sequence[str]
+    ) -> None:
+        self.index, self.frame, self.labels = index, frame, labels
+        self.cell_numbers = {cell: number for number, cell in enumerate(cells)}
+        self.title = title(frame.row(0, named=True))
+        self.benchmark: str = frame["benchmark"][0]
+        self.chosen = labelled(one_cell_per_seed(frame))
+        measured = self.chosen.filter(pl.col("value").is_not_null())
+        self.metrics: list[str] = measured["metric"].unique(maintain_order=True).to_list()
+        found = self.chosen["category"].unique().sort().to_list()
+        self.categories: list[str] = [name for name in found if name != POOLED]
+        self.present = [name for name in labels if name in set(self.chosen["label"])]
+
+    @cached_property
+    def summary(self) -> pl.DataFrame:
+        """Rows of `results.analysis.summary.summary`, with labels."""
+        return labelled(summary(self.frame))
+
+    def by_category(self, metric: str) -> pl.DataFrame:
+        """Rows of `results.analysis.summary.per_category`, with labels."""
+        return labelled(per_category(self.frame, metric))
+
+    def row(self, metric: str, name: str) -> dict[str, Any] | None:
+        """The summary of one method, if it has any."""
+        rows = self._summaries
+        return rows.get((metric, name))
+
+    @cached_property
+    def _summaries(self) -> dict[tuple[str, str], dict[str, Any]]:
+        return {(row["metric"], row["label"]): row for row in self.summary.to_dicts()}
+
+    def key(self, metric: str, category: str, name: str) -> str:
+        """What the page calls a number, to show on demand where it comes from."""
+        places = self.metrics.index(metric), self.rows.index(category), self.labels.index(name)
+        return ".".join(map(str, (self.index, *places)))
+
+    @property
+    def rows(self) -> list[str]:
+        """What numbers are of: the mean, each category, all images under one threshold."""
+        return [MEAN, *self.categories, POOLED]
+
+    def traced(self) -> dict[str, list[list[Any]]]:
+        """For each number's key its value for each seed, and the cells that it was measured in."""
+        single = self.chosen.filter(pl.col("value").is_not_null())
+        means = with_every_seed(self.chosen).with_columns(category=pl.lit(MEAN))
+        by = ("metric", "category", "label", "seed")
+        found: dict[str, list[list[Any]]] = {}
+        for rows in (means, single):
+            each = rows.group_by(by).agg(pl.col("value").mean(), pl.col("cell_id").unique())
+            for metric, category, name, seed, value, cells in each.sort(by).iter_rows():
+                numbers = sorted(self.cell_numbers[cell] for cell in cells)
+                key = self.key(metric, category, name)
+                found.setdefault(key, []).append([seed, round(value, 6), numbers])
+        return found
+
+    def first_cells(self) -> pl.DataFrame:
+        """name (a label), category, cell_id: the cell of the first seed, which one looks at."""
+        rows = self.chosen.filter(pl.col("category") != POOLED).sort("seed", maintain_order=True)
+        return rows.group_by(name="label", category="category").agg(pl.col("cell_id").first())
+
+
+def sections(frame: pl.DataFrame) -> list[Section]:
+    """The sections of `table.read`'s frame, those without any finished cell left out."""
+    labels = sorted({label(row) for row in frame.select("method", "variant").unique().to_dicts()})
+    cells = frame["cell_id"].unique().sort().to_list()
+    parts = frame.sort(SECTION, maintain_order=True).partition_by(SECTION, maintain_order=True)
+    done = [part for part in parts if (part["status"] == DONE).any()]
+    return [Section(number, part, labels, cells) for number, part in enumerate(done)]

