@@ -1,4 +1,4 @@
-"""From what the user typed to a list of cells: all validation happens here."""
+"""What is run: a cell of the result table, the data that it is made of, and its identity."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from harness.overrides import PATHS
 from harness.registry import UsageError, did_you_mean, load, names
 from results.profiles import DEFAULT_PROFILE
 
-MODES = ("multi-class", "separate")
-"""One model a data set, or one a category."""
-PRESETS = ("paper", "quick", "smoke")
 CELL_SCHEMA = 1
 """Raised when the code changes what a cell with unchanged settings gives."""
 
@@ -76,8 +73,8 @@ class Data:
     @property
     def label(self) -> str:
         """The data set, and the category if it is only one."""
-        one = len(self.categories) == 1
-        return f"{self.name}/{self.categories[0]}" if one else self.name
+        single = len(self.categories) == 1
+        return f"{self.name}/{self.categories[0]}" if single else self.name
 
 
 @dataclass(frozen=True, kw_only=True)

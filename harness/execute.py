@@ -1,92 +1,135 @@
 """The main path: images, features, `fit`, `score`, metrics, rows, Parquet. Read it top to bottom.
 
-`run` does a plan, through whatever `map` it is given (Ray's in `harness/cluster.py`, or a plain
-loop); `run_job` does one trained model and all cells that share it.
+`run` does a plan's jobs with whatever driver it is given: Ray's in `harness/cluster/tasks.py`, or a
+plain loop. `run_job` does one trained model and all cells that share it.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample, sealed
 from harness.cell import Cell, Split
-from harness.features import FeatureTask, as_input, feature_task, missing_features, open_split
+from harness.features import FeatureSet, as_input, feature_set, missing_features, open_split
 from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
-from harness.place import Place, Tell
+from harness.place import Piece, Place, Spread
 from harness.registry import load
-from harness.rows import FIT_FACTS, failure_row, finished_rows, score_row
+from harness.rows import failure_row, finished_rows, score_row
 from harness.store.checkpoints import Checkpoints
-from harness.store.store import Row
-from methods.base import Batches, Keeper, Method, Neighbours, Progress, quiet
+from harness.store.store import FitFacts, Row
+from harness.task import Driver, in_this_process
+from methods.base import (
+    Batches,
+    Keeper,
+    Method,
+    Neighbours,
+    OnProgress,
+    Progress,
+    SearchesBank,
+)
 from methods.parts.backbone import WeightsMissing
 from methods.parts.dist import rank, world_size
 from results.evidence import Evidence
 
 SCORE_BATCH = 32
-Outcome = tuple[Any, BaseException | None]
-Map = Callable[[Callable[..., None], Sequence[Any], Place], Iterable[Outcome]]
 
 
-def in_this_process(
-    function: Callable[..., None], items: Sequence[Any], place: Place
-) -> Iterator[Outcome]:
-    """The simplest map: one after the other. What fails is an outcome, the others go on."""
-    for item in items:
-        try:
-            function(item, place, quiet)
-            yield item, None
-        except Exception as error:
-            yield item, error
+@dataclass(frozen=True)
+class MakeFeatures:
+    """A task: what methods read of a split, made once for all of them."""
+
+    features: FeatureSet
+    fits: None = None
+
+    @property
+    def label(self) -> str:
+        """The set's."""
+        return self.features.label
+
+    def run(self, place: Place, tell: OnProgress) -> None:
+        """Put it into the cache."""
+        place.cache.make(self.features, place.device, tell)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task: cells that share a trained model, from images to published rows."""
+
+    cells: Sequence[Cell]
+
+    @property
+    def label(self) -> str:
+        """That of its first cell."""
+        return self.fits.label
+
+    @property
+    def fits(self) -> Cell:
+        """Any of them: they learn the same."""
+        return self.cells[0]
+
+    def run(self, place: Place, tell: OnProgress) -> None:
+        """The main path."""
+        run_job(self.cells, place, tell)
+
+
+def missing_work(cells: Sequence[Cell], place: Place) -> list[MakeFeatures]:
+    """The features that the cells read and the cache lacks."""
+    return [MakeFeatures(features) for features in missing_features(cells, place.cache)]
+
+
+def jobs(cells: Sequence[Cell]) -> list[Job]:
+    """Cells that share a fit, together; the longest kind of work (most epochs) first."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.fit_id, []).append(cell)
+    longest_first = sorted(groups.values(), key=lambda g: -getattr(g[0].config, "epochs", 0))
+    return [Job(group) for group in longest_first]
 
 
 def run(
-    jobs: Sequence[list[Cell]], place: Place, mapped: Map = in_this_process
-) -> Iterator[tuple[list[Cell], BaseException | None]]:
-    """Do a plan's jobs, frozen features first; yields each job, with its error if it failed.
+    cells: Sequence[Cell], place: Place, drive: Driver = in_this_process
+) -> Iterator[tuple[Job, BaseException | None]]:
+    """Do a plan's cells, frozen features first; yields each job, with its error if it failed.
 
     A failed job leaves a failure row for each of its cells.
     """
-    cells = [cell for job in jobs for cell in job]
-    for _ in mapped(make_features, missing_features(cells, place.cache), place):
+    for _ in drive("features", missing_work(cells, place), place):
         pass  # a job whose features failed tries them again and says why in its own rows
-    for job, error in mapped(run_job, jobs, place):
+    for job, error in drive("cells", jobs(cells), place):
         if error is not None:
-            for cell in job:
+            for cell in job.cells:
                 place.store.publish_failure(cell, failure_row(cell, place, error))
         yield job, error
 
 
-def make_features(task: FeatureTask, place: Place, tell: Tell) -> None:
-    """One task of the plan's first part."""
-    place.cache.make(task, place.device, tell)
-
-
-def run_job(cells: Sequence[Cell], place: Place, tell: Tell, spread: Spread | None = None) -> None:
+def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     """Cells that share a fit, from images to published rows.
 
     The test split stays sealed until the model is learned; only then is it opened for scoring,
-    here, or on the workers that `spread` maps over.
+    here, or on the workers that the place names.
     """
     first = cells[0]
     with sealed():
         method, fit = learn(first, first.data.open_kept(), place, tell)
     place.store.audit(cells)
     scorer = Scorer(first, method, place, tell)
-    for cell in cells:
-        started = datetime.now(UTC)
-        reset_peak_memory()
-        pieces = spread or scorer.spread
-        scored = score(cell, scorer.benchmark, scorer.samples, pieces, place, tell)
-        publish(cell, place, scored, fit, scorer.read.seconds, started)
+    here = nullcontext(scorer.spread)
+    with place.scorers(first, place) if place.scorers else here as spread:
+        for cell in cells:
+            started = datetime.now(UTC)
+            reset_peak_memory()
+            scored = score(cell, scorer.benchmark, scorer.samples, spread, place, tell)
+            publish(cell, place, scored, fit, scorer.inputs.seconds, started)
 
 
 class Watching(Protocol):
@@ -98,122 +141,96 @@ class Watching(Protocol):
 
 
 def learn(
-    cell: Cell, benchmark: Benchmark, place: Place, tell: Tell, watch: Watching | None = None
-) -> tuple[Method, dict[str, Any]]:
+    cell: Cell, benchmark: Benchmark, place: Place, tell: OnProgress, watch: Watching | None = None
+) -> tuple[Method, FitFacts]:
     """The cell's method, and the facts of its fit; loaded if it was learned before.
 
     The same code alone and on each of the workers that fit one model together. With `watch` it is
     learned again, to be watched; the stored model stays.
     """
-    method: Method = load("methods", cell.method)(cell.config, seed=cell.seed).to(place.device)
+    method = built(cell, place)
     stored = place.store.load_model(cell, method)
     if stored is not None and watch is None:
-        return method, {name: stored[name] for name in FIT_FACTS}
+        return method, stored
     samples = benchmark.train(cell.data.categories)
-    train = batches(cell, samples, "train", place, tell)
-    keeper = Checkpoints(place.store.training(cell), method, place.checkpoint_every)
+    train = inputs(cell, samples, "train", place, tell)
+    keeper = Checkpoints(place.store.training(cell), method, place.resources.checkpoint_every)
     around: Keeper = keeper if watch is None else watch.around(method, keeper, keeper.losses)
 
-    def told(progress: Progress) -> None:
+    def noting_losses(progress: Progress) -> None:
         if progress.loss is not None:
             keeper.losses.append(progress.loss)
         tell(progress)
 
     reset_peak_memory()
     started = time.perf_counter()
-    method.fit(train.batches, on_progress=told, keeper=around)
+    method.fit(train.batches, on_progress=noting_losses, keeper=around)
     seconds = keeper.seconds + time.perf_counter() - started - (watch.seconds if watch else 0)
     pace = None if watch else keeper.pace(seconds)  # the looks lie between the epochs
-    facts = {
-        "fit_seconds": seconds,
-        "train_images": len(samples),
-        "train_images_per_second": pace and len(samples) * pace,
-        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
-        "world_size": world_size(),
-        "restarts": keeper.restarts,
-        "peak_memory_bytes": peak_memory(),
-    }
+    facts = FitFacts(
+        fit_seconds=seconds,
+        train_images=len(samples),
+        train_images_per_second=pace and len(samples) * pace,
+        parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        world_size=world_size(),
+        restarts=keeper.restarts,
+        peak_memory_bytes=peak_memory(),
+    )
     if rank() == 0:
-        place.store.save_model(cell, method, {**facts, "losses": keeper.losses})
+        place.store.save_model(cell, method, facts, keeper.losses)
         place.store.note("training", cell)
         keeper.remove()
     return method, facts
 
 
-class Read(NamedTuple):
+def built(cell: Cell, place: Place) -> Method:
+    """The cell's method, not learned yet."""
+    method: Method = load("methods", cell.method).method(cell.config, seed=cell.seed)
+    return method.to(place.device)
+
+
+class Inputs(NamedTuple):
     """What a method reads of some samples, and the seconds that making it cost before."""
 
     batches: Batches
     seconds: float
 
 
-def batches(
-    cell: Cell,
-    samples: Sequence[Sample],
-    split: Split,
-    place: Place,
-    tell: Tell,
-) -> Read:
+def inputs(
+    cell: Cell, samples: Sequence[Sample], split: Split, place: Place, tell: OnProgress
+) -> Inputs:
     """Frozen features from the cache, or the pixels of a method that wants them."""
-    task = feature_task(cell, split)
-    if task is None:
+    features = feature_set(cell, split)
+    if features is None:
         raise WeightsMissing(f"{cell.label}: the weights of its backbone are not here")
-    place.cache.make(task, place.device, tell)
-    rows, noted = place.cache.open(task)
+    place.cache.make(features, place.device, tell)
+    rows, facts = place.cache.open(features)
 
     def fetch(indices: Sequence[int]) -> Tensor:
         return as_input(rows[np.asarray(indices)])
 
     keys = [sample.key for sample in samples]
-    return Read(Batches(keys, fetch, seed=cell.seed), noted["seconds"])
-
-
-def publish(
-    cell: Cell,
-    place: Place,
-    scored: Scored,
-    fit: dict[str, Any],
-    feature_seconds: float,
-    started: datetime,
-) -> None:
-    """A scored cell as rows; `fit` are the facts of `learn`."""
-    images = len(scored.images)
-    facts = {
-        **fit,
-        "test_images": images,
-        "score_seconds": scored.seconds,
-        "images_per_second": images / (scored.seconds + feature_seconds),
-        "peak_memory_bytes": max(fit["peak_memory_bytes"], scored.peak, peak_memory()),
-        "started_at": started,
-    }
-    rows = finished_rows(cell, place, facts, scored.metrics)
-    place.store.publish(cell, rows, scored.images, scored.evidence, replace=place.overwrite)
-
-
-class Piece(NamedTuple):
-    """What scoring found for some images, and the peak memory of the process that did it."""
-
-    maps: NDArray[np.float32]
-    images: NDArray[np.float32]
-    peak: int
-
-
-Spread = Callable[[Sequence[range], Any], Iterable[Piece]]
-"""Scores each piece of the images with these knobs, and gives the pieces in their order."""
+    return Inputs(Batches(keys, fetch, seed=cell.seed), facts["seconds"])
 
 
 class Scorer:
     """Images and a trained model that scores them; the same here and on every worker."""
 
-    def __init__(self, cell: Cell, method: Method, place: Place, tell: Tell) -> None:
+    def __init__(self, cell: Cell, method: Method, place: Place, tell: OnProgress) -> None:
         self.method = method.eval()
         self.benchmark, self.samples = open_split(cell.data, cell.split)
-        self.read = batches(cell, self.samples, cell.split, place, tell)
+        self.inputs = inputs(cell, self.samples, cell.split, place, tell)
 
-    def piece(self, indices: Sequence[int], knobs: Any, found: Neighbours | None = None) -> Piece:
-        """Scores of the images with these indices; `found` are their neighbours, if known."""
+    def piece(
+        self, indices: Sequence[int], knobs: Any, neighbours: Neighbours | None = None
+    ) -> Piece:
+        """Scores of the images with these indices, with their neighbours if they are known."""
         keys = [self.samples[i].key for i in indices]
-        scores = self.method.score(self.read.batches.fetch(indices), keys, knobs, found)
+        values = self.inputs.batches.fetch(indices)
+        if neighbours is None:
+            scores = self.method.score(values, keys, knobs)
+        else:
+            scores = cast(SearchesBank, self.method).score(values, keys, knobs, neighbours)
         return Piece(scores.maps.cpu().numpy(), scores.images.cpu().numpy(), peak_memory())
 
     def spread(self, pieces: Sequence[range], knobs: Any) -> Iterator[Piece]:
@@ -241,28 +258,54 @@ def score(
     samples: Sequence[Sample],
     spread: Spread,
     place: Place,
-    tell: Tell,
+    tell: OnProgress,
 ) -> Scored:
     """Score piece by piece, then measure category by category.
 
     The pieces do not depend on the number of workers, so neither does any score. Maps wait on disk
     in a file without a name, so that memory never holds more than one category of them.
     """
-    scores, peak = np.empty(len(samples)), 0
-    pieces = [
-        range(start, min(start + SCORE_BATCH, len(samples)))
-        for start in range(0, len(samples), SCORE_BATCH)
-    ]
+    scores_N, peak = np.empty(len(samples)), 0
+    ranges = score_ranges(len(samples))
     with tempfile.TemporaryFile(dir=place.store.out) as file:
         started = time.perf_counter()
-        for piece, found in zip(pieces, spread(pieces, cell.knobs), strict=True):
-            scores[piece.start : piece.stop] = found.images
-            file.write(found.maps.astype(np.float32).tobytes())
-            peak = max(peak, found.peak)
-            tell(Progress(stage="score", step=piece.stop, steps=len(samples)))
+        for indices, piece in zip(ranges, spread(ranges, cell.knobs), strict=True):
+            scores_N[indices.start : indices.stop] = piece.images_N
+            file.write(piece.maps_NHW.astype(np.float32).tobytes())
+            peak = max(peak, piece.peak)
+            tell(Progress(stage="score", step=indices.stop, steps=len(samples)))
         seconds = time.perf_counter() - started
         file.flush()
-        maps = np.memmap(file, np.float32, "r").reshape(len(samples), *found.maps.shape[1:])
-        metrics, labels, evidence = measure(cell, benchmark, samples, scores, maps)
-    images = [score_row(cell, *of) for of in zip(samples, labels, scores, strict=True)]
-    return Scored(metrics, images, evidence, seconds, peak)
+        shape = (len(samples), *piece.maps_NHW.shape[1:])
+        maps_NHW = np.memmap(file, np.float32, "r").reshape(shape)
+        metrics, labels_N, evidence = measure(cell, benchmark, samples, scores_N, maps_NHW)
+    rows = zip(samples, labels_N, scores_N, strict=True)
+    return Scored(metrics, [score_row(cell, *row) for row in rows], evidence, seconds, peak)
+
+
+def score_ranges(count: int) -> list[range]:
+    """The ranges in which so many images are scored."""
+    starts = range(0, count, SCORE_BATCH)
+    return [range(start, min(start + SCORE_BATCH, count)) for start in starts]
+
+
+def publish(
+    cell: Cell,
+    place: Place,
+    scored: Scored,
+    fit: FitFacts,
+    feature_seconds: float,
+    started: datetime,
+) -> None:
+    """A scored cell as rows."""
+    images = len(scored.images)
+    facts = {
+        **fit._asdict(),
+        "test_images": images,
+        "score_seconds": scored.seconds,
+        "images_per_second": images / (scored.seconds + feature_seconds),
+        "peak_memory_bytes": max(fit.peak_memory_bytes, scored.peak, peak_memory()),
+        "started_at": started,
+    }
+    rows = finished_rows(cell, place, facts, scored.metrics)
+    place.store.publish(cell, rows, scored.images, scored.evidence, replace=place.overwrite)

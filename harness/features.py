@@ -15,9 +15,11 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from harness.cell import Cell, Data, Split
 from harness.registry import load
 from methods.base import OnProgress, Progress
 from methods.parts.backbone import Extractor, Features, Pixels
+from results.files import whole_file, write_whole
 
 VERSION = 1
 """Raised when the same inputs give other features."""
@@ -42,8 +45,8 @@ HEADROOM = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureTask:
-    """Frozen features, or the pixels, of one split of a data set."""
+class FeatureSet:
+    """What methods read of one split of a data set: frozen features, or the pixels."""
 
     view: Features | Pixels
     weights: Path | None = None
@@ -59,7 +62,7 @@ class FeatureTask:
 
     @property
     def label(self) -> str:
-        """The task in one line."""
+        """The set in one line."""
         if isinstance(self.view, Features):
             return f"{self.data.label} features of {self.split} ({self.view.backbone})"
         return f"{self.data.label} pixels of {self.split} ({self.view.side} x {self.view.side})"
@@ -72,23 +75,23 @@ class FeatureTask:
 def open_split(data: Data, split: Split) -> tuple[Benchmark, list[Sample]]:
     """A split's samples, and the data set that reads them; SealedError for a sealed test split."""
     if split == "train":
-        kept = data.open_kept()
-        return kept, kept.train(data.categories)
+        learned_from = data.open_kept()
+        return learned_from, learned_from.train(data.categories)
     if split == "validation":
-        held = data.open_held()
-        return held, held.validation(data.categories)
+        pseudo = data.open_held()
+        return pseudo, pseudo.validation(data.categories)
     benchmark = data.open()
     return benchmark, benchmark.test(data.categories)
 
 
-def feature_task(cell: Cell, split: Split) -> FeatureTask | None:
+def feature_set(cell: Cell, split: Split) -> FeatureSet | None:
     """What a cell reads of a split; None where its backbone's weights are missing."""
-    view = load("methods", cell.method).inputs(cell.config)
+    view = load("methods", cell.method).method.inputs(cell.config)
     if not isinstance(view, Features):
-        return FeatureTask(view=view, data=cell.data, split=split)
+        return FeatureSet(view=view, data=cell.data, split=split)
     if cell.weights is None:
         return None
-    return FeatureTask(
+    return FeatureSet(
         view=view,
         weights=cell.weights,
         weights_sha256=cell.weights_sha256,
@@ -97,11 +100,11 @@ def feature_task(cell: Cell, split: Split) -> FeatureTask | None:
     )
 
 
-def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureTask]:
+def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureSet]:
     """What the cells need and the cache lacks, each once."""
-    wanted = [feature_task(cell, split) for cell in cells for split in cell.splits]
-    tasks = {cache.path(task): task for task in wanted if task is not None}
-    return [task for task in tasks.values() if not cache.has(task)]
+    wanted = [feature_set(cell, split) for cell in cells for split in cell.splits]
+    by_path = {cache.path(features): features for features in wanted if features is not None}
+    return [features for features in by_path.values() if not cache.has(features)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,18 @@ class FeatureCache:
     budget_gb: float = 40.0
 
     @classmethod
+    @contextmanager
+    def lasting(cls, keep: bool, out: Path) -> Iterator[FeatureCache]:
+        """The shared cache to `keep`, else one below `out` that vanishes at the end."""
+        cache = cls.default()
+        if keep:
+            yield cache
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.resolve(), prefix="features-") as folder:
+            yield dataclasses.replace(cache, root=Path(folder))
+
+    @classmethod
     def default(cls) -> FeatureCache:
         """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
         home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lafite-bench"
@@ -120,60 +135,57 @@ class FeatureCache:
             budget_gb=float(os.environ.get("LAFITE_BENCH_CACHE_GB", 40)),
         )
 
-    def path(self, task: FeatureTask) -> Path:
-        """Where the task's features are, or will be."""
-        identity = dataclasses.asdict(task.view) | {
+    def path(self, features: FeatureSet) -> Path:
+        """Where the set is, or will be."""
+        identity = dataclasses.asdict(features.view) | {
             "weights": None,  # their bytes count, not where they lie
-            "bytes": task.weights_sha256,
-            "samples": task.fingerprint,
+            "bytes": features.weights_sha256,
+            "samples": features.fingerprint,
             "version": VERSION,
         }
         text = json.dumps(identity, sort_keys=True)
         return self.root / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
 
-    def has(self, task: FeatureTask) -> bool:
-        """Whether the task is done."""
-        return self.path(task).exists()
+    def has(self, features: FeatureSet) -> bool:
+        """Whether the set is there."""
+        return self.path(features).exists()
 
-    def open(self, task: FeatureTask) -> tuple[NDArray[np.float16 | np.uint8], dict[str, Any]]:
+    def open(self, features: FeatureSet) -> tuple[NDArray[np.float16 | np.uint8], dict[str, Any]]:
         """The features or pixels and what was noted when they were made."""
-        path = self.path(task)
+        path = self.path(features)
         os.utime(path)
-        noted: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
-        return np.load(path, mmap_mode="r"), noted
+        facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+        return np.load(path, mmap_mode="r"), facts
 
-    def make(self, task: FeatureTask, device: torch.device, tell: OnProgress) -> None:
+    def make(self, features: FeatureSet, device: torch.device, tell: OnProgress) -> None:
         """Make the features or pixels of all samples, unless they are there; atomic.
 
         DataError where the disk is too small.
         """
-        if self.has(task):
+        path = self.path(features)
+        if path.exists():
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.path(task)
         started = time.perf_counter()
-        # One name a process: of two that compute the same, both rename equal bytes into place.
-        part = path.with_suffix(f".{os.uname().nodename}-{os.getpid()}.tmp")
-        try:
-            count = self._fill(part, task, device, tell)
-            noted = {"images": count, "seconds": time.perf_counter() - started}
-            path.with_suffix(".json").write_text(json.dumps(noted))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        # Of two that compute the same, both put equal bytes into place.
+        with whole_file(path, replace=True) as scratch:
+            count = self._fill(scratch, features, device, tell)
+            facts = {"images": count, "seconds": time.perf_counter() - started}
+            write_whole(path.with_suffix(".json"), json.dumps(facts).encode(), replace=True)
         self._shrink(keep=path)
 
-    def _fill(self, part: Path, task: FeatureTask, device: torch.device, tell: OnProgress) -> int:
-        benchmark, samples = task.open()
-        encode = _encoder(task, device)
+    def _fill(
+        self, scratch: Path, features: FeatureSet, device: torch.device, tell: OnProgress
+    ) -> int:
+        benchmark, samples = features.open()
+        encode = _encoder(features, device)
         rows: np.memmap[Any, np.dtype[Any]] | None = None
         done = 0
-        for views in read_ahead(benchmark, samples, task.view, BATCH[device.type]):
+        for views in read_ahead(benchmark, samples, features.view, BATCH[device.type]):
             batch = encode(views)
             if rows is None:
                 shape = (len(samples), *batch.shape[1:])
                 _check_room(self.root, batch.itemsize * math.prod(shape))
-                rows = np.lib.format.open_memmap(part, mode="w+", dtype=batch.dtype, shape=shape)
+                rows = np.lib.format.open_memmap(scratch, mode="w+", dtype=batch.dtype, shape=shape)
             rows[done : done + len(batch)] = batch
             done += len(batch)
             tell(Progress(stage="features", step=done, steps=len(samples)))
@@ -213,12 +225,12 @@ def read_ahead(
 
 
 def _encoder(
-    task: FeatureTask, device: torch.device
+    features: FeatureSet, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float16 | np.uint8]]:
     """From decoded views to what is kept of them."""
-    if not isinstance(task.view, Features) or task.weights is None:
+    if not isinstance(features.view, Features) or features.weights is None:
         return lambda views: views
-    return partial(extract, Extractor(task.view, task.weights).to(device))
+    return partial(extract, Extractor(features.view, features.weights).to(device))
 
 
 def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:

@@ -1,5 +1,8 @@
-"""What a cell's scores are worth: metrics by category, one category's maps in memory at a time;
-and what is kept to look at them."""
+"""What a cell's scores are worth: metrics by category, and what is kept to look at them.
+
+One category's maps are in memory at a time. Shape legend: N images, M those of a category, H and W
+pixels of a map, S side in pixels at which masks and maps are compared.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from benchmarks.parts.images import load_masks
 from harness.cell import Cell
 from harness.pictures import picture_rows
 from harness.registry import load
+from methods.parts.backbone import Pixels
 from results.evidence import Evidence, curve_rows
 from results.metrics import PIXEL_METRICS, Measured, image_metrics
 from results.profiles import PROFILES, Profile, judge
@@ -25,10 +29,10 @@ Metrics = dict[str, dict[str, Measured]]
 
 
 class Measures(NamedTuple):
-    """Metrics by category, which images were taken for anomalous (N,), curves and pictures."""
+    """Metrics by category, which images were taken for anomalous, curves and pictures."""
 
     metrics: Metrics
-    labels: NDArray[np.bool_]
+    labels_N: NDArray[np.bool_]
     evidence: Evidence
 
 
@@ -36,48 +40,51 @@ def measure(
     cell: Cell,
     benchmark: Benchmark,
     samples: Sequence[Sample],
-    scores: NDArray[np.float64],
-    maps: NDArray[np.float32],
+    scores_N: NDArray[np.float64],
+    maps_NHW: NDArray[np.float32],
 ) -> Measures:
     """All metrics of each category, and the image metrics of all test images together.
 
     Beside them the curves and pictures of a cell that reports show; none for a search's trials.
     """
-    view = load("methods", cell.method).inputs(cell.config)
+    view = load("methods", cell.method).method.inputs(cell.config)
     profile = PROFILES[cell.profile]
-    found = Measures({}, np.array([sample.anomalous for sample in samples]), Evidence([], []))
+    measures = Measures({}, np.array([sample.anomalous for sample in samples]), Evidence([], []))
     for category in cell.data.categories:
         members = [i for i, sample in enumerate(samples) if sample.category == category]
-        mine, of_mine, maps_NHW = [samples[i] for i in members], scores[members], maps[members]
-        masks = _masks(profile, benchmark, mine, view.resize, view.crop)
-        if masks is not None:
+        images, scores_M, maps_MHW = (
+            [samples[i] for i in members],
+            scores_N[members],
+            maps_NHW[members],
+        )
+        masks_MSS = _masks(profile, benchmark, images, view)
+        if masks_MSS is not None:
             if profile.label_from_mask:
-                found.labels[members] = masks.any(axis=(1, 2))
-            compared = _resized(maps_NHW, masks.shape[1])
-            pixels = judge(profile, masks, compared)
+                measures.labels_N[members] = masks_MSS.any(axis=(1, 2))
+            maps_MSS = _resized(maps_MHW, masks_MSS.shape[1])
+            pixels = judge(profile, masks_MSS, maps_MSS)
+            if cell.shown:
+                measures.evidence.curves.extend(
+                    curve_rows(cell.cell_id, category, masks_MSS, maps_MSS)
+                )
         else:
             pixels = dict.fromkeys(PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason))
-        found.metrics[category] = image_metrics(found.labels[members], of_mine) | pixels
+        measures.metrics[category] = image_metrics(measures.labels_N[members], scores_M) | pixels
         if cell.shown:
-            if masks is not None:
-                points = curve_rows(cell.cell_id, category, masks, compared)
-                found.evidence.curves.extend(points)
-            pictured = picture_rows(cell.cell_id, benchmark, mine, view, of_mine, masks, maps_NHW)
-            found.evidence.pictures.extend(pictured)
-    found.metrics[POOLED] = image_metrics(found.labels, scores)
-    return found
+            measures.evidence.pictures.extend(
+                picture_rows(cell.cell_id, benchmark, images, view, scores_M, masks_MSS, maps_MHW)
+            )
+    measures.metrics[POOLED] = image_metrics(measures.labels_N, scores_N)
+    return measures
 
 
 def _masks(
-    profile: Profile,
-    benchmark: Benchmark,
-    samples: Sequence[Sample],
-    resize: int,
-    crop: int | None,
+    profile: Profile, benchmark: Benchmark, samples: Sequence[Sample], view: Pixels
 ) -> NDArray[np.bool_] | None:
     """Masks of what the method sees, at the profile's size."""
+    resize, crop = view.resize, view.crop
     if profile.side is not None:
-        resize = round(resize * profile.side / (crop or resize))
+        resize = round(resize * profile.side / view.side)
         crop = profile.side if crop else None
     return load_masks(benchmark, samples, resize, crop, smooth=profile.smooth, above=profile.above)
 

@@ -23,36 +23,36 @@ def parse_overrides(
     example: str = "lafite.k=5",
 ) -> dict[str, dict[str, str]]:
     """`method.field=value` texts, by method; methods that do not run are refused."""
-    parsed: dict[str, dict[str, str]] = {method: {} for method in methods}
+    values: dict[str, dict[str, str]] = {method: {} for method in methods}
     for text in overrides:
         target, equals, value = text.partition("=")
         method, dot, name = target.partition(".")
         if not (equals and dot and method and name):
             raise UsageError(f"{option} {text}: write METHOD.FIELD=VALUE, e.g. {example}")
-        if method not in parsed:
-            raise UsageError(
-                f"{option} {text}: {method} does not run; {did_you_mean(method, [*methods])}"
-            )
-        parsed[method][name] = value
-    return parsed
+        if method not in values:
+            hint = did_you_mean(method, methods)
+            raise UsageError(f"{option} {text}: {method} does not run; {hint}")
+        values[method][name] = value
+    return values
 
 
 def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str]) -> tuple[Any, Any]:
-    """Config and Knobs with the user's values, typed by field; a name in both sets both."""
-    sides = {"config": config, "knobs": knobs}
+    """Config and Knobs with the user's values, typed by field."""
+    kinds = field_types(type(config)) | field_types(type(knobs))
+    typed_values = {}
     for name, text in values.items():
-        homes = [side for side, of in sides.items() if name in field_types(type(of))]
-        if not homes:
-            fields = [*field_types(type(config)), *field_types(type(knobs))]
-            raise UsageError(f"--set {method}.{name}: no such field; {did_you_mean(name, fields)}")
-        for side in homes:
-            kind = field_types(type(sides[side]))[name]
-            try:
-                value = typed(_absolute(text) if name in PATHS else text, kind)
-            except ValueError as error:
-                raise UsageError(f"--set {method}.{name}={text}: {error}") from None
-            sides[side] = dataclasses.replace(sides[side], **{name: value})
-    return sides["config"], sides["knobs"]
+        if name not in kinds:
+            raise UsageError(f"--set {method}.{name}: no such field; {did_you_mean(name, kinds)}")
+        try:
+            typed_values[name] = typed(_absolute(text) if name in PATHS else text, kinds[name])
+        except ValueError as error:
+            raise UsageError(f"--set {method}.{name}={text}: {error}") from None
+
+    def changed(settings: Any) -> Any:
+        mine = {n: v for n, v in typed_values.items() if n in field_types(type(settings))}
+        return dataclasses.replace(settings, **mine)
+
+    return changed(config), changed(knobs)
 
 
 def variant_of(values: dict[str, str]) -> str:

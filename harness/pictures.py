@@ -24,10 +24,10 @@ STRENGTH = 0.8
 """How much a map's highest value covers the image."""
 
 
-def worst(samples: Sequence[Sample], scores: NDArray[np.float64]) -> list[tuple[int, str]]:
+def worst(samples: Sequence[Sample], scores_N: NDArray[np.float64]) -> list[tuple[int, str]]:
     """Indices of the defective images with the lowest scores and the normal ones with the highest,
     each beside MISS or ALARM; the worst first."""
-    rising = np.argsort(scores, kind="stable")
+    rising = np.argsort(scores_N, kind="stable")
     misses = [int(i) for i in rising if samples[i].anomalous]
     alarms = [int(i) for i in rising[::-1] if not samples[i].anomalous]
     return [(i, MISS) for i in misses[:WORST]] + [(i, ALARM) for i in alarms[:WORST]]
@@ -38,21 +38,20 @@ def picture_rows(
     benchmark: Benchmark,
     samples: Sequence[Sample],
     view: Pixels,
-    scores: NDArray[np.float64],
-    masks: NDArray[np.bool_] | None,
-    maps: NDArray[np.float32],
+    scores_N: NDArray[np.float64],
+    masks_NHW: NDArray[np.bool_] | None,
+    maps_NHW: NDArray[np.float32],
 ) -> list[Row]:
     """Rows of `results.evidence.PICTURES_SCHEMA` for one category, as the model saw its images.
 
     One scale for all of a category's maps: from their median to their highest value.
     """
-    chosen = worst(samples, scores)
+    chosen = worst(samples, scores_N)
     views = load_views(benchmark, [samples[i] for i, _ in chosen], view.resize, view.crop)
-    low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())
+    low, high = float(np.median(maps_NHW[:, ::4, ::4])), float(maps_NHW.max())
     rows = []
     for (index, kind), pixels in zip(chosen, views.transpose(0, 2, 3, 1), strict=True):
         sample = samples[index]
-        marked = sample.anomalous and masks is not None
         rows.append(
             {
                 "cell_id": cell_id,
@@ -60,10 +59,12 @@ def picture_rows(
                 "key": sample.key,
                 "defect": sample.defect,
                 "kind": kind,
-                "score": float(scores[index]),
+                "score": float(scores_N[index]),
                 "image": _webp(pixels),
-                "mask": _webp(masks[index]) if marked and masks is not None else None,
-                "overlay": _webp(_overlay(pixels, maps[index], low, high)),
+                "mask": _webp(masks_NHW[index])
+                if sample.anomalous and masks_NHW is not None
+                else None,
+                "overlay": _webp(_overlay(pixels, maps_NHW[index], low, high)),
                 "licence": benchmark.licence,
                 "source": benchmark.source,
             }
@@ -72,17 +73,19 @@ def picture_rows(
 
 
 def _overlay(
-    pixels: NDArray[np.uint8], anomaly: NDArray[np.float32], low: float, high: float
+    pixels_HW3: NDArray[np.uint8], map_HW: NDArray[np.float32], low: float, high: float
 ) -> NDArray[np.uint8]:
-    share = ((anomaly - low) / max(high - low, 1e-12)).clip(0, 1)
-    colours = 255 * colormaps["inferno"](share)[..., :3]
-    cover = STRENGTH * share[..., None]
-    mixed: NDArray[np.uint8] = (cover * colours + (1 - cover) * pixels).round().astype(np.uint8)
-    return mixed
+    share_HW = ((map_HW - low) / max(high - low, 1e-12)).clip(0, 1)
+    colours_HW3 = 255 * colormaps["inferno"](share_HW)[..., :3]
+    cover_HW1 = STRENGTH * share_HW[..., None]
+    mixed_HW3: NDArray[np.uint8] = (
+        (cover_HW1 * colours_HW3 + (1 - cover_HW1) * pixels_HW3).round().astype(np.uint8)
+    )
+    return mixed_HW3
 
 
 def _webp(pixels: NDArray[Any]) -> bytes:
-    """The picture, (H, W, 3) uint8 or (H, W) bool, scaled down to SIZE; masks are lossless."""
+    """A picture (H, W, 3) uint8 or a mask (H, W) bool, scaled down to SIZE; masks are lossless."""
     is_mask = pixels.dtype == bool
     image = Image.fromarray(pixels.astype(np.uint8) * 255 if is_mask else pixels)
     image.thumbnail((SIZE, SIZE), Image.Resampling.BOX)

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from harness.cell import Cell
 from harness.features import FeatureCache
+from harness.options import Resources
 from harness.store.store import Store
-from methods.base import Progress
 from methods.parts.aggregate import Shape
 from methods.parts.backbone import Features
 
-Tell = Callable[[Progress], None]
-Show = Callable[[int, Progress | None], None]
-"""Told of progress of item i; None when it ends."""
+
+class Piece(NamedTuple):
+    """Scores of some images, and the peak memory of the process that made them."""
+
+    maps_NHW: NDArray[np.float32]
+    images_N: NDArray[np.float32]
+    peak: int
+
+
+Spread = Callable[[Sequence[range], Any], Iterable[Piece]]
+"""Scores each range of the images with these knobs; gives their pieces in the same order."""
+Scorers = Callable[[Cell, "Place"], AbstractContextManager[Spread]]
+"""Starts the workers that score with a cell's trained model, and ends them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Folders, workers and their sizes; nothing in it changes a result."""
+    """Folders and machines; nothing in it changes a result."""
 
     store: Store
     cache: FeatureCache
-    workers: int = 1
-    cpus: int = 1
-    gpus: float = 0.0
-    checkpoint_every: int = 10
-    patience: int = 600
+    resources: Resources = field(default_factory=Resources)
+    scorers: Scorers | None = None
+    """None: the process that learned the model scores with it."""
     overwrite: bool = False
     code_version: str = "unknown"
     shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
@@ -38,19 +51,3 @@ class Place:
     def device(self) -> torch.device:
         """The GPU that this process was given, else the CPU."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def slots(self, nodes: Iterable[Mapping[str, float]]) -> int:
-        """How many workers nodes of these sizes hold: one can't be split over two nodes."""
-        needs = {"CPU": self.cpus, "GPU": self.gpus}
-        return sum(
-            min(int(node.get(kind, 0) / need) for kind, need in needs.items() if need)
-            for node in nodes
-        )
-
-    def no_room(self, sizes: Mapping[str, float], why: str) -> str:
-        """Why the workers of one fit can't be had, where a cluster has these sizes."""
-        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return (
-            f"{self.workers} workers of {self.cpus} CPU{gpus}: {why} ({sizes.get('CPU', 0):g} CPU, "
-            f"{sizes.get('GPU', 0):g} GPU); use fewer --workers or a larger cluster"
-        )

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 from benchmarks.base import Benchmark, fingerprint
 from benchmarks.parts.synthesis.pseudo import pseudo_validation
-from harness.cell import MODES, PRESETS, Cell, Data, Held, open_benchmark
+from harness.cell import Cell, Data, Held, open_benchmark
+from harness.options import MODES, PRESETS, Selection
 from harness.overrides import parse_overrides, variant_of, with_overrides
 from harness.registry import UsageError, did_you_mean, load, names
+from methods.base import Declaration
 from methods.parts.backbone import (
     Features,
     WeightsMissing,
@@ -19,71 +21,70 @@ from methods.parts.backbone import (
     file_sha256,
     find_weights,
 )
-from results.profiles import DEFAULT_PROFILE, PROFILES
+from results.profiles import PROFILES
 
 MISSING = "missing"
 """Stands for the hash of weights that are not here, in a plan that is only looked at."""
 
 
 def plan(
-    benchmarks: Sequence[str],
-    methods: Sequence[str] = (),
+    selection: Selection,
     *,
-    seeds: int = 5,
-    preset: str = "paper",
-    overrides: Sequence[str] = (),
     ablation: bool = False,
-    mode: str = "multi-class",
-    categories: Sequence[str] = (),
-    root: Path | None = None,
-    need_weights: bool = True,
     held: Held | None = None,
-    profile: str = DEFAULT_PROFILE,
+    need_weights: bool = True,
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds; UsageError, in one line, if any can't run.
 
-    Without `need_weights` a plan can be looked at where a backbone's weights are not to be had.
-    With `held` the cells are those of a search for knobs, see `pieces`.
+    With `held` the cells are those of a search for knobs, see `pieces`. Without `need_weights` a
+    plan can be looked at where a backbone's weights are not to be had.
     """
-    for word, known in ((preset, PRESETS), (mode, MODES), (profile, PROFILES)):
-        if word not in known:
-            raise UsageError(f"'{word}': {did_you_mean(word, [*known])}")
-    rows = _settings(list(dict.fromkeys(methods)), preset, overrides, ablation)
+    _check_words(selection)
+    rows = _rows(selection, ablation)
     parts = [
         data
-        for name in dict.fromkeys(benchmarks)
-        for data in pieces(name, root, categories, mode, held)
+        for name in dict.fromkeys(selection.benchmarks)
+        for data in pieces(name, selection.root, selection.categories, selection.mode, held)
     ]
-    found = {row.method: _files(row, need_weights) for row in rows}
-    cells = []
+    files = {row.method: _files(row, need_weights) for row in rows}
     for data in parts:
         for row in rows:
-            try:
-                load("methods", row.method).check(row.config, row.knobs, data.train_images)
-            except ValueError as error:
-                raise UsageError(f"{row.method} on {data.name}: {error}") from None
-            path, sha256 = found[row.method]
-            cells += [
-                Cell(
-                    data=data,
-                    mode=mode,
-                    method=row.method,
-                    variant=row.variant,
-                    preset=preset,
-                    config=row.config,
-                    knobs=row.knobs,
-                    seed=seed,
-                    weights=path,
-                    weights_sha256=sha256,
-                    purpose="run" if held is None else "tune",
-                    profile=profile,
-                )
-                for seed in seeds_of(seeds)
-            ]
+            _check_settings(row, data)
+    cells = [
+        Cell(
+            data=data,
+            mode=selection.mode,
+            method=row.method,
+            variant=row.variant,
+            preset=selection.preset,
+            config=row.config,
+            knobs=row.knobs,
+            seed=seed,
+            weights=files[row.method][0],
+            weights_sha256=files[row.method][1],
+            purpose="run" if held is None else "tune",
+            profile=selection.profile,
+        )
+        for data in parts
+        for row in rows
+        for seed in range(selection.seeds)  # counted from 0, never picked
+    ]
     return list({cell.cell_id: cell for cell in cells}.values())
 
 
-class Settings(NamedTuple):
+def _check_words(selection: Selection) -> None:
+    for word, known in (
+        (selection.preset, PRESETS),
+        (selection.mode, MODES),
+        (selection.profile, PROFILES),
+    ):
+        if word not in known:
+            raise UsageError(f"'{word}': {did_you_mean(word, known)}")
+    if selection.seeds < 1:
+        raise UsageError(f"--seeds {selection.seeds}: give a number of seeds, at least 1")
+
+
+class Row(NamedTuple):
     """One row of the report: a method, and the settings that it runs with."""
 
     method: str
@@ -91,37 +92,48 @@ class Settings(NamedTuple):
     config: Any
     knobs: Any
 
+    @property
+    def declared(self) -> Declaration:
+        """What the method says of itself."""
+        declaration: Declaration = load("methods", self.method)
+        return declaration
 
-def _settings(
-    methods: list[str], preset: str, overrides: Sequence[str], ablation: bool
-) -> list[Settings]:
+
+def _rows(selection: Selection, ablation: bool) -> list[Row]:
     """The asked methods, or all (those that have variants, for an ablation)."""
-    classes = {name: load("methods", name) for name in methods or names("methods")}
-    values = parse_overrides(overrides, [*classes])
+    wanted = list(dict.fromkeys(selection.methods)) or names("methods")
+    declared = {name: load("methods", name) for name in wanted}
+    values = parse_overrides(selection.overrides, wanted)
     rows = []
-    for name, method in classes.items():
-        chosen = method.presets[preset]
-        config, knobs = with_overrides(name, chosen.config, chosen.knobs, values[name])
+    for name, method in declared.items():
+        preset = method.presets[selection.preset]
+        config, knobs = with_overrides(name, preset.config, preset.knobs, values[name])
         changed = variant_of(values[name])
         variants = method.ablation(config, knobs) if ablation else {"": (config, knobs)}
-        if not variants and methods:
+        if not variants and selection.methods:
             raise UsageError(f"--ablation: {name} declares no variants; leave it out")
         rows += [
-            Settings(name, ", ".join(filter(None, (variant, changed))), *settings)
+            Row(name, ", ".join(filter(None, (variant, changed))), *settings)
             for variant, settings in variants.items()
         ]
     return rows
 
 
-def _files(row: Settings, need_weights: bool) -> tuple[Path | None, str]:
-    """The backbone's weights, and the hash of the files that the method learns from."""
-    method = load("methods", row.method)
-    inputs = method.inputs(row.config)
+def _check_settings(row: Row, data: Data) -> None:
     try:
-        if not isinstance(inputs, Features):
-            return None, method.files_sha256(row.config)
-        check_features(inputs)
-        path = find_weights(inputs)
+        row.declared.check(row.config, row.knobs, data.train_images)
+    except ValueError as error:
+        raise UsageError(f"{row.method} on {data.name}: {error}") from None
+
+
+def _files(row: Row, need_weights: bool) -> tuple[Path | None, str]:
+    """The backbone's weights, and the hash of the files that the method learns from."""
+    view = row.declared.method.inputs(row.config)
+    try:
+        if not isinstance(view, Features):
+            return None, row.declared.files_sha256(row.config)
+        check_features(view)
+        path = find_weights(view)
     except WeightsMissing as error:
         if not need_weights:
             return None, MISSING
@@ -139,25 +151,29 @@ def pieces(
     With `held`, to tune on: what is scored is the pseudo-validation, no test image is opened.
     """
     benchmark = open_benchmark(name, root)
+    check_categories(name, benchmark, wanted)
     present = benchmark.categories()
-    for category in wanted:
-        if category not in present:
-            raise UsageError(
-                f"{name}: no category '{category}'; {did_you_mean(category, [*present])}"
-            )
     chosen = tuple(category for category in present if not wanted or category in wanted)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
     return [_piece(benchmark, name, root, group, held) for group in groups]
 
 
-def kept(data: Data, held: Held) -> Data:
+def check_categories(name: str, benchmark: Benchmark, wanted: Sequence[str]) -> None:
+    """UsageError, with a hint, for a category that the data set does not have."""
+    for category in wanted:
+        if category not in benchmark.categories():
+            hint = did_you_mean(category, benchmark.categories())
+            raise UsageError(f"{name}: no category '{category}'; {hint}")
+
+
+def with_held_out(data: Data, held: Held) -> Data:
     """The same data with a part of its training images held out."""
-    kept = replace(data, held=held).open_held()
-    samples = kept.train(data.categories)
+    pseudo = replace(data, held=held).open_held()
+    samples = pseudo.train(data.categories)
     return replace(
         data,
         held=held,
-        train_fingerprint=fingerprint(kept, samples),
+        train_fingerprint=fingerprint(pseudo, samples),
         train_images=len(samples),
     )
 
@@ -170,33 +186,18 @@ def _piece(
     held: Held | None,
 ) -> Data:
     if held is None:
-        of, train, test = benchmark, benchmark.train(categories), benchmark.test(categories)
+        source, train, test = benchmark, benchmark.train(categories), benchmark.test(categories)
     else:
-        of = pseudo = pseudo_validation(benchmark, categories, **held._asdict())
+        source = pseudo = pseudo_validation(benchmark, categories, **held._asdict())
         train, test = pseudo.train(categories), pseudo.validation(categories)
     is_path = Path(name).is_dir() and name not in names("benchmarks")
     return Data(
         benchmark=str(Path(name).resolve()) if is_path else name,
         root=root.resolve() if root else None,
         categories=categories,
-        train_fingerprint=fingerprint(of, train),
-        test_fingerprint=fingerprint(of, test),
+        train_fingerprint=fingerprint(source, train),
+        test_fingerprint=fingerprint(source, test),
         train_images=len(train),
         test_images=len(test),
         held=held,
     )
-
-
-def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that share a fit, together; the longest kind of work (most epochs) first."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.fit_id, []).append(cell)
-    return sorted(groups.values(), key=lambda group: -getattr(group[0].config, "epochs", 0))
-
-
-def seeds_of(count: int) -> list[int]:
-    """The first seeds: they are counted, never picked."""
-    if count < 1:
-        raise UsageError(f"--seeds {count}: give a number of seeds, at least 1")
-    return list(range(count))

@@ -22,16 +22,6 @@ from methods.base import Diverged
 from results.metrics import Measured
 from results.table import DONE, SCHEMA
 
-FIT_FACTS = (
-    "fit_seconds",
-    "train_images",
-    "train_images_per_second",
-    "parameters",
-    "world_size",
-    "restarts",
-    "peak_memory_bytes",
-)
-"""What a trained model is stored with and every row of its cells repeats."""
 SPLIT_LABELS: dict[Purpose, str] = {
     "run": "test",
     "tuned": "test",

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """Pixels (B, 3, S, S) float32 in [0, 1], RGB, or frozen features float32:
     (B, C, g, g), flat (B, L) where they are a pyramid."""
     keys: tuple[str, ...]
-    places: Tensor
+    positions: Tensor
     """(B,) int64: where these samples stand in the whole batch."""
     size: int
     """Samples in the whole batch, all ranks together."""
@@ -112,13 +112,13 @@ class Batches:
         pieces = max(1, -(-len(order) // batch_size))
         world = world_size()
         for piece in np.array_split(np.arange(len(order)), pieces):
-            # Rank r holds the places r, r + world, ... whatever the pieces are.
-            places = piece[piece % world == rank()]
-            mine = [int(i) for i in order[places]]
-            if mine:
-                keys = tuple(self.keys[i] for i in mine)
-                offsets = torch.from_numpy(places - piece[0])
-                yield Batch(self.fetch(mine), keys, offsets, len(piece))
+            # Rank r holds positions r, r + world, ... whatever the pieces are.
+            own = piece[piece % world == rank()]
+            indices = [int(i) for i in order[own]]
+            if indices:
+                keys = tuple(self.keys[i] for i in indices)
+                positions = torch.from_numpy(own - piece[0])
+                yield Batch(self.fetch(indices), keys, positions, len(piece))
 
 
 class Neighbours(NamedTuple):
@@ -128,6 +128,22 @@ class Neighbours(NamedTuple):
     """(B, g, g, K) float32."""
     rows: Tensor
     """(B, g, g, K) int64, indices of the bank's rows."""
+
+
+class BankSearch(NamedTuple):
+    """The search for the k nearest rows in the first `coreset` share of all training patches."""
+
+    coreset: float
+    k: int
+
+    @property
+    def name(self) -> str:
+        """Names the search among those of one model."""
+        return f"{self.coreset:.6g}-{self.k}"
+
+    def serves(self, other: BankSearch) -> bool:
+        """Whether it finds what the other does."""
+        return self.coreset == other.coreset and self.k >= other.k
 
 
 class Stage(NamedTuple):
@@ -157,9 +173,6 @@ class Method(nn.Module, ABC):
     _anchor: Tensor
     Config: ClassVar[type]
     Knobs: ClassVar[type]
-    presets: ClassVar[Mapping[str, Preset]]
-    scores_while_training: ClassVar[bool] = True
-    """False where something is learned after the last epoch, without which nothing is scored."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -184,63 +197,70 @@ class Method(nn.Module, ABC):
     def inputs(cls, config: Any) -> Features | Pixels:
         """What the method reads: frozen features, or the pixels themselves."""
 
-    @classmethod
-    @abstractmethod
-    def check(cls, config: Any, knobs: Any, images: int) -> None:
-        """Raise ValueError, in one line, for values out of range for so many training images."""
-
-    @classmethod
-    def files_sha256(cls, config: Any) -> str:
-        """Identity of files, beside data and backbone, that are learned from; empty if none are.
-
-        ValueError, in one line, where they can't be read.
-        """
-        return ""
-
-    @classmethod
-    def ablation(cls, config: Any, knobs: Any) -> dict[str, tuple[Any, Any]]:
-        """Named variants that tell what each part adds; one Config for all of them, where
-        possible, so that they share a fit. None by default."""
-        return {}
-
-    @classmethod
-    def search(cls, config: Any) -> tuple[Stage, ...]:
-        """How the knobs are searched, stage by stage; none where there is nothing to tune."""
-        return ()
-
-    @classmethod
-    def passes(cls, knobs: Any) -> int:
-        """How often scoring one image runs the trained network."""
-        return 0
-
-    @classmethod
-    @abstractmethod
-    def cost(cls, config: Any, images: int) -> Cost:
-        """What learning from so many images will cost."""
-
     @abstractmethod
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Learn from normal samples; `keeper` lets a training by gradients go on after a crash."""
 
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
-        """Maps (B, g, g) of what happens on the way to the score, by name; none by default."""
-        return {}
-
-    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor | None:
-        """Features (B, C, g, g) after t corruption steps; None where there is no diffusion."""
-        return None
-
-    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours | None:
-        """The search that scoring with knobs `k` and `coreset` makes; None where there is none."""
-        return None
-
     @abstractmethod
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Any, found: Neighbours | None = None
-    ) -> Scores:
-        """Score a batch; `keys` identify the images, so that noise depends on them alone.
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores:
+        """Score a batch; `keys` identify the images, so that noise depends on them alone."""
 
-        `found` are their `neighbours` for the same coreset and k or more, if they are known.
-        """
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What is known of a method before one is built; each method's file ends with its own."""
+
+    method: type[Method]
+    presets: Mapping[str, Preset]
+    check: Callable[[Any, Any, int], None]
+    """check(config, knobs, images): ValueError, in one line, for values that so many training
+    images don't allow."""
+    cost: Callable[[Any, int], Cost]
+    """cost(config, images): what learning from so many images will cost."""
+    search: Callable[[Any], tuple[Stage, ...]] = lambda config: ()
+    """search(config): how the knobs are searched, stage by stage."""
+    ablation: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]] = lambda config, knobs: {}
+    """ablation(config, knobs): named variants that tell what each part adds; one Config for all of
+    them, where possible, so that they share a fit."""
+    passes: Callable[[Any], int] = lambda knobs: 0
+    """passes(knobs): how often scoring one image runs the trained network."""
+    files_sha256: Callable[[Any], str] = lambda config: ""
+    """files_sha256(config): identity of files, beside data and backbone, that are learned from;
+    ValueError, in one line, where they can't be read."""
+    scores_while_training: bool = True
+    """False where something is learned after the last epoch, without which nothing is scored."""
+
+
+@runtime_checkable
+class SearchesBank(Protocol):
+    """A method whose scores begin with a search in a memory bank, which many settings share."""
+
+    @classmethod
+    def bank_search(cls, knobs: Any) -> BankSearch | None:
+        """The search that scoring with these knobs makes; None if it makes none."""
+
+    def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
+        """What the search finds for the inputs."""
+
+    def score(
+        self, inputs: Tensor, keys: Sequence[str], knobs: Any, neighbours: Neighbours | None = None
+    ) -> Scores:
+        """As `Method.score`; `neighbours` are what a search that serves these knobs found."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A method that shows what happens on the way to its scores."""
+
+    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
+        """Maps (B, g, g) by what they show."""
+
+
+@runtime_checkable
+class Diffuses(Protocol):
+    """A method that corrupts features step by step."""
+
+    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
+        """Features (B, C, g, g) after t corruption steps."""

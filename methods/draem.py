@@ -23,16 +23,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import (
     Batches,
+    Declaration,
     Keeper,
     Method,
-    Neighbours,
     OnProgress,
     Preset,
     Scores,
@@ -90,36 +90,6 @@ class Draem(Method):
 
         pool: int = 21
 
-    _quick = Config(
-        image_size=128,
-        window=64,
-        rebuild_width=8,
-        segment_width=8,
-        precision="bfloat16",
-        epochs=4,
-        batch_size=4,
-        learning_rate=1e-3,
-        schedule="one_cycle",
-    )
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs(pool=11)),
-        "smoke": Preset(
-            replace(
-                _quick,
-                image_size=64,
-                window=None,
-                rebuild_width=4,
-                # Few steps see more defects, and whole images alone.
-                damaged=0.8,
-                turned=0.0,
-                precision="float32",
-                epochs=20,
-            ),
-            Knobs(pool=5),
-        ),
-    }
-
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: Draem.Config = config
@@ -130,49 +100,6 @@ class Draem(Method):
     def inputs(cls, config: Config) -> Pixels:
         """The whole image."""
         return Pixels(resize=config.image_size)
-
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Sides must halve five times, shares be shares, and textures be there."""
-        at_least(config, 1, "rebuild_width", "segment_width", "epochs", "batch_size")
-        above_zero(config, "learning_rate")
-        for name, side in (("image_size", config.image_size), ("window", _seen(config))):
-            if side < 2 * HALVINGS or side % HALVINGS or side > config.image_size:
-                raise ValueError(
-                    f"{name}={side}: must be a multiple of {HALVINGS} from {2 * HALVINGS} on, "
-                    "the window within the image"
-                )
-        for name in ("damaged", "most_transparent", "turned"):
-            if not 0 <= getattr(config, name) <= 1:
-                raise ValueError(f"{name}={getattr(config, name)}: must be in 0..1")
-        if not 1 <= knobs.pool <= config.image_size:
-            raise ValueError(f"pool={knobs.pool}: must be in 1..{config.image_size}")
-        if config.textures != OWN:
-            texture_files(_folder(config))
-
-    @classmethod
-    def files_sha256(cls, config: Config) -> str:
-        """That of the folder of textures, where one is named."""
-        return "" if config.textures == OWN else textures_sha256(_folder(config))
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """The window of the image score."""
-        return (Stage({"pool": (1, 5, 11, 21, 41)}),)
-
-    @classmethod
-    def passes(cls, knobs: Knobs) -> int:
-        """One of both networks."""
-        return 1
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """Both networks over every image in every epoch, and a folder's textures in memory."""
-        side = _seen(config)
-        held = 0 if config.textures == OWN else texture_bytes(_folder(config), config.image_size)
-        build = lambda: RebuildAndTell(config.rebuild_width, config.segment_width)  # noqa: E731
-        samples = images * config.epochs
-        return training_cost(Cost(held_bytes=held), build, (1, 3, side, side), samples=samples)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -188,7 +115,6 @@ class Draem(Method):
             self.network,
             partial(self.losses, source),
             train,
-            torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
             Recipe.of(config, drops=(0.8, 0.9), drop_to=0.2),
             seed=self.seed,
             on_progress=on_progress,
@@ -222,9 +148,7 @@ class Draem(Method):
         return torch.where(where, painted, clean), where
 
     @torch.inference_mode()
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
-    ) -> Scores:
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
         _, logits = self._tell(inputs)
         maps = logits.softmax(dim=1)[:, 1]
@@ -243,6 +167,49 @@ class Draem(Method):
         return rebuilt.float(), logits.float()
 
 
+def check(config: Draem.Config, knobs: Draem.Knobs, images: int) -> None:
+    """Sides must halve five times, shares be shares, and textures be there."""
+    at_least(config, 1, "rebuild_width", "segment_width", "epochs", "batch_size")
+    above_zero(config, "learning_rate")
+    for name, side in (("image_size", config.image_size), ("window", _seen(config))):
+        if side < 2 * HALVINGS or side % HALVINGS or side > config.image_size:
+            raise ValueError(
+                f"{name}={side}: must be a multiple of {HALVINGS} from {2 * HALVINGS} on, "
+                "the window within the image"
+            )
+    for name in ("damaged", "most_transparent", "turned"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name}={getattr(config, name)}: must be in 0..1")
+    if not 1 <= knobs.pool <= config.image_size:
+        raise ValueError(f"pool={knobs.pool}: must be in 1..{config.image_size}")
+    if config.textures != OWN:
+        texture_files(_folder(config))
+
+
+def cost(config: Draem.Config, images: int) -> Cost:
+    """Both networks over every image in every epoch, and a folder's textures in memory."""
+    side = _seen(config)
+    held = 0 if config.textures == OWN else texture_bytes(_folder(config), config.image_size)
+    build = lambda: RebuildAndTell(config.rebuild_width, config.segment_width)  # noqa: E731
+    samples = images * config.epochs
+    return training_cost(Cost(held_bytes=held), build, (1, 3, side, side), samples=samples)
+
+
+def search(config: Draem.Config) -> tuple[Stage, ...]:
+    """The window of the image score."""
+    return (Stage({"pool": (1, 5, 11, 21, 41)}),)
+
+
+def passes(knobs: Draem.Knobs) -> int:
+    """One of both networks."""
+    return 1
+
+
+def files_sha256(config: Draem.Config) -> str:
+    """That of the folder of textures, where one is named."""
+    return "" if config.textures == OWN else textures_sha256(_folder(config))
+
+
 def _seen(config: Draem.Config) -> int:
     """The side of what the networks see while they train, in pixels."""
     return config.image_size if config.window is None else config.window
@@ -254,4 +221,40 @@ def _folder(config: Draem.Config) -> Path:
     return Path(config.textures)
 
 
-METHOD = Draem
+QUICK = Draem.Config(
+    image_size=128,
+    window=64,
+    rebuild_width=8,
+    segment_width=8,
+    precision="bfloat16",
+    epochs=4,
+    batch_size=4,
+    learning_rate=1e-3,
+    schedule="one_cycle",
+)
+METHOD = Declaration(
+    method=Draem,
+    presets={
+        "paper": Preset(Draem.Config(), Draem.Knobs()),
+        "quick": Preset(QUICK, Draem.Knobs(pool=11)),
+        "smoke": Preset(
+            replace(
+                QUICK,
+                image_size=64,
+                window=None,
+                rebuild_width=4,
+                # Few steps see more defects, and whole images alone.
+                damaged=0.8,
+                turned=0.0,
+                precision="float32",
+                epochs=20,
+            ),
+            Draem.Knobs(pool=5),
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+    passes=passes,
+    files_sha256=files_sha256,
+)

@@ -20,16 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import (
     Batches,
+    Declaration,
     Keeper,
     Method,
-    Neighbours,
     OnProgress,
     Preset,
     Scores,
@@ -77,33 +77,6 @@ class FastFlow(Method):
         sigma: float = 0.0
         pool: int = 1
 
-    _quick = Config(
-        backbone=LITE0,
-        image_size=224,
-        precision="bfloat16",
-        flow_steps=4,
-        epochs=8,
-        # Small batches: few images and epochs leave too few steps at 32. A higher rate lowers the
-        # loss and ruins the map.
-        batch_size=8,
-        schedule="one_cycle",
-    )
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs()),
-        "smoke": Preset(
-            replace(
-                _quick,
-                layers=(2, 3),
-                image_size=128,
-                precision="float32",
-                epochs=15,
-                learning_rate=3e-3,
-            ),
-            Knobs(),
-        ),
-    }
-
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: FastFlow.Config = config
@@ -113,59 +86,17 @@ class FastFlow(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The layers, each at its own resolution."""
-        return Features(
-            resize=config.image_size,
-            backbone=config.backbone,
-            weights=config.weights,
-            layers=config.layers,
-            aggregate="pyramid",
-            precision=config.precision,
-        )
-
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Ranges of the training and of the steps."""
-        at_least(config, 1, "epochs", "batch_size", "flow_steps")
-        at_least(config, 0, "weight_decay")
-        above_zero(config, "learning_rate", "hidden_ratio", "clamp")
-        check_map(knobs, config.image_size)
-        if not config.kernels or any(size < 1 or size % 2 == 0 for size in config.kernels):
-            raise ValueError(f"kernels={config.kernels}: give odd sizes, e.g. 3,1")
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """What the map is of, then how it becomes a score."""
-        return Stage({"log_jacobian": (False, True)}), *SEARCH
-
-    @classmethod
-    def passes(cls, knobs: Knobs) -> int:
-        """One way through the flows."""
-        return 1
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """The flows over every image in every epoch."""
-        shapes = layer_shapes(cls.inputs(config))
-        inputs = [(1, *shape) for shape in shapes]
-        samples = images * config.epochs
-        return training_cost(Cost(), lambda: Flows(shapes, config), *inputs, samples=samples)
+        return Features.of(config, resize=config.image_size, aggregate="pyramid")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train the flows, and the norms in front of them, by maximum likelihood."""
         config = self.config
-        optimiser = torch.optim.Adam(
-            self.flows.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         optimise(
             self.flows,
             self.losses,
             train,
-            optimiser,
             Recipe.of(config),
             seed=self.seed,
             on_progress=on_progress,
@@ -181,9 +112,7 @@ class FastFlow(Method):
         return torch.stack(parts).sum(dim=0)
 
     @torch.inference_mode()
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
-    ) -> Scores:
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         with autocast(self.device, self.config.precision):
             latent = accelerated(self.flows)(*self._layers(inputs))
@@ -197,6 +126,34 @@ class FastFlow(Method):
 
     def _layers(self, inputs: Tensor) -> list[Tensor]:
         return list(unflatten(inputs.to(self.device), self.shapes))
+
+
+def check(config: FastFlow.Config, knobs: FastFlow.Knobs, images: int) -> None:
+    """Ranges of the training and of the steps."""
+    at_least(config, 1, "epochs", "batch_size", "flow_steps")
+    at_least(config, 0, "weight_decay")
+    above_zero(config, "learning_rate", "hidden_ratio", "clamp")
+    check_map(knobs, config.image_size)
+    if not config.kernels or any(size < 1 or size % 2 == 0 for size in config.kernels):
+        raise ValueError(f"kernels={config.kernels}: give odd sizes, e.g. 3,1")
+
+
+def cost(config: FastFlow.Config, images: int) -> Cost:
+    """The flows over every image in every epoch."""
+    shapes = layer_shapes(FastFlow.inputs(config))
+    inputs = [(1, *shape) for shape in shapes]
+    samples = images * config.epochs
+    return training_cost(Cost(), lambda: Flows(shapes, config), *inputs, samples=samples)
+
+
+def search(config: FastFlow.Config) -> tuple[Stage, ...]:
+    """What the map is of, then how it becomes a score."""
+    return Stage({"log_jacobian": (False, True)}), *SEARCH
+
+
+def passes(knobs: FastFlow.Knobs) -> int:
+    """One way through the flows."""
+    return 1
 
 
 class Flows(nn.Module):
@@ -221,4 +178,36 @@ class Flows(nn.Module):
         ]
 
 
-METHOD = FastFlow
+QUICK = FastFlow.Config(
+    backbone=LITE0,
+    image_size=224,
+    precision="bfloat16",
+    flow_steps=4,
+    epochs=8,
+    # Small batches: few images and epochs leave too few steps at 32. A higher rate lowers the
+    # loss and ruins the map.
+    batch_size=8,
+    schedule="one_cycle",
+)
+METHOD = Declaration(
+    method=FastFlow,
+    presets={
+        "paper": Preset(FastFlow.Config(), FastFlow.Knobs()),
+        "quick": Preset(QUICK, FastFlow.Knobs()),
+        "smoke": Preset(
+            replace(
+                QUICK,
+                layers=(2, 3),
+                image_size=128,
+                precision="float32",
+                epochs=15,
+                learning_rate=3e-3,
+            ),
+            FastFlow.Knobs(),
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+    passes=passes,
+)

@@ -10,19 +10,23 @@ The paper leaves open, and we named: standardised features (raw EfficientNet sta
 scale, unit noise would drown or vanish), the grid (32), learning rate and weight decay (1e-4), the
 weighting (softmax of negative distances), the number of DDIM steps (10), t and K, the pool of the
 image score (16, as UniAD), residual blocks (2) and attention (the two coarsest levels).
+
+Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import (
+    BankSearch,
     Batches,
+    Declaration,
     Keeper,
     Method,
     Neighbours,
@@ -39,7 +43,7 @@ from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
-from methods.parts.maps import error_map, image_score, smooth_upsample
+from methods.parts.maps import editing_maps, error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, image_noise
 from methods.parts.training import Draws, Recipe, optimise
 
@@ -90,42 +94,6 @@ class LafitE(Method):
         sigma: float = 4.0
         pool: int = 16
 
-    _quick = Config(
-        backbone=LITE0,
-        feature_size=14,
-        precision="bfloat16",
-        base=64,
-        multipliers=(1, 2, 2),
-        blocks=1,
-        attention_levels=1,
-        train_t=400,
-        epochs=10,
-        # Small batches: few images and epochs leave too few steps at 64.
-        batch_size=8,
-        learning_rate=2e-3,
-        schedule="one_cycle",
-        bank_rate=0.01,
-    )
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs(steps=5, coreset=0.01)),
-        "smoke": Preset(
-            replace(
-                _quick,
-                image_size=128,
-                feature_size=8,
-                precision="float32",
-                base=32,
-                multipliers=(1, 2),
-                epochs=8,
-                batch_size=16,
-                learning_rate=3e-3,
-                bank_rate=0.05,
-            ),
-            Knobs(t=100, steps=2, coreset=0.05, pool=4, sigma=1.0),
-        ),
-    }
-
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: LafitE.Config = config
@@ -138,65 +106,7 @@ class LafitE(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """Eq. 1: the first stages of the backbone, aligned to one grid."""
-        return Features(
-            resize=config.image_size,
-            backbone=config.backbone,
-            weights=config.weights,
-            layers=config.layers,
-            grid=config.feature_size,
-            precision=config.precision,
-        )
-
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Ranges of t, k, steps, coreset and the trained part of the schedule."""
-        at_least(config, 1, "epochs", "batch_size", "base", "blocks", "diffusion_steps")
-        at_least(config, 1, "projection")
-        above_zero(config, "learning_rate")
-        above_zero(knobs, "temperature")
-        check_map(knobs, config.image_size)
-        top = config.diffusion_steps if config.train_t is None else config.train_t
-        if not 0 < top <= config.diffusion_steps:
-            raise ValueError(f"train_t={top}: must be in 1..{config.diffusion_steps}")
-        if not 0 <= knobs.t <= top:
-            raise ValueError(f"t={knobs.t}: must be in 0..{top}, the steps that are trained")
-        if knobs.t and not 1 <= knobs.steps <= knobs.t:
-            raise ValueError(f"steps={knobs.steps}: must be in 1..t={knobs.t}")
-        if knobs.t == knobs.k == 0:
-            raise ValueError("t=0 and k=0: neither editing nor diffusion is left")
-        check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.feature_size**2)
-
-    @classmethod
-    def ablation(cls, config: Config, knobs: Knobs) -> dict[str, tuple[Config, Knobs]]:
-        """Table 4's first two rows, and edit-only, which the paper lacks."""
-        return {
-            "": (config, knobs),
-            "without editing": (config, replace(knobs, k=0)),
-            "edit-only": (config, replace(knobs, t=0)),
-        }
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """The paper's two stages, t without editing and then K, and the coreset after them."""
-        top = config.train_t or config.diffusion_steps
-        return (
-            Stage({"t": tuple(t for t in TS if t <= top)}, {"k": 0}),
-            Stage({"k": KS}),
-            Stage({"coreset": coresets(config.bank_rate)}),
-        )
-
-    @classmethod
-    def passes(cls, knobs: Knobs) -> int:
-        """One for each DDIM step."""
-        return knobs.steps if knobs.t else 0
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """The bank, and the U-Net over every image in every epoch."""
-        channels, grid = feature_channels(cls.inputs(config)), config.feature_size
-        bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-        build, shape = lambda: noise_predictor(channels, config), (1, channels, grid, grid)
-        return training_cost(bank, build, shape, (1,), samples=images * config.epochs)
+        return Features.of(config, resize=config.image_size, grid=config.feature_size)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -213,95 +123,154 @@ class LafitE(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        optimiser = torch.optim.AdamW(
-            self.unet.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         optimise(
             self.unet,
             self.losses,
             train,
-            optimiser,
-            Recipe.of(config),
+            Recipe.of(config, optimiser="adamw"),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
         )
 
-    def losses(self, predict: nn.Module, features: Tensor, draws: Draws) -> Tensor:
+    def losses(self, predict: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
         """Eq. 6: squared error of the predicted noise, one mean per image (B,)."""
-        clean = self.standardise(features)
+        clean_BCgg = self.standardise(features_BCgg)
         top = self.config.train_t or self.config.diffusion_steps
-        moment = draws.integers(1, top + 1)
-        noise = draws.normal(*clean.shape[1:])
-        noisy = corrupt(clean, moment, noise, self.alpha_bar.to(self.device))
-        guess: Tensor = predict(noisy, moment)
-        return (guess.float() - noise).square().mean(dim=(1, 2, 3))
+        steps_B = draws.integers(1, top + 1)
+        noise_BCgg = draws.normal(*clean_BCgg.shape[1:])
+        noisy_BCgg = corrupt(clean_BCgg, steps_B, noise_BCgg, self.alpha_bar.to(self.device))
+        guess_BCgg: Tensor = predict(noisy_BCgg, steps_B)
+        return (guess_BCgg.float() - noise_BCgg).square().mean(dim=(1, 2, 3))
+
+    @classmethod
+    def bank_search(cls, knobs: Knobs) -> BankSearch | None:
+        """That of the editing."""
+        return BankSearch(knobs.coreset, knobs.k) if knobs.k else None
 
     @torch.inference_mode()
-    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours:
+    def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
         """The nearest rows of features (B, C, g, g) that are not standardised yet."""
-        return self.bank.search(self.standardise(inputs.to(self.device)), k, coreset)
+        return self.bank.search(self._standardised(inputs), search)
 
     @torch.inference_mode()
     def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+        self,
+        inputs: Tensor,
+        keys: Sequence[str],
+        knobs: Knobs,
+        neighbours: Neighbours | None = None,
     ) -> Scores:
         """Features (B, C, g, g) and image keys to maps (B, S, S) and image scores (B,)."""
-        features = self.standardise(inputs.to(self.device))
-        rebuilt = self.reconstruct(features, keys, knobs, found)
+        features_BCgg = self._standardised(inputs)
+        edited_BCgg = self.edit(features_BCgg, knobs, neighbours)
+        rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
         if knobs.score_space == "raw":
-            features, rebuilt = features * self.standardise.std, rebuilt * self.standardise.std
-        maps = smooth_upsample(error_map(features, rebuilt), self.config.image_size, knobs.sigma)
-        return Scores(maps, image_score(maps, knobs.pool))
+            features_BCgg = features_BCgg * self.standardise.std
+            rebuilt_BCgg = rebuilt_BCgg * self.standardise.std
+        error_Bgg = error_map(features_BCgg, rebuilt_BCgg)
+        maps_BSS = smooth_upsample(error_Bgg, self.config.image_size, knobs.sigma)
+        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
         """Figure 1: how far editing and diffusion each move the features."""
-        features = self.standardise(inputs.to(self.device))
-        edited = self.edit(features, knobs)
-        rebuilt = self.reconstruct(features, keys, knobs)
-        return {
-            "original to edited": error_map(features, edited),
-            "edited to rebuilt": error_map(edited, rebuilt),
-            "original to rebuilt": error_map(features, rebuilt),
-        }
+        features_BCgg = self._standardised(inputs)
+        edited_BCgg = self.edit(features_BCgg, knobs)
+        rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
+        return editing_maps(features_BCgg, edited_BCgg, rebuilt_BCgg)
 
     @torch.inference_mode()
     def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
         """Eq. 8 on the unedited features (Figure 5), standardised."""
-        return self._corrupt(self.standardise(inputs.to(self.device)), keys, t)
+        return self._corrupt(self._standardised(inputs), keys, t)
 
-    def edit(self, features: Tensor, knobs: Knobs, found: Neighbours | None = None) -> Tensor:
-        """Eq. 10, or the features themselves where k = 0."""
-        if knobs.k == 0:
-            return features
-        return self.bank.edit(
-            features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, found
-        )
-
-    def _corrupt(self, features: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        noise = image_noise(derive(self.seed, "corruption"), keys, features.shape[1:])
-        moment = torch.full((len(features),), t, device=self.device)
-        return corrupt(features, moment, noise.to(self.device), self.alpha_bar.to(self.device))
-
-    def reconstruct(
-        self, features: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+    def edit(
+        self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
-        """Eqs. 10, 11 and 7: edit, corrupt to step t, denoise; (B, C, g, g) standardised."""
+        """Eq. 10 on standardised features, or these themselves where k = 0."""
+        if knobs.k == 0:
+            return features_BCgg
+        edited_BCgg = self.bank.edit(
+            features_BCgg, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, neighbours
+        )
         # The bank's rows come channels-last, in which a CPU convolves slower.
-        edited = self.edit(features, knobs, found).contiguous()
-        if knobs.t == 0:
-            return edited
-        noisy = self._corrupt(edited, keys, knobs.t)
-        return ddim_denoise(noisy, self._predict, knobs.t, knobs.steps, self.alpha_bar)
+        return edited_BCgg.contiguous()
 
-    def _predict(self, noisy: Tensor, moment: Tensor) -> Tensor:
+    def reconstruct(self, edited_BCgg: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:
+        """Eqs. 11 and 7: corrupt to step t and denoise, standardised; nothing where t = 0."""
+        if knobs.t == 0:
+            return edited_BCgg
+        noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
+        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar)
+
+    def _standardised(self, inputs: Tensor) -> Tensor:
+        standardised: Tensor = self.standardise(inputs.to(self.device))
+        return standardised
+
+    def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
+        noise_BCgg = image_noise(derive(self.seed, "corruption"), keys, features_BCgg.shape[1:])
+        steps_B = torch.full((len(features_BCgg),), t, device=self.device)
+        noise_BCgg, alpha_bar = noise_BCgg.to(self.device), self.alpha_bar.to(self.device)
+        return corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar)
+
+    def _predict(self, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
         with autocast(self.device, self.config.precision):
-            noise: Tensor = accelerated(self.unet)(noisy, moment)
-        return noise.float()
+            noise_BCgg: Tensor = accelerated(self.unet)(noisy_BCgg, steps_B)
+        return noise_BCgg.float()
+
+
+def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
+    """Ranges of t, k, steps, coreset and the trained part of the schedule."""
+    at_least(config, 1, "epochs", "batch_size", "base", "blocks", "diffusion_steps")
+    at_least(config, 1, "projection")
+    above_zero(config, "learning_rate")
+    above_zero(knobs, "temperature")
+    check_map(knobs, config.image_size)
+    top = config.diffusion_steps if config.train_t is None else config.train_t
+    if not 0 < top <= config.diffusion_steps:
+        raise ValueError(f"train_t={top}: must be in 1..{config.diffusion_steps}")
+    if not 0 <= knobs.t <= top:
+        raise ValueError(f"t={knobs.t}: must be in 0..{top}, the steps that are trained")
+    if knobs.t and not 1 <= knobs.steps <= knobs.t:
+        raise ValueError(f"steps={knobs.steps}: must be in 1..t={knobs.t}")
+    if knobs.t == knobs.k == 0:
+        raise ValueError("t=0 and k=0: neither editing nor diffusion is left")
+    check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.feature_size**2)
+
+
+def cost(config: LafitE.Config, images: int) -> Cost:
+    """The bank, and the U-Net over every image in every epoch."""
+    channels, grid = feature_channels(LafitE.inputs(config)), config.feature_size
+    bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
+    build, shape = lambda: noise_predictor(channels, config), (1, channels, grid, grid)
+    return training_cost(bank, build, shape, (1,), samples=images * config.epochs)
+
+
+def search(config: LafitE.Config) -> tuple[Stage, ...]:
+    """The paper's two stages, t without editing and then K, and the coreset after them."""
+    top = config.train_t or config.diffusion_steps
+    return (
+        Stage({"t": tuple(t for t in TS if t <= top)}, {"k": 0}),
+        Stage({"k": KS}),
+        Stage({"coreset": coresets(config.bank_rate)}),
+    )
+
+
+def ablation(
+    config: LafitE.Config, knobs: LafitE.Knobs
+) -> dict[str, tuple[LafitE.Config, LafitE.Knobs]]:
+    """Table 4's first two rows, and edit-only, which the paper lacks."""
+    return {
+        "": (config, knobs),
+        "without editing": (config, replace(knobs, k=0)),
+        "edit-only": (config, replace(knobs, t=0)),
+    }
+
+
+def passes(knobs: LafitE.Knobs) -> int:
+    """One for each DDIM step."""
+    return knobs.steps if knobs.t else 0
 
 
 def noise_predictor(channels: int, config: LafitE.Config) -> UNet:
@@ -316,4 +285,46 @@ def noise_predictor(channels: int, config: LafitE.Config) -> UNet:
     )
 
 
-METHOD = LafitE
+QUICK = LafitE.Config(
+    backbone=LITE0,
+    feature_size=14,
+    precision="bfloat16",
+    base=64,
+    multipliers=(1, 2, 2),
+    blocks=1,
+    attention_levels=1,
+    train_t=400,
+    epochs=10,
+    # Small batches: few images and epochs leave too few steps at 64.
+    batch_size=8,
+    learning_rate=2e-3,
+    schedule="one_cycle",
+    bank_rate=0.01,
+)
+METHOD = Declaration(
+    method=LafitE,
+    presets={
+        "paper": Preset(LafitE.Config(), LafitE.Knobs()),
+        "quick": Preset(QUICK, LafitE.Knobs(steps=5, coreset=0.01)),
+        "smoke": Preset(
+            replace(
+                QUICK,
+                image_size=128,
+                feature_size=8,
+                precision="float32",
+                base=32,
+                multipliers=(1, 2),
+                epochs=8,
+                batch_size=16,
+                learning_rate=3e-3,
+                bank_rate=0.05,
+            ),
+            LafitE.Knobs(t=100, steps=2, coreset=0.05, pool=4, sigma=1.0),
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+    ablation=ablation,
+    passes=passes,
+)

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from methods.base import (
     Batches,
+    Declaration,
     Keeper,
     Method,
-    Neighbours,
     OnProgress,
     Preset,
     Progress,
@@ -73,15 +73,6 @@ class PaDiM(Method):
         sigma: float = 4.0
         pool: int = 1
 
-    _quick = Config(backbone=LITE0, resize=224, crop=None, precision="bfloat16", channels=100)
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs()),
-        "smoke": Preset(
-            replace(_quick, resize=128, precision="float32", channels=40), Knobs(sigma=2.0)
-        ),
-    }
-
     mean_PD: Tensor
     factor_PDD: Tensor
     drawn: Tensor
@@ -100,45 +91,7 @@ class PaDiM(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The layers, each at its own resolution."""
-        return Features(
-            resize=config.resize,
-            crop=config.crop,
-            backbone=config.backbone,
-            weights=config.weights,
-            layers=config.layers,
-            aggregate="pyramid",
-            precision=config.precision,
-        )
-
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Ranges of channels and ridge; a covariance needs two images."""
-        present = feature_channels(cls.inputs(config))
-        if not 1 <= config.channels <= present:
-            raise ValueError(
-                f"channels={config.channels}: must be in 1..{present}, "
-                f"the channels of layers {config.layers}"
-            )
-        if not config.ridge > 0:
-            raise ValueError(f"ridge={config.ridge}: must be above 0, or no covariance is regular")
-        if images < 2:
-            raise ValueError(f"{images} training image: a covariance needs at least 2")
-        check_map(knobs, cls.inputs(config).side)
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """How maps become scores: nothing else is left after learning."""
-        return SEARCH
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """The sums of outer products, their factors, and both at once in memory."""
-        positions, width = layer_shapes(cls.inputs(config))[0][1] ** 2, config.channels
-        numbers = positions * width**2
-        return Cost(
-            train_flops=2.0 * images * numbers + numbers * width / 3,
-            bank_bytes=4 * numbers + min(2 * numbers, AT_ONCE),
-        )
+        return Features.of(config, aggregate="pyramid", channels=None)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -196,9 +149,7 @@ class PaDiM(Method):
         return torch.cat(kept, dim=1).permute(2, 0, 1)
 
     @torch.inference_mode()
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
-    ) -> Scores:
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         away_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
         # A few at a time: the solver copies the factors that it is given.
@@ -210,9 +161,52 @@ class PaDiM(Method):
         return Scores(maps, image_score(maps, knobs.pool))
 
 
+def check(config: PaDiM.Config, knobs: PaDiM.Knobs, images: int) -> None:
+    """Ranges of channels and ridge; a covariance needs two images."""
+    present = feature_channels(PaDiM.inputs(config))
+    if not 1 <= config.channels <= present:
+        raise ValueError(
+            f"channels={config.channels}: must be in 1..{present}, "
+            f"the channels of layers {config.layers}"
+        )
+    if not config.ridge > 0:
+        raise ValueError(f"ridge={config.ridge}: must be above 0, or no covariance is regular")
+    if images < 2:
+        raise ValueError(f"{images} training image: a covariance needs at least 2")
+    check_map(knobs, PaDiM.inputs(config).side)
+
+
+def cost(config: PaDiM.Config, images: int) -> Cost:
+    """The sums of outer products, their factors, and both at once in memory."""
+    positions, width = layer_shapes(PaDiM.inputs(config))[0][1] ** 2, config.channels
+    numbers = positions * width**2
+    return Cost(
+        train_flops=2.0 * images * numbers + numbers * width / 3,
+        bank_bytes=4 * numbers + min(2 * numbers, AT_ONCE),
+    )
+
+
+def search(config: PaDiM.Config) -> tuple[Stage, ...]:
+    """How maps become scores: nothing else is left after learning."""
+    return SEARCH
+
+
 def drawn_channels(channels: int, kept: int, seed: int) -> Tensor:
     """The channels that a seed keeps, ascending: the distance does not depend on their order."""
     return torch.randperm(channels, generator=generator(seed, "channels"))[:kept].sort().values
 
 
-METHOD = PaDiM
+QUICK = PaDiM.Config(backbone=LITE0, resize=224, crop=None, precision="bfloat16", channels=100)
+METHOD = Declaration(
+    method=PaDiM,
+    presets={
+        "paper": Preset(PaDiM.Config(), PaDiM.Knobs()),
+        "quick": Preset(QUICK, PaDiM.Knobs()),
+        "smoke": Preset(
+            replace(QUICK, resize=128, precision="float32", channels=40), PaDiM.Knobs(sigma=2.0)
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+)

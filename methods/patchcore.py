@@ -16,20 +16,24 @@ The paper's re-weighting of the image score is absent from the official code; he
 concatenates the layers, averaged over 3x3, as anomalib does.
 
 Differs: maps are not rescaled with the test set's minimum and maximum (that leaks test statistics).
+
+Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels, M bank rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kernels.topk import topk_l2
 from methods.base import (
+    BankSearch,
     Batches,
+    Declaration,
     Keeper,
     Method,
     Neighbours,
@@ -76,26 +80,6 @@ class PatchCore(Method):
         sigma: float = 4.0
         pool: int = 1
 
-    _quick = Config(
-        backbone=LITE0,
-        resize=224,
-        crop=None,
-        grid=14,
-        channels=128,
-        precision="bfloat16",
-        bank_rate=0.02,
-        projection=None,
-        starts=0,
-    )
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs(coreset=0.02)),
-        "smoke": Preset(
-            replace(_quick, resize=128, grid=8, precision="float32", bank_rate=0.05),
-            Knobs(coreset=0.05, sigma=1.0),
-        ),
-    }
-
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: PatchCore.Config = config
@@ -104,52 +88,7 @@ class PatchCore(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """Locally aware patch features."""
-        return Features(
-            resize=config.resize,
-            crop=config.crop,
-            backbone=config.backbone,
-            weights=config.weights,
-            layers=config.layers,
-            grid=config.grid,
-            aggregate="patches",
-            channels=config.channels,
-            precision=config.precision,
-        )
-
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Ranges of k, coreset and b."""
-        at_least(knobs, 1, "k")
-        at_least(knobs, 0, "reweight")
-        at_least(config, 1, "channels", "projection")
-        at_least(config, 0, "starts")
-        check_map(knobs, config.grid)
-        patches = images * config.grid**2
-        check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
-        rows = coreset_rows(patches, knobs.coreset)
-        if knobs.reweight == 1 or knobs.reweight > rows:
-            raise ValueError(
-                f"reweight={knobs.reweight}: must be 0 or in 2..{rows}, the rows of the bank; "
-                "the nearest row alone weighs nothing"
-            )
-        if knobs.reweight and knobs.pool > 1:
-            raise ValueError(f"pool={knobs.pool}: re-weighting takes the maximum; set pool=1")
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """k, then the coreset."""
-        return Stage({"k": KS}), Stage({"coreset": coresets(config.bank_rate)})
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """The bank."""
-        return bank_cost(
-            images * config.grid**2,
-            config.bank_rate,
-            feature_channels(cls.inputs(config)),
-            config.projection,
-            getattr(torch, config.bank_precision).itemsize,
-        )
+        return Features.of(config, aggregate="patches")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -165,44 +104,113 @@ class PatchCore(Method):
             on_progress=on_progress,
         )
 
+    @classmethod
+    def bank_search(cls, knobs: Knobs) -> BankSearch:
+        """Every score begins with one."""
+        return BankSearch(knobs.coreset, knobs.k)
+
     @torch.inference_mode()
-    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours:
+    def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
         """The nearest rows of features (B, C, g, g)."""
-        return self.bank.search(inputs.to(self.device), k, coreset)
+        return self.bank.search(inputs.to(self.device), search)
 
     @torch.inference_mode()
     def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+        self,
+        inputs: Tensor,
+        keys: Sequence[str],
+        knobs: Knobs,
+        neighbours: Neighbours | None = None,
     ) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
-        features = inputs.to(self.device)
-        found = found or self.bank.search(features, knobs.k, knobs.coreset)
-        distances = self.bank.nearest(features, knobs.k, knobs.coreset, found)
-        maps = smooth_upsample(distances, self.inputs(self.config).side, knobs.sigma)
+        features_BCgg = inputs.to(self.device)
+        nearest = neighbours or self.bank.search(features_BCgg, self.bank_search(knobs))
+        # Squared, as faiss gives it to the official code.
+        distances_Bgg = nearest.distances[..., : knobs.k].square().mean(dim=-1)
+        maps_BSS = smooth_upsample(distances_Bgg, self.inputs(self.config).side, knobs.sigma)
         if knobs.reweight:
-            return Scores(maps, self._reweighted(features, distances, found.rows, knobs))
+            rows_Bgg = nearest.rows[..., 0]
+            return Scores(maps_BSS, self._reweighted(features_BCgg, distances_Bgg, rows_Bgg, knobs))
         # The official image score is the maximum over patches, before any smoothing.
-        return Scores(maps, image_score(distances, knobs.pool))
+        return Scores(maps_BSS, image_score(distances_Bgg, knobs.pool))
 
     def _reweighted(
-        self, features: Tensor, distances: Tensor, rows: Tensor, knobs: Knobs
+        self, features_BCgg: Tensor, distances_Bgg: Tensor, rows_Bgg: Tensor, knobs: Knobs
     ) -> Tensor:
         """Eq. 7 of the paper: the largest distance, less where its nearest row has near neighbours.
 
-        Distances (B, g, g) are squared, the score (B,) is not.
+        Distances are squared, the score (B,) is not; b = `knobs.reweight` neighbours.
         """
-        largest, patch_B = distances.flatten(1).max(dim=1)
-        images = torch.arange(len(features), device=features.device)
-        patch_BD = features.flatten(2)[images, :, patch_B]
-        nearest_B = rows[..., 0].flatten(1)[images, patch_B]
-        bank_MD = self.bank.prefix(knobs.coreset)
+        largest_B, patch_B = distances_Bgg.flatten(1).max(dim=1)
+        images_B = torch.arange(len(features_BCgg), device=features_BCgg.device)
+        patch_BC = features_BCgg.flatten(2)[images_B, :, patch_B]
+        nearest_B = rows_Bgg.flatten(1)[images_B, patch_B]
+        bank_MC = self.bank.prefix(knobs.coreset)
         # The nearest row is the first of its own neighbours.
-        around_BK = topk_l2(bank_MD[nearest_B], bank_MD, knobs.reweight)[1]
-        around_BKD = bank_MD[around_BK].float()
-        apart_BK = torch.linalg.vector_norm(around_BKD - patch_BD[:, None], dim=2)
-        nearest = torch.linalg.vector_norm(bank_MD[nearest_B].float() - patch_BD, dim=1)
-        share = torch.exp(nearest - torch.logsumexp(apart_BK, dim=1))
-        return (1 - share) * largest.sqrt()
+        around_Bb = topk_l2(bank_MC[nearest_B], bank_MC, knobs.reweight)[1]
+        apart_Bb = torch.linalg.vector_norm(bank_MC[around_Bb].float() - patch_BC[:, None], dim=2)
+        apart_B = torch.linalg.vector_norm(bank_MC[nearest_B].float() - patch_BC, dim=1)
+        share_B = torch.exp(apart_B - torch.logsumexp(apart_Bb, dim=1))
+        return (1 - share_B) * largest_B.sqrt()
 
 
-METHOD = PatchCore
+def check(config: PatchCore.Config, knobs: PatchCore.Knobs, images: int) -> None:
+    """Ranges of k, coreset and b."""
+    at_least(knobs, 1, "k")
+    at_least(knobs, 0, "reweight")
+    at_least(config, 1, "channels", "projection")
+    at_least(config, 0, "starts")
+    check_map(knobs, config.grid)
+    patches = images * config.grid**2
+    check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
+    rows = coreset_rows(patches, knobs.coreset)
+    if knobs.reweight == 1 or knobs.reweight > rows:
+        raise ValueError(
+            f"reweight={knobs.reweight}: must be 0 or in 2..{rows}, the rows of the bank; "
+            "the nearest row alone weighs nothing"
+        )
+    if knobs.reweight and knobs.pool > 1:
+        raise ValueError(f"pool={knobs.pool}: re-weighting takes the maximum; set pool=1")
+
+
+def cost(config: PatchCore.Config, images: int) -> Cost:
+    """The bank."""
+    return bank_cost(
+        images * config.grid**2,
+        config.bank_rate,
+        feature_channels(PatchCore.inputs(config)),
+        config.projection,
+        getattr(torch, config.bank_precision).itemsize,
+    )
+
+
+def search(config: PatchCore.Config) -> tuple[Stage, ...]:
+    """k, then the coreset."""
+    return Stage({"k": KS}), Stage({"coreset": coresets(config.bank_rate)})
+
+
+QUICK = PatchCore.Config(
+    backbone=LITE0,
+    resize=224,
+    crop=None,
+    grid=14,
+    channels=128,
+    precision="bfloat16",
+    bank_rate=0.02,
+    projection=None,
+    starts=0,
+)
+METHOD = Declaration(
+    method=PatchCore,
+    presets={
+        "paper": Preset(PatchCore.Config(), PatchCore.Knobs()),
+        "quick": Preset(QUICK, PatchCore.Knobs(coreset=0.02)),
+        "smoke": Preset(
+            replace(QUICK, resize=128, grid=8, precision="float32", bank_rate=0.05),
+            PatchCore.Knobs(coreset=0.05, sigma=1.0),
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+)

@@ -25,17 +25,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import (
+    BankSearch,
     Batches,
+    Declaration,
     Keeper,
     Method,
-    Neighbours,
     OnProgress,
     Preset,
     Scores,
@@ -94,39 +95,6 @@ class PatchSVDD(Method):
 
         combine: Literal["coarse", "fine", "product", "sum"] = "product"
 
-    _quick = Config(
-        image_size=192,
-        width=8,
-        initial="he",
-        fine_stride=8,
-        # With more of it, so short a training leaves the position task at chance, 2 ln 8 = 4.16.
-        svdd_weight=0.001,
-        patches=2,
-        epochs=6,
-        learning_rate=1e-3,
-        batch_size=16,
-        schedule="one_cycle",
-        coarse_rate=0.05,
-    )
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs()),
-        "smoke": Preset(
-            replace(
-                _quick,
-                image_size=256,
-                width=4,
-                noise=0.1,
-                patches=8,
-                epochs=4,
-                batch_size=32,
-                learning_rate=2e-3,
-                fine_rate=0.05,
-            ),
-            Knobs(),
-        ),
-    }
-    scores_while_training: ClassVar = False  # the banks are filled at the end
     mean: Tensor
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
@@ -143,46 +111,6 @@ class PatchSVDD(Method):
         """The whole image."""
         return Pixels(resize=config.image_size)
 
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Strides must meet the grids of the two encoders, rates must keep something."""
-        at_least(config, COARSE, "image_size")
-        at_least(config, 1, "width", "embedding", "patches", "epochs", "batch_size")
-        at_least(config, 0, "noise", "svdd_weight")
-        above_zero(config, "learning_rate")
-        if config.fine_stride < 2 or config.fine_stride % 2:
-            raise ValueError(f"fine_stride={config.fine_stride}: must be even, at least 2")
-        if config.coarse_stride < 2 or config.coarse_stride % 2 or FINE % config.coarse_stride:
-            raise ValueError(f"coarse_stride={config.coarse_stride}: must be 2, 4, 8, 16 or 32")
-        for name in ("coarse_rate", "fine_rate"):
-            if not 0 < getattr(config, name) <= 1:
-                raise ValueError(f"{name}={getattr(config, name)}: must be in (0, 1]")
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """Which scale, or how both together."""
-        return (Stage({"combine": ("coarse", "fine", "product", "sum")}),)
-
-    @classmethod
-    def passes(cls, knobs: Knobs) -> int:
-        """One for both scales."""
-        return 1
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """Two banks, and four patches of each size for each of an epoch's samples."""
-        banks = Cost()
-        for scale in _scales(config):
-            patches = images * cells(config.image_size, scale.patch, scale.stride) ** 2
-            banks += bank_cost(patches, scale.rate, config.embedding, None)
-        return training_cost(
-            banks,
-            lambda: Pretext(config.width, config.embedding),
-            (4, 3, COARSE, COARSE),
-            (4, 3, FINE, FINE),
-            samples=images * config.patches * config.epochs,
-        )
-
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
@@ -193,7 +121,6 @@ class PatchSVDD(Method):
             self.network,
             self.losses,
             _repeated(train, config.patches),
-            torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
             Recipe.of(config, drops=()),
             seed=self.seed,
             on_progress=on_progress,
@@ -252,19 +179,57 @@ class PatchSVDD(Method):
         return self.embed(inputs)[number]
 
     @torch.inference_mode()
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
-    ) -> Scores:
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
         maps = []
         for bank, embedded, scale in zip(
             (self.coarse, self.fine), self.embed(inputs), _scales(self.config), strict=True
         ):
-            distances = bank.search(embedded, 1, scale.rate).distances[..., 0]
+            distances = bank.search(embedded, BankSearch(scale.rate, k=1)).distances[..., 0]
             maps.append(spread(distances, self.config.image_size, scale.patch, scale.stride))
         coarse, fine = maps
         both = {"coarse": coarse, "fine": fine, "product": coarse * fine, "sum": coarse + fine}
         return Scores(both[knobs.combine], image_score(both[knobs.combine], 1))
+
+
+def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None:
+    """Strides must meet the grids of the two encoders, rates must keep something."""
+    at_least(config, COARSE, "image_size")
+    at_least(config, 1, "width", "embedding", "patches", "epochs", "batch_size")
+    at_least(config, 0, "noise", "svdd_weight")
+    above_zero(config, "learning_rate")
+    if config.fine_stride < 2 or config.fine_stride % 2:
+        raise ValueError(f"fine_stride={config.fine_stride}: must be even, at least 2")
+    if config.coarse_stride < 2 or config.coarse_stride % 2 or FINE % config.coarse_stride:
+        raise ValueError(f"coarse_stride={config.coarse_stride}: must be 2, 4, 8, 16 or 32")
+    for name in ("coarse_rate", "fine_rate"):
+        if not 0 < getattr(config, name) <= 1:
+            raise ValueError(f"{name}={getattr(config, name)}: must be in (0, 1]")
+
+
+def cost(config: PatchSVDD.Config, images: int) -> Cost:
+    """Two banks, and four patches of each size for each of an epoch's samples."""
+    banks = Cost()
+    for scale in _scales(config):
+        patches = images * cells(config.image_size, scale.patch, scale.stride) ** 2
+        banks += bank_cost(patches, scale.rate, config.embedding, None)
+    return training_cost(
+        banks,
+        lambda: Pretext(config.width, config.embedding),
+        (4, 3, COARSE, COARSE),
+        (4, 3, FINE, FINE),
+        samples=images * config.patches * config.epochs,
+    )
+
+
+def search(config: PatchSVDD.Config) -> tuple[Stage, ...]:
+    """Which scale, or how both together."""
+    return (Stage({"combine": ("coarse", "fine", "product", "sum")}),)
+
+
+def passes(knobs: PatchSVDD.Knobs) -> int:
+    """One for both scales."""
+    return 1
 
 
 class Scale(NamedTuple):
@@ -293,4 +258,43 @@ def _repeated(train: Batches, times: int) -> Batches:
     )
 
 
-METHOD = PatchSVDD
+QUICK = PatchSVDD.Config(
+    image_size=192,
+    width=8,
+    initial="he",
+    fine_stride=8,
+    # With more of it, so short a training leaves the position task at chance, 2 ln 8 = 4.16.
+    svdd_weight=0.001,
+    patches=2,
+    epochs=6,
+    learning_rate=1e-3,
+    batch_size=16,
+    schedule="one_cycle",
+    coarse_rate=0.05,
+)
+METHOD = Declaration(
+    method=PatchSVDD,
+    presets={
+        "paper": Preset(PatchSVDD.Config(), PatchSVDD.Knobs()),
+        "quick": Preset(QUICK, PatchSVDD.Knobs()),
+        "smoke": Preset(
+            replace(
+                QUICK,
+                image_size=256,
+                width=4,
+                noise=0.1,
+                patches=8,
+                epochs=4,
+                batch_size=32,
+                learning_rate=2e-3,
+                fine_rate=0.05,
+            ),
+            PatchSVDD.Knobs(),
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+    passes=passes,
+    scores_while_training=False,  # the banks are filled at the end
+)

@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from methods.base import (
     Batches,
+    Declaration,
     Keeper,
     Method,
-    Neighbours,
     OnProgress,
     Preset,
     Scores,
@@ -82,25 +82,6 @@ class RevDistill(Method):
         sigma: float = 4.0
         pool: int = 1
 
-    _quick = Config(
-        backbone=LITE0,
-        image_size=224,
-        precision="bfloat16",
-        bottleneck_blocks=1,
-        decoder_blocks=(1, 1, 1),
-        relu=False,
-        epochs=6,
-        schedule="one_cycle",
-    )
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs()),
-        "smoke": Preset(
-            replace(_quick, image_size=128, precision="float32", epochs=15, batch_size=8),
-            Knobs(sigma=2.0),
-        ),
-    }
-
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: RevDistill.Config = config
@@ -111,66 +92,18 @@ class RevDistill(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The teacher's layers, each at its own resolution."""
-        return Features(
-            resize=config.image_size,
-            backbone=config.backbone,
-            weights=config.weights,
-            layers=config.layers,
-            aggregate="pyramid",
-            precision=config.precision,
-        )
-
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Ranges of the training, and layers on grids that halve."""
-        at_least(config, 1, "epochs", "batch_size", "bottleneck_blocks")
-        above_zero(config, "learning_rate")
-        check_map(knobs, config.image_size)
-        blocks = config.decoder_blocks
-        if len(blocks) != len(config.layers) or min(blocks) < 1:
-            raise ValueError(f"decoder_blocks={blocks}: give one for each of {config.layers}")
-        sides = [height for _, height, _ in layer_shapes(cls.inputs(config))]
-        halving = all(before == 2 * after for before, after in pairwise(sides))
-        # Two cells would be embedded in one, of which a batch norm learns nothing.
-        if not halving or sides[-1] < 4 or sides[-1] % 2:
-            raise ValueError(
-                f"image_size={config.image_size}: layers of {sides} cells a side, but each must be "
-                "half of the one before and the last even and 4 or more; take a multiple of 32, 64 "
-                "or more, and layers in a row"
-            )
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """How maps become scores."""
-        return SEARCH
-
-    @classmethod
-    def passes(cls, knobs: Knobs) -> int:
-        """One reconstruction."""
-        return 1
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """The student over every image in every epoch."""
-        shapes = layer_shapes(cls.inputs(config))
-        inputs = [(1, *shape) for shape in shapes]
-        samples = images * config.epochs
-        return training_cost(Cost(), lambda: _student(config, shapes), *inputs, samples=samples)
+        return Features.of(config, resize=config.image_size, aggregate="pyramid")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train the student; the teacher is frozen."""
         config = self.config
-        optimiser = torch.optim.Adam(
-            self.student.parameters(), lr=config.learning_rate, betas=(0.5, 0.999), fused=True
-        )
         optimise(
             self.student,
             self.losses,
             train,
-            optimiser,
-            Recipe.of(config),
+            Recipe.of(config, betas=(0.5, 0.999)),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
@@ -189,9 +122,7 @@ class RevDistill(Method):
         return torch.stack(parts).sum(dim=0)
 
     @torch.inference_mode()
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
-    ) -> Scores:
+    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         side = self.config.image_size
         maps = torch.stack(
@@ -216,6 +147,43 @@ class RevDistill(Method):
         return list(unflatten(inputs.to(self.device), self.shapes))
 
 
+def check(config: RevDistill.Config, knobs: RevDistill.Knobs, images: int) -> None:
+    """Ranges of the training, and layers on grids that halve."""
+    at_least(config, 1, "epochs", "batch_size", "bottleneck_blocks")
+    above_zero(config, "learning_rate")
+    check_map(knobs, config.image_size)
+    blocks = config.decoder_blocks
+    if len(blocks) != len(config.layers) or min(blocks) < 1:
+        raise ValueError(f"decoder_blocks={blocks}: give one for each of {config.layers}")
+    sides = [height for _, height, _ in layer_shapes(RevDistill.inputs(config))]
+    halving = all(before == 2 * after for before, after in pairwise(sides))
+    # Two cells would be embedded in one, of which a batch norm learns nothing.
+    if not halving or sides[-1] < 4 or sides[-1] % 2:
+        raise ValueError(
+            f"image_size={config.image_size}: layers of {sides} cells a side, but each must be "
+            "half of the one before and the last even and 4 or more; take a multiple of 32, 64 "
+            "or more, and layers in a row"
+        )
+
+
+def cost(config: RevDistill.Config, images: int) -> Cost:
+    """The student over every image in every epoch."""
+    shapes = layer_shapes(RevDistill.inputs(config))
+    inputs = [(1, *shape) for shape in shapes]
+    samples = images * config.epochs
+    return training_cost(Cost(), lambda: _student(config, shapes), *inputs, samples=samples)
+
+
+def search(config: RevDistill.Config) -> tuple[Stage, ...]:
+    """How maps become scores."""
+    return SEARCH
+
+
+def passes(knobs: RevDistill.Knobs) -> int:
+    """One reconstruction."""
+    return 1
+
+
 def _student(config: RevDistill.Config, shapes: Sequence[Shape]) -> Student:
     return Student(
         [channels for channels, _, _ in shapes],
@@ -233,4 +201,28 @@ def ends_in_relu(backbone: str) -> bool:
     return RELU_LAST.fullmatch(backbone.split(".")[0]) is not None
 
 
-METHOD = RevDistill
+QUICK = RevDistill.Config(
+    backbone=LITE0,
+    image_size=224,
+    precision="bfloat16",
+    bottleneck_blocks=1,
+    decoder_blocks=(1, 1, 1),
+    relu=False,
+    epochs=6,
+    schedule="one_cycle",
+)
+METHOD = Declaration(
+    method=RevDistill,
+    presets={
+        "paper": Preset(RevDistill.Config(), RevDistill.Knobs()),
+        "quick": Preset(QUICK, RevDistill.Knobs()),
+        "smoke": Preset(
+            replace(QUICK, image_size=128, precision="float32", epochs=15, batch_size=8),
+            RevDistill.Knobs(sigma=2.0),
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+    passes=passes,
+)

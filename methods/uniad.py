@@ -9,19 +9,23 @@ Image score: maximum of 16x16 averages, no Gaussian.
 
 Differs: the last epoch is scored, never the best on the test set. `k` > 0 puts LafitE's feature
 editing in front (the paper's "UniAD w/ F.E.").
+
+Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import (
+    BankSearch,
     Batches,
+    Declaration,
     Keeper,
     Method,
     Neighbours,
@@ -37,7 +41,13 @@ from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Weighting, coresets
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
-from methods.parts.maps import SEARCH, error_map, image_score, smooth_upsample
+from methods.parts.maps import (
+    SEARCH,
+    editing_maps,
+    error_map,
+    image_score,
+    smooth_upsample,
+)
 from methods.parts.training import Draws, Recipe, optimise
 
 EDITING_K = 5
@@ -85,41 +95,6 @@ class UniAD(Method):
         sigma: float = 0.0
         pool: int = 16
 
-    _quick = Config(
-        backbone=LITE0,
-        precision="bfloat16",
-        width=96,
-        heads=2,
-        dropout=0.0,
-        encoder_layers=1,
-        decoder_layers=1,
-        feed_forward=256,
-        # Weaker than published: at full strength the few steps of this preset teach little.
-        jitter=2.0,
-        epochs=24,
-        # Small batches: few images and epochs leave too few steps at 64.
-        batch_size=8,
-        learning_rate=5e-3,
-        schedule="one_cycle",
-    )
-    presets: ClassVar = {
-        "paper": Preset(Config(), Knobs()),
-        "quick": Preset(_quick, Knobs(coreset=0.01)),
-        "smoke": Preset(
-            replace(
-                _quick,
-                image_size=128,
-                feature_size=8,
-                precision="float32",
-                neighbours=3,
-                width=64,
-                heads=4,
-                epochs=40,
-            ),
-            Knobs(pool=4),
-        ),
-    }
-
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: UniAD.Config = config
@@ -130,60 +105,7 @@ class UniAD(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The first stages of the backbone, aligned to one grid."""
-        return Features(
-            resize=config.image_size,
-            backbone=config.backbone,
-            weights=config.weights,
-            layers=config.layers,
-            grid=config.feature_size,
-            precision=config.precision,
-        )
-
-    @classmethod
-    def check(cls, config: Config, knobs: Knobs, images: int) -> None:
-        """Width must split over heads and rows + columns; editing needs a bank."""
-        at_least(config, 1, "epochs", "batch_size", "encoder_layers", "decoder_layers", "heads")
-        at_least(config, 1, "projection")
-        above_zero(config, "learning_rate", "clip")
-        above_zero(knobs, "temperature")
-        check_map(knobs, config.image_size)
-        if config.width % config.heads or config.width % 2:
-            raise ValueError(f"width={config.width}: must be even and a multiple of heads")
-        if config.neighbours % 2 == 0 or config.neighbours >= 2 * config.feature_size:
-            raise ValueError(f"neighbours={config.neighbours}: must be odd and leave tokens to see")
-        at_least(knobs, 0, "k")
-        if knobs.k:
-            patches = images * config.feature_size**2
-            check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
-
-    @classmethod
-    def ablation(cls, config: Config, knobs: Knobs) -> dict[str, tuple[Config, Knobs]]:
-        """Table 4's last two rows; both keep a bank, so that they share a fit."""
-        banked = replace(config, bank_rate=knobs.coreset)
-        return {
-            "": (banked, replace(knobs, k=0)),
-            "with editing": (banked, replace(knobs, k=knobs.k or EDITING_K)),
-        }
-
-    @classmethod
-    def search(cls, config: Config) -> tuple[Stage, ...]:
-        """Editing where a bank is kept, else how maps become scores."""
-        if config.bank_rate:
-            return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)})
-        return SEARCH
-
-    @classmethod
-    def passes(cls, knobs: Knobs) -> int:
-        """One reconstruction."""
-        return 1
-
-    @classmethod
-    def cost(cls, config: Config, images: int) -> Cost:
-        """The bank if there is one, and the network over every image in every epoch."""
-        channels, grid = feature_channels(cls.inputs(config)), config.feature_size
-        bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-        build, shape = lambda: Reconstructor(channels, config), (1, channels, grid, grid)
-        return training_cost(bank, build, shape, samples=images * config.epochs)
+        return Features.of(config, resize=config.image_size, grid=config.feature_size)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -199,70 +121,162 @@ class UniAD(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        optimiser = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         optimise(
             self.network,
             self.losses,
             train,
-            optimiser,
-            Recipe.of(config),
+            Recipe.of(config, optimiser="adamw"),
             seed=self.seed,
             on_progress=on_progress,
             keeper=keeper,
         )
 
-    def losses(self, rebuild: nn.Module, features: Tensor, draws: Draws) -> Tensor:
+    def losses(self, rebuild: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
         """Squared error between the features and what the jittered ones are rebuilt to (B,)."""
         # Jitter: noise as strong as the token's norm / C x 20, before the projection.
-        strength = features.norm(dim=1, keepdim=True) / features.shape[1] * self.config.jitter
-        jittered = features + draws.normal(*features.shape[1:]) * strength
-        rebuilt: Tensor = rebuild(jittered)
-        return (rebuilt.float() - features).square().mean(dim=(1, 2, 3))
+        norm_B1gg = features_BCgg.norm(dim=1, keepdim=True)
+        strength_B1gg = norm_B1gg / features_BCgg.shape[1] * self.config.jitter
+        jittered_BCgg = features_BCgg + draws.normal(*features_BCgg.shape[1:]) * strength_B1gg
+        rebuilt_BCgg: Tensor = rebuild(jittered_BCgg)
+        return (rebuilt_BCgg.float() - features_BCgg).square().mean(dim=(1, 2, 3))
+
+    @classmethod
+    def bank_search(cls, knobs: Knobs) -> BankSearch | None:
+        """That of the editing."""
+        return BankSearch(knobs.coreset, knobs.k) if knobs.k else None
 
     @torch.inference_mode()
-    def neighbours(self, inputs: Tensor, k: int, coreset: float) -> Neighbours | None:
-        """The nearest rows of features (B, C, g, g), where a bank is kept."""
-        return None if self.bank.empty else self.bank.search(inputs.to(self.device), k, coreset)
+    def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
+        """The nearest rows of features (B, C, g, g)."""
+        return self.bank.search(inputs.to(self.device), search)
 
     @torch.inference_mode()
     def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Knobs, found: Neighbours | None = None
+        self,
+        inputs: Tensor,
+        keys: Sequence[str],
+        knobs: Knobs,
+        neighbours: Neighbours | None = None,
     ) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
-        features, _, rebuilt = self._reconstruct(inputs, knobs, found)
-        maps = smooth_upsample(
-            error_map(features, rebuilt), self.config.image_size, knobs.sigma, align_corners=True
-        )
-        return Scores(maps, image_score(maps, knobs.pool))
+        features_BCgg = inputs.to(self.device)
+        rebuilt_BCgg = self.reconstruct(self.edit(features_BCgg, knobs, neighbours))
+        error_Bgg = error_map(features_BCgg, rebuilt_BCgg)
+        side = self.config.image_size
+        maps_BSS = smooth_upsample(error_Bgg, side, knobs.sigma, align_corners=True)
+        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
         """Figure 1: how far editing and the auto-encoder each move the features."""
-        features, edited, rebuilt = self._reconstruct(inputs, knobs)
-        return {
-            "original to edited": error_map(features, edited),
-            "edited to rebuilt": error_map(edited, rebuilt),
-            "original to rebuilt": error_map(features, rebuilt),
-        }
+        features_BCgg = inputs.to(self.device)
+        edited_BCgg = self.edit(features_BCgg, knobs)
+        return editing_maps(features_BCgg, edited_BCgg, self.reconstruct(edited_BCgg))
 
-    def _reconstruct(
-        self, inputs: Tensor, knobs: Knobs, found: Neighbours | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The features, the edited ones (the same where k = 0) and what those are rebuilt to."""
-        features = inputs.to(self.device)
-        edited = features
-        if knobs.k:
-            edited = self.bank.edit(
-                features, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, found
-            )
+    def edit(
+        self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
+    ) -> Tensor:
+        """LafitE's eq. 10, or the features themselves where k = 0."""
+        if knobs.k == 0:
+            return features_BCgg
+        return self.bank.edit(
+            features_BCgg, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, neighbours
+        )
+
+    def reconstruct(self, edited_BCgg: Tensor) -> Tensor:
+        """What the auto-encoder makes of features."""
         with autocast(self.device, self.config.precision):
-            rebuilt = accelerated(self.network)(edited).float()
-        return features, edited, rebuilt
+            rebuilt_BCgg: Tensor = accelerated(self.network)(edited_BCgg)
+        return rebuilt_BCgg.float()
 
 
-METHOD = UniAD
+def check(config: UniAD.Config, knobs: UniAD.Knobs, images: int) -> None:
+    """Width must split over heads and rows + columns; editing needs a bank."""
+    at_least(config, 1, "epochs", "batch_size", "encoder_layers", "decoder_layers", "heads")
+    at_least(config, 1, "projection")
+    above_zero(config, "learning_rate", "clip")
+    above_zero(knobs, "temperature")
+    check_map(knobs, config.image_size)
+    if config.width % config.heads or config.width % 2:
+        raise ValueError(f"width={config.width}: must be even and a multiple of heads")
+    if config.neighbours % 2 == 0 or config.neighbours >= 2 * config.feature_size:
+        raise ValueError(f"neighbours={config.neighbours}: must be odd and leave tokens to see")
+    at_least(knobs, 0, "k")
+    if knobs.k:
+        patches = images * config.feature_size**2
+        check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
+
+
+def cost(config: UniAD.Config, images: int) -> Cost:
+    """The bank if there is one, and the network over every image in every epoch."""
+    channels, grid = feature_channels(UniAD.inputs(config)), config.feature_size
+    bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
+    build, shape = lambda: Reconstructor(channels, config), (1, channels, grid, grid)
+    return training_cost(bank, build, shape, samples=images * config.epochs)
+
+
+def search(config: UniAD.Config) -> tuple[Stage, ...]:
+    """Editing where a bank is kept, else how maps become scores."""
+    if config.bank_rate:
+        return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)})
+    return SEARCH
+
+
+def ablation(
+    config: UniAD.Config, knobs: UniAD.Knobs
+) -> dict[str, tuple[UniAD.Config, UniAD.Knobs]]:
+    """Table 4's last two rows; both keep a bank, so that they share a fit."""
+    banked = replace(config, bank_rate=knobs.coreset)
+    return {
+        "": (banked, replace(knobs, k=0)),
+        "with editing": (banked, replace(knobs, k=knobs.k or EDITING_K)),
+    }
+
+
+def passes(knobs: UniAD.Knobs) -> int:
+    """One reconstruction."""
+    return 1
+
+
+QUICK = UniAD.Config(
+    backbone=LITE0,
+    precision="bfloat16",
+    width=96,
+    heads=2,
+    dropout=0.0,
+    encoder_layers=1,
+    decoder_layers=1,
+    feed_forward=256,
+    # Weaker than published: at full strength the few steps of this preset teach little.
+    jitter=2.0,
+    epochs=24,
+    # Small batches: few images and epochs leave too few steps at 64.
+    batch_size=8,
+    learning_rate=5e-3,
+    schedule="one_cycle",
+)
+METHOD = Declaration(
+    method=UniAD,
+    presets={
+        "paper": Preset(UniAD.Config(), UniAD.Knobs()),
+        "quick": Preset(QUICK, UniAD.Knobs(coreset=0.01)),
+        "smoke": Preset(
+            replace(
+                QUICK,
+                image_size=128,
+                feature_size=8,
+                precision="float32",
+                neighbours=3,
+                width=64,
+                heads=4,
+                epochs=40,
+            ),
+            UniAD.Knobs(pool=4),
+        ),
+    },
+    check=check,
+    cost=cost,
+    search=search,
+    ablation=ablation,
+    passes=passes,
+)

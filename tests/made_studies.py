@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_cells import smoke_cells
 
 from benchmarks.base import sealed
 from harness.cell import Cell, Held
 from harness.features import FeatureCache
+from harness.options import SearchOptions
 from harness.place import Place
-from harness.plan import plan
-from harness.rows import FIT_FACTS, finished_rows
+from harness.rows import finished_rows
 from harness.search.choice import freeze
 from harness.search.stages import Trials, one_by_one, search
 from harness.search.study import Study, plan_studies
 from harness.store.journal import entries
-from harness.store.store import Store
+from harness.store.store import FitFacts, Store
 from methods.lafite import LafitE
 from methods.networks.unet import UNet
 from methods.parts.bank import MemoryBank
@@ -41,11 +42,10 @@ def study(
 ) -> Study:
     """Planned while the test split is sealed, as `tune` does."""
     with sealed():
-        cells = plan(
-            ["shapes"], [method], seeds=seeds, preset="smoke", overrides=overrides, held=Held()
-        )
-        [found] = plan_studies(cells, space, objective, joint=joint, named=True)
-    return found
+        cells = smoke_cells(method, seeds=seeds, overrides=overrides, held=Held())
+        options = SearchOptions(space=list(space), objective=objective, joint=joint)
+        [planned] = plan_studies(cells, options, named=True)
+    return planned
 
 
 def made_place(out: Path, cache: FeatureCache) -> Place:
@@ -67,9 +67,9 @@ def made_trials(value_of: Callable[[Any], float | dict[str, float]], tried: list
 
 def publish_made(cell: Cell, place: Place, value: float | dict[str, float]) -> None:
     """A finished cell with one category of that image AUROC, or those that are named."""
-    facts = dict.fromkeys((*FIT_FACTS, *UNMEASURED)) | {"started_at": datetime.now(UTC)}
+    facts = dict.fromkeys((*FitFacts._fields, *UNMEASURED)) | {"started_at": datetime.now(UTC)}
     values = value if isinstance(value, dict) else {"disc": value}
-    metrics = {name: {"image_auroc": Measured(one)} for name, one in values.items()}
+    metrics = {name: {"image_auroc": Measured(number)} for name, number in values.items()}
     rows = finished_rows(cell, place, facts, metrics)
     assert set(rows[0]) == set(SCHEMA.names)
     write_part(place.store.part(cell), rows)
@@ -81,7 +81,7 @@ def chosen(knobs: Any, *names: str) -> tuple[Any, ...]:
 
 def plain(seeds: int = 1) -> list[Cell]:
     """LafitE's cells with its own knobs, as `run` plans them."""
-    return plan(["shapes"], ["lafite"], seeds=seeds, preset="smoke")
+    return smoke_cells("lafite", seeds=seeds)
 
 
 def separable(knobs: Any) -> float:
@@ -102,8 +102,8 @@ class Sweep:
             self._count(
                 patch, UNet, "forward", lambda of, noisy, *_: (not of.training) * len(noisy)
             )
-            self.knobs, self.searched = search(self.study, place, one_by_one)
-        self.choice = freeze(place.store, self.study, self.knobs, self.searched, "test")
+            self.knobs, self.results = search(self.study, place, one_by_one)
+        self.choice = freeze(place.store, self.study, self.knobs, self.results, "test")
         self.logged = list(entries(place.store.out / "work.jsonl"))
 
     def _count(self, patch: pytest.MonkeyPatch, owner: type, name: str, by: Any) -> None:

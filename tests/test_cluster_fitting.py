@@ -19,13 +19,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from made_cells import smoke_cells
 from safetensors.torch import load_file, save_file
 
 from harness.cell import Cell
 from harness.execute import learn, run_job
 from harness.features import FeatureCache
+from harness.options import Resources
 from harness.place import Place
-from harness.plan import plan
 from harness.store.checkpoints import _laid_out_as
 from harness.store.store import Store
 from methods.base import Keeper, Method, Progress, quiet
@@ -52,13 +53,13 @@ SMALL = {
 
 def cell(epochs: int = 6, method: str = "lafite") -> Cell:
     overrides = [f"{method}.{setting}" for setting in (f"epochs={epochs}", *SMALL[method])]
-    return plan(["shapes"], [method], seeds=1, preset="smoke", overrides=overrides)[0]
+    return smoke_cells(method, overrides=overrides)[0]
 
 
 def place(out: Path) -> Place:
     store = Store(out)
     store.prepare()
-    return Place(store=store, cache=CACHE, checkpoint_every=2)
+    return Place(store=store, cache=CACHE, resources=Resources(checkpoint_every=2))
 
 
 def model(of: Cell, out: Path) -> dict[str, torch.Tensor]:
@@ -101,7 +102,7 @@ def test_a_resumed_training_equals_a_straight_one(tmp_path: Path, method: str) -
     crash_in_epoch(3, one, where)
     told: list[Progress] = []
     _, facts = learn(one, one.data.open(), where, told.append)
-    assert facts["restarts"] == 1
+    assert facts.restarts == 1
     steps = [p.step for p in told if p.stage == "train"]
     assert steps == [3, 4], "2 epochs were kept"
     before = [p.stage for p in told[: next(i for i, p in enumerate(told) if p.stage == "train")]]
@@ -197,8 +198,8 @@ def test_the_pace_is_that_of_the_gradient_loop_alone(
     fit = slow.fit
     monkeypatch.setattr(slow, "fit", lambda *a, **k: (time.sleep(3), fit(*a, **k)))
     _, facts = learn(one, one.data.open(), where, quiet)
-    loop = 96 * 6 / facts["train_images_per_second"]
-    assert 0 < loop < facts["fit_seconds"] - 2.9
+    loop = 96 * 6 / facts.train_images_per_second
+    assert 0 < loop < facts.fit_seconds - 2.9
 
 
 @pytest.mark.parametrize("noted", [True, False])
@@ -221,15 +222,15 @@ def test_where_nothing_is_left_to_train_the_pace_is_the_one_that_was_kept(
     told: list[Progress] = []
     _, facts = learn(one, one.data.open(), where, told.append)
     assert not [p for p in told if p.stage == "train"]
-    assert facts["train_images_per_second"] == (96 * kept["pace"] if noted else None)
+    assert facts.train_images_per_second == (96 * kept["pace"] if noted else None)
     run_job([one], where, quiet)
-    assert set(read(tmp_path)["train_images_per_second"]) == {facts["train_images_per_second"]}
+    assert set(read(tmp_path)["train_images_per_second"]) == {facts.train_images_per_second}
 
 
 def test_without_a_gradient_loop_the_pace_is_that_of_the_fit(tmp_path: Path) -> None:
-    [one] = plan(["shapes"], ["padim"], seeds=1, preset="smoke")
+    [one] = smoke_cells("padim")
     _, facts = learn(one, one.data.open(), place(tmp_path), quiet)
-    assert facts["train_images_per_second"] == pytest.approx(96 / facts["fit_seconds"])
+    assert facts.train_images_per_second == pytest.approx(96 / facts.fit_seconds)
 
 
 class Looking:
@@ -244,8 +245,8 @@ class Looking:
 def test_a_watched_training_has_no_pace_as_the_looks_lie_between_its_epochs(tmp_path: Path) -> None:
     one, where = cell(epochs=1), place(tmp_path)
     _, facts = learn(one, one.data.open(), where, quiet, Looking())
-    assert facts["train_images_per_second"] is None
-    assert facts["fit_seconds"] > 0
+    assert facts.train_images_per_second is None
+    assert facts.fit_seconds > 0
 
 
 def _worker(rank: int, world: int, port: int, one: Cell, where: Place) -> None:

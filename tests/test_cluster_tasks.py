@@ -7,19 +7,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from made_cells import smoke_cells
 from ray_sessions import PATIENCE, killed_when
 
 from harness.cell import Cell
-from harness.execute import Scorer, Spread, learn, run_job
+from harness.execute import Job, Scorer, learn, run_job
 from harness.features import FeatureCache
-from harness.place import Place
-from harness.plan import plan
+from harness.options import Resources
+from harness.place import Place, Spread
 from harness.registry import UsageError
 from harness.store.store import Store
 from methods.base import quiet
@@ -89,7 +91,7 @@ def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
 @pytest.fixture(scope="module")
 def one() -> Cell:
     small = ["lafite.epochs=2", "lafite.image_size=64", "lafite.feature_size=8"]
-    return plan(["shapes"], ["lafite"], seeds=1, preset="smoke", overrides=small)[0]
+    return smoke_cells("lafite", overrides=small)[0]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def trained(one: Cell, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Where the cell's model is trained and scored in this process, as one worker does it."""
     store = Store(tmp_path_factory.mktemp("runs"))
     store.prepare()
-    place = Place(store=store, cache=FeatureCache.default(), patience=60)
+    place = Place(store=store, cache=FeatureCache.default(), resources=Resources(patience=60))
     run_job([one], place, quiet)
     return place
 
@@ -108,17 +110,21 @@ def spread(one: Cell, trained: Place) -> Iterator[Spread]:
     from harness.cluster.scoring import scoring_workers
     from harness.cluster.session import cluster
 
-    with cluster(None), scoring_workers(one, replace(trained, workers=2)) as spread:
+    with cluster(None), scoring_workers(one, with_resources(trained, workers=2)) as spread:
         yield spread
+
+
+def with_resources(place: Place, **resources: int) -> Place:
+    return replace(place, resources=replace(place.resources, **resources))
 
 
 def test_two_workers_score_what_one_scores(
     one: Cell, trained: Place, spread: Spread, tmp_path: Path
 ) -> None:
     shutil.copytree(trained.store.out / "models", tmp_path / "models")
-    both = replace(trained, store=Store(tmp_path))
+    both = replace(trained, store=Store(tmp_path), scorers=lambda *_: nullcontext(spread))
     both.store.prepare()
-    run_job([one], both, quiet, spread)
+    run_job([one], both, quiet)
     # 80 images in pieces of 32: three, the last one smaller, for two workers.
     stores = (trained.store, both.store)
     alone, shared = (pl.read_parquet(scores_path(store.out, one.cell_id)) for store in stores)
@@ -134,21 +140,22 @@ def test_workers_that_can_not_be_had_are_not_waited_for(
     one: Cell, trained: Place, spread: Spread, tmp_path: Path
 ) -> None:
     from harness.cluster.scoring import scoring_workers
-    from harness.cluster.session import check_fits
-    from harness.cluster.tasks import cluster_map
+    from harness.cluster.session import check_room
+    from harness.cluster.tasks import on_ray
 
     cores = os.cpu_count() or 1
     with pytest.raises(UsageError, match=rf"has room for {cores} of them \({cores} CPU, 0 GPU\)"):
-        check_fits(replace(trained, workers=cores + 1))
+        check_room(Resources(workers=cores + 1))
     with pytest.raises(UsageError, match="room for 0"):
-        check_fits(replace(trained, cpus=cores + 1))
+        check_room(Resources(cpus=cores + 1))
     # Two cores are held by the scoring workers.
-    hurried = replace(trained, workers=cores, patience=3, store=Store(tmp_path))
+    hurried = with_resources(trained, workers=cores, patience=3)
+    hurried = replace(hurried, store=Store(tmp_path))
     hurried.store.prepare()
     with pytest.raises(RuntimeError, match="did not start within 3 s"):  # noqa: SIM117
         with scoring_workers(one, hurried):
             pass
-    [(_, error)] = cluster_map(run_job, [[one]], hurried, show=lambda number, said: None)
+    [(_, error)] = on_ray([Job([one])], hurried, lambda number, progress: None)
     assert isinstance(error, RuntimeError) and "did not start within 3 s" in str(error)
 
 
@@ -158,12 +165,12 @@ def test_a_killed_scoring_worker_is_replaced(one: Cell, trained: Place, spread: 
     pieces = [range(start, start + 4) for start in range(0, 80, 4)]
     method, _ = learn(one, one.data.open(), trained, quiet)
     here = Scorer(one, method, trained, quiet)
-    found = iter(spread(pieces, one.knobs))
-    got = [next(found)]
+    coming = iter(spread(pieces, one.knobs))
+    got = [next(coming)]
     ray.kill(spread.args[0][0], no_restart=False)  # type: ignore[attr-defined]
-    got += found
+    got += coming
     for piece, wanted in zip(got, here.spread(pieces, one.knobs), strict=True):
-        np.testing.assert_array_equal(piece.images, wanted.images)
+        np.testing.assert_array_equal(piece.images_N, wanted.images_N)
 
 
 def test_restarts_are_capped_and_the_last_reason_is_told(
@@ -184,10 +191,10 @@ def test_restarts_are_capped_and_the_last_reason_is_told(
 
     monkeypatch.setattr(fitting, "TorchTrainer", Trainer)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0")  # restored afterwards
-    place = replace(trained, workers=2, store=Store(tmp_path))
+    place = replace(with_resources(trained, workers=2), store=Store(tmp_path))
     with pytest.raises(RuntimeError, match="out of memory \\(on 2 workers\\)"):
         fitting.fit_on_workers(one, place, queue=None, number=0)  # type: ignore[arg-type]
     limits = asked["run_config"].failure_config
     assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
-    assert asked["torch_config"].timeout_s == place.patience
-    assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == str(place.patience)
+    assert asked["torch_config"].timeout_s == place.resources.patience
+    assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == str(place.resources.patience)

@@ -19,7 +19,7 @@ from ray_sessions import PATIENCE, killed_when
 
 from harness.features import FeatureCache
 from harness.place import Place
-from harness.search.stages import How, one_by_one, search
+from harness.search.stages import one_by_one, search
 from harness.search.study import Study
 from harness.store.journal import entries
 
@@ -69,7 +69,7 @@ class Knobs:
 
 def staged(*stages: Sequence[int]) -> tuple[Any, list[Sequence[int]]]:
     """What hands out these settings, and the stages that were taken of it so far."""
-    from harness.cluster.trials import Shown, Staged
+    from harness.cluster.trials import Bars, Staged
 
     taken: list[Sequence[int]] = []
 
@@ -78,7 +78,7 @@ def staged(*stages: Sequence[int]) -> tuple[Any, list[Sequence[int]]]:
             taken.append(stage)
             yield [Knobs(k) for k in stage], lambda number, progress: None
 
-    return Staged(given(), Shown(1), pauses=True), taken
+    return Staged(given(), Bars(1), pauses=True), taken
 
 
 def test_a_stage_begins_when_all_of_the_last_one_ended_and_who_waits_pauses() -> None:
@@ -115,15 +115,15 @@ def test_an_interrupted_session_decides_nothing_and_one_session_serves_all_stage
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from harness.cluster.session import cluster
-    from harness.cluster.trials import Shown, tune_trials
+    from harness.cluster.trials import Bars, tune_trials
 
     of = study("patchcore", "patchcore.k=1,3")
     place = made_place(tmp_path / "runs", FeatureCache.default())
     shown: list[int] = []
 
     def on_ray(study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
-        told = ((tried, lambda number, said: shown.append(number)) for tried in stages)
-        tune_trials(study, told, place, How())
+        with_bars = ((knobs, lambda number, progress: shown.append(number)) for knobs in stages)
+        tune_trials(study, with_bars, place)
 
     def interrupted(self: object, **info: object) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -131,12 +131,12 @@ def test_an_interrupted_session_decides_nothing_and_one_session_serves_all_stage
     # A shell starts what it puts into the background with this signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), cluster(None):
-        patch.setattr(Shown, "on_trial_start", interrupted)
+        patch.setattr(Bars, "on_trial_start", interrupted)
         search(of, place, on_ray)
     signal.signal(signal.SIGINT, before)
     with cluster(None):
-        knobs, searched = search(of, place, on_ray)
-    assert len(searched) == 2
+        knobs, results = search(of, place, on_ray)
+    assert len(results) == 2
     assert len(list((place.store.out / "ray").glob("tune-*"))) == 2, "one session a search"
     assert set(shown) == {0, 1}
     alone = made_place(tmp_path / "alone", place.cache)

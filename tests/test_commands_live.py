@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_cells import smoke_cells
 from made_reports import publish
 
 from harness.commands import report
@@ -14,7 +15,6 @@ from harness.commands._live import TAG, check_logs, live
 from harness.execute import run_job
 from harness.features import FeatureCache
 from harness.place import Place
-from harness.plan import plan
 from harness.registry import UsageError
 from harness.store.store import Store
 from methods.base import Progress
@@ -29,13 +29,13 @@ def test_tensorboard_gets_the_loss_of_each_epoch_of_a_training(tmp_path: Path) -
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard"
     )
-    [cell] = plan(["shapes"], ["lafite"], seeds=1, preset="smoke", categories=["disc"])
+    [cell] = smoke_cells("lafite", categories=["disc"])
     store = Store(tmp_path / "runs")
     store.prepare()
     place = Place(store=store, cache=FeatureCache(root=tmp_path / "features"))
     told: list[Progress | None] = []
     with live(["tensorboard"], store.out, [cell.label], lambda _, said: told.append(said)) as heard:
-        run_job([cell], place, lambda said: heard(0, said))
+        run_job([cell], place, lambda progress: heard(0, progress))
         heard(0, None)
     assert {"train", "score"} <= {said.stage for said in told if said}, "the bars are told as well"
     losses = json.loads((store.model(cell) / "fit.json").read_text())["losses"]

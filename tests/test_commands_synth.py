@@ -14,15 +14,16 @@ from benchmarks.base import DataError, check
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from benchmarks.shapes import Shapes
-from harness.commands.synth import SynthRequest, synth
+from harness.commands._synthetic_folder import write_synthetic
+from harness.commands.synth import command
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "preview"
     steps: list[tuple[int, int]] = []
-    request = SynthRequest(benchmark="shapes", out=out, categories=["disc", "weave"], share=0.25)
-    sheet = synth(request, lambda done, total: steps.append((done, total)))
+    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25)
+    sheet = write_synthetic(pseudo, out, lambda done, total: steps.append((done, total)))
     assert sheet == out / "contact_sheet.png"
     assert steps == [(done, 60) for done in range(1, 61)]  # 2 x (18 kept, 6 held, 6 made)
     return out
@@ -68,18 +69,18 @@ def test_the_contact_sheet_shows_each_category(written: Path) -> None:
 
 def test_files_are_copied_byte_for_byte(tmp_path: Path) -> None:
     benchmark = few(tmp_path / "data", 6)
-    synth(SynthRequest(benchmark=str(tmp_path / "data"), out=tmp_path / "out"))
-    found = {path.name: path for path in (tmp_path / "out/widget").rglob("good/*.png")}
-    assert len(found) == 6
+    command(str(tmp_path / "data"), out=tmp_path / "out")
+    copies = {path.name: path for path in (tmp_path / "out/widget").rglob("good/*.png")}
+    assert len(copies) == 6
     for sample in benchmark.train():
         assert sample.path is not None
-        assert found[sample.path.name].read_bytes() == sample.path.read_bytes()
+        assert copies[sample.path.name].read_bytes() == sample.path.read_bytes()
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(DataError, match="exists already"):
-        synth(SynthRequest(benchmark="shapes", out=tmp_path))
+        command("shapes", out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -87,9 +88,6 @@ def test_a_failure_leaves_no_half_written_folder(tmp_path: Path) -> None:
     few(tmp_path / "data", 5)
     damaged = tmp_path / "data/widget/train/good/0.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
-    request = SynthRequest(
-        benchmark=str(tmp_path / "data"), out=tmp_path / "out", share=0.6, seed=0
-    )
     with pytest.raises(DataError, match="damaged"):
-        synth(request)
+        command(str(tmp_path / "data"), out=tmp_path / "out", share=0.6)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

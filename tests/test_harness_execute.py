@@ -9,16 +9,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from made_cells import smoke_cells
 from PIL import Image
 
 from benchmarks.base import SealedError, sealed
 from harness import execute
 from harness.cell import Cell
 from harness.execute import run, run_job
-from harness.features import FeatureCache, feature_task, missing_features
+from harness.features import FeatureCache, feature_set, missing_features
 from harness.pictures import SIZE, WORST
 from harness.place import Place
-from harness.plan import jobs, plan
 from harness.store.store import Store
 from methods.base import Diverged, quiet
 from methods.patchcore import PatchCore
@@ -43,7 +43,7 @@ def place(tmp_path: Path, cache: FeatureCache) -> Place:
 
 
 def cell(seed: int = 0) -> Cell:
-    return plan(["shapes"], ["patchcore"], seeds=seed + 1, preset="smoke")[seed]
+    return smoke_cells("patchcore", seeds=seed + 1)[seed]
 
 
 def scores(place: Place, of: Cell) -> pl.DataFrame:
@@ -52,7 +52,7 @@ def scores(place: Place, of: Cell) -> pl.DataFrame:
 
 def test_a_finished_cell_has_every_metric_and_its_provenance(place: Place) -> None:
     one = cell()
-    assert [error for _, error in run([[one]], place)] == [None]
+    assert [error for _, error in run([one], place)] == [None]
     frame = read(place.store.out)
     assert frame.columns == SCHEMA.names
     assert set(frame["category"]) == {"disc", "gear", "screw", "weave", "(pooled)"}
@@ -136,7 +136,7 @@ def test_a_failure_is_a_row_and_the_others_go_on(
         fit(self, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PatchCore, "fit", sometimes)
-    outcomes = list(run(jobs([cell(0), cell(1)]), place))
+    outcomes = list(run([cell(0), cell(1)], place))
     assert sorted(outcome is None for _, outcome in outcomes) == [False, True]
     frame = read(place.store.out)
     failed = frame.filter(pl.col("status") != "done")
@@ -144,7 +144,7 @@ def test_a_failure_is_a_row_and_the_others_go_on(
     assert str(error) in failed["error"][0]
     assert not place.store.done(cell(0)) and place.store.done(cell(1))
     monkeypatch.undo()
-    list(run([[cell(0)]], place))
+    list(run([cell(0)], place))
     assert set(read(place.store.out)["status"]) == {"done"}, "a later success replaces the failure"
 
 
@@ -155,7 +155,7 @@ def test_learning_can_not_open_the_test_split(
         cell().data.open().test()
 
     monkeypatch.setattr(PatchCore, "fit", peek)
-    [(_, error)] = run([[cell()]], place)
+    [(_, error)] = run([cell()], place)
     assert isinstance(error, SealedError)
     with sealed(), pytest.raises(SealedError):
         cell().data.open().test()
@@ -163,31 +163,31 @@ def test_learning_can_not_open_the_test_split(
 
 def test_features_are_computed_once_for_all_cells(place: Place, tmp_path: Path) -> None:
     fresh = FeatureCache(root=tmp_path / "features")
-    everything = plan(["shapes"], ["lafite", "uniad", "patchcore"], seeds=3, preset="smoke")
-    tasks = missing_features(everything, fresh)
-    assert len({fresh.path(task) for task in tasks}) == len(tasks) <= 6
-    task = feature_task(everything[0], "train")
-    assert task is not None
-    fresh.make(task, torch.device("cpu"), quiet)
-    assert len(missing_features(everything, fresh)) < len(tasks)
-    rows, noted = fresh.open(task)
-    assert rows.dtype == "float16" and len(rows) == noted["images"] == 96
+    everything = smoke_cells("lafite", "uniad", "patchcore", seeds=3)
+    missing = missing_features(everything, fresh)
+    assert len({fresh.path(features) for features in missing}) == len(missing) <= 6
+    features = feature_set(everything[0], "train")
+    assert features is not None
+    fresh.make(features, torch.device("cpu"), quiet)
+    assert len(missing_features(everything, fresh)) < len(missing)
+    rows, facts = fresh.open(features)
+    assert rows.dtype == "float16" and len(rows) == facts["images"] == 96
     assert not list(fresh.root.glob("*.tmp"))
 
 
 def test_the_cache_stays_below_its_bound(tmp_path: Path) -> None:
     small = FeatureCache(root=tmp_path, budget_gb=1e-6)
     for split in ("train", "test"):
-        task = feature_task(cell(), split)  # type: ignore[arg-type]
-        assert task is not None
-        small.make(task, torch.device("cpu"), quiet)
+        features = feature_set(cell(), split)  # type: ignore[arg-type]
+        assert features is not None
+        small.make(features, torch.device("cpu"), quiet)
     assert len(list(tmp_path.glob("*.npy"))) == 1, "the older entry leaves"
 
 
 def test_scores_do_not_depend_on_the_batch_size(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    lafite = plan(["shapes"], ["lafite"], seeds=1, preset="smoke", categories=["disc"])[0]
+    lafite = smoke_cells("lafite", categories=["disc"])[0]
     run_job([lafite], place, quiet)
     monkeypatch.setattr(execute, "SCORE_BATCH", 3)
     other = replace(place, store=Store(tmp_path / "other"))
@@ -209,9 +209,9 @@ def test_pixel_metrics_without_masks_are_null_with_a_reason(place: Place) -> Non
 
 def test_a_metric_profile_is_a_cell_of_its_own_on_the_same_model(place: Place) -> None:
     plain = cell()
-    ader = plan(["shapes"], ["patchcore"], seeds=1, preset="smoke", profile="ader")[0]
+    ader = smoke_cells("patchcore", profile="ader")[0]
     assert ader.fit_id == plain.fit_id and ader.cell_id != plain.cell_id
-    assert [error for _, error in run(jobs([plain, ader]), place)] == [None]
+    assert [error for _, error in run([plain, ader], place)] == [None]
     assert len(list((place.store.out / "models").iterdir())) == 1
     frame = read(place.store.out)
     assert frame.group_by("profile").len().sort("profile").rows() == [("ader", 31), ("default", 31)]

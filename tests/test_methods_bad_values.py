@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from made_cells import smoke_cells
 from made_features import need_lite0
 
-from harness.plan import plan
 from harness.registry import UsageError
 
 
@@ -34,7 +34,7 @@ def test_values_that_no_training_could_use(given: str, reason: str) -> None:
     need_lite0()
     method = given.split(".")[0]
     with pytest.raises(UsageError) as caught:
-        plan(["shapes"], [method], seeds=1, preset="smoke", overrides=[given])
+        smoke_cells(method, overrides=[given])
     message = str(caught.value)
     assert message.startswith(method) and reason in message and "\n" not in message
 
@@ -43,10 +43,4 @@ def test_values_that_no_training_could_use(given: str, reason: str) -> None:
 def test_a_projection_is_one_number_or_more_or_none(method: str) -> None:
     need_lite0()
     for given in ("1", "none"):
-        assert plan(
-            ["shapes"],
-            [method],
-            seeds=1,
-            preset="smoke",
-            overrides=[f"{method}.projection={given}"],
-        )
+        assert smoke_cells(method, overrides=[f"{method}.projection={given}"])

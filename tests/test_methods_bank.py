@@ -10,7 +10,7 @@ import torch
 from made_features import one_thread  # noqa: F401
 from made_training import COUNT, features, numbers
 
-from methods.base import Batches, quiet
+from methods.base import BankSearch, Batches, quiet
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.checks import check_bank
 
@@ -70,7 +70,8 @@ def test_nearest_is_the_mean_squared_distance_by_brute_force(k: int) -> None:
     rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
     apart = (rows[:, None] - bank.prefix(0.3)[None]).square().sum(dim=2)
     wanted = apart.sort(dim=1).values[:, :k].mean(dim=1).view(2, 3, 3)
-    torch.testing.assert_close(bank.nearest(queries, k, 0.3), wanted)
+    distances = bank.search(queries, BankSearch(0.3, k)).distances
+    torch.testing.assert_close(distances.square().mean(dim=-1), wanted)
 
 
 def test_editing_with_one_neighbour_returns_bank_rows() -> None:

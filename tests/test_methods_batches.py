@@ -56,7 +56,7 @@ def test_an_epoch_gives_each_sample_once_in_even_batches(count: int, size: int) 
     for batch in found:
         assert batch.keys == tuple(f"k{i}" for i in batch.inputs.flatten().tolist())
         assert batch.size == len(batch.inputs)
-        assert batch.places.tolist() == list(range(batch.size))
+        assert batch.positions.tolist() == list(range(batch.size))
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
@@ -88,9 +88,11 @@ def test_ranks_share_every_batch(
         assert {share.size for share in shares} == {wanted.size}
         rows: dict[int, int] = {}
         for share in shares:
-            for place, value in zip(share.places.tolist(), share.inputs.tolist(), strict=True):
-                assert place not in rows
-                rows[place] = value[0]
+            for position, value in zip(
+                share.positions.tolist(), share.inputs.tolist(), strict=True
+            ):
+                assert position not in rows
+                rows[position] = value[0]
         assert [rows[i] for i in range(wanted.size)] == wanted.inputs.flatten().tolist()
         lengths = [len(share.inputs) for share in shares]
         assert max(lengths) - min(lengths) <= 1

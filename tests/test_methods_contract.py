@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.base import SealedError, sealed
 from benchmarks.shapes import BENCHMARK
 from harness.registry import load, names
-from methods.base import Method, Preset, Progress, Scores
+from methods.base import BankSearch, Method, Preset, Progress, Scores, SearchesBank
 
 METHODS = names("methods")
 SMOKE = "smoke"
@@ -48,7 +48,7 @@ def fitted(name: str, config: Any, seed: int) -> tuple[Method, list[Progress]]:
     need_lite0()
     told: list[Progress] = []
     with sealed():
-        method: Method = load("methods", name)(config, seed=seed)
+        method: Method = load("methods", name).method(config, seed=seed)
         method.fit(batches(method.inputs(config), seed), on_progress=told.append)
         with pytest.raises(SealedError):
             BENCHMARK(None).test()
@@ -134,7 +134,7 @@ def test_stored_state_gives_equal_scores(name: str, tmp_path: Path) -> None:
     state = {key: value.contiguous() for key, value in method.state_dict().items()}
     save_file(state, tmp_path / "model.safetensors")
     # The seed belongs to the cell, not to the state: it also decides the noise of an image.
-    fresh = load("methods", name)(method.config, seed=method.seed)
+    fresh = load("methods", name).method(method.config, seed=method.seed)
     fresh.load_state_dict(load_file(tmp_path / "model.safetensors"))
     again = score(fresh, knobs(name))
     assert torch.equal(again.maps, scored(name).maps)
@@ -165,12 +165,12 @@ def test_scoring_changes_neither_state_nor_inputs(name: str) -> None:
 @every_method
 def test_methods_are_final(name: str) -> None:
     with pytest.raises(TypeError, match="final"):
-        type("Derived", (load("methods", name),), {})
+        type("Derived", (load("methods", name).method,), {})
 
 
 @every_method
 def test_settings_are_frozen_keyword_only_and_have_defaults(name: str) -> None:
-    method = load("methods", name)
+    method = load("methods", name).method
     for kind in (method.Config, method.Knobs):
         settings = kind()
         fields = dataclasses.fields(kind)
@@ -185,21 +185,22 @@ def test_settings_are_frozen_keyword_only_and_have_defaults(name: str) -> None:
 
 @every_method
 def test_presets(name: str) -> None:
-    method = load("methods", name)
-    assert set(method.presets) == {"paper", "quick", "smoke"}
-    assert method.presets["paper"] == Preset(method.Config(), method.Knobs())
-    for preset in method.presets.values():
+    declared = load("methods", name)
+    method = declared.method
+    assert set(declared.presets) == {"paper", "quick", "smoke"}
+    assert declared.presets["paper"] == Preset(method.Config(), method.Knobs())
+    for preset in declared.presets.values():
         assert isinstance(preset.config, method.Config)
         assert isinstance(preset.knobs, method.Knobs)
-        method.check(preset.config, preset.knobs, images=96)
+        declared.check(preset.config, preset.knobs, 96)
 
 
 @every_method
 @pytest.mark.parametrize("preset", ["paper", "quick", "smoke"])
 def test_cost_grows_with_images(name: str, preset: str) -> None:
-    method = load("methods", name)
-    config = method.presets[preset].config
-    some, more = (dataclasses.astuple(method.cost(config, images)) for images in (100, 200))
+    declared = load("methods", name)
+    config = declared.presets[preset].config
+    some, more = (dataclasses.astuple(declared.cost(config, images)) for images in (100, 200))
     assert all(a <= b for a, b in zip(some, more, strict=True))
     assert some != more
 
@@ -226,30 +227,33 @@ def test_importing_methods_loads_no_heavy_package() -> None:
 def test_every_setting_of_the_search_is_in_range_and_the_cheapest_come_first(
     name: str, preset: str
 ) -> None:
-    method = load("methods", name)
-    config, knobs_ = method.presets[preset]
-    fields = {field.name for field in dataclasses.fields(method.Knobs)}
-    for stage in method.search(config):
+    declared = load("methods", name)
+    config, knobs_ = declared.presets[preset]
+    fields = {field.name for field in dataclasses.fields(declared.method.Knobs)}
+    for stage in declared.search(config):
         assert stage.grid and stage.grid.keys() | stage.fixed.keys() <= fields
         for field, values in stage.grid.items():
             assert list(values) == sorted(set(values)) and len(values) > 1
             for value in values:
                 tried = dataclasses.replace(knobs_, **{**stage.fixed, field: value})
-                method.check(config, tried, images=96)
+                declared.check(config, tried, 96)
 
 
 @every_method
 def test_scores_with_neighbours_found_before_are_those_of_a_search_of_its_own(name: str) -> None:
     method = learned(name)[0]
+    if not isinstance(method, SearchesBank) or method.bank_search(knobs(name)) is None:
+        pytest.skip(f"{name} searches no bank in this preset")
     values = inputs(method.inputs(method.config), "test")[:8]
     keys = [sample.key for sample in unseen()[:8]]
-    found = method.neighbours(values, 9, getattr(knobs(name), "coreset", 0.0))
-    if found is None:
-        pytest.skip(f"{name} searches no bank in this preset")
-    assert found.distances.shape == found.rows.shape
-    assert (found.distances.diff(dim=-1) >= 0).all()
+    search = BankSearch(knobs(name).coreset, k=9)
+    neighbours = method.neighbours(values, search)
+    assert neighbours.distances.shape == neighbours.rows.shape
+    assert (neighbours.distances.diff(dim=-1) >= 0).all()
     for k in (1, 4):
         few = dataclasses.replace(knobs(name), k=k)
-        plain, shared = method.score(values, keys, few), method.score(values, keys, few, found)
+        wanted = method.bank_search(few)
+        assert wanted is not None and search.serves(wanted)
+        plain, shared = method.score(values, keys, few), method.score(values, keys, few, neighbours)
         torch.testing.assert_close(shared.images, plain.images, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(shared.maps, plain.maps, rtol=1e-4, atol=1e-4)

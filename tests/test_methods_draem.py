@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_cells import smoke_cells
 from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from harness.cell import Cell
-from harness.plan import plan
 from harness.registry import UsageError
 from methods.base import Batch, Batches, quiet
-from methods.draem import Draem
+from methods.draem import METHOD, Draem
 from methods.networks.inpainting import RebuildAndTell, focal, ssim
 from methods.painting import augmentation, perlin
 from methods.painting.textures import OWN, folder_textures, own_textures
 from methods.parts.maps import image_score
 from methods.parts.training import Draws
 
-CONFIG, KNOBS = Draem.presets["smoke"]
+CONFIG, KNOBS = METHOD.presets["smoke"]
 SIDE = 64
 
 
@@ -285,7 +285,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def cell(*overrides: str) -> Cell:
-    return plan(["shapes"], ["draem"], seeds=1, preset="smoke", overrides=overrides)[0]
+    return smoke_cells("draem", overrides=overrides)[0]
 
 
 def test_a_folder_of_textures_is_where_they_come_from(folder: Path) -> None:
@@ -295,9 +295,9 @@ def test_a_folder_of_textures_is_where_they_come_from(folder: Path) -> None:
 
 
 def test_cost_counts_the_textures_that_are_held(folder: Path) -> None:
-    paper = Draem.presets["paper"].config
+    paper = METHOD.presets["paper"].config
     own, given = (
-        Draem.cost(replace(paper, textures=textures), images=10) for textures in (OWN, str(folder))
+        METHOD.cost(replace(paper, textures=textures), 10) for textures in (OWN, str(folder))
     )
     assert given.training_bytes - own.training_bytes == 3 * 3 * 256**2
     assert given.train_flops == own.train_flops
@@ -334,12 +334,12 @@ def test_textures_that_can_not_be_had_are_refused_while_planning(folder: Path) -
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        Draem.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=10)
-    Draem.check(CONFIG, KNOBS, images=10)
+        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 10)
+    METHOD.check(CONFIG, KNOBS, 10)
 
 
 def test_paper_values() -> None:
-    config, knobs = Draem.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     assert (config.image_size, config.window, config.turned) == (256, None, 0.3)
     assert (config.rebuild_width, config.segment_width) == (128, 64)
     assert (config.damaged, config.most_transparent, knobs.pool) == (0.5, 0.8, 21)

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from harness.overrides import with_overrides
 from methods import fastflow
 from methods.base import Batches
-from methods.fastflow import FastFlow
+from methods.fastflow import METHOD, FastFlow
 from methods.networks.flow import Flow
 from methods.parts.backbone import check_features, layer_shapes
 from methods.parts.training import Draws
 
-CONFIG, KNOBS = FastFlow.presets["smoke"]
+CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=32, layers=(1, 2), flow_steps=2, epochs=2, batch_size=4)
 SHAPES = ((24, 8, 8), (40, 4, 4))
 """Layers 1 and 2 of lite0 at 32 pixels."""
@@ -150,23 +150,23 @@ def test_kernels_alternate_as_published() -> None:
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
-        FastFlow.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=9)
+        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 9)
     assert "\n" not in str(caught.value)
 
 
 def test_the_papers_transformer_is_within_reach_of_the_command_line() -> None:
     words = str(fastflow.__doc__).split("DeiT is")[1]
     shown = dict(re.findall(r"--set fastflow\.(\w+)=([^\s`]+)", words))
-    config, knobs = with_overrides("fastflow", *FastFlow.presets["paper"], shown)
+    config, knobs = with_overrides("fastflow", *METHOD.presets["paper"], shown)
     assert config.backbone.startswith("deit_base_distilled_patch16_384.")
     assert (config.layers, config.flow_steps, config.hidden_ratio) == ((7,), 20, 0.16)
     check_features(FastFlow.inputs(config))
-    FastFlow.check(config, knobs, images=9)
+    METHOD.check(config, knobs, 9)
     assert layer_shapes(FastFlow.inputs(config)) == ((768, 24, 24),)
 
 
 def test_paper_values() -> None:
-    config, knobs = FastFlow.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     assert (config.backbone, config.layers) == ("wide_resnet50_2.racm_in1k", (1, 2, 3))
     assert (config.image_size, config.flow_steps, config.kernels) == (256, 8, (3, 1))
     assert (config.hidden_ratio, config.clamp, config.layer_norm) == (1.0, 2.0, True)

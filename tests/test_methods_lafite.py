@@ -22,7 +22,7 @@ from made_features import (
 from torch import Tensor
 
 from methods.base import Batch, Batches
-from methods.lafite import LafitE, noise_predictor
+from methods.lafite import METHOD, LafitE, noise_predictor
 from methods.networks.diffusion import corrupt, cosine_schedule, ddim_denoise, ddim_steps
 from methods.networks.unet import UNet
 from methods.parts.backbone import LITE0
@@ -250,16 +250,18 @@ def test_k_zero_is_without_editing() -> None:
     rebuilt = method.reconstruct(clean, KEYS, replace(KNOBS, k=0, t=1, steps=1))
     # One step of 1000 hardly corrupts: what comes back is nearly the input, not a bank row.
     assert float((rebuilt - clean).norm() / clean.norm()) < 0.05
-    edited = method.reconstruct(clean, KEYS, replace(KNOBS, k=1, t=1, steps=1))
+    knobs = replace(KNOBS, k=1, t=1, steps=1)
+    edited = method.reconstruct(method.edit(clean, knobs), KEYS, knobs)
     assert float((edited - clean).norm() / clean.norm()) > 0.2
 
 
 @pytest.mark.usefixtures("no_gradients")
 def test_the_edited_features_are_corrupted_and_denoised() -> None:
-    method, clean = fitted(), fitted().standardise(queries())
+    method, values = fitted(), queries()
+    clean = method.standardise(values)
     edited = method.bank.edit(clean, 3, 0.2, "softmax", 1.0)
-    wanted = method.reconstruct(edited, KEYS, replace(KNOBS, k=0))
-    torch.testing.assert_close(method.reconstruct(clean, KEYS, KNOBS), wanted)
+    wanted = error_map(clean, method.reconstruct(edited, KEYS, replace(KNOBS, k=0)))
+    torch.testing.assert_close(method.explain(values, KEYS, KNOBS)["original to rebuilt"], wanted)
 
 
 @pytest.mark.usefixtures("no_gradients")
@@ -315,7 +317,7 @@ def test_training_draws_only_the_steps_that_are_asked_for() -> None:
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
-        LafitE.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=10)
+        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 10)
     assert "\n" not in str(caught.value)
 
 
@@ -323,11 +325,11 @@ def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     "knobs", [{"t": 0}, {"k": 0}, {"t": 1000, "steps": 1000}, {"t": 0, "steps": 10}]
 )
 def test_settings_in_range(knobs: dict) -> None:
-    LafitE.check(CONFIG, replace(KNOBS, **knobs), images=10)
+    METHOD.check(CONFIG, replace(KNOBS, **knobs), 10)
 
 
 def test_paper_values() -> None:
-    config, knobs = LafitE.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     assert (config.base, config.multipliers, config.blocks) == (256, (1, 2, 3, 4), 2)
     assert (config.feature_size, config.image_size, config.diffusion_steps) == (32, 224, 1000)
     assert (config.epochs, config.batch_size, config.schedule) == (1000, 64, "step")

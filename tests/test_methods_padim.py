@@ -15,10 +15,10 @@ from torch import Tensor
 
 from methods import padim
 from methods.base import Batches
-from methods.padim import PaDiM, drawn_channels
+from methods.padim import METHOD, PaDiM, drawn_channels
 from methods.parts.aggregate import flatten
 
-CONFIG, KNOBS = PaDiM.presets["smoke"]
+CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, resize=32, channels=9)
 SHAPES = ((24, 8, 8), (40, 4, 4), (112, 2, 2))
 """Layers 1 to 3 of lite0 at 32 pixels."""
@@ -104,14 +104,14 @@ def test_the_seed_draws_the_channels() -> None:
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, images: int, word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
-        PaDiM.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images)
+        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images)
     assert "\n" not in str(caught.value)
 
 
 def test_paper_values() -> None:
-    config, knobs = PaDiM.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     assert (config.backbone, config.layers) == ("wide_resnet50_2.tv_in1k", (1, 2, 3))
     assert (config.resize, config.crop, config.channels, config.ridge) == (256, 224, 550, 0.01)
     assert (knobs.sigma, knobs.pool) == (4.0, 1)
     # 56x56 positions x 550^2 in float32: the 3.8 GB that the factors take, beside 1 GB of sums.
-    assert PaDiM.cost(config, 100).bank_bytes == 4 * 56**2 * 550**2 + padim.AT_ONCE
+    assert METHOD.cost(config, 100).bank_bytes == 4 * 56**2 * 550**2 + padim.AT_ONCE

@@ -16,9 +16,9 @@ from methods.base import Batches
 from methods.parts.backbone import layer_shapes
 from methods.parts.maps import smooth_upsample
 from methods.parts.seeds import generator
-from methods.patchcore import PatchCore
+from methods.patchcore import METHOD, PatchCore
 
-CONFIG, KNOBS = PatchCore.presets["smoke"]
+CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, resize=32, grid=4, channels=6, bank_rate=0.5)
 KNOBS = replace(KNOBS, coreset=0.5)
 
@@ -106,14 +106,14 @@ def test_a_float16_bank_of_features_from_the_cache_loses_nothing() -> None:
 
 
 def test_im320_is_within_reach_of_the_command_line() -> None:
-    paper = PatchCore.presets["paper"]
+    paper = METHOD.presets["paper"]
     config, knobs = with_overrides("patchcore", *paper, dict(text.split("=") for text in IM320))
-    PatchCore.check(config, knobs, images=200)
+    METHOD.check(config, knobs, 200)
     view = PatchCore.inputs(config)
     # The official 320-pixel run: layer 2 has 40x40 cells there.
     layers = replace(view, aggregate="pyramid", grid=0)
     assert (view.resize, view.side, view.grid) == (366, 320, layer_shapes(layers)[0][1])
-    cost = PatchCore.cost(config, images=200)
+    cost = METHOD.cost(config, 200)
     assert cost.bank_rows == 3200
     words = " ".join(str(patchcore.__doc__).split())
     assert " ".join(f"--set patchcore.{text}" for text in IM320) in words
@@ -123,10 +123,10 @@ def test_cost_knows_what_the_choice_holds() -> None:
     config, patches = PatchCore.Config(), 100 * 28**2
     rows = patches // 10
     whole = 4 * 1024 * (patches + rows)
-    assert PatchCore.cost(config, 100).bank_bytes == whole + 4 * 128 * patches
+    assert METHOD.cost(config, 100).bank_bytes == whole + 4 * 128 * patches
     half = replace(config, bank_precision="float16")
-    assert PatchCore.cost(half, 100).bank_bytes == whole // 2 + 4 * 128 * patches
-    assert PatchCore.cost(replace(config, projection=None), 100).bank_bytes == whole
+    assert METHOD.cost(half, 100).bank_bytes == whole // 2 + 4 * 128 * patches
+    assert METHOD.cost(replace(config, projection=None), 100).bank_bytes == whole
 
 
 def test_the_seed_decides_where_the_coreset_starts() -> None:
@@ -152,12 +152,12 @@ def test_maps_have_the_side_of_the_crop() -> None:
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        PatchCore.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=10)
-    PatchCore.check(CONFIG, KNOBS, images=10)
+        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 10)
+    METHOD.check(CONFIG, KNOBS, 10)
 
 
 def test_paper_values() -> None:
-    config, knobs = PatchCore.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     assert (config.backbone, config.layers) == ("wide_resnet50_2.tv_in1k", (2, 3))
     assert (config.resize, config.crop, config.grid, config.channels) == (256, 224, 28, 1024)
     assert (config.bank_rate, config.projection, config.starts) == (0.1, 128, 10)

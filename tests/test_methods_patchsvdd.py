@@ -30,10 +30,10 @@ from methods.networks.patch_encoder import (
     spread,
 )
 from methods.parts.training import Draws
-from methods.patchsvdd import PatchSVDD
+from methods.patchsvdd import METHOD, PatchSVDD
 
 COUNT, SIDE = 4000, 256
-CONFIG, KNOBS = PatchSVDD.presets["smoke"]
+CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=80, patches=2, epochs=1, batch_size=6)
 
 
@@ -156,9 +156,9 @@ def test_all_patches_are_kept_where_the_rates_are_one() -> None:
     method, images = trained(**whole)
     counts = [len(images) * cells(80, patch, stride) ** 2 for patch, stride in ((64, 16), (32, 8))]
     assert [len(bank.rows_MD) for bank in (method.coarse, method.fine)] == counts
-    paper = replace(PatchSVDD.presets["paper"].config, **whole)
-    PatchSVDD.check(paper, KNOBS, images=10)
-    assert PatchSVDD.cost(paper, images=10).bank_rows == 10 * (13**2 + 57**2)
+    paper = replace(METHOD.presets["paper"].config, **whole)
+    METHOD.check(paper, KNOBS, 10)
+    assert METHOD.cost(paper, 10).bank_rows == 10 * (13**2 + 57**2)
 
 
 def test_the_loss_is_cross_entropy_and_lambda_times_distance() -> None:
@@ -231,12 +231,12 @@ def test_directions_of_coarse_patches_are_learned_and_hold_for_unseen_images() -
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        PatchSVDD.check(replace(CONFIG, **config), KNOBS, images=10)
-    PatchSVDD.check(CONFIG, KNOBS, images=10)
+        METHOD.check(replace(CONFIG, **config), KNOBS, 10)
+    METHOD.check(CONFIG, KNOBS, 10)
 
 
 def test_paper_values() -> None:
-    config, knobs = PatchSVDD.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     assert (config.image_size, config.width, config.embedding) == (256, 32, 64)
     assert (config.coarse_stride, config.fine_stride, config.noise) == (16, 4, 0.02)
     assert (config.epochs, config.batch_size, config.patches) == (300, 64, 100)

@@ -15,13 +15,13 @@ from made_features import (
     made_inputs,
     one_thread,  # noqa: F401
 )
-from made_training import COUNT, TWO, features, made, numbers, order_of, trained
+from made_training import COUNT, TWO, PlainSteps, features, made, numbers, order_of, trained
 from torch import Tensor, nn
 
 from harness.registry import load
 from methods.base import Batches, Method, quiet
 from methods.networks.mirrored_student import BatchNorm
-from methods.padim import PaDiM
+from methods.padim import METHOD, PaDiM
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.dist import rank, world_size, wrap
 
@@ -51,7 +51,7 @@ def normed() -> dict[str, Tensor]:
 
 
 def gaussians() -> dict[str, Any]:
-    config = replace(PaDiM.presets["smoke"].config, resize=32, channels=9)
+    config = replace(METHOD.presets["smoke"].config, resize=32, channels=9)
     values = numbers(COUNT, 24 * 64 + 40 * 16 + 112 * 4)
     method = PaDiM(config)
     method.fit(Batches([str(i) for i in range(COUNT)], lambda i: values[list(i)]))
@@ -78,8 +78,11 @@ def learned(name: str) -> dict[str, Tensor]:
 
 
 def tiny(name: str) -> Method:
-    of: type[Method] = load("methods", name)
-    return of(replace(of.presets["smoke"].config, epochs=2, **TINY[name]))
+    declared = load("methods", name)
+    method: Method = declared.method(
+        replace(declared.presets["smoke"].config, epochs=2, **TINY[name])
+    )
+    return method
 
 
 def together() -> dict[str, Any]:
@@ -90,7 +93,7 @@ def together() -> dict[str, Any]:
     official = MemoryBank(torch.float16)
     official.fit(features(), lambda x: x, 0.2, projection=3, starts=4, seed=0, on_progress=quiet)
     # Plain steps, as Adam would hide a wrong scale of the loss.
-    network, losses = trained(TWO, by=torch.optim.SGD)
+    network, losses = trained(PlainSteps(epochs=4, batch_size=5, learning_rate=1e-2))
     try:
         trained(replace(TWO, batch_size=1))
         refused = ""
@@ -135,7 +138,7 @@ def test_two_ranks_fill_the_same_bank_as_one(two_ranks: list[dict[str, Any]]) ->
 
 
 def test_two_ranks_train_the_same_weights_as_one(two_ranks: list[dict[str, Any]]) -> None:
-    network, losses = trained(TWO, by=torch.optim.SGD)
+    network, losses = trained(PlainSteps(epochs=4, batch_size=5, learning_rate=1e-2))
     for found in two_ranks:
         wanted = dict(network.state_dict())
         torch.testing.assert_close(dict(found["weights"]), wanted, rtol=0, atol=1e-5)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from harness.registry import load, names
 from methods.base import Batch, Batches, Method
-from methods.draem import Draem
+from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures
 from methods.parts.training import Draws, Recipe
 
@@ -81,7 +81,7 @@ class Seen(Exception):
 
 def what_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Method, list[Any]]:
     """A method with its paper preset, but tiny, and what it asks `optimise` to do."""
-    of: type[Method] = load("methods", name)
+    declared = load("methods", name)
     asked: list[Any] = []
 
     def optimise(*what: Any, **_: Any) -> None:
@@ -89,7 +89,9 @@ def what_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Metho
         raise Seen
 
     monkeypatch.setattr(f"methods.{name}.optimise", optimise)
-    method = of(replace(of.presets["paper"].config, **PUBLISHED[name].tiny))
+    method: Method = declared.method(
+        replace(declared.presets["paper"].config, **PUBLISHED[name].tiny)
+    )
     values = made_inputs(method, IMAGES)
     with pytest.raises(Seen):
         method.fit(Batches([str(i) for i in range(IMAGES)], lambda i: values[list(i)]))
@@ -97,7 +99,9 @@ def what_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Metho
 
 
 def test_every_method_with_a_gradient_loop_is_here() -> None:
-    trained = [name for name in names("methods") if hasattr(load("methods", name).Config, "epochs")]
+    trained = [
+        name for name in names("methods") if hasattr(load("methods", name).method.Config, "epochs")
+    ]
     assert trained == sorted(PUBLISHED)
 
 
@@ -106,7 +110,8 @@ def test_the_paper_preset_is_trained_as_published(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = PUBLISHED[name]
-    method, (network, _, batches, optimiser, recipe) = what_is_optimised(name, monkeypatch)
+    method, (network, _, batches, recipe) = what_is_optimised(name, monkeypatch)
+    optimiser = recipe.build(network)
     assert type(optimiser) is published.optimiser
     for group in optimiser.param_groups:
         assert (group["lr"], group["betas"]) == (published.rate, published.betas)
@@ -124,7 +129,7 @@ def test_the_paper_preset_is_trained_as_published(
 def test_the_rate_falls_where_and_as_far_as_published(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe: Recipe = what_is_optimised(name, monkeypatch)[1][4]
+    recipe: Recipe = what_is_optimised(name, monkeypatch)[1][3]
     factor, epochs = 1.0, PUBLISHED[name].epochs
     for epoch in range(epochs):
         factor = PUBLISHED[name].drops.get(epoch / epochs, factor)
@@ -133,7 +138,7 @@ def test_the_rate_falls_where_and_as_far_as_published(
 
 def view_of_draem(images: Tensor, **settings: Any) -> Tensor:
     """What DRAEM, with its paper settings but for these, takes of a batch."""
-    config = replace(Draem.presets["paper"].config, rebuild_width=2, segment_width=2, **settings)
+    config = replace(METHOD.presets["paper"].config, rebuild_width=2, segment_width=2, **settings)
     return Draem(config)._view(images, drawn(len(images)))
 
 
@@ -182,7 +187,7 @@ class Spy(nn.Module):
 
 def test_draems_networks_see_values_from_0_to_1_and_no_statistics_of_imagenet() -> None:
     images = numbers(60, 3, 64, 64).mul(3).sigmoid()
-    method, network = Draem(replace(Draem.presets["smoke"].config, turned=0.3)), Spy()
+    method, network = Draem(replace(METHOD.presets["smoke"].config, turned=0.3)), Spy()
     source = own_textures(Batches([str(i) for i in range(60)], lambda i: images[list(i)]))
     method.losses(source, network, images, drawn(60))
     assert network.shown.min() >= 0 and network.shown.max() <= 1
@@ -191,5 +196,5 @@ def test_draems_networks_see_values_from_0_to_1_and_no_statistics_of_imagenet() 
     method.losses(source, network, images, drawn(60))
     assert torch.equal(network.shown, images), "what is neither turned nor damaged stays as it is"
     method.network = network
-    method.score(images, [], Draem.presets["smoke"].knobs)
+    method.score(images, [], METHOD.presets["smoke"].knobs)
     assert torch.equal(network.shown, images)

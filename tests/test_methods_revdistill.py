@@ -17,9 +17,9 @@ from torch import Tensor
 from methods.networks.mirrored_student import Student
 from methods.parts.backbone import LITE0
 from methods.parts.training import Draws
-from methods.revdistill import RevDistill, ends_in_relu
+from methods.revdistill import METHOD, RevDistill, ends_in_relu
 
-CONFIG, KNOBS = RevDistill.presets["smoke"]
+CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=64)
 SHAPES = ((24, 16, 16), (40, 8, 8), (112, 4, 4))
 """Layers 1 to 3 of lite0 at 64 pixels."""
@@ -137,7 +137,7 @@ def non_negative(config: RevDistill.Config) -> bool:
 def test_the_student_ends_as_the_teacher_unless_it_is_told(
     preset: str, backbone: str, relu: bool
 ) -> None:
-    given = RevDistill.presets[preset].config
+    given = METHOD.presets[preset].config
     config = replace(given, backbone=backbone, image_size=64)
     assert non_negative(replace(config, relu=None)) is relu
     # The paper preset names none, so that it fits any backbone; smoke is linear, which fits any.
@@ -172,12 +172,12 @@ def test_names_of_relu_backbones_are_those_of_resnets_that_end_in_one() -> None:
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
-        RevDistill.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images=9)
+        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 9)
     assert "\n" not in str(caught.value)
 
 
 def test_paper_values() -> None:
-    config, knobs = RevDistill.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     assert (config.backbone, config.layers) == ("wide_resnet50_2.tv_in1k", (1, 2, 3))
     assert (config.image_size, config.loss) == (256, "flattened")
     assert (config.epochs, config.batch_size, config.learning_rate) == (200, 16, 5e-3)

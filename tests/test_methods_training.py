@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 from made_features import one_thread  # noqa: F401
-from made_training import COUNT, TWO, features, regress, small, trained
+from made_training import COUNT, TWO, PlainSteps, features, recipe, regress, small, trained
 from torch import Tensor, nn
 
 from methods.base import Diverged, Keeper, quiet
 from methods.parts.accelerating import accelerated, compile_in_place, why_not
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.training import Draws, optimise
 
 
 def test_training_lowers_the_loss_and_leaves_eval_mode() -> None:
-    network, losses = trained(Recipe(epochs=12, batch_size=5))
+    network, losses = trained(recipe(12))
     assert len(losses) == 12
     assert losses[-1] < 0.5 * losses[0]
     assert not network.training
@@ -37,25 +37,25 @@ def test_every_batch_of_every_epoch_has_draws_of_its_own() -> None:
         seen.append(float(draws.normal(1)[0]))
         return regress(net, values, draws)
 
-    trained(Recipe(epochs=3, batch_size=5), spying)
+    trained(recipe(3), spying)
     assert len(set(seen)) == len(seen) == 9
 
 
 def test_step_schedule_drops_once() -> None:
-    recipe = Recipe(epochs=1000, batch_size=1)
-    assert [recipe.rate(e / 1000) for e in (0, 799, 800, 999)] == [1.0, 1.0, 0.1, 0.1]
+    schedule = recipe(1000)
+    assert [schedule.rate(e / 1000) for e in (0, 799, 800, 999)] == [1.0, 1.0, 0.1, 0.1]
 
 
 def test_step_schedule_drops_as_often_as_it_is_told() -> None:
-    recipe = Recipe(epochs=700, batch_size=1, drops=(0.8, 0.9), drop_to=0.2)
-    rates = [recipe.rate(e / 700) for e in (0, 559, 560, 629, 630, 699)]
+    schedule = recipe(700, drops=(0.8, 0.9), drop_to=0.2)
+    rates = [schedule.rate(e / 700) for e in (0, 559, 560, 629, 630, 699)]
     assert rates == pytest.approx([1.0, 1.0, 0.2, 0.2, 0.04, 0.04])
-    assert Recipe(epochs=1, batch_size=1, drops=()).rate(0.99) == 1.0
+    assert recipe(1, drops=()).rate(0.99) == 1.0
 
 
 def test_one_cycle_warms_up_and_ends_near_zero() -> None:
-    recipe = Recipe(epochs=1, batch_size=1, schedule="one_cycle")
-    rates = [recipe.rate(done / 1000) for done in range(1000)]
+    schedule = recipe(1, schedule="one_cycle")
+    rates = [schedule.rate(done / 1000) for done in range(1000)]
     assert rates[0] == pytest.approx(0.04)
     assert rates.index(max(rates)) == 100 and max(rates) == pytest.approx(1.0)
     assert rates[:101] == sorted(rates[:101])
@@ -63,18 +63,22 @@ def test_one_cycle_warms_up_and_ends_near_zero() -> None:
     assert rates[-1] < 1e-4
 
 
-def by_sgd(losses_of: Any, recipe: Recipe, rate: float) -> tuple[nn.Module, Any]:
-    network = small()
-    optimiser = torch.optim.SGD(network.parameters(), lr=rate)
-    optimise(network, losses_of, features(), optimiser, recipe, seed=0, on_progress=quiet)
-    return network, optimiser
+def plain_steps(epochs: int, rate: float, clip: float) -> PlainSteps:
+    return PlainSteps(epochs=epochs, batch_size=COUNT, learning_rate=rate, clip=clip)
 
 
-def test_the_schedule_reaches_the_optimiser() -> None:
+def test_the_schedule_reaches_the_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[torch.optim.Optimizer] = []
+    build = PlainSteps.build
+    monkeypatch.setattr(
+        PlainSteps,
+        "build",
+        lambda self, network: (built.append(build(self, network)), built[-1])[1],
+    )
     rates = {5: 0.2, 4: 2.0}
     for epochs, wanted in rates.items():
-        _, optimiser = by_sgd(regress, Recipe(epochs=epochs, batch_size=COUNT, clip=1e-9), 2.0)
-        assert optimiser.param_groups[0]["lr"] == pytest.approx(wanted)
+        trained(plain_steps(epochs, 2.0, clip=1e-9))
+        assert built[-1].param_groups[0]["lr"] == pytest.approx(wanted)
 
 
 def test_gradients_are_clipped() -> None:
@@ -82,15 +86,15 @@ def test_gradients_are_clipped() -> None:
         return 1e4 * regress(net, values, draws)
 
     before = nn.utils.parameters_to_vector(small().parameters())
-    network, _ = by_sgd(loud, Recipe(epochs=1, batch_size=COUNT, clip=0.1), 1.0)
+    network, _ = trained(plain_steps(1, 1.0, clip=0.1), loud)
     after = nn.utils.parameters_to_vector(network.parameters())
     assert float((after - before).detach().norm()) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_ema_ends_between_start_and_last_weights() -> None:
     start = dict(small().state_dict())
-    last = trained(Recipe(epochs=3, batch_size=5))[0].state_dict()
-    averaged = trained(Recipe(epochs=3, batch_size=5, ema=0.9))[0].state_dict()
+    last = trained(recipe(3))[0].state_dict()
+    averaged = trained(recipe(3, ema=0.9))[0].state_dict()
     # Nine steps: the average starts at the first step's weights and moves a tenth each time.
     way = sum(float((last[key] - start[key]).norm()) for key in start)
     moved = sum(float((averaged[key] - start[key]).norm()) for key in start)
@@ -102,7 +106,7 @@ def test_a_loss_that_is_not_a_number_ends_training() -> None:
         return regress(net, values, draws) * float("nan")
 
     with pytest.raises(Diverged, match="epoch 1 of 2"):
-        trained(Recipe(epochs=2, batch_size=5), broken)
+        trained(recipe(2), broken)
 
 
 def test_networks_are_not_compiled_on_a_cpu_and_keep_their_names_where_they_are() -> None:
@@ -150,7 +154,7 @@ class Kept(Keeper):
 
 
 def test_a_resumed_training_equals_a_straight_one() -> None:
-    recipe = Recipe(epochs=6, batch_size=5, ema=0.5)
+    averaged = recipe(6, ema=0.5)
     network = small()
     keeper = Kept(network, crash_after=2)
 
@@ -159,8 +163,7 @@ def test_a_resumed_training_equals_a_straight_one() -> None:
             network,
             regress,
             features(),
-            torch.optim.AdamW(network.parameters(), lr=1e-2),
-            recipe,
+            averaged,
             seed=0,
             on_progress=quiet,
             keeper=keeper,
@@ -170,5 +173,5 @@ def test_a_resumed_training_equals_a_straight_one() -> None:
         go()
     torch.rand(3)  # a resumed process draws from another global state
     go()
-    straight = trained(recipe)[0].state_dict()
+    straight = trained(averaged)[0].state_dict()
     torch.testing.assert_close(dict(network.state_dict()), dict(straight), rtol=0, atol=1e-7)

@@ -18,7 +18,7 @@ from methods.networks.masked_transformer import (
     neighbour_mask,
 )
 from methods.parts.training import Draws
-from methods.uniad import UniAD
+from methods.uniad import METHOD, UniAD
 
 CONFIG = UniAD.Config(
     width=16, heads=2, feed_forward=32, feature_size=10, encoder_layers=1, decoder_layers=1
@@ -107,7 +107,7 @@ def test_tokens_keep_their_place() -> None:
 
 
 def test_paper_sizes() -> None:
-    config, knobs = UniAD.presets["paper"]
+    config, knobs = METHOD.presets["paper"]
     with torch.device("meta"):
         network = Reconstructor(272, config)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7_717_392
@@ -194,5 +194,5 @@ def test_editing_first_gives_the_network_bank_rows() -> None:
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        UniAD.check(replace(CONFIG, **config), replace(UniAD.Knobs(), **knobs), images=10)
-    UniAD.check(CONFIG, UniAD.Knobs(), images=10)
+        METHOD.check(replace(CONFIG, **config), replace(UniAD.Knobs(), **knobs), 10)
+    METHOD.check(CONFIG, UniAD.Knobs(), 10)

@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 from browser import Tab, chromium
+from made_cells import smoke_cells
 
 from harness.execute import run
 from harness.features import FeatureCache
 from harness.place import Place
-from harness.plan import jobs, plan
 from harness.rows import failure_row
 from harness.store.store import Store
 from results.reports.page.page import page
@@ -34,11 +34,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cells = [
         cell
         for k in (1, 3, 9)
-        for cell in plan(
-            ["shapes"], ["patchcore"], seeds=2, preset="smoke", overrides=[f"patchcore.k={k}"]
-        )
+        for cell in smoke_cells("patchcore", seeds=2, overrides=[f"patchcore.k={k}"])
     ]
-    assert [error for _, error in run(jobs(cells), place)] == [None, None]
+    assert [error for _, error in run(cells, place)] == [None, None]
     broken = dataclasses.replace(cells[0], seed=7)
     store.publish_failure(broken, failure_row(broken, place, RuntimeError("<b>no</b> memory")))
     path = out / "report.html"

@@ -16,7 +16,7 @@ from harness.place import Place
 from harness.registry import UsageError
 from harness.search.choice import freeze, frozen, tuned
 from harness.search.reveal import picture_path, reveal
-from harness.search.stages import one_by_one, search, table
+from harness.search.stages import one_by_one, record, search
 from harness.store.journal import append, entries
 from harness.store.store import Store
 from methods.base import quiet
@@ -29,7 +29,7 @@ def test_a_choice_is_frozen_once_and_another_search_is_refused(sweep: Sweep) -> 
     before = sweep.choice.path.read_bytes()
     other = replace(sweep.knobs, t=400)
     assert (
-        freeze(sweep.place.store, sweep.study, other, sweep.searched, "").record["knobs"]
+        freeze(sweep.place.store, sweep.study, other, sweep.results, "").record["knobs"]
         == (sweep.choice.record["knobs"])
     )
     assert sweep.choice.path.read_bytes() == before
@@ -42,7 +42,7 @@ def test_a_choice_is_frozen_once_and_another_search_is_refused(sweep: Sweep) -> 
     assert frozen(sweep.place.store, study("lafite", overrides=["lafite.epochs=2"])) is None
     for name in ("objective", "space", "seeds", "held", "validation_fingerprint"):
         assert name in sweep.choice.record["study"]
-    assert json.loads(json.dumps(table(sweep.searched))) == sweep.choice.record["stages"]
+    assert json.loads(json.dumps(record(sweep.results))) == sweep.choice.record["stages"]
 
 
 def test_a_tuned_row_is_the_model_that_was_tuned_and_refit_is_another(sweep: Sweep) -> None:
@@ -72,13 +72,13 @@ def test_a_choice_made_after_the_test_split_was_opened_for_one_is_refused(
     place.store.audit([replace(base, purpose="run")])
     append(audit, purpose=purpose, cell="c", method="patchcore", test=base.data.test_fingerprint)
     append(audit, purpose=purpose, cell="c", method="lafite", test="other data")
-    knobs, searched = search(of, place, made_trials(separable, []))
-    choice = freeze(place.store, of, knobs, searched, "")
+    knobs, results = search(of, place, made_trials(separable, []))
+    choice = freeze(place.store, of, knobs, results, "")
     assert tuned([base], place.store, refit=False, options=[])
     place.store.audit([replace(base, purpose=purpose)])  # type: ignore[arg-type]
     assert tuned([base], place.store, refit=False, options=[]), "opened after the freeze"
     choice.path.unlink()
-    freeze(place.store, of, knobs, searched, "")
+    freeze(place.store, of, knobs, results, "")
     with pytest.raises(UsageError, match="after the test split had been opened for lafite"):
         tuned([base], place.store, refit=False, options=[])
 
@@ -86,15 +86,15 @@ def test_a_choice_made_after_the_test_split_was_opened_for_one_is_refused(
 def test_reveal_scores_what_was_tried_on_test_and_no_choice_reads_it(sweep: Sweep) -> None:
     store = sweep.place.store
     seen = len(list(entries(store.out / "audit.jsonl")))
-    found = reveal(sweep.study, sweep.choice, sweep.place, one_by_one)
+    agreement = reveal(sweep.study, sweep.choice, sweep.place, one_by_one)
     frame = pl.concat(read_part(path) for path in (store.out / "revealed").glob("*.parquet"))
     assert set(frame["split"]) == {"test (revealed)"} and frame["cell_id"].n_unique() == 15
     audit = list(entries(store.out / "audit.jsonl"))[seen:]
     assert {entry["purpose"] for entry in audit} == {"reveal"}
     assert {entry["cell"] for entry in audit} >= set(frame["cell_id"])
-    assert found["category"].to_list() == ["disc", "gear", "screw", "weave", "mean"]
-    assert set(found["settings"]) == {15}
-    assert (found["regret"] >= 0).all() and (found["rank"] >= 1).all()
+    assert agreement["category"].to_list() == ["disc", "gear", "screw", "weave", "mean"]
+    assert set(agreement["settings"]) == {15}
+    assert (agreement["regret"] >= 0).all() and (agreement["rank"] >= 1).all()
     assert picture_path(sweep.choice).read_bytes().startswith(b"\x89PNG")
     # The same search again, with perfect revealed rows: it reads the trials alone.
     for path in (store.out / "revealed").glob("*.parquet"):

@@ -15,11 +15,11 @@ from made_studies import Sweep, chosen, made_place, made_trials, publish_made, s
 from benchmarks.base import SealedError
 from harness.place import Place
 from harness.search.space import settings
-from harness.search.stages import NothingToChoose, one_by_one, search, values
-from harness.search.stages import table as recorded
+from harness.search.stages import NothingToChoose, one_by_one, record, search, values
 from harness.search.study import Study
-from harness.search.trials import Bench
+from harness.search.trials import LoadedModel
 from harness.store.journal import entries
+from methods.base import BankSearch
 from methods.patchcore import PatchCore
 from results.table import read, read_part
 
@@ -39,14 +39,14 @@ def test_one_training_and_one_search_a_rate_serve_the_whole_sweep(sweep: Sweep) 
 
 
 def test_stages_fix_what_they_say_and_keep_what_was_chosen(sweep: Sweep) -> None:
-    first, second, third = sweep.searched
-    assert [one.knobs.t for one in first.tried] == list(range(50, 401, 50))
-    assert {one.knobs.k for one in first.tried} == {0}
+    first, second, third = sweep.results
+    assert [setting.knobs.t for setting in first.tried] == list(range(50, 401, 50))
+    assert {setting.knobs.k for setting in first.tried} == {0}
     t = first.tried[first.best].knobs.t
-    assert {one.knobs.t for one in second.tried} == {t} == {sweep.knobs.t}
-    assert [one.knobs.k for one in second.tried] == [1, 3, 5, 7, 9]
-    assert len({one.knobs.coreset for one in third.tried}) == 3
-    assert {one.knobs.k for one in third.tried} == {sweep.knobs.k}
+    assert {setting.knobs.t for setting in second.tried} == {t} == {sweep.knobs.t}
+    assert [setting.knobs.k for setting in second.tried] == [1, 3, 5, 7, 9]
+    assert len({setting.knobs.coreset for setting in third.tried}) == 3
+    assert {setting.knobs.k for setting in third.tried} == {sweep.knobs.k}
 
 
 def test_rows_of_trials_are_marked_and_apart_from_results(sweep: Sweep) -> None:
@@ -63,35 +63,36 @@ def test_rows_of_trials_are_marked_and_apart_from_results(sweep: Sweep) -> None:
 def test_neighbours_found_for_the_largest_k_give_the_scores_of_a_search_for_each(
     sweep: Sweep,
 ) -> None:
-    bench = Bench(sweep.study.first, sweep.place, sweep.study.most_k)
+    model = LoadedModel(sweep.study.first, sweep.place)
     for k, coreset in ((1, 0.0125), (5, 0.05)):
         knobs = replace(sweep.study.first.knobs, t=50, k=k, coreset=coreset)
-        cell = replace(sweep.study.first, knobs=knobs)
-        images = range(len(bench.scorer.samples))
-        plain = bench.scorer.piece(images, knobs)
-        growing = bench.setting(cell, growing=True)
+        search = sweep.study.bank_search(knobs)
+        assert search == BankSearch(coreset, k=9), "one search serves every k"
+        images = range(len(model.scorer.samples))
+        plain = model.scorer.piece(images, knobs)
+        growing = model.scorer_of(search, growing=True)
         first = growing.piece([3, 1], knobs)
         for shared in (
-            bench.setting(cell, growing=False).piece(images, knobs),
+            model.scorer_of(search).piece(images, knobs),
             growing.piece(images, knobs),
         ):
-            np.testing.assert_allclose(shared.images, plain.images, rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(shared.maps, plain.maps, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(first.images, plain.images[[3, 1]], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(shared.images_N, plain.images_N, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(shared.maps_NHW, plain.maps_NHW, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(first.images_N, plain.images_N[[3, 1]], rtol=1e-4, atol=1e-4)
         assert growing.count == len(images)  # none was scored twice
 
 
 def test_held_out_images_are_not_in_the_bank_so_k_1_is_not_perfect(sweep: Sweep) -> None:
-    bench = Bench(sweep.study.first, sweep.place, sweep.study.most_k)
+    model = LoadedModel(sweep.study.first, sweep.place)
     held = sweep.study.first.data.open_held()
-    kept, normal = held.train(), [s for s in bench.scorer.samples if not s.anomalous]
-    assert not {s.key for s in kept} & {s.key for s in normal}
-    cell = replace(sweep.study.first, knobs=replace(sweep.study.first.knobs, k=1))
-    found = bench.neighbours(cell)
-    assert found is not None
-    places = [i for i, sample in enumerate(bench.scorer.samples) if not sample.anomalous]
-    assert float(found.distances[places][..., 0].min()) > 0
-    assert all(row < 1 for row in values(sweep.study, cell.knobs, sweep.place.store))
+    learned, normal = held.train(), [s for s in model.scorer.samples if not s.anomalous]
+    assert not {s.key for s in learned} & {s.key for s in normal}
+    knobs = replace(sweep.study.first.knobs, k=1)
+    search = sweep.study.bank_search(knobs)
+    assert search is not None
+    indices = [i for i, sample in enumerate(model.scorer.samples) if not sample.anomalous]
+    assert float(model.neighbours(search).distances[indices][..., 0].min()) > 0
+    assert all(value < 1 for value in values(sweep.study, knobs, sweep.place.store))
 
 
 def test_a_search_goes_on_from_the_trials_that_are_there(
@@ -132,10 +133,10 @@ def test_noise_of_a_category_without_signal_does_not_choose(
     monkeypatch.setattr("harness.search.stages.held_images", lambda cell: many)
     of = study("patchcore", "patchcore.k=1,3")
     made = {1: {"disc": 0.9, "weave": 0.35}, 3: {"disc": 0.85, "weave": 0.55}}
-    knobs, searched = search(of, place, made_trials(lambda knobs: made[knobs.k], []))
+    knobs, results = search(of, place, made_trials(lambda knobs: made[knobs.k], []))
     assert knobs.k == 1, "the mean of both would choose 3"
-    assert [stage.silent for stage in searched] == [["weave"], ["weave"]]
-    assert recorded(searched)[0]["silent"] == ["weave"]
+    assert [stage.silent for stage in results] == [["weave"], ["weave"]]
+    assert record(results)[0]["silent"] == ["weave"]
 
 
 def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> None:
@@ -149,7 +150,7 @@ def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> No
     assert knobs == max(every, key=separable)
     assert search(joint, place, made_trials(separable, []))[0] == knobs
     grids = itertools.product(*whole.grid.values())
-    assert [chosen(one, *whole.grid) for one in every] == list(grids)
+    assert [chosen(knobs, *whole.grid) for knobs in every] == list(grids)
 
 
 def test_seeds_are_averaged(place: Place) -> None:
@@ -160,9 +161,9 @@ def test_seeds_are_averaged(place: Place) -> None:
         for cell in (cell for knobs in next(stages) for cell in study.at(knobs)):
             publish_made(cell, place, made.get((cell.knobs.k, cell.seed), 0.0))
 
-    knobs, searched = search(replace(of, stages=of.stages[:1]), place, trials)
+    knobs, results = search(replace(of, stages=of.stages[:1]), place, trials)
     assert knobs.k == 3
-    assert searched[0].tried[0].values == (0.9, 0.1)
+    assert results[0].tried[0].values == (0.9, 0.1)
 
 
 def test_a_stage_without_any_value_is_an_error_and_freezes_nothing(place: Place) -> None:

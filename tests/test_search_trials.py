@@ -15,10 +15,11 @@ from made_studies import Sweep, made_place, plain, study
 
 from benchmarks.base import sealed
 from harness.execute import learn
+from harness.options import Resources
 from harness.place import Place
-from harness.search.curves import CurveTask, curve_path, draw_curve
-from harness.search.stages import Benches, one_by_one, values
-from harness.search.trials import Bench, first_share
+from harness.search.curves import DrawCurve, curve_path
+from harness.search.stages import Trial, one_by_one, values
+from harness.search.trials import LoadedModel, first_share
 from methods.base import quiet
 from methods.patchcore import PatchCore
 
@@ -49,12 +50,12 @@ def test_a_trial_share_by_share_gives_the_rows_of_one_at_once_and_scores_each_im
 
     monkeypatch.setattr(PatchCore, "score", counted)
     of = study("patchcore")
-    benches = Benches(of, place, shares=(0.25, 0.5, 1.0))
-    benches.take({"k": 3})
-    assert [benches.step()[1] for _ in range(2)] == [False, False]
+    trial = Trial(of, place, shares=(0.25, 0.5, 1.0))
+    trial.take({"k": 3})
+    assert [trial.step()[1] for _ in range(2)] == [False, False]
     assert not list((place.store.out / "trials").glob("*")), "half a trial is no result"
-    value, ended = benches.step()
-    assert ended and sorted(scored) == sorted({s.key for s in benches.benches[0].scorer.samples})
+    value, ended = trial.step()
+    assert ended and sorted(scored) == sorted({s.key for s in trial.models[0].scorer.samples})
     again = made_place(place.store.out.parent / "again", place.cache)
     one_by_one(of, iter([[replace(of.first.knobs, k=3)]]), again)
     assert values(of, replace(of.first.knobs, k=3), again.store) == (value,)
@@ -62,7 +63,7 @@ def test_a_trial_share_by_share_gives_the_rows_of_one_at_once_and_scores_each_im
 
 def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> None:
     cell = sweep.study.first
-    draw_curve(CurveTask(cell, every=4), place, quiet)
+    DrawCurve(cell, every=4).run(place, quiet)
     straight = sweep.place.store.model(cell)
     watched = place.store.model(cell)
     name = "model.safetensors"
@@ -76,8 +77,9 @@ def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> 
     assert set(scored["epoch"]) == {4, 8}
     assert set(scored["variant"]) == {"", "without editing", "edit-only"}
     last = scored.filter(pl.col("epoch") == 8, pl.col("variant") == "")
-    bench = Bench(cell, sweep.place, sweep.study.most_k)
-    want = bench.run_share(cell, bench.setting(cell, growing=True), 0.999)
+    model = LoadedModel(cell, sweep.place)
+    search = sweep.study.bank_search(cell.knobs)
+    want = model.run_share(cell, model.scorer_of(search, growing=True), 0.999)
     wanted = want.filter(pl.col("metric") == "image_auroc").sort("category")["value"].to_list()
     assert last.sort("category")["value"].to_list() == pytest.approx(wanted)
     assert curve_path(place, cell).with_suffix(".png").exists()
@@ -86,7 +88,7 @@ def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> 
 
 def test_losses_survive_a_crash(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     [base] = plain()
-    where = replace(place, checkpoint_every=2)
+    where = replace(place, resources=Resources(checkpoint_every=2))
 
     def crash(progress: Any) -> None:
         if progress.stage == "train" and progress.step == 5:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_cells import smoke_cells
 from made_features import mean_image_auroc, need_lite0, unseen
 
+from harness.options import RaceOptions
 from harness.plan import plan
 from harness.registry import UsageError
 from harness.speed import anomalib
@@ -18,12 +20,12 @@ from harness.speed import anomalib
 
 def test_our_half_goes_from_files_to_scores(tmp_path: Path) -> None:
     need_lite0()
-    cell = plan(["shapes"], ["padim"], seeds=1, preset="smoke")[0]
+    cell = smoke_cells("padim")[0]
     side = anomalib._ours(cell, 1, tmp_path / "ours.npz")
     assert side.fit > 0 and side.scoring > 0 and side.peak >= side.imported > 0
-    with np.load(tmp_path / "ours.npz") as found:
-        assert found["maps"].shape == (len(unseen()), 128, 128)
-        auroc = 100 * mean_image_auroc(torch.from_numpy(found["images"]))
+    with np.load(tmp_path / "ours.npz") as scores:
+        assert scores["maps"].shape == (len(unseen()), 128, 128)
+        auroc = 100 * mean_image_auroc(torch.from_numpy(scores["images"]))
     line = anomalib._line(cell, "ours", side, 1.0, tmp_path / "ours.npz")
     assert line.startswith("padim      ours")
     assert f"{auroc:.2f}" in line.split()
@@ -32,24 +34,18 @@ def test_our_half_goes_from_files_to_scores(tmp_path: Path) -> None:
 def test_the_settings_are_within_range() -> None:
     need_lite0()
     for method, settings in anomalib.SETTINGS.items():
-        plan(
-            ["shapes"],
-            [method],
-            seeds=1,
-            preset="quick",
-            overrides=[f"{method}.{text}" for text in settings],
-        )
+        plan(anomalib.selection("shapes", method, settings))
 
 
 def test_without_an_anomalib_a_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(anomalib.VARIABLE, raising=False)
     with pytest.raises(UsageError, match=r"name the python .* LAFITE_BENCH_ANOMALIB"):
-        next(anomalib.race("shapes"))
+        next(anomalib.race(RaceOptions(op="anomalib", points="shapes"), print))
 
 
 def test_a_python_without_anomalib_is_named(tmp_path: Path) -> None:
     need_lite0()
-    cell = plan(["shapes"], ["padim"], seeds=1, preset="smoke")[0]
+    cell = smoke_cells("padim")[0]
     with pytest.raises(UsageError, match="No module named 'anomalib'") as caught:
         anomalib._anomalib(sys.executable, cell, 1, tmp_path / "theirs.npz")
     assert "\n" not in str(caught.value)

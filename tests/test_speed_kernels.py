@@ -12,16 +12,23 @@ import pytest
 import torch
 
 from harness import registry
+from harness.commands.speed import command
+from harness.options import RaceOptions
+from harness.registry import UsageError
 from harness.speed import kernels, metrics
 from kernels import _topk_cpu
 from kernels.edit import OP
+from methods.base import BankSearch
 from methods.parts.bank import MemoryBank
 
 
 def test_the_table_compares_ours_with_the_others(tmp_path: Path) -> None:
     np.save(tmp_path / "points.npy", np.random.default_rng(0).normal(size=(400, 12)))
     said: list[str] = []
-    table = kernels.speed("topk_l2", str(tmp_path / "points.npy"), tmp_path, True, said.append)
+    options = RaceOptions(
+        op="topk_l2", points=str(tmp_path / "points.npy"), out=tmp_path, quick=True
+    )
+    table = "\n".join(kernels.race(options, said.append))
     rows = pl.read_parquet(tmp_path / "speed.parquet")
     assert rows.get_column("who").to_list()[:3] == ["ours", "torch reference", "torch addmm + topk"]
     assert (
@@ -43,7 +50,8 @@ def test_a_wrong_operation_is_not_timed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         registry, "load", lambda kind, name: broken if name == "edit" else load(kind, name)
     )
-    table = kernels.speed("topk_edit", None, tmp_path, True)
+    options = RaceOptions(op="topk_edit", out=tmp_path, quick=True)
+    table = "\n".join(kernels.race(options, print))
     assert "topk_edit: wrong on" in table
     assert "ours" not in table
     assert not (tmp_path / "speed.parquet").exists()
@@ -52,19 +60,20 @@ def test_a_wrong_operation_is_not_timed(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("op", "points", "message"),
     [
-        ("topk", None, "no operation is called 'topk'"),
-        (None, "absent.npy", "no array of features there"),
-        (None, "flat.npy", "2-D array of floats"),
-        (None, "elp", "unknown data set 'elp'"),
+        ("topk", None, "did you mean 'topk_l2'"),
+        ("kernels", "absent.npy", "no array of features there"),
+        ("kernels", "flat.npy", "2-D array of floats"),
+        ("kernels", "elp", "unknown data set 'elp'"),
+        ("tuning", None, "name a data set"),
     ],
 )
 def test_bad_input(
-    op: str | None, points: str | None, message: str, tmp_path: Path, monkeypatch: Any
+    op: str, points: str | None, message: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("flat.npy", np.zeros(3))
-    with pytest.raises(ValueError, match=message):
-        kernels.speed(op, points, tmp_path, True)
+    with pytest.raises(UsageError, match=message):
+        command(RaceOptions(op=op, points=points, out=tmp_path, quick=True))
 
 
 def test_peak_memory_counts_what_a_call_needed() -> None:
@@ -83,14 +92,14 @@ def test_a_bank_is_prepared_once_for_all_batches(monkeypatch: pytest.MonkeyPatch
     )
     with torch.inference_mode():
         for _ in range(3):
-            bank.nearest(torch.randn(2, 8, 4, 4), 1, 0.2)
+            bank.search(torch.randn(2, 8, 4, 4), BankSearch(0.2, k=1))
     assert made == [200]
 
 
 def test_metrics_stand_beside_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAFITE_BENCH_ANOMALIB", raising=False)
-    head, ours, auroc, precision, large = metrics.race((6, 48), (8, 32))
-    assert head.startswith("metrics: 6 maps of 48 x 48")
+    head, ours, auroc, precision, large = metrics.race(RaceOptions(quick=True), print)
+    assert head.startswith("metrics: 8 maps of 48 x 48")
     assert "ours: AUROC" in ours
     for line in (auroc, precision):
         assert float(line.split("|Δ|")[1]) < 1e-9
@@ -100,4 +109,4 @@ def test_metrics_stand_beside_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> N
 def test_anomalib_that_cannot_run_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAFITE_BENCH_ANOMALIB", "/bin/false")
     with pytest.raises(ValueError, match="LAFITE_BENCH_ANOMALIB=/bin/false: "):
-        list(metrics.race((4, 32), (4, 32)))
+        list(metrics.race(RaceOptions(quick=True), print))

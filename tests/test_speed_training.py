@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.options import RaceOptions
 from harness.speed import training
 from harness.speed.training import WAYS, Runner, race
 
@@ -13,7 +14,7 @@ def test_every_way_is_timed_and_a_missing_compiler_is_said(monkeypatch: pytest.M
     monkeypatch.setattr(training, "NETWORKS", {"uniad": "network"})
     monkeypatch.setenv("LAFITE_ACCELERATE", "1")  # so that what `race` sets is undone
     monkeypatch.setenv("PATH", "")  # so that no compiler is found; compiling takes a minute
-    lines = list(race("smoke"))
+    lines = list(race(RaceOptions(preset="smoke"), print))
     assert "0.1 million parameters, batch 8" in lines[1]
     timed = {line[:22].strip(): line for line in lines[3:]}
     ranks = [f"{count}, batch {batch}" for batch in (8, 64) for count in ("1 worker", "2 workers")]
@@ -38,4 +39,4 @@ def test_a_way_is_what_its_name_says(way: training.Way) -> None:
     assert set(seen) == {(not way.channels_last, kind)}
     after = runner.network.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before), "it trains"
-    assert runner.optimiser.defaults["fused"] is way.fused
+    assert runner.recipe.build(runner.network).defaults["fused"] is way.fused

@@ -15,7 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from harness.cell import Cell
-from harness.cluster.session import RETRIES, late, settle
+from harness.cluster.session import RETRIES, demand, late, settle
 from harness.execute import learn
 from harness.place import Place
 from methods.base import Diverged, Progress
@@ -25,23 +25,25 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
     """Fit one model as a Ray Train job; the workers leave it in the store.
 
     Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
-    and nothing of Ray. A worker that dies, or leaves the others waiting for longer than
-    `place.patience` seconds, restarts all from the last checkpoint, RETRIES times at most. Workers
-    that the cluster does not give within as many seconds fail the cell.
+    and nothing of Ray. A worker that dies, or leaves the others waiting for longer than the
+    patience, restarts all from the last checkpoint, RETRIES times at most. Workers that the cluster
+    does not give within as many seconds fail the cell.
     """
     if place.store.model(cell).is_dir():
         return
+    resources = place.resources
     # Ray Train has no argument for it.
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(place.patience)
-    resources = {"CPU": float(place.cpus)} | ({"GPU": place.gpus} if place.gpus else {})
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(resources.patience)
     trainer = TorchTrainer(
         _fit_worker,
         train_loop_config={"cell": cell, "place": place, "queue": queue, "number": number},
         torch_config=TorchConfig(
-            backend="nccl" if place.gpus else "gloo", timeout_s=place.patience
+            backend="nccl" if resources.gpus else "gloo", timeout_s=resources.patience
         ),
         scaling_config=ScalingConfig(
-            num_workers=place.workers, use_gpu=place.gpus > 0, resources_per_worker=resources
+            num_workers=resources.workers,
+            use_gpu=bool(resources.gpus),
+            resources_per_worker=demand(resources),
         ),
         run_config=RunConfig(
             # A name of its own for each attempt: what counts is in the store, not in Ray's state.
@@ -54,9 +56,9 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         if "startup timed out" in str(error):
-            raise late(place) from None
+            raise late(resources) from None
         last = str(error).strip().splitlines()[-1]
-        raise RuntimeError(f"{last} (on {place.workers} workers)\n{error}") from None
+        raise RuntimeError(f"{last} (on {resources.workers} workers)\n{error}") from None
     if diverged := place.store.diverged(cell):
         raise Diverged(diverged)
 

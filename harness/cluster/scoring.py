@@ -11,10 +11,9 @@ from typing import Any
 import ray
 
 from harness.cell import Cell
-from harness.cluster.session import RETRIES, late, settle
-from harness.execute import Piece, Scorer, Spread
-from harness.place import Place
-from harness.registry import load
+from harness.cluster.session import RETRIES, demand, late, settle
+from harness.execute import Scorer, built
+from harness.place import Piece, Place, Spread
 from methods.base import quiet
 
 AHEAD = 2
@@ -26,7 +25,7 @@ class _ScoringWorker:
 
     def __init__(self, cell: Cell, place: Place) -> None:
         settle(place)
-        method = load("methods", cell.method)(cell.config, seed=cell.seed).to(place.device)
+        method = built(cell, place)
         if place.store.load_model(cell, method) is None:
             raise RuntimeError(f"{place.store.model(cell)}: the trained model is gone")
         self.scorer = Scorer(cell, method, place, quiet)
@@ -37,30 +36,35 @@ class _ScoringWorker:
 
 @contextmanager
 def scoring_workers(cell: Cell, place: Place) -> Iterator[Spread]:
-    """A `Spread` over `place.workers` processes, which load the cell's model from the store.
+    """A `Spread` over as many processes as fit a model, which load the cell's from the store.
 
-    One that dies is started again, RETRIES times at most; one that is silent for longer than
-    `place.patience` seconds fails the cell.
+    One that dies is started again, RETRIES times at most; one that is silent for longer than the
+    patience fails the cell.
     """
-    limits = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
-    start = ray.remote(num_cpus=place.cpus, num_gpus=place.gpus, **limits)(_ScoringWorker)
-    workers = [start.remote(cell, place) for _ in range(place.workers)]
+    resources, needs = place.resources, demand(place.resources)
+    start = ray.remote(
+        num_cpus=needs.get("CPU", 0),
+        num_gpus=needs.get("GPU", 0),
+        max_restarts=RETRIES,
+        max_task_retries=RETRIES,
+    )(_ScoringWorker)
+    workers = [start.remote(cell, place) for _ in range(resources.workers)]
     ready = [worker.__ray_ready__.remote() for worker in workers]
     try:
-        if ray.wait(ready, num_returns=len(ready), timeout=place.patience)[1]:
-            raise late(place)
+        if ray.wait(ready, num_returns=len(ready), timeout=resources.patience)[1]:
+            raise late(resources)
         ray.get(ready)
-        yield partial(_spread, workers, place.patience)
+        yield partial(_spread, workers, resources.patience)
     finally:
         for worker in workers:
             ray.kill(worker)
 
 
 def _spread(
-    workers: Sequence[Any], patience: int, pieces: Sequence[range], knobs: Any
+    workers: Sequence[Any], patience: int, ranges: Sequence[range], knobs: Any
 ) -> Iterator[Piece]:
     waiting: deque[Any] = deque()
-    for number, indices in enumerate(pieces):
+    for number, indices in enumerate(ranges):
         waiting.append(workers[number % len(workers)].piece.remote(indices, knobs))
         if len(waiting) == AHEAD * len(workers):
             yield _patiently(waiting.popleft(), patience)

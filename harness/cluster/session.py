@@ -1,7 +1,8 @@
-"""A Ray cluster: started, joined, measured."""
+"""A Ray cluster: joined or started, and what it has room for."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,35 @@ from typing import Any
 import ray
 import torch
 
+from harness.features import FeatureCache
+from harness.options import Resources
 from harness.place import Place
 from harness.registry import UsageError
+from harness.rows import code_version
+from harness.store.store import Store
 from methods.parts.backbone import SHAPES
 
 RETRIES = 2
+
+
+@contextmanager
+def session(
+    resources: Resources, store: Store, cache: FeatureCache, *, overwrite: bool = False
+) -> Iterator[Place]:
+    """A cluster that can hold what one cell asks for, and where and with what it works."""
+    with cluster(resources.address):
+        if resources.gpus is None:
+            has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+            resources = dataclasses.replace(resources, gpus=float(has_gpus))
+        check_room(resources)
+        yield Place(
+            store=dataclasses.replace(store, out=store.out.resolve()),
+            cache=cache,
+            resources=resources,
+            overwrite=overwrite,
+            code_version=code_version(),
+            shapes=dict(SHAPES),
+        )
 
 
 @contextmanager
@@ -29,9 +54,9 @@ def cluster(address: str | None) -> Iterator[None]:
     # Tune's own handler ends a session as if it were done: half of it would make a choice.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     address = address or os.environ.get("RAY_ADDRESS")
-    here: dict[str, Any] = {} if address else {"include_dashboard": False}
+    embedded: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **embedded)
     except (ConnectionError, ValueError) as error:
         raise UsageError(f"--address {address}: no Ray cluster answers there ({error})") from None
     try:
@@ -40,31 +65,42 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def check_fits(place: Place) -> None:
+def demand(resources: Resources) -> dict[str, float]:
+    """What a worker takes of a node, by Ray's names; what it does not need is left out."""
+    needs = {"CPU": float(resources.cpus), "GPU": resources.gpus or 0.0}
+    return {kind: need for kind, need in needs.items() if need}
+
+
+def room(resources: Resources) -> int:
+    """How many workers the cluster holds at once; a worker can't be split over two nodes."""
+    needs = demand(resources)
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return sum(min(int(node.get(kind, 0) / need) for kind, need in needs.items()) for node in nodes)
+
+
+def check_room(resources: Resources) -> None:
     """UsageError if the cluster can never give what one cell asks for."""
-    slots = slots_of(place)
-    if slots < place.workers:
+    if (slots := room(resources)) < resources.workers:
         why = f"the cluster has room for {slots} of them"
-        raise UsageError(place.no_room(ray.cluster_resources(), why))
+        raise UsageError(_no_room(resources, ray.cluster_resources(), why))
 
 
-def slots_of(place: Place) -> int:
-    """How many cells, or workers of one, the cluster has room for at once."""
-    return place.slots(node["Resources"] for node in ray.nodes() if node["Alive"])
+def late(resources: Resources) -> RuntimeError:
+    """Workers did not come in time."""
+    why = f"they did not start within {resources.patience} s (--patience), this much is free"
+    return RuntimeError(_no_room(resources, ray.available_resources(), why))
 
 
-def has_gpus() -> bool:
-    """Whether the cluster has any GPU."""
-    return bool(ray.cluster_resources().get("GPU", 0) > 0)
+def _no_room(resources: Resources, sizes: dict[str, float], why: str) -> str:
+    gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""
+    return (
+        f"{resources.workers} workers of {resources.cpus} CPU{gpus}: {why} "
+        f"({sizes.get('CPU', 0):g} CPU, {sizes.get('GPU', 0):g} GPU); "
+        "use fewer --workers or a larger cluster"
+    )
 
 
 def settle(place: Place) -> None:
     """What each worker process begins with."""
-    torch.set_num_threads(place.cpus)
+    torch.set_num_threads(place.resources.cpus)
     SHAPES.update(place.shapes)
-
-
-def late(place: Place) -> RuntimeError:
-    """Workers did not come in time."""
-    why = f"they did not start within {place.patience} s (--patience), this much is free"
-    return RuntimeError(place.no_room(ray.available_resources(), why))

@@ -1,12 +1,9 @@
-"""Ray: a cluster, a plan mapped over it, one model that many workers score with.
-
-The result store is the truth; Ray's own state is disposable. One fit on many workers is in
-`cluster_train`, trials are in `cluster_tune`; no other file says "ray".
-"""
+"""Tasks as Ray tasks. The result store is the truth; Ray's own state is disposable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,59 +11,54 @@ import ray
 from ray.util.queue import Empty, Queue
 
 from harness.cluster.scoring import scoring_workers
-from harness.cluster.session import settle, slots_of
-from harness.execute import Outcome, run_job
-from harness.place import Place, Show
-from harness.search.trials import train
+from harness.cluster.session import demand, room, settle
+from harness.place import Place
+from harness.task import AnyTask, Show, Task
 from methods.base import Progress
 
 POLL_SECONDS = 0.5
-FITTING = (run_job, train)
-"""Work that begins with a fit; its items begin with a cell."""
 
 
-def cluster_map(
-    function: Callable[..., None], items: Sequence[Any], place: Place, *, show: Show
-) -> Iterator[Outcome]:
-    """`function(item, place, tell)` as a Ray task for each item; outcomes as they end.
+def on_ray(
+    tasks: Sequence[AnyTask], place: Place, show: Show
+) -> Iterator[tuple[AnyTask, BaseException | None]]:
+    """Each task in a process of its own; yields them as they end.
 
-    What a task raises, or the loss of its process, is the outcome's error.
+    What a task raises, or the loss of its process, is its error.
     """
-    if not items:
+    if not tasks:
         return
     queue = Queue(actor_options={"num_cpus": 0})
     shared = ray.put(place)
-    many = place.workers > 1 and function in FITTING
-    task = ray.remote(
-        # A task that fits with many workers only waits for them; they hold the resources.
-        num_cpus=0 if many else place.cpus,
-        num_gpus=0 if many else place.gpus,
-        max_retries=0,
-    )(_task)
-    rest = enumerate(items)
+    together = place.resources.workers > 1 and any(task.fits for task in tasks)
+    # A task that fits with many workers only waits for them; they hold the resources.
+    needs = {} if together else demand(place.resources)
+    remote = ray.remote(num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), max_retries=0)(
+        _in_worker
+    )
+    rest = enumerate(tasks)
     waiting: dict[Any, int] = {}
 
     def start(count: int) -> None:
-        for number, item in islice(rest, count):
-            waiting[task.remote(function, item, shared, queue, number)] = number
+        for number, task in islice(rest, count):
+            waiting[remote.remote(task, shared, queue, number)] = number
 
     # Fits that could not all be placed would take workers from one another.
-    start(max(1, slots_of(place) // place.workers) if many else len(items))
+    at_once = max(1, room(place.resources) // place.resources.workers)
+    start(at_once if together else len(tasks))
     while waiting:
         ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
         _show_all(queue, show)
         for reference in ended:
             number = waiting.pop(reference)
             show(number, None)
-            yield items[number], _error(reference)
+            yield tasks[number], _error(reference)
         start(len(ended))
     queue.shutdown(force=True)
 
 
-def _task(
-    function: Callable[..., None], item: Any, place: Place, queue: Queue, number: int
-) -> None:
-    """Runs in a worker process."""
+def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
+    """What the process of a task runs."""
     settle(place)
 
     def tell(progress: Progress) -> None:
@@ -74,15 +66,12 @@ def _task(
         # task, so that more of them would run than there are cores.
         queue.actor.put_nowait.remote((number, progress))
 
-    if place.workers > 1 and function in FITTING:
+    if place.resources.workers > 1 and task.fits:
         from harness.cluster.fitting import fit_on_workers  # a second's import that few need
 
-        fit_on_workers(item[0], place, queue, number)
-    if place.workers > 1 and function is run_job:
-        with scoring_workers(item[0], place) as spread:
-            run_job(item, place, tell, spread)
-    else:
-        function(item, place, tell)
+        fit_on_workers(task.fits, place, queue, number)
+        place = replace(place, scorers=scoring_workers)
+    task.run(place, tell)
 
 
 def _show_all(queue: Queue, show: Show) -> None:

@@ -11,17 +11,19 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from harness.cluster.session import settle, slots_of
-from harness.place import Place, Show
-from harness.search.stages import Benches, How
+from harness.cluster.session import demand, room, settle
+from harness.place import Place
+from harness.search import stages as search
 from harness.search.study import Study
 from harness.search.trials import Shares
+from harness.task import Show
 from methods.base import Progress
 
 PAUSE = 1.0, 5.0
@@ -31,6 +33,15 @@ SHARES: Shares = (0.25, 0.5, 1.0)
 Stages = Iterator[tuple[Sequence[Any], Show]]
 """Settings (Knobs) to score, and what is told of the number of each; the next follow when these are
 done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """A searcher draws so many settings from all, told of those whose value is known."""
+
+    searcher: str
+    count: int
+    known: tuple[tuple[Any, float], ...] = ()
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -43,14 +54,14 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Called once a process: loads the models."""
         settle(place)
         self.seconds = 0.0
-        self.benches = Benches(study, place, shares)
+        self.trial = search.Trial(study, place, shares)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next setting, or a pause."""
         self.setting = new_config["setting"]
         if self.setting is not None:
-            self.benches.take(self.setting)
+            self.trial.take(self.setting)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -60,12 +71,12 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             time.sleep(min(most, max(least, self.seconds / 4)))
             return {"objective": 0.0, "done": True}
         started = time.perf_counter()
-        value, done = self.benches.step()
+        value, done = self.trial.step()
         self.seconds = time.perf_counter() - started
         return {"objective": value, "done": done}
 
 
-class Shown(tune.Callback):  # type: ignore[misc]
+class Bars(tune.Callback):  # type: ignore[misc]
     """Tells the progress bars of a stage how its trials go on."""
 
     def __init__(self, steps: int) -> None:
@@ -104,9 +115,9 @@ class Staged(Searcher):  # type: ignore[misc]
     `pauses`, and then another one.
     """
 
-    def __init__(self, stages: Stages, shown: Shown, *, pauses: bool) -> None:
+    def __init__(self, stages: Stages, bars: Bars, *, pauses: bool) -> None:
         super().__init__(metric="objective", mode="max")
-        self.stages, self.shown, self.pauses = stages, shown, pauses
+        self.stages, self.bars, self.pauses = stages, bars, pauses
         self.waiting: deque[tuple[int, Any]] = deque()
         self.running: set[str] = set()
         self.paused: set[str] = set()
@@ -127,7 +138,7 @@ class Staged(Searcher):  # type: ignore[misc]
         if not self.waiting and not self._next_stage():
             return Searcher.FINISHED
         number, knobs = self.waiting.popleft()
-        self.shown.numbers[trial_id] = number
+        self.bars.numbers[trial_id] = number
         self.running.add(trial_id)
         self.widest = max(self.widest, len(self.running))
         return {"setting": dataclasses.asdict(knobs)}
@@ -148,7 +159,7 @@ class Staged(Searcher):  # type: ignore[misc]
         except Exception as error:  # raised here, Tune would wrap it in advice of its own
             self.error = error
             return False
-        self.shown.begin(show)
+        self.bars.begin(show)
         self.waiting.extend(enumerate(tried))
         return True
 
@@ -170,40 +181,47 @@ class Staged(Searcher):  # type: ignore[misc]
         """Nothing was saved."""
 
 
-def tune_trials(study: Study, stages: Stages, place: Place, how: How) -> None:
+def tune_trials(
+    study: Study,
+    stages: Stages,
+    place: Place,
+    *,
+    early_stop: bool = False,
+    draws: Draws | None = None,
+) -> None:
     """Score settings with Ray Tune, stage after stage; RuntimeError, with the first reason, if
     trials failed.
 
-    With a searcher or early stopping there may be one stage only: the values of a stage say
+    `early_stop` ends hopeless trials on a share of the images; `draws` are made from all settings
+    instead of trying each. With either there may be one stage only: the values of a stage say
     nothing of what is hopeless in another.
     """
-    if how.searcher and how.draws == 0:
+    if draws and draws.count == 0:
         return
-    shares = SHARES if how.early_stop else SHARES[-1:]
+    shares = SHARES if early_stop else SHARES[-1:]
+    needs = demand(place.resources)
     trainable = tune.with_resources(
         tune.with_parameters(Trial, study=study, place=place, shares=shares),
-        {"cpu": place.cpus, "gpu": place.gpus},
+        {"cpu": needs.get("CPU", 0), "gpu": needs.get("GPU", 0)},
     )
-    shown = Shown(len(shares))
+    bars = Bars(len(shares))
     searcher = (
-        _optuna(study, stages, shown, how)
-        if how.searcher
-        else Staged(stages, shown, pauses=not how.early_stop)
+        _optuna(study, stages, bars, draws)
+        if draws
+        else Staged(stages, bars, pauses=not early_stop)
     )
     tuner = tune.Tuner(
         trainable,
-        param_space={"setting": _space(study)} if how.searcher else None,
+        param_space={"setting": _space(study)} if draws else None,
         tune_config=tune.TuneConfig(
             metric="objective",
             mode="max",
-            num_samples=how.draws if how.searcher else -1,
-            max_concurrent_trials=max(1, slots_of(place)),
+            num_samples=draws.count if draws else -1,
+            max_concurrent_trials=max(1, room(place.resources)),
             # Processes that import torch and load the model once, not once a trial.
             reuse_actors=True,
             search_alg=searcher,
-            scheduler=ASHAScheduler(max_t=len(shares), reduction_factor=2)
-            if how.early_stop
-            else None,
+            scheduler=ASHAScheduler(max_t=len(shares), reduction_factor=2) if early_stop else None,
         ),
         run_config=tune.RunConfig(
             # As for a fit: what counts is in the store, not in Tune's state.
@@ -211,7 +229,7 @@ def tune_trials(study: Study, stages: Stages, place: Place, how: How) -> None:
             storage_path=str(place.store.out / "ray"),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
-            callbacks=[shown],
+            callbacks=[bars],
         ),
     )
     errors = tuner.fit().errors
@@ -229,16 +247,18 @@ def _space(study: Study) -> dict[str, Any]:
     return {name: tune.choice(list(values)) for name, values in study.stages[0].grid.items()}
 
 
-def _optuna(study: Study, stages: Stages, shown: Shown, how: How) -> Searcher:
+def _optuna(study: Study, stages: Stages, bars: Bars, draws: Draws) -> Searcher:
     """Draws from all settings of the first stage, told of those that are known."""
     from ray.tune.search.optuna import OptunaSearch
 
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    shown.begin(next(stages)[1])
+    bars.begin(next(stages)[1])
     grid = study.stages[0].grid
-    points = [{f"setting/{name}": getattr(knobs, name) for name in grid} for knobs, _ in how.known]
+    points = [
+        {f"setting/{name}": getattr(knobs, name) for name in grid} for knobs, _ in draws.known
+    ]
     return OptunaSearch(
         seed=0,
         points_to_evaluate=points or None,
-        evaluated_rewards=[value for _, value in how.known] or None,
+        evaluated_rewards=[value for _, value in draws.known] or None,
     )

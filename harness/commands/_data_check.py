@@ -15,6 +15,8 @@ from harness.registry import load
 
 MOST_PROBLEMS = 20
 MOST_NOTES = 3
+View = tuple[int, int | None]
+"""How an image is seen: the side of its resize, and of the crop."""
 
 
 def check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) -> None:
@@ -22,37 +24,40 @@ def check_data(cells: Sequence[Cell], cache: FeatureCache, console: Console) -> 
 
     For a search for knobs the training images alone.
     """
-    data: dict[str, tuple[Data, set[tuple[int, int | None]]]] = {}
+    views: dict[str, tuple[Data, set[View]]] = {}
     for cell in cells:
         if cell.purpose == "tuned":
             continue  # the same images as those of the row beside it
         mark = f"checked-{cell.data.train_fingerprint}-{cell.data.test_fingerprint}"
-        view = load("methods", cell.method).inputs(cell.config)
-        data.setdefault(mark, (cell.data, set()))[1].add((view.resize, view.crop))
-    for mark, (of, views) in data.items():
-        if (cache.root / mark).exists():
-            continue
-        benchmark = of.open()
-        train = benchmark.train(of.categories)
-        test = [] if of.held else benchmark.test(of.categories)
-        with counter(f"checking {of.label}", len(train + test), console) as count:
-            problems = check(benchmark, [*train, *test], count)
-        if problems:
-            more = len(problems) - MOST_PROBLEMS
-            tail = [f"... and {more} more"] if more > 0 else []
-            raise DataError("\n".join([*problems[:MOST_PROBLEMS], *tail]))
-        notes = [*benchmark.count_problems(), *duplicates(benchmark, train, test)]
-        notes += _lost_defects(benchmark, test, views)
-        more = len(notes) - MOST_NOTES
-        for note in [*notes[:MOST_NOTES], *([f"... and {more} more"] if more > 0 else [])]:
-            console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-        cache.root.mkdir(parents=True, exist_ok=True)
-        (cache.root / mark).touch()
+        view = load("methods", cell.method).method.inputs(cell.config)
+        views.setdefault(mark, (cell.data, set()))[1].add((view.resize, view.crop))
+    for mark, (data, of_data) in views.items():
+        if not (cache.root / mark).exists():
+            for note in first_few(_check(data, of_data, console), MOST_NOTES):
+                console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+            cache.root.mkdir(parents=True, exist_ok=True)
+            (cache.root / mark).touch()
 
 
-def _lost_defects(
-    benchmark: Benchmark, test: Sequence[Sample], views: set[tuple[int, int | None]]
-) -> list[str]:
+def _check(data: Data, views: set[View], console: Console) -> list[str]:
+    """What is to be known of the data; DataError for what can't be used."""
+    benchmark = data.open()
+    train = benchmark.train(data.categories)
+    test = [] if data.held else benchmark.test(data.categories)
+    with counter(f"checking {data.label}", len(train + test), console) as count:
+        if problems := check(benchmark, [*train, *test], count):
+            raise DataError("\n".join(first_few(problems, MOST_PROBLEMS)))
+    notes = [*benchmark.count_problems(), *duplicates(benchmark, train, test)]
+    return notes + _lost_defects(benchmark, test, views)
+
+
+def first_few(lines: Sequence[str], most: int) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - most
+    return [*lines[:most], *([f"... and {more} more"] if more > 0 else [])]
+
+
+def _lost_defects(benchmark: Benchmark, test: Sequence[Sample], views: set[View]) -> list[str]:
     """Defects that a view of the image no longer shows: their image stays defective."""
     defective = [sample for sample in test if sample.anomalous]
     notes = []

@@ -93,9 +93,10 @@ def _span(seconds: float) -> str:
 def _disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
     missing = missing_features(cells, cache)
     size = 0.0
-    for task in missing:
-        images = task.data.train_images if task.split == "train" else task.data.test_images
-        size += images * _entry_bytes(task.view)
+    for features in missing:
+        data = features.data
+        images = data.train_images if features.split == "train" else data.test_images
+        size += images * _entry_bytes(features.view)
     return f"{len(missing)} sets of features or pixels to make, {size / GIGA:.2f} GB of cache"
 
 

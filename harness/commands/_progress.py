@@ -1,4 +1,4 @@
-"""Progress bars with an ETA: one for the plan, one for each item at work."""
+"""Progress bars with an ETA: one for the plan, one for each task at work."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.task import Show
 from methods import base
 
 
@@ -49,10 +50,8 @@ def tally(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def bars(
-    title: str, labels: Sequence[str], console: Console
-) -> Iterator[Callable[[int, base.Progress | None], None]]:
-    """Yields `show(number, progress)` for the items named by `labels`; None ends an item.
+def bars(title: str, labels: Sequence[str], console: Console) -> Iterator[Show]:
+    """Yields `show(number, progress)` for the tasks named by `labels`; None ends a task.
 
     Where there is no terminal, a line is printed as each item ends.
     """
@@ -60,19 +59,19 @@ def bars(
         whole = progress.add_task(title, total=len(labels), note="")
         working: dict[int, tuple[str, TaskID]] = {}
 
-        def show(number: int, said: base.Progress | None) -> None:
-            stage = None if said is None else said.stage
+        def show(number: int, news: base.Progress | None) -> None:
+            stage = None if news is None else news.stage
             if number in working and working[number][0] != stage:
                 progress.remove_task(working.pop(number)[1])
-            if said is None:
+            if news is None:
                 progress.advance(whole)
                 if not console.is_terminal:
                     console.print(f"{title}: {labels[number]} ended", highlight=False)
                 return
             if number not in working:
-                task = progress.add_task(f"  {labels[number]}: {said.stage}", total=None, note="")
-                working[number] = (said.stage, task)
-            note = "" if said.loss is None else f"loss {said.loss:.4f}"
-            progress.update(working[number][1], completed=said.step, total=said.steps, note=note)
+                task = progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
+                working[number] = (news.stage, task)
+            note = "" if news.loss is None else f"loss {news.loss:.4f}"
+            progress.update(working[number][1], completed=news.step, total=news.steps, note=note)
 
         yield show

@@ -1,4 +1,4 @@
-"""What this machine has, for a person who wonders why something is slow or missing."""
+"""`lafite-bench doctor`: what this machine has, where something is slow or missing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
+import typer
 
-from harness.cell import open_benchmark
-from harness.features import FeatureCache
+from harness.options import DataRoot
 from harness.registry import names
 
 PACKAGES = ("lafite-bench", "torch", "torchvision", "timm", "ray", "triton", "numba", "polars")
@@ -18,16 +17,22 @@ OPTIONAL = ("faiss-cpu", "faiss-gpu", "elpv-dataset", "efficientnet-lite0-pytorc
 OURS = ("harness", "kernels", "methods", "benchmarks", "results")
 
 
-def examine(root: Path | None) -> str:
-    """Versions, devices, kernels, data and packages, one line each."""
-    lines = [f"{name:36s} {_version(name)}" for name in (*PACKAGES, *OPTIONAL)]
-    lines += ["", f"{'cpu threads':36s} {torch.get_num_threads()} of {os.cpu_count()}"]
-    lines += [f"{'gpu':36s} {name}" for name in _gpus()]
-    lines += [f"{'kernels.' + name:36s} {_path_of_kernels()}" for name in names("kernels")]
-    lines += ["", f"{'feature cache':36s} {FeatureCache.default().root}"]
-    lines += [f"{'data set ' + name:36s} {_data(name, root)}" for name in names("benchmarks")]
-    lines += ["", *(f"{'package ' + name:36s} {_whose(name)}" for name in OURS)]
-    return "\n".join(lines)
+def command(data: DataRoot = None) -> None:
+    """Print versions, devices, which kernels are fast here and where data was looked for."""
+    import torch
+
+    from harness.features import FeatureCache
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts = [(name, _version(name)) for name in (*PACKAGES, *OPTIONAL)]
+    facts += [("cpu threads", f"{torch.get_num_threads()} of {os.cpu_count()}")]
+    facts += [("gpu", name) for name in gpus or ["none"]]
+    facts += [(f"kernels.{name}", _path_of_kernels(bool(gpus))) for name in names("kernels")]
+    facts += [("feature cache", str(FeatureCache.default().root))]
+    facts += [(f"data set {name}", _data(name, data)) for name in names("benchmarks")]
+    facts += [(f"package {name}", _whose(name)) for name in OURS]
+    for name, fact in facts:
+        typer.echo(f"{name:36s} {fact}")
 
 
 def _version(name: str) -> str:
@@ -37,25 +42,21 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _gpus() -> list[str]:
-    count = torch.cuda.device_count()
-    return [torch.cuda.get_device_name(i) for i in range(count)] or ["none"]
-
-
-def _path_of_kernels() -> str:
+def _path_of_kernels(has_gpu: bool) -> str:
     if os.environ.get("LAFITE_KERNELS") == "reference":
         return "torch reference (LAFITE_KERNELS=reference)"
-    if torch.cuda.is_available():
+    if has_gpu:
         return "triton"
     return "numba" if importlib.util.find_spec("numba") else "torch reference (numba is missing)"
 
 
 def _data(name: str, root: Path | None) -> str:
+    from harness.cell import open_benchmark
+
     try:
         benchmark = open_benchmark(name, root)
-        found = f"{benchmark.location or 'rendered'}: {', '.join(benchmark.categories())}"
-        notes = [*benchmark.count_problems()]
-        return "; ".join([found, *notes])
+        present = f"{benchmark.location or 'rendered'}: {', '.join(benchmark.categories())}"
+        return "; ".join([present, *benchmark.count_problems()])
     except ValueError as error:
         return str(error)
 

@@ -1,19 +1,46 @@
-"""Reports of a folder of results: once, or again as cells finish."""
+"""`lafite-bench report`: the tables of a folder of results, once, or again as cells finish."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
-from harness.registry import UsageError
-from results.files import write_whole
-from results.reports.text import render
-from results.reports.verdicts import comparison
-from results.table import read, read_scores
+import typer
 
+from harness.options import DEFAULT_OUT, Results, completing, keeping
+from harness.registry import UsageError, did_you_mean
+
+FORMATS = ("terminal", "md", "latex", "csv", "html")
 POLL_SECONDS = 2.0
 PAGE = "report.html"
+
+
+def command(
+    path: Results = DEFAULT_OUT,
+    *,
+    format_: Annotated[
+        str,
+        keeping(
+            "--format",
+            metavar="|".join(FORMATS),
+            help="How it is written.",
+            autocompletion=completing(lambda: FORMATS),
+        ),
+    ] = "terminal",
+    out: Annotated[
+        Path | None, keeping(help="File to write; default of html: report.html in the folder.")
+    ] = None,
+    watch: Annotated[
+        bool, keeping("--watch", help="Write it again as cells finish, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Print the tables of a folder of results, or write them as one HTML file."""
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
+    for text in reports(path, format_, out, watch=watch):
+        typer.echo(text)
 
 
 def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterator[str]:
@@ -37,24 +64,18 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
         return
 
 
-def compared(folder: Path, a: str, b: str, fmt: str) -> str:
-    """Two rows of a folder against one another; UsageError where one is not there."""
-    try:
-        return comparison(read(folder), a, b, fmt)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
+    from results.files import write_whole
+    from results.reports.text import render
+    from results.table import read, read_scores
+
     try:
         if fmt != "html":
             text = render(read(folder), fmt, scores=read_scores(folder))
             if out is None:
                 return text
         else:
-            from results.reports.page.page import (
-                page,  # matplotlib and jinja2, for this format alone
-            )
+            from results.reports.page.page import page  # matplotlib and jinja2, for this alone
 
             text, out = page(folder), out or folder / PAGE
     except ValueError as error:

@@ -1,200 +1,144 @@
-"""What `lafite-bench run` does around the main path: plan, check, resume, show."""
+"""`lafite-bench run`: methods on data sets, seed by seed."""
 
 from __future__ import annotations
 
-import dataclasses
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-from rich.markup import escape
-
-from harness.cell import Cell
-from harness.commands._data_check import check_data
-from harness.commands._estimate import estimate
-from harness.commands._live import check_logs, live
-from harness.commands._progress import bars
-from harness.execute import run
-from harness.features import FeatureCache, missing_features
-from harness.place import Place
-from harness.plan import jobs, plan
+from harness.options import (
+    DEFAULT_OUT,
+    Out,
+    Resources,
+    Selection,
+    keeping,
+    selecting,
+    typed_again,
+)
 from harness.registry import UsageError
-from harness.rows import code_version
-from harness.search.choice import tuned
-from harness.store.store import Store
-from methods.parts.backbone import SHAPES
-from results.profiles import DEFAULT_PROFILE
-from results.reports.text import render
-from results.table import read, read_scores
 
-TABLE_WIDTH = 110
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.cell import Cell
+    from harness.features import FeatureCache
+    from harness.place import Place
+    from harness.store.store import Store
+    from harness.task import Driver
+
 DRY_RUN_WIDTH = 150
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of `lafite-bench run`, as typed."""
+def command(
+    selection: Selection,
+    resources: Resources,
+    *,
+    ablation: Annotated[
+        bool, selecting("--ablation", help="What each part adds: Table 4 and edit-only.")
+    ] = False,
+    tuned: Annotated[
+        bool, selecting("--tuned", help="Add a row with the knobs that `tune` chose.")
+    ] = False,
+    refit: Annotated[
+        bool, selecting("--refit", help="As --tuned, trained on all training images again.")
+    ] = False,
+    out: Out = DEFAULT_OUT,
+    overwrite: Annotated[bool, keeping("--overwrite", help="Do finished cells again.")] = False,
+    dry_run: Annotated[
+        bool, keeping("--dry-run", help="Print the cells and their cost only.")
+    ] = False,
+    log: Annotated[
+        list[str] | None, keeping(help="tensorboard or mlflow: losses while they come.")
+    ] = None,
+) -> bool:
+    """Compare methods: data sets x methods x seeds, resumed where they stopped."""
+    from rich.console import Console
 
-    benchmarks: list[str]
-    methods: list[str]
-    seeds: int
-    preset: str
-    mode: str
-    categories: list[str]
-    overrides: list[str]
-    ablation: bool
-    root: Path | None
-    out: Path
-    address: str | None
-    workers: int
-    cpus: int
-    gpus: float | None
-    checkpoint_every: int
-    patience: int
-    overwrite: bool
-    cache: bool
-    dry_run: bool
-    tuned: bool = False
-    refit: bool = False
-    profile: str = DEFAULT_PROFILE
-    log: tuple[str, ...] = ()
+    from harness.cluster.session import session
+    from harness.commands._data_check import check_data
+    from harness.commands._driver import on_screen
+    from harness.commands._estimate import estimate
+    from harness.commands._live import check_logs
+    from harness.features import FeatureCache
+    from harness.plan import plan
+    from harness.store.store import Store
 
-
-def run_command(request: Request) -> bool:
-    """Do what is asked and print the table; False if a cell failed."""
-    console = Console()
-    check_logs(request.log)
+    console, store, failed = Console(), Store(out), 0
+    check_logs(log or ())
     with console.status("planning: reading and hashing the data"):
-        cells = plan(
-            request.benchmarks,
-            request.methods,
-            seeds=request.seeds,
-            preset=request.preset,
-            overrides=request.overrides,
-            ablation=request.ablation,
-            mode=request.mode,
-            categories=request.categories,
-            root=request.root,
-            need_weights=not request.dry_run,
-            profile=request.profile,
-        )
-    store = Store(request.out)
-    if request.tuned or request.refit:
-        cells += _tuned(cells, request, store, console)
-    todo = [cell for cell in cells if request.overwrite or not store.done(cell)]
+        cells = plan(selection, ablation=ablation, need_weights=not dry_run)
+    if tuned or refit:
+        if ablation:
+            raise UsageError(
+                "--tuned and --ablation: a choice is made for one row; ask for one of them"
+            )
+        cells += _tuned(cells, selection, store, refit, console)
+    todo = [cell for cell in cells if overwrite or not store.done(cell)]
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
-    with feature_cache(request) as cache:
-        if request.dry_run:
+    with FeatureCache.lasting(resources.cache or dry_run, out) as cache:
+        if dry_run:
             console.width = max(console.width, DRY_RUN_WIDTH)
             console.print(estimate(cells, store, cache))
             return True
         store.prepare()
-        failed = _do(todo, request, store, cache, console) if todo else 0
-    wanted = {cell.cell_id for cell in cells}
-    frame = read(store.out)
-    wide = max(console.width, TABLE_WIDTH)
-    mine = frame.filter(frame["cell_id"].is_in(wanted))
-    console.out(render(mine, "terminal", wide, read_scores(store.out)))
-    _say_where(store, cache if request.cache else None, console)
+        if todo:
+            check_data(todo, cache, console)
+            with session(resources, store, cache, overwrite=overwrite) as place:
+                failed = _run(todo, place, on_screen(console, log or ()), console)
+    _print(cells, store, cache if resources.cache else None, console)
     return failed == 0
 
 
-def _do(
-    todo: Sequence[Cell], request: Request, store: Store, cache: FeatureCache, console: Console
-) -> int:
-    """Run the cells that are not done; returns how many failed."""
-    from harness.cluster.tasks import cluster_map
+def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) -> int:
+    """Do the cells; returns how many failed."""
+    from rich.markup import escape
 
-    check_data(todo, cache, console)
+    from harness.execute import run
+
+    if place.overwrite:
+        for cell in todo:
+            place.store.forget_model(cell)
     failed = 0
-    with started(request, store, cache) as place:
-        if request.overwrite:
-            for cell in todo:
-                store.forget_model(cell)
-        features = [task.label for task in missing_features(todo, cache)]
-        work = jobs(todo)
-        stages = [("features", features)] if features else []
-        stages.append(("cells", [job[0].label for job in work]))
-        shown = iter(stages)
-
-        def mapped(function, items, place):  # type: ignore[no-untyped-def]
-            if not items:
-                return
-            title, labels = next(shown)
-            with (
-                bars(title, labels, console) as show,
-                live(request.log, store.out, labels, show) as heard,
-            ):
-                yield from cluster_map(function, items, place, show=heard)
-
-        for job, error in run(work, place, mapped):
-            if error is not None:
-                failed += len(job)
-                line = f"{job[0].label}: {type(error).__name__}: {error}".splitlines()[0]
-                console.print(f"[red]failed[/red] {escape(line)}")
+    for job, error in run(todo, place, drive):
+        if error is not None:
+            failed += len(job.cells)
+            line = f"{job.label}: {type(error).__name__}: {error}".splitlines()[0]
+            console.print(f"[red]failed[/red] {escape(line)}")
     return failed
 
 
-def _tuned(cells: Sequence[Cell], request: Request, store: Store, console: Console) -> list[Cell]:
+def _tuned(
+    cells: Sequence[Cell], selection: Selection, store: Store, refit: bool, console: Console
+) -> list[Cell]:
     """The cells with frozen choices that stand beside these; a note where one is no other."""
-    if request.ablation:
-        raise UsageError(
-            "--tuned and --ablation: a choice is made for one row; ask for one of them"
-        )
-    options = ["--preset", request.preset, "--mode", request.mode, "--out", str(request.out)]
-    options += [part for text in request.overrides for part in ("--set", text)]
-    options += [part for name in request.categories for part in ("--category", name)]
-    options += ["--data", str(request.root)] if request.root else []
-    found = tuned(cells, store, refit=request.refit, options=options)
+    from harness.search.choice import tuned
+
+    shared = ("preset", "mode", "overrides", "categories", "profile", "root")
+    options = [*typed_again(selection, shared), "--out", str(store.out)]
     plain = {cell.cell_id for cell in cells}
-    for cell in found:
-        if cell.cell_id in plain:
-            console.print(f"note: {cell.label}: the choice is the default; one row", markup=False)
-    return [cell for cell in found if cell.cell_id not in plain]
+    rows = tuned(cells, store, refit=refit, options=options)
+    for row in rows:
+        if row.cell_id in plain:
+            console.print(f"note: {row.label}: the choice is the default; one row", markup=False)
+    return [row for row in rows if row.cell_id not in plain]
 
 
-@contextmanager
-def started(request: Request, store: Store, cache: FeatureCache) -> Iterator[Place]:
-    """A cluster that can hold what one cell asks for, and where and with what it works."""
-    from harness.cluster.session import check_fits, cluster, has_gpus
+def _print(
+    cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
+) -> None:
+    """The main table of the cells, and where everything lies."""
+    from results.reports.text import render
+    from results.table import read, read_scores
 
-    with cluster(request.address):
-        place = Place(
-            store=dataclasses.replace(store, out=store.out.resolve()),
-            cache=cache,
-            workers=request.workers,
-            cpus=request.cpus,
-            gpus=float(has_gpus()) if request.gpus is None else request.gpus,
-            checkpoint_every=request.checkpoint_every,
-            patience=request.patience,
-            overwrite=request.overwrite,
-            code_version=code_version(),
-            shapes=dict(SHAPES),
-        )
-        check_fits(place)
-        yield place
-
-
-@contextmanager
-def feature_cache(request: Request) -> Iterator[FeatureCache]:
-    """The shared cache, or one that vanishes with the run."""
-    cache = FeatureCache.default()
-    if request.cache or request.dry_run:
-        yield cache
-        return
-    request.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=request.out.resolve(), prefix="features-") as folder:
-        yield dataclasses.replace(cache, root=Path(folder))
-
-
-def _say_where(store: Store, cache: FeatureCache | None, console: Console) -> None:
-    console.print(f"rows      {store.out / 'parts'}/*.parquet", highlight=False)
-    console.print(f"scores    {store.out / 'scores'}/*.parquet", highlight=False)
-    console.print(f"models    {store.out / 'models'}/", highlight=False)
-    if cache is not None:
-        console.print(f"features  {cache.root}", highlight=False)
-    console.print(f"again     lafite-bench report {store.out}", highlight=False)
-    console.print(f"browser   lafite-bench report {store.out} --format html", highlight=False)
+    frame = read(store.out)
+    mine = frame.filter(frame["cell_id"].is_in({cell.cell_id for cell in cells}))
+    console.out(render(mine, "terminal", console.width, read_scores(store.out)))
+    for what, where in (
+        ("rows", f"{store.out / 'parts'}/*.parquet"),
+        ("scores", f"{store.out / 'scores'}/*.parquet"),
+        ("models", f"{store.out / 'models'}/"),
+        ("features", cache and cache.root),
+        ("again", f"lafite-bench report {store.out}"),
+        ("browser", f"lafite-bench report {store.out} --format html"),
+    ):
+        if where:
+            console.print(f"{what:9} {where}", highlight=False)

@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.cell import Cell, Held
-from harness.plan import kept
+from harness.cell import Cell, Data, Held
+from harness.plan import with_held_out
 from harness.registry import UsageError, load
-from harness.search.stages import Searched, table
+from harness.search.stages import StageResult, record
 from harness.search.study import Study, choice_key
 from harness.store.journal import entries
 from harness.store.store import Store
@@ -28,7 +28,7 @@ from results.files import write_whole
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search chose, why, and when; `record` is the whole file."""
+    """What a search chose, why, and when; `record` is the content of its file."""
 
     path: Path
     record: dict[str, Any]
@@ -45,15 +45,16 @@ class Choice:
 
     def knobs(self, method: str) -> Any:
         """The chosen knobs."""
-        return load("methods", method).Knobs(**self.record["knobs"])
+        return load("methods", method).method.Knobs(**self.record["knobs"])
 
 
 def freeze(
-    store: Store, study: Study, knobs: Any, searched: Sequence[Searched], code_version: str
+    store: Store, study: Study, knobs: Any, results: Sequence[StageResult], code_version: str
 ) -> Choice:
-    """Write the choice, whole and once; where it was written meanwhile, that one stays."""
-    last = searched[-1]
-    record = {
+    """Write the choice, whole and once; where it was written meanwhile, that choice stays."""
+    last = results[-1]
+    tried = {setting.knobs for stage in results for setting in stage.tried if setting.values}
+    content = {
         "benchmark": study.first.data.name,
         "categories": list(study.first.data.categories),
         "method": study.first.method,
@@ -63,32 +64,33 @@ def freeze(
         "code_version": code_version,
         "value": fmean(last.tried[last.best].values),
         "values": list(last.tried[last.best].values),
-        "settings": len({one.knobs for stage in searched for one in stage.tried if one.values}),
+        "settings": len(tried),
         "train_fingerprint": study.train_fingerprint,
         "kept_fingerprint": study.first.data.train_fingerprint,
         "config": dataclasses.asdict(study.first.config),
         "weights_sha256": study.first.weights_sha256,
         "study": study.described(),
-        "stages": table(searched),
+        "stages": record(results),
     }
     path = _path(store, study.first, study.key)
-    write_whole(path, json.dumps(record, indent=1, default=str).encode())
+    write_whole(path, json.dumps(content, indent=1, default=str).encode())
     return Choice(path, json.loads(path.read_text()))
 
 
 def frozen(store: Store, study: Study) -> Choice | None:
     """The study's choice, if it is frozen; UsageError if another search froze one."""
-    found = _read(_path(store, study.first, study.key))
-    if found is None:
+    choice = _read(_path(store, study.first, study.key))
+    if choice is None:
         return None
-    wanted = json.loads(json.dumps(study.described()))
-    for name, value in found.record["study"].items():
-        if wanted[name] != value:
+    frozen_study, wanted = choice.record["study"], json.loads(json.dumps(study.described()))
+    for name in frozen_study | wanted:
+        before, now = frozen_study.get(name), wanted.get(name)
+        if before != now:
             raise UsageError(
-                f"{found.path}: frozen with another {name} ({_short(value)}, now "
-                f"{_short(wanted[name])}); a choice is made once: tune into another --out"
+                f"{choice.path}: frozen with another {name} ({_short(before)}, now "
+                f"{_short(now)}); a choice is made once: tune into another --out"
             )
-    return found
+    return choice
 
 
 def tuned(
@@ -101,9 +103,9 @@ def tuned(
     the command that makes it), and where it was frozen after the test split had been opened to look
     at one.
     """
-    found: list[Cell] = []
+    rows: list[Cell] = []
     missing: dict[str, None] = {}
-    data: dict[Any, Any] = {}
+    held_out: dict[tuple[Data, Held], Data] = {}
     for cell in cells:
         if not load("methods", cell.method).search(cell.config):
             continue
@@ -112,24 +114,25 @@ def tuned(
             missing[_missing(cell, options)] = None
             continue
         _check_sealed(choice, cell, store)
-        new = replace(
+        row = replace(
             cell,
             knobs=choice.knobs(cell.method),
             purpose="tuned",
             variant=", ".join(filter(None, (cell.variant, "tuned, refit" if refit else "tuned"))),
         )
         if not refit:
-            of = (cell.data, choice.held)
-            if of not in data:
-                data[of] = _same_kept(kept(*of), choice)
-            new = replace(new, data=data[of])
-        found.append(new)
+            split = cell.data, choice.held
+            if split not in held_out:
+                held_out[split] = _as_tuned(with_held_out(*split), choice)
+            row = replace(row, data=held_out[split])
+        rows.append(row)
     if missing:
         raise UsageError("\n".join(missing))
-    return found
+    return rows
 
 
-def _same_kept(data: Any, choice: Choice) -> Any:
+def _as_tuned(data: Data, choice: Choice) -> Data:
+    """The data, unless other images are held out of it than were for the choice."""
     if data.train_fingerprint != choice.record["kept_fingerprint"]:
         raise UsageError(
             f"{choice.path}: made while other images were held out than this version holds out; "
@@ -139,10 +142,10 @@ def _same_kept(data: Any, choice: Choice) -> Any:
 
 
 def _check_sealed(choice: Choice, cell: Cell, store: Store) -> None:
-    about = {"method": cell.method, "test": cell.data.test_fingerprint}
+    split = {"method": cell.method, "test": cell.data.test_fingerprint}
     for entry in entries(store.out / "audit.jsonl"):
-        looked = entry["purpose"] in ("tuned", "reveal") and about.items() <= entry.items()
-        if looked and datetime.fromisoformat(entry["time"]) < choice.frozen_at:
+        opened = entry["purpose"] in ("tuned", "reveal") and split.items() <= entry.items()
+        if opened and datetime.fromisoformat(entry["time"]) < choice.frozen_at:
             raise UsageError(
                 f"{choice.path}: frozen at {choice.frozen_at:%Y-%m-%d %H:%M:%S}, after the test "
                 f"split had been opened for {cell.method} ({entry['purpose']}, "

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 import torch
@@ -21,21 +20,14 @@ from torch import nn
 from benchmarks.base import sealed
 from harness.cell import Cell
 from harness.execute import Scorer, learn, score
-from harness.place import Place, Tell
+from harness.place import Place
 from harness.registry import load
 from harness.store.journal import append, entries
-from methods.base import Keeper, Method, quiet
+from methods.base import Keeper, Method, OnProgress, quiet
 from results.files import write_whole
 from results.table import POOLED
 
 METRIC = "image_auroc"
-
-
-class CurveTask(NamedTuple):
-    """A training to watch: scored after every so many epochs."""
-
-    cell: Cell
-    every: int
 
 
 def curve_path(place: Place, cell: Cell) -> Path:
@@ -43,34 +35,47 @@ def curve_path(place: Place, cell: Cell) -> Path:
     return place.store.out / "curves" / f"{cell.fit_id}.parquet"
 
 
-def draw_curve(task: CurveTask, place: Place, tell: Tell) -> None:
-    """Train the cell's model, though it may be in the store, and write its curve.
+@dataclass(frozen=True)
+class DrawCurve:
+    """A task: a training that is watched, and scored after `every` so many epochs.
 
     Nothing but held-out normal images and those made of them is scored; the training is the same
     as without watching.
     """
-    path = curve_path(place, task.cell)
-    path.parent.mkdir(exist_ok=True)
-    points = path.with_suffix(".jsonl")
-    with sealed():
-        watch = Watch(task, place, points)
-        learn(task.cell, task.cell.data.open_kept(), place, tell, watch)
-    # A training that was cut off and went on has some epochs twice: the later ones count.
-    rows = {tuple(map(str, row[:4])): row for point in entries(points) for row in point["rows"]}
-    names = ["epoch", "variant", "category", "metric", "value"]
-    frame = pl.DataFrame(list(rows.values()), schema=names, orient="row").sort("epoch")
-    table, picture = io.BytesIO(), io.BytesIO()
-    frame.write_parquet(table)
-    _figure(frame, task.cell.label).savefig(picture, dpi=110, format="png")
-    write_whole(path.with_suffix(".png"), picture.getvalue(), replace=True)
-    write_whole(path, table.getvalue(), replace=True)
+
+    cell: Cell
+    every: int
+    fits: None = None
+
+    @property
+    def label(self) -> str:
+        """The cell's."""
+        return self.cell.label
+
+    def run(self, place: Place, tell: OnProgress) -> None:
+        """Train the cell's model, though it may be in the store, and write its curve."""
+        path = curve_path(place, self.cell)
+        path.parent.mkdir(exist_ok=True)
+        points = path.with_suffix(".jsonl")
+        with sealed():
+            watch = Watch(self.cell, self.every, place, points)
+            learn(self.cell, self.cell.data.open_kept(), place, tell, watch)
+        # A training that was cut off and went on has some epochs twice: the later ones count.
+        rows = {tuple(map(str, row[:4])): row for point in entries(points) for row in point["rows"]}
+        names = ["epoch", "variant", "category", "metric", "value"]
+        frame = pl.DataFrame(list(rows.values()), schema=names, orient="row").sort("epoch")
+        table, picture = io.BytesIO(), io.BytesIO()
+        frame.write_parquet(table)
+        _figure(frame, self.label).savefig(picture, dpi=110, format="png")
+        write_whole(path.with_suffix(".png"), picture.getvalue(), replace=True)
+        write_whole(path, table.getvalue(), replace=True)
 
 
 class Watch(Keeper):
     """Keeps a training as another keeper does, and scores it on pseudo-validation now and then."""
 
-    def __init__(self, task: CurveTask, place: Place, points: Path) -> None:
-        self.cell, self.every, self.points, self.place = task.cell, task.every, points, place
+    def __init__(self, cell: Cell, every: int, place: Place, points: Path) -> None:
+        self.cell, self.every, self.points, self.place = cell, every, points, place
         self.seconds = 0.0
 
     def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper:
@@ -100,25 +105,24 @@ class Watch(Keeper):
         append(self.points, rows=rows)
 
     def _scored(self, epochs: int, variant: str) -> list[list[object]]:
-        cell = variants(self.cell)[variant]
-        scorer = self.scorer
+        cell, scorer = variants(self.cell)[variant], self.scorer
         scored = score(cell, scorer.benchmark, scorer.samples, scorer.spread, self.place, quiet)
         return [
             [epochs, variant, category, metric, measured.value]
-            for category, of_category in scored.metrics.items()
-            for metric, measured in of_category.items()
+            for category, metrics in scored.metrics.items()
+            for metric, measured in metrics.items()
         ]
 
 
 def variants(cell: Cell) -> dict[str, Cell]:
     """The cell, and what tells what its parts add, as far as one training serves them."""
     every = load("methods", cell.method).ablation(cell.config, cell.knobs)
-    found = {
+    same_training = {
         name: replace(cell, knobs=knobs)
         for name, (config, knobs) in every.items()
         if config == cell.config
     }
-    return {"": cell} | found
+    return {"": cell} | same_training
 
 
 def _figure(frame: pl.DataFrame, title: str) -> Figure:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.place import Place
-from harness.plan import kept, pieces
+from harness.plan import pieces, with_held_out
 from harness.registry import load
 from harness.search.choice import Choice
 from harness.search.stages import Trials
@@ -41,25 +41,25 @@ def revealed_study(study: Study, choice: Choice) -> Study:
         [data] = pieces(
             cell.data.benchmark, cell.data.root, cell.data.categories, mode="multi-class"
         )
-        cells.append(replace(cell, data=kept(data, choice.held), purpose="reveal"))
+        cells.append(replace(cell, data=with_held_out(data, choice.held), purpose="reveal"))
     return replace(study, cells=tuple(cells))
 
 
 def reveal(study: Study, choice: Choice, place: Place, trials: Trials) -> pl.DataFrame:
     """Score what was tried on the test split; the table of `agreement`."""
-    shown = revealed_study(study, choice)
+    revealed = revealed_study(study, choice)
     tried = _tried(study, choice)
-    missing = [one for one in tried if not all(map(place.store.done, shown.at(one)))]
+    missing = [knobs for knobs in tried if not all(map(place.store.done, revealed.at(knobs)))]
     if missing:
-        trials(shown, iter([missing]), place)
+        trials(revealed, iter([missing]), place)
     chosen = json.dumps(dataclasses.asdict(choice.knobs(study.first.method)))
     on_pseudo = _rows(study, tried, place.store)
-    on_test = _rows(shown, tried, place.store)
-    found = agreement(on_pseudo, on_test, chosen, METRIC)
-    record = json.dumps(found.to_dicts(), indent=1).encode()
-    write_whole(choice.path.with_suffix(".revealed.json"), record, replace=True)
+    on_test = _rows(revealed, tried, place.store)
+    table = agreement(on_pseudo, on_test, chosen, METRIC)
+    content = json.dumps(table.to_dicts(), indent=1).encode()
+    write_whole(choice.path.with_suffix(".revealed.json"), content, replace=True)
     _figure(study, choice, on_pseudo, on_test).savefig(picture_path(choice), dpi=110)
-    return found
+    return table
 
 
 def picture_path(choice: Choice) -> Path:
@@ -69,13 +69,13 @@ def picture_path(choice: Choice) -> Path:
 
 def _tried(study: Study, choice: Choice) -> list[Any]:
     """The settings with a value, each once, in the order of the search."""
-    knobs = load("methods", study.first.method).Knobs
-    every = [one for stage in choice.record["stages"] for one in stage["tried"] if one["values"]]
-    return list(dict.fromkeys(knobs(**one["knobs"]) for one in every))
+    kind = load("methods", study.first.method).method.Knobs
+    settings = (setting for stage in choice.record["stages"] for setting in stage["tried"])
+    return list(dict.fromkeys(kind(**s["knobs"]) for s in settings if s["values"]))
 
 
 def _rows(study: Study, tried: list[Any], store: Store) -> pl.DataFrame:
-    return pl.concat(read_part(store.part(cell)) for one in tried for cell in study.at(one))
+    return pl.concat(read_part(store.part(cell)) for knobs in tried for cell in study.at(knobs))
 
 
 def _figure(study: Study, choice: Choice, pseudo: pl.DataFrame, test: pl.DataFrame) -> Figure:
@@ -105,8 +105,8 @@ def _panel(
 ) -> None:
     best = stage["tried"][stage["best"]]["knobs"]
     line = swept(stage, name)
-    for (label, of), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
-        heights = [of[json.dumps(knobs)] for knobs in line]
+    for (label, curve), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
+        heights = [curve[json.dumps(knobs)] for knobs in line]
         axis.plot([knobs[name] for knobs in line], heights, "o-", color=colour, label=label)
     axis.axvline(best[name], color="grey", linestyle=":", linewidth=1)
     axis.set_xlabel(f"{name} (dotted: chosen)")

@@ -1,4 +1,4 @@
-"""What may be tried: stages of settings, all checked before any work."""
+"""What a search may try: stages of settings, all checked before any work."""
 
 from __future__ import annotations
 
@@ -14,38 +14,27 @@ from harness.registry import UsageError, did_you_mean, load
 from methods.base import Stage
 
 
-def settings(stage: Stage, start: Any) -> list[Any]:
-    """The stage's settings, the cheapest first."""
-    names = list(stage.grid)
-    return [
-        replace(start, **{**stage.fixed, **dict(zip(names, values, strict=True))})
-        for values in itertools.product(*stage.grid.values())
-    ]
-
-
 def stages_of(method: str, config: Any, knobs: Any, space: Mapping[str, str]) -> tuple[Stage, ...]:
     """A method's stages with the user's grids in place of its own; UsageError for a bad space.
 
     A knob that the method does not search comes as a stage of its own, after the others.
     """
-    stages = list(load("methods", method).search(config))
     grids = {name: _grid(method, knobs, name, text) for name, text in space.items()}
-    known = {name for stage in stages for name in stage.grid}
     stages = [
-        stage._replace(grid={name: grids.get(name, v) for name, v in stage.grid.items()})
-        for stage in stages
+        stage._replace(grid={name: grids.get(name, values) for name, values in stage.grid.items()})
+        for stage in load("methods", method).search(config)
     ]
-    stages += [Stage({name: grid}) for name, grid in grids.items() if name not in known]
+    searched = {name for stage in stages for name in stage.grid}
+    stages += [Stage({name: values}) for name, values in grids.items() if name not in searched]
     if not stages:
         raise UsageError(
             f"{method} declares no knobs to tune; name some: --space {method}.KNOB=VALUES"
         )
-    for stage in stages:
-        for name, values in stage.grid.items():
-            if not values:
-                raise UsageError(
-                    f"{method}.{name}: no values to try; give some, --space {method}.{name}=..."
-                )
+    for name, values in (entry for stage in stages for entry in stage.grid.items()):
+        if not values:
+            raise UsageError(
+                f"{method}.{name}: no values to try; give some, --space {method}.{name}=..."
+            )
     return tuple(stages)
 
 
@@ -54,14 +43,13 @@ def joined(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return (Stage({name: values for stage in stages for name, values in stage.grid.items()}),)
 
 
-def check_settings(stages: Sequence[Stage], cell: Cell) -> None:
-    """UsageError, in one line, for the first setting that the search might meet and can't score."""
-    method = load("methods", cell.method)
-    for knobs in reachable(stages, cell.knobs):
-        try:
-            method.check(cell.config, knobs, cell.data.train_images)
-        except ValueError as error:
-            raise UsageError(f"--space of {cell.method} on {cell.data.name}: {error}") from None
+def settings(stage: Stage, start: Any) -> list[Any]:
+    """The stage's settings, the cheapest first; other knobs as in `start`."""
+    names = list(stage.grid)
+    return [
+        replace(start, **{**stage.fixed, **dict(zip(names, values, strict=True))})
+        for values in itertools.product(*stage.grid.values())
+    ]
 
 
 def reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
@@ -74,23 +62,34 @@ def reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
         outcomes = [after for knobs in outcomes for after in settings(following, knobs)]
 
 
+def check_settings(stages: Sequence[Stage], cell: Cell) -> None:
+    """UsageError, in one line, for the first setting that the search might meet and can't score."""
+    check = load("methods", cell.method).check
+    for knobs in reachable(stages, cell.knobs):
+        try:
+            check(cell.config, knobs, cell.data.train_images)
+        except ValueError as error:
+            raise UsageError(f"--space of {cell.method} on {cell.data.name}: {error}") from None
+
+
 def _grid(method: str, knobs: Any, name: str, text: str) -> tuple[Any, ...]:
     """`1,3,5` or `start:stop:step`, both ends included, typed by the knob."""
     kinds = field_types(type(knobs))
-    where = f"--space {method}.{name}={text}"
+    option = f"--space {method}.{name}={text}"
     if name not in kinds:
-        raise UsageError(f"{where}: no such knob; {did_you_mean(name, [*kinds])}")
+        raise UsageError(f"{option}: no such knob; {did_you_mean(name, kinds)}")
     try:
-        if text.count(":") != 2:
-            values = [typed(part, kinds[name]) for part in text.split(",") if part]
-        else:
-            start, stop, step = (float(part) for part in text.split(":"))
-            if step <= 0:
-                raise ValueError("the step must be above 0")
-            count = math.floor((stop - start) / step + 1e-9) + 1
-            # Rounded, so that 0.1:0.3:0.1 has 0.3 and not 0.30000000000000004.
-            exact = [round(start + i * step, 10) for i in range(max(0, count))]
-            values = [typed(f"{value:.10g}", kinds[name]) for value in exact]
+        words = _range(text) if text.count(":") == 2 else [part for part in text.split(",") if part]
+        return tuple(dict.fromkeys(typed(word, kinds[name]) for word in words))
     except ValueError as error:
-        raise UsageError(f"{where}: {error}; write 1,3,5 or start:stop:step") from None
-    return tuple(dict.fromkeys(values))
+        raise UsageError(f"{option}: {error}; write 1,3,5 or start:stop:step") from None
+
+
+def _range(text: str) -> list[str]:
+    """The values of `start:stop:step`."""
+    start, stop, step = (float(part) for part in text.split(":"))
+    if step <= 0:
+        raise ValueError("the step must be above 0")
+    count = math.floor((stop - start) / step + 1e-9) + 1
+    # Rounded, so that 0.1:0.3:0.1 has 0.3 and not 0.30000000000000004.
+    return [f"{round(start + i * step, 10):.10g}" for i in range(max(0, count))]

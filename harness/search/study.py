@@ -1,19 +1,22 @@
-"""What `tune` searches: stages of settings and an objective, all checked before any work."""
+"""What `tune` searches: the knobs of one method on one data set, and by which objective."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from benchmarks.base import fingerprint
 from harness.cell import Cell, Data, digest, without_paths
+from harness.options import SearchOptions
 from harness.overrides import parse_overrides
 from harness.registry import UsageError, did_you_mean, load
-from harness.search.space import check_settings, joined, settings, stages_of
-from methods.base import Stage
+from harness.search.space import check_settings, joined, reachable, settings, stages_of
+from methods.base import BankSearch, SearchesBank, Stage
 from results.metrics import METRICS, PIXEL_METRICS
+from results.profiles import DEFAULT_PROFILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,28 +47,42 @@ class Study:
         """Names what a choice is for."""
         return choice_key(self.first, self.train_fingerprint)
 
-    @property
-    def most_k(self) -> int:
-        """The largest k of the space."""
-        given = [getattr(self.first.knobs, "k", 0)]
-        return max(given + [k for stage in self.stages for k in stage.grid.get("k", ())])
-
     def at(self, knobs: Any) -> list[Cell]:
         """The cells of one setting, one a seed."""
         return [replace(cell, knobs=knobs) for cell in self.cells]
 
+    def bank_search(self, knobs: Any) -> BankSearch | None:
+        """The search in a bank that serves this setting, and as many others as can be."""
+        wanted = _bank_search(self.first.method, knobs)
+        return wanted and max(search for search in self._bank_searches if search.serves(wanted))
+
+    @cached_property
+    def _bank_searches(self) -> set[BankSearch]:
+        every = reachable(self.stages, self.first.knobs)
+        searches = (_bank_search(self.first.method, knobs) for knobs in every)
+        return {search for search in searches if search is not None}
+
     def described(self) -> dict[str, Any]:
         """What decides the choice, for the record and to compare."""
+        profile = self.first.profile
         return {
             "objective": list(self.objective),
             "space": [
-                {"grid": {n: list(v) for n, v in stage.grid.items()}, "fixed": dict(stage.fixed)}
+                {
+                    "grid": {name: list(values) for name, values in stage.grid.items()},
+                    "fixed": dict(stage.fixed),
+                }
                 for stage in self.stages
             ],
             "seeds": [cell.seed for cell in self.cells],
             "held": list(self.first.data.held or ()),
             "validation_fingerprint": self.first.data.test_fingerprint,
-        }
+        } | ({} if profile == DEFAULT_PROFILE else {"profile": profile})
+
+
+def _bank_search(method: str, knobs: Any) -> BankSearch | None:
+    kind = load("methods", method).method
+    return kind.bank_search(knobs) if issubclass(kind, SearchesBank) else None
 
 
 def choice_key(cell: Cell, train_fingerprint: str) -> str:
@@ -81,49 +98,49 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
     )
 
 
-def objective_of(text: str, no_pixel_reason: str) -> tuple[str, ...]:
-    """Metrics joined by +; UsageError for an unknown one, or one that the data can't have."""
-    names = tuple(text.split("+"))
-    for name in names:
-        if name not in METRICS:
-            raise UsageError(f"--objective {text}: {did_you_mean(name, [*METRICS])}")
-        if name in PIXEL_METRICS and no_pixel_reason:
-            raise UsageError(
-                f"--objective {text}: {no_pixel_reason}; choose one that starts with image_"
-            )
-    return names
-
-
-def plan_studies(
-    cells: Sequence[Cell], space: Sequence[str], objective: str, *, joint: bool, named: bool
-) -> list[Study]:
+def plan_studies(cells: Sequence[Cell], options: SearchOptions, *, named: bool) -> list[Study]:
     """The studies of a plan made with held-out images, one for each data set and method.
 
     Methods that have nothing to tune are refused where the user `named` them, else left out.
     UsageError, in one line, for whatever can't be searched.
     """
     methods = list(dict.fromkeys(cell.method for cell in cells))
-    given = parse_overrides(space, methods, option="--space", example="lafite.t=50:600:50")
+    spaces = parse_overrides(options.space, methods, option="--space", example="lafite.t=50:600:50")
     groups: dict[tuple[Data, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.data, cell.method), []).append(cell)
-    studies = []
-    for (data, method), seeds in groups.items():
-        first = seeds[0]
-        if not (named or given[method] or load("methods", method).search(first.config)):
-            continue
-        benchmark = data.open()
-        stages = stages_of(method, first.config, first.knobs, given[method])
-        budget = sum(len(settings(stage, first.knobs)) for stage in stages)
-        stages = joined(stages) if joint else stages
-        check_settings(stages, first)
-        studies.append(
-            Study(
-                cells=tuple(seeds),
-                train_fingerprint=fingerprint(benchmark, benchmark.train(data.categories)),
-                stages=stages,
-                objective=objective_of(objective, benchmark.no_pixel_reason),
-                budget=budget,
+    return [
+        _study(seeds, spaces[method], options)
+        for (_, method), seeds in groups.items()
+        if named or spaces[method] or load("methods", method).search(seeds[0].config)
+    ]
+
+
+def _study(seeds: Sequence[Cell], space: dict[str, str], options: SearchOptions) -> Study:
+    first = seeds[0]
+    benchmark = first.data.open()
+    stages = stages_of(first.method, first.config, first.knobs, space)
+    budget = sum(len(settings(stage, first.knobs)) for stage in stages)
+    if options.joint or options.searcher:
+        stages = joined(stages)
+    check_settings(stages, first)
+    return Study(
+        cells=tuple(seeds),
+        train_fingerprint=fingerprint(benchmark, benchmark.train(first.data.categories)),
+        stages=stages,
+        objective=objective_of(options.objective, benchmark.no_pixel_reason),
+        budget=budget,
+    )
+
+
+def objective_of(text: str, no_pixel_reason: str) -> tuple[str, ...]:
+    """Metrics joined by +; UsageError for an unknown one, or one that the data can't have."""
+    names = tuple(text.split("+"))
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(f"--objective {text}: {did_you_mean(name, METRICS)}")
+        if name in PIXEL_METRICS and no_pixel_reason:
+            raise UsageError(
+                f"--objective {text}: {no_pixel_reason}; choose one that starts with image_"
             )
-        )
-    return studies
+    return names

@@ -9,9 +9,10 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -19,45 +20,62 @@ import torch
 
 from benchmarks.base import Sample, SealedError, sealed
 from harness.cell import Cell
-from harness.execute import SCORE_BATCH, Piece, Scored, Scorer, learn, publish, score
+from harness.execute import Scored, Scorer, learn, publish, score, score_ranges
 from harness.memory import reset_peak_memory
-from harness.place import Place, Tell
+from harness.place import Piece, Place
+from harness.registry import load
 from harness.store.journal import append
-from harness.store.store import new_folder
-from methods.base import Neighbours, Progress, quiet
+from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
+from results.files import whole_folder
 from results.table import read_part
 
 Shares = tuple[float, ...]
 
 
-class Shared(NamedTuple):
-    """What several trials share: the training of a cell, and the search in its bank for the most
-    neighbours that any of them wants."""
+@dataclass(frozen=True)
+class SharedTraining:
+    """A task: the training of a cell, before the trials start, so that none does it twice."""
+
+    fits: Cell
+
+    @property
+    def label(self) -> str:
+        """The cell's."""
+        return self.fits.label
+
+    def run(self, place: Place, tell: OnProgress) -> None:
+        """Leave the model in the store."""
+        with sealed():
+            learn(self.fits, self.fits.data.open_kept(), place, tell)
+
+
+@dataclass(frozen=True)
+class SharedSearch:
+    """A task: a search in a cell's bank that serves several trials, before they start."""
 
     cell: Cell
-    most_k: int
+    search: BankSearch
+    fits: None = None
+
+    @property
+    def label(self) -> str:
+        """The cell and the search."""
+        settings = ", ".join(f"{name}={value}" for name, value in self.search._asdict().items())
+        return f"{self.cell.label} {settings}"
+
+    def run(self, place: Place, tell: OnProgress) -> None:
+        """Leave the neighbours beside the model."""
+        LoadedModel(self.cell, place, tell).neighbours(self.search)
 
 
-def train(item: Shared, place: Place, tell: Tell) -> None:
-    """Learn before the trials start, so that none of them does it twice."""
-    with sealed():
-        learn(item.cell, item.cell.data.open_kept(), place, tell)
-
-
-def find_neighbours(item: Shared, place: Place, tell: Tell) -> None:
-    """Search before the trials start."""
-    Bench(item.cell, place, item.most_k, tell).neighbours(item.cell)
-
-
-class Bench:
+class LoadedModel:
     """A learned model beside what its settings are scored on, ready for many of them.
 
-    `most_k` is the largest k of the sweep: one search with it serves every k. The test split is
-    sealed, unless the cell reveals it.
+    The test split is sealed, unless the cell reveals it.
     """
 
-    def __init__(self, cell: Cell, place: Place, most_k: int, tell: Tell = quiet) -> None:
-        self.place, self.most_k, self.tell = place, most_k, tell
+    def __init__(self, cell: Cell, place: Place, tell: OnProgress = quiet) -> None:
+        self.cell, self.place, self.tell = cell, place, tell
         with sealed():
             method, self.fit = learn(cell, cell.data.open_kept(), place, tell)
         if cell.purpose == "reveal":
@@ -65,64 +83,62 @@ class Bench:
         with _seal(cell):
             self.scorer = Scorer(cell, method, place, tell)
 
-    def run_share(self, cell: Cell, setting: Setting, share: float) -> pl.DataFrame:
+    def scorer_of(self, search: BankSearch | None, growing: bool = False) -> SettingScorer:
+        """Scores images with a setting that this search serves; see SettingScorer."""
+        return SettingScorer(self.scorer, search and self.neighbours(search), growing)
+
+    def run_share(self, cell: Cell, scorer: SettingScorer, share: float) -> pl.DataFrame:
         """Category, metric and value on a share of the images; published when it is all of them.
 
         A cell that is in the store is read, not scored again.
         """
-        if self.place.store.done(cell):
-            return read_part(self.place.store.part(cell)).select("category", "metric", "value")
+        store = self.place.store
+        if store.done(cell):
+            return read_part(store.part(cell)).select("category", "metric", "value")
         started = datetime.now(UTC)
         if cell.purpose == "reveal":
-            self.place.store.audit([cell])
+            store.audit([cell])
         reset_peak_memory()
-        before = setting.count
+        before = scorer.count
         try:
             with _seal(cell):
-                scored = self._score(cell, setting, share)
+                scored = self._score(cell, scorer, share)
         except SealedError:
-            append(self.place.store.out / "audit.jsonl", purpose="refused", cell=cell.cell_id)
+            append(store.out / "audit.jsonl", purpose="refused", cell=cell.cell_id)
             raise
         if share == 1:
-            publish(cell, self.place, scored, self.fit, self.scorer.read.seconds, started)
-        self.place.store.note(
+            publish(cell, self.place, scored, self.fit, self.scorer.inputs.seconds, started)
+        passes = load("methods", cell.method).passes(cell.knobs)
+        store.note(
             "setting" if share == 1 else "share of a setting",
             cell,
             purpose=cell.purpose,
-            passes=self.scorer.method.passes(cell.knobs) * (setting.count - before),
+            passes=passes * (scorer.count - before),
         )
         return pl.DataFrame(
             [
                 {"category": category, "metric": metric, "value": measured.value}
-                for category, of_category in scored.metrics.items()
-                for metric, measured in of_category.items()
+                for category, metrics in scored.metrics.items()
+                for metric, measured in metrics.items()
             ]
         )
 
-    def setting(self, cell: Cell, growing: bool) -> Setting:
-        """What scores the images with the knobs of a cell, on all of them or on growing shares."""
-        return Setting(self.scorer, self.neighbours(cell), growing)
-
-    def _score(self, cell: Cell, setting: Setting, share: float) -> Scored:
+    def _score(self, cell: Cell, scorer: SettingScorer, share: float) -> Scored:
         chosen = first_share(self.scorer.samples, share)
         samples = [self.scorer.samples[i] for i in chosen]
 
-        def spread(pieces: Sequence[range], knobs: Any) -> Iterator[Piece]:
-            return (setting.piece([chosen[i] for i in piece], knobs) for piece in pieces)
+        def spread(ranges: Sequence[range], knobs: Any) -> Iterator[Piece]:
+            return (scorer.piece([chosen[i] for i in indices], knobs) for indices in ranges)
 
         return score(cell, self.scorer.benchmark, samples, spread, self.place, self.tell)
 
-    def neighbours(self, cell: Cell) -> Neighbours | None:
-        """What the bank's search finds for all samples; stored beside the model, once a coreset."""
-        if not getattr(cell.knobs, "k", 0):
-            return None
-        folder = self.place.store.searches(cell, self.most_k)
+    def neighbours(self, search: BankSearch) -> Neighbours:
+        """What the search finds for all samples; stored beside the model."""
+        store = self.place.store
+        folder = store.neighbours(self.cell, search)
         if not folder.is_dir():
-            found = self._search(cell)
-            if found is None:
-                return None
-            _write(folder, found)
-            self.place.store.note("search", cell, coreset=cell.knobs.coreset, k=self.most_k)
+            _write(folder, self._search(search))
+            store.note("search", self.cell, **search._asdict())
         return Neighbours(
             *(
                 torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
@@ -130,28 +146,26 @@ class Bench:
             )
         )
 
-    def _search(self, cell: Cell) -> Neighbours | None:
+    def _search(self, search: BankSearch) -> Neighbours:
+        method, images = cast(SearchesBank, self.scorer.method), len(self.scorer.samples)
         parts = []
-        images = len(self.scorer.samples)
-        for start in range(0, images, SCORE_BATCH):
-            inputs = self.scorer.read.batches.fetch(range(start, min(start + SCORE_BATCH, images)))
-            found = self.scorer.method.neighbours(inputs, self.most_k, cell.knobs.coreset)
-            if found is None:
-                return None
-            parts.append(found)
-            self.tell(Progress(stage="neighbours", step=start + len(inputs), steps=images))
-        return Neighbours(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        for indices in score_ranges(images):
+            values = self.scorer.inputs.batches.fetch(indices)
+            parts.append(method.neighbours(values, search))
+            self.tell(Progress(stage="neighbours", step=indices.stop, steps=images))
+        return Neighbours(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-class Setting:
-    """Scores images of a bench with the neighbours that are known of them.
+class SettingScorer:
+    """Scores images of a loaded model with a setting, and the neighbours that serve it.
 
     Where shares are `growing`, what was scored on a smaller one is kept for the larger.
     """
 
-    def __init__(self, scorer: Scorer, found: Neighbours | None, growing: bool) -> None:
-        self.scorer, self.found, self.growing = scorer, found, growing
+    def __init__(self, scorer: Scorer, neighbours: Neighbours | None, growing: bool) -> None:
+        self.scorer, self.neighbours, self.growing = scorer, neighbours, growing
         self.count = 0
+        """Images scored."""
         self._scored: dict[int, Piece] = {}
 
     def piece(self, indices: Sequence[int], knobs: Any) -> Piece:
@@ -161,17 +175,18 @@ class Setting:
         if not self.growing:
             return self._score(new, knobs)
         if new:
-            scored = self._score(new, knobs)
-            for place, i in enumerate(new):
-                one = slice(place, place + 1)
-                self._scored[i] = Piece(scored.maps[one], scored.images[one], scored.peak)
+            maps_NHW, images_N, peak = self._score(new, knobs)
+            for row, i in enumerate(new):
+                self._scored[i] = Piece(maps_NHW[row : row + 1], images_N[row : row + 1], peak)
         maps, images, peaks = zip(*(self._scored[i] for i in indices), strict=True)
         return Piece(np.concatenate(maps), np.concatenate(images), max(peaks))
 
     def _score(self, indices: Sequence[int], knobs: Any) -> Piece:
+        if self.neighbours is None:
+            return self.scorer.piece(indices, knobs)
         device = self.scorer.method.device
-        found = self.found and Neighbours(*(part[indices].to(device) for part in self.found))
-        return self.scorer.piece(indices, knobs, found)
+        chosen = Neighbours(*(tensor[indices].to(device) for tensor in self.neighbours))
+        return self.scorer.piece(indices, knobs, chosen)
 
 
 def first_share(samples: Sequence[Sample], share: float) -> list[int]:
@@ -197,9 +212,8 @@ def _seal(cell: Cell) -> AbstractContextManager[None]:
     return nullcontext() if cell.purpose == "reveal" else sealed()
 
 
-def _write(folder: Path, found: Neighbours) -> None:
+def _write(folder: Path, neighbours: Neighbours) -> None:
     """Whole or not at all; of two that find the same, the first stays."""
-    folder.parent.mkdir(exist_ok=True)
-    with new_folder(folder) as scratch:
-        for name, part in found._asdict().items():
-            np.save(scratch / f"{name}.npy", part.cpu().numpy())
+    with whole_folder(folder) as scratch:
+        for name, tensor in neighbours._asdict().items():
+            np.save(scratch / f"{name}.npy", tensor.cpu().numpy())

@@ -35,13 +35,13 @@ def main(spec: dict[str, Any]) -> dict[str, float]:
     torch.manual_seed(0)
     data = spec["data"]
     root = Path(data["root"]) if data["root"] else None
-    of = Data(**{**data, "root": root, "categories": tuple(data["categories"])})
+    images_of = Data(**{**data, "root": root, "categories": tuple(data["categories"])})
     imported = settled_memory()
     started = time.perf_counter()
     model = _model(spec)
     model.train()
     with torch.no_grad():
-        for images in _batches(*open_split(of, "train"), spec):
+        for images in _batches(*open_split(images_of, "train"), spec):
             model(images)
         if spec["method"] == "patchcore":
             model.subsample_embedding(spec["coreset"])
@@ -49,9 +49,9 @@ def main(spec: dict[str, Any]) -> dict[str, float]:
             model.fit()
         fitted = time.perf_counter()
         model.eval()
-        found = [model(images) for images in _batches(*open_split(of, "test"), spec)]
-        maps = torch.cat([one.anomaly_map[:, 0] for one in found])
-        scores = torch.cat([one.pred_score.flatten() for one in found])
+        outputs = [model(images) for images in _batches(*open_split(images_of, "test"), spec)]
+        maps = torch.cat([output.anomaly_map[:, 0] for output in outputs])
+        scores = torch.cat([output.pred_score.flatten() for output in outputs])
     done = time.perf_counter()
     np.savez(spec["out"], maps=maps.numpy(), images=scores.numpy())
     return {

@@ -13,7 +13,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +24,11 @@ import torch
 
 from benchmarks.base import sealed
 from harness.cell import Cell
-from harness.execute import SCORE_BATCH, Scorer, learn
+from harness.execute import Scorer, learn, score_ranges
 from harness.features import FeatureCache, open_split
 from harness.measure import measure
 from harness.memory import peak_memory, settled_memory
+from harness.options import RaceOptions, Say, Selection
 from harness.place import Place
 from harness.plan import plan
 from harness.registry import UsageError, load
@@ -46,7 +47,6 @@ SETTINGS = {
 }  # fmt: skip
 """The `quick` presets, but exact float32 and what anomalib has: a bank on the grid of layer 2, of
 both layers' channels side by side, and its re-weighting."""
-Say = Callable[[str], None]
 
 
 class Side(NamedTuple):
@@ -63,8 +63,9 @@ class Side(NamedTuple):
         return self.fit + self.scoring
 
 
-def race(benchmark: str, say: Say = lambda line: None) -> Iterator[str]:
+def race(options: RaceOptions, say: Say) -> Iterator[str]:
     """Lines of a table of both sides; UsageError without an anomalib, or where it fails."""
+    benchmark = options.benchmark
     python = os.environ.get(VARIABLE)
     if not python:
         raise UsageError(f"speed --op anomalib: name the python of its environment in {VARIABLE}")
@@ -75,8 +76,7 @@ def race(benchmark: str, say: Say = lambda line: None) -> Iterator[str]:
         f"{'beyond imports':>15} {'image AUROC':>12} {'pixel AUROC':>12}"
     )
     for method, settings in SETTINGS.items():
-        overrides = [f"{method}.{text}" for text in settings]
-        cell = plan([benchmark], [method], seeds=1, preset="quick", overrides=overrides)[0]
+        cell = plan(selection(benchmark, method, settings))[0]
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / f"{who}.npz" for who in ("ours", "anomalib")]
             say(f"{method}: ours")
@@ -87,10 +87,18 @@ def race(benchmark: str, say: Say = lambda line: None) -> Iterator[str]:
             yield _line(cell, "anomalib", theirs, theirs.seconds / ours.seconds, files[1])
 
 
+def selection(benchmark: str, method: str, settings: Sequence[str]) -> Selection:
+    """Our side's cell."""
+    overrides = [f"{method}.{setting}" for setting in settings]
+    return Selection(
+        benchmarks=[benchmark], methods=[method], seeds=1, preset="quick", overrides=overrides
+    )
+
+
 def _line(cell: Cell, who: str, side: Side, ratio: float, file: Path) -> str:
     benchmark, samples = open_split(cell.data, "test")
-    with np.load(file) as found:
-        metrics = measure(cell, benchmark, samples, found["images"], found["maps"]).metrics
+    with np.load(file) as scores:
+        metrics = measure(cell, benchmark, samples, scores["images"], scores["maps"]).metrics
     shown = []
     for name in ("image_auroc", "pixel_auroc"):
         values = [metrics[category][name].value for category in cell.data.categories]
@@ -120,18 +128,16 @@ def _ours(cell: Cell, threads: int, file: Path) -> Side:
         method, _ = learn(cell, cell.data.open_kept(), place, quiet)
     fitted = time.perf_counter()
     scorer = Scorer(cell, method, place, quiet)
-    count = len(scorer.samples)
-    pieces = [range(a, min(a + SCORE_BATCH, count)) for a in range(0, count, SCORE_BATCH)]
-    found = list(scorer.spread(pieces, cell.knobs))
+    pieces = list(scorer.spread(score_ranges(len(scorer.samples)), cell.knobs))
     done = time.perf_counter()
-    maps, images = (np.concatenate([piece[i] for piece in found]) for i in (0, 1))
+    maps, images = (np.concatenate([piece[i] for piece in pieces]) for i in (0, 1))
     np.savez(file, maps=maps, images=images)
     return Side(fitted - started, done - fitted, peak_memory(), imported)
 
 
 def _anomalib(python: str, cell: Cell, threads: int, file: Path) -> Side:
     """The other side: `harness.speed._anomalib_side` in its own environment."""
-    view = load("methods", cell.method).inputs(cell.config)
+    view = load("methods", cell.method).method.inputs(cell.config)
     assert cell.weights is not None
     torch.save(load_backbone(view, cell.weights).state_dict(), file.with_suffix(".pt"))
     published = timm.get_pretrained_cfg(view.backbone)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from methods.lafite import LafitE
+from harness.options import RaceOptions, Say
+from methods.lafite import METHOD, LafitE
 from methods.parts.backbone import Extractor, find_weights, load_backbone
 
 IMAGES, REPEATS = 32, 5
 
 
-def race() -> str:
+def race(options: RaceOptions, say: Say) -> Iterator[str]:
     """A line for each way to extract the `quick` preset's features: images per second, ratio."""
-    features = LafitE.inputs(LafitE.presets["quick"].config)
+    features = LafitE.inputs(METHOD.presets["quick"].config)
     path = find_weights(features)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = torch.rand(IMAGES, 3, features.side, features.side, device=device)
@@ -33,10 +34,9 @@ def race() -> str:
     speeds = {name: _speed(way, images) for name, way in ways.items()}
     base = speeds["plain timm, float32"]
     where = f"{features.backbone} at {features.side} px, {torch.get_num_threads()} threads"
-    lines = [
-        f"{name:24s} {speed:7.1f} images/s {speed / base:5.2f} x" for name, speed in speeds.items()
-    ]
-    return "\n".join([f"backbone: {where}, batches of {IMAGES}, median of {REPEATS}", *lines])
+    yield f"backbone: {where}, batches of {IMAGES}, median of {REPEATS}"
+    for name, speed in speeds.items():
+        yield f"{name:24s} {speed:7.1f} images/s {speed / base:5.2f} x"
 
 
 @torch.inference_mode()

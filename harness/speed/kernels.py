@@ -4,8 +4,8 @@ One run, one machine: ours, torch, faiss flat, the naive compiled loop and anoma
 LAFITE_BENCH_ANOMALIB names the python of an environment that has it), with a floor made of counted
 bytes and operations and the ceilings measured here. An operation that fails its check is not timed.
 
-It needs torch and numpy alone, so it runs on a bare GPU machine:
-``python -c "from harness.speed.kernels import speed; print(speed())"``.
+It needs torch, numpy and typer alone, so it runs on a bare GPU machine: ``python -m
+harness.speed.kernels``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from harness import registry
 from harness.memory import peak_memory, settled_memory
-from harness.speed._rivals import POINTS, Contest, contests
+from harness.options import RaceOptions, Say
+from harness.registry import UsageError
+from harness.speed._contests import POINTS, Contest, contests
 from kernels.base import Op
 
 REPEATS, PATIENCE = 7, 20.0  # runs of which the median counts; seconds after which one is enough
 QUICK = 6_000  # points of a quick run
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,77 +54,76 @@ class Timing:
     device: str
 
 
-def speed(
-    op: str | None = None,
-    points: str | None = None,
-    out: Path = Path("preview"),
-    quick: bool = False,
-    say: Say = lambda line: None,
-) -> str:
-    """Check, time, write ``speed.parquet`` and ``speed.png`` into ``out``; return the table.
+def race(options: RaceOptions, say: Say) -> Iterator[str]:
+    """Check, time, write ``speed.parquet`` and ``speed.png`` into ``out``; the lines of the table.
 
     ``points`` is a .npy file of (N, D) features, or a data set whose frozen features of the `quick`
-    preset are taken; without it random ones are used. ``op`` names one operation. Raises ValueError
-    on what is neither.
+    preset are taken; without it random ones are used. UsageError for what is neither.
     """
-    found = [registry.load("kernels", name) for name in registry.names("kernels")]
-    names = [one.name for one in found]
-    if op is not None and op not in names:
-        raise ValueError(f"no operation is called {op!r}; there are {', '.join(names)}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    features_ND, data = _features(points, device, quick)
+    features_ND, source = _features(options, device)
     flop_rate, copy_rate = _ceilings(device)
-    lines = [f"{data}; ceilings here: {flop_rate / 1e9:.0f} GFLOP/s, {copy_rate / 1e9:.1f} GB/s"]
     rows: list[Timing] = []
-    for one in found if op is None else [found[names.index(op)]]:
-        say(f"checking {one.name}")
-        wrong = _wrong(one)
-        if wrong:
-            lines.append(f"{one.name}: wrong on {wrong}; not timed")
+    notes = []
+    for op in (registry.load("kernels", name) for name in registry.names("kernels")):
+        if options.op not in (None, "kernels", op.name):
             continue
-        for contest in contests(one.name, features_ND, quick):
+        say(f"checking {op.name}")
+        if wrong := _wrong(op):
+            notes.append(f"{op.name}: wrong on {wrong}; not timed")
+            continue
+        for contest in contests(op, features_ND, options.quick):
             floor = max(contest.flops / flop_rate, contest.moved_bytes / copy_rate)
-            rows += _time(contest, data, floor, device, say)
-    if rows:
-        _write(rows, out)
+            rows += _time(contest, source, floor, device, say)
+    yield f"{source}; ceilings here: {flop_rate / 1e9:.0f} GFLOP/s, {copy_rate / 1e9:.1f} GB/s"
+    yield from [*_table(rows), *notes]
     if device == "cpu":
-        lines.append("GPU: not run on a GPU")
-    return "\n".join([lines[0], *_table(rows), *lines[1:]])
+        yield "GPU: not run on a GPU"
+    if rows:
+        _write(rows, options.out)
 
 
-def _features(points: str | None, device: str, quick: bool) -> tuple[Tensor, str]:
+def _features(options: RaceOptions, device: str) -> tuple[Tensor, str]:
+    """Features (N, D) on the device, and what they are."""
+    points = options.points
     if points is None:
         n, d = POINTS[device]
         draw = torch.Generator().manual_seed(0)
-        features_ND = torch.randn(QUICK if quick else n, d, generator=draw)
+        features_ND = torch.randn(QUICK if options.quick else n, d, generator=draw)
         return features_ND.to(device), "random features"
     if points.endswith(".npy"):
-        try:
-            array = np.load(points)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{points}: no array of features there ({error})") from None
-        if array.ndim != 2 or array.dtype.kind != "f":
-            raise ValueError(f"{points} must hold a 2-D array of floats, got {array.shape}")
-        features_ND, data = torch.from_numpy(array).float(), Path(points).stem
+        features_ND, source = _loaded(points), Path(points).stem
     else:
-        features_ND, data = _frozen(points), f"features of {Path(points).name}"
-    if quick and len(features_ND) > QUICK:
+        features_ND, source = _frozen(points), f"features of {Path(points).name}"
+    if options.quick and len(features_ND) > QUICK:
         features_ND = features_ND[:: len(features_ND) // QUICK].contiguous()
-    return features_ND.to(device), data
+    return features_ND.to(device), source
+
+
+def _loaded(points: str) -> Tensor:
+    try:
+        array = np.load(points)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--points {points}: no array of features there ({error})") from None
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise UsageError(f"--points {points}: must hold a 2-D array of floats, not {array.shape}")
+    return torch.from_numpy(array).float()
 
 
 def _frozen(benchmark: str) -> Tensor:
     """Frozen features (N, D) of all training patches, as LafitE's `quick` preset reads them."""
-    from harness.features import FeatureCache, feature_task
+    from harness.features import FeatureCache, feature_set
+    from harness.options import Selection
     from harness.plan import plan
     from methods.base import quiet
     from methods.parts.bank import patches
 
-    task = feature_task(plan([benchmark], ["lafite"], seeds=1, preset="quick")[0], "train")
-    assert task is not None, "lafite reads frozen features"
+    selection = Selection(benchmarks=[benchmark], methods=["lafite"], seeds=1, preset="quick")
+    features = feature_set(plan(selection)[0], "train")
+    assert features is not None, "lafite reads frozen features"
     cache = FeatureCache.default()
-    cache.make(task, torch.device("cuda" if torch.cuda.is_available() else "cpu"), quiet)
-    rows, _ = cache.open(task)
+    cache.make(features, torch.device("cuda" if torch.cuda.is_available() else "cpu"), quiet)
+    rows, _ = cache.open(features)
     return patches(torch.from_numpy(rows.astype(np.float32))).contiguous()
 
 
@@ -136,9 +135,9 @@ def _wrong(op: Op) -> str:
     return ""
 
 
-def _time(contest: Contest, data: str, floor: float, device: str, say: Say) -> Iterator[Timing]:
+def _time(contest: Contest, source: str, floor: float, device: str, say: Say) -> Iterator[Timing]:
     ours, expected = 0.0, None
-    sizes = (contest.op, data, contest.n, contest.m, contest.k)
+    sizes = (contest.op, source, contest.n, contest.m, contest.k)
     for who, call in contest.entries:
         say(f"timing {contest.op}, N={contest.n} M={contest.m} K={contest.k}: {who}")
         seconds, result, peak = _median(call)
@@ -241,3 +240,8 @@ def _plot(frame: Any, path: Path) -> None:
         axes[0].legend(fontsize="x-small")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    for line in race(RaceOptions(), print):
+        print(line)

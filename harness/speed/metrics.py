@@ -19,42 +19,45 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from harness.memory import peak_memory, settled_memory
+from harness.options import RaceOptions, Say
 from harness.registry import UsageError
 from results.metrics import pixel_metrics
 
 Maps = tuple[NDArray[np.bool_], NDArray[np.float32]]
 Result = TypeVar("Result")
 
-SHAPE = (160, 224)
+SMALL, SHAPE = (8, 48), (160, 224)
 MVTEC = (1725, 256)  # all test images of MVTec AD at once: 113 million pixels
 REPEATS = 3
 
 
-def race(shape: tuple[int, int] = SHAPE, most: tuple[int, int] = MVTEC) -> Iterator[str]:
-    """Yield a line for each way: seconds (median of 3), theirs over ours, largest difference.
+def race(options: RaceOptions, say: Say) -> Iterator[str]:
+    """A line for each way: seconds (median of 3), theirs over ours, largest difference.
 
-    Maps are made: smooth noise, raised where one to three rectangles of a mask are; `shape` and
-    `most` say how many and their side, the latter for our metrics alone, from files.
+    Maps are made: smooth noise, raised where one to three rectangles of a mask are. At last our
+    metrics alone, of as many maps as MVTec AD has, from files.
     """
+    count, side = SMALL if options.quick else SHAPE
     with tempfile.TemporaryDirectory() as folder:
-        masks, maps = made_maps(Path(folder), *shape)
+        masks, maps = made_maps(Path(folder), count, side)
         share, threads = 100 * float(np.mean(masks)), torch.get_num_threads()
         yield (
-            f"metrics: {shape[0]} maps of {shape[1]} x {shape[1]}, {share:.1f} % of the pixels "
+            f"metrics: {count} maps of {side} x {side}, {share:.1f} % of the pixels "
             f"anomalous, {threads} threads, median of {REPEATS}"
         )
-        ours, found = timed(lambda: pixel_metrics(masks, maps))
+        ours, measured = timed(lambda: pixel_metrics(masks, maps))
+        values = {name: metric.value or 0.0 for name, metric in measured.items()}
         yield _line("ours: AUROC, AP, F1-max and AUPRO", ours)
         for name, function, metric in (
             ("scikit-learn roc_auc_score", roc_auc_score, "pixel_auroc"),
             ("scikit-learn average_precision_score", average_precision_score, "pixel_ap"),
         ):
             theirs, value = timed(partial(function, masks.ravel(), maps.ravel()))
-            yield _line(name, theirs, ours, value - (found[metric].value or 0))
+            yield _line(name, theirs, ours, value - values[metric])
         if python := os.environ.get("LAFITE_BENCH_ANOMALIB"):
             theirs, value = anomalib_aupro(python, Path(folder), threads)
-            yield _line("anomalib AUPRO", theirs, ours, value - (found["pixel_aupro"].value or 0))
-    yield large(*most)
+            yield _line("anomalib AUPRO", theirs, ours, value - values["pixel_aupro"])
+    yield large(*(SMALL if options.quick else MVTEC))
 
 
 def large(count: int, side: int) -> str:

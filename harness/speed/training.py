@@ -21,8 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from harness.cell import PRESETS
 from harness.memory import peak_memory, reset_peak_memory
+from harness.options import PRESETS, RaceOptions, Say
 from harness.registry import UsageError, did_you_mean, load
 from methods.base import Batches
 from methods.parts.accelerating import compile_in_place, why_not
@@ -73,10 +73,11 @@ class Speed(NamedTuple):
     peak: int
 
 
-def race(preset: str) -> Iterator[str]:
+def race(options: RaceOptions, say: Say) -> Iterator[str]:
     """Lines as they are measured: every way beside plain PyTorch, then one worker and two."""
+    preset = options.preset
     if preset not in PRESETS:
-        raise UsageError(f"--preset {preset}: {did_you_mean(preset, [*PRESETS])}")
+        raise UsageError(f"--preset {preset}: {did_you_mean(preset, PRESETS)}")
     os.environ["LAFITE_ACCELERATE"] = "0"  # each way says itself what it uses
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.cuda.get_device_name(0) if device.type == "cuda" else "CPU"
@@ -93,21 +94,21 @@ def _lines(name: str, preset: str, device: torch.device) -> Iterator[str]:
             yield f"{way.name:22s} skipped: {reason}"
             continue
         runner = Runner(name, preset, way, device)
-        found = runner.speed()
+        speed = runner.speed()
         if plain is None:
-            plain, large = found, runner.large
+            plain, large = speed, runner.large
             yield f"{name}: {runner.parameters / 1e6:.1f} million parameters, batch {runner.batch}"
             yield f"{'':22s} {'training':>18s} {'scoring':>20s} {'peak':>9s}"
         yield (
-            f"{way.name:22s} {found.train:8.2f} /s {found.train / plain.train:5.2f} x "
-            f"{found.score:8.2f} /s {found.score / plain.score:5.2f} x "
-            f"{found.peak / 2**30:5.1f} GiB"
+            f"{way.name:22s} {speed.train:8.2f} /s {speed.train / plain.train:5.2f} x "
+            f"{speed.score:8.2f} /s {speed.score / plain.score:5.2f} x "
+            f"{speed.peak / 2**30:5.1f} GiB"
         )
         del runner  # before the next one is built: each may fill most of the memory
     if device.type == "cpu" and not large:
         presets = load("methods", name).presets
         # Gradients are summed once a batch: how much two workers gain depends on its size.
-        for batch in sorted({presets[of].config.batch_size for of in (preset, "paper")}):
+        for batch in sorted({presets[word].config.batch_size for word in (preset, "paper")}):
             one, two = workers(name, preset, batch)
             yield f"{f'1 worker, batch {batch}':22s} {one:8.2f} /s {1:5.2f} x"
             yield f"{f'2 workers, batch {batch}':22s} {two:8.2f} /s {two / one:5.2f} x"
@@ -127,10 +128,11 @@ class Runner:
         self, name: str, preset: str, way: Way, device: torch.device, batch: int | None = None
     ) -> None:
         reset_peak_memory()
-        of, chosen = load("methods", name), load("methods", name).presets[preset]
-        config = replace(chosen.config, precision="bfloat16" if way.bfloat16 else "float32")
-        self.method: Any = of(config).to(device)
-        self.knobs = replace(chosen.knobs, k=0)  # searches are timed as kernels
+        declared = load("methods", name)
+        config, knobs = declared.presets[preset]
+        config = replace(config, precision="bfloat16" if way.bfloat16 else "float32")
+        self.method: Any = declared.method(config).to(device)
+        self.knobs = replace(knobs, k=0)  # searches are timed as kernels
         self.network: nn.Module = getattr(self.method, NETWORKS[name])
         self.parameters = sum(p.numel() for p in self.network.parameters())
         self.large = self.parameters > LARGE and device.type == "cpu"
@@ -140,8 +142,16 @@ class Runner:
             self.network.to(memory_format=torch.channels_last)
         if way.compiled:
             compile_in_place(self.network)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=way.fused)
-        channels, grid = feature_channels(of.inputs(config)), config.feature_size
+        self.recipe = Recipe(
+            epochs=1 + self.rounds,
+            batch_size=self.batch,
+            learning_rate=1e-4,
+            optimiser="adamw",
+            weight_decay=0.01,
+            fused=way.fused,
+            precision=config.precision,
+        )
+        channels, grid = feature_channels(self.method.inputs(config)), config.feature_size
         self.features = torch.randn(steps * self.batch, channels, grid, grid)
         self.keys = [str(i) for i in range(len(self.features))]
 
@@ -152,15 +162,11 @@ class Runner:
     def train(self) -> float:
         """Images per second of the gradient loop, both ranks together where there are two."""
         times: list[float] = []
-        recipe = Recipe(
-            epochs=1 + self.rounds, batch_size=self.batch, precision=self.method.config.precision
-        )
         optimise(
             self.network,
             self.method.losses,
             Batches(self.keys, lambda indices: self.features[list(indices)]),
-            self.optimiser,
-            recipe,
+            self.recipe,
             seed=0,
             on_progress=lambda told: times.append(_now()),
         )
@@ -201,4 +207,5 @@ def _worker(rank: int, name: str, preset: str, batch: int, folder: Path) -> None
     both = Runner(name, preset, ON_CPU, device, batch).train()
     if rank == 0:
         (folder / "speeds").write_text(json.dumps([alone, both]))
+    dist.barrier()  # or the other may still be sending when this process ends
     dist.destroy_process_group()

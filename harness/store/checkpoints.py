@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from methods.base import Keeper, Method
 from methods.parts.backbone import file_sha256
+from results.files import whole_folder
 
 KEPT = 2
 
@@ -40,7 +40,7 @@ class Checkpoints(Keeper):
         self._resumed: float | None = None
         self._pace: float | None = None
         self._state: dict[str, Tensor] = {}
-        self._noted: dict[str, Any] = {"epochs": 0}
+        self._record: dict[str, Any] = {"epochs": 0}
         for path in reversed(self._all()):
             if self._read(path):
                 return
@@ -53,12 +53,12 @@ class Checkpoints(Keeper):
             for key, value in _under("optimiser.", self._state).items():
                 index, _, name = key.partition(".")
                 slots.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], value)
-            optimiser.load_state_dict({"state": slots, "param_groups": self._noted["groups"]})
+            optimiser.load_state_dict({"state": slots, "param_groups": self._record["groups"]})
             if average is not None:
                 average.load_state_dict(_under("average.", self._state))
             self._state = {}
         self._resumed = time.perf_counter()
-        return int(self._noted["epochs"])
+        return int(self._record["epochs"])
 
     def keep(
         self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
@@ -66,7 +66,7 @@ class Checkpoints(Keeper):
         """Write a checkpoint if it is time, then remove all but the newest two."""
         assert self._resumed is not None, "a training begins with `resume`"
         loop = time.perf_counter() - self._resumed
-        self._pace = (epochs - int(self._noted["epochs"])) / loop
+        self._pace = (epochs - int(self._record["epochs"])) / loop
         if epochs % self.every == 0:
             self._write(epochs, optimiser, average)
 
@@ -79,12 +79,10 @@ class Checkpoints(Keeper):
             state |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
         if average is not None:
             state |= {f"average.{k}": v for k, v in average.state_dict().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=".writing-"))
-        try:
+        with whole_folder(self.folder / f"epoch-{epochs:06d}") as scratch:
             file = scratch / "state.safetensors"
             save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
-            noted = {
+            record = {
                 "epochs": epochs,
                 "groups": slots["param_groups"],
                 "seconds": self.seconds + time.perf_counter() - self._started,
@@ -93,10 +91,7 @@ class Checkpoints(Keeper):
                 "pace": self._pace,
                 "sha256": file_sha256(file),
             }
-            (scratch / "state.json").write_text(json.dumps(noted))
-            scratch.replace(self.folder / f"epoch-{epochs:06d}")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            (scratch / "state.json").write_text(json.dumps(record))
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -120,16 +115,16 @@ class Checkpoints(Keeper):
         """Load a checkpoint; False, and moved aside, if it is damaged or of another network."""
         file = path / "state.safetensors"
         try:
-            noted = json.loads((path / "state.json").read_text())
-            state = read_state(file, noted["sha256"])
+            record = json.loads((path / "state.json").read_text())
+            state = read_state(file, record["sha256"])
             load_whole(self.method, _under("method.", state))
         except (OSError, ValueError, KeyError):
             with contextlib.suppress(OSError):  # another rank may have moved it first
                 path.replace(path.with_name(f"corrupt-{path.name}-{time.time_ns()}"))
             return False
-        self._state, self._noted = state, noted
-        self.seconds, self.restarts = noted["seconds"], noted["restarts"] + 1
-        self.losses, self._pace = noted.get("losses", []), noted.get("pace")
+        self._state, self._record = state, record
+        self.seconds, self.restarts = record["seconds"], record["restarts"] + 1
+        self.losses, self._pace = record.get("losses", []), record.get("pace")
         return True
 
 

@@ -20,22 +20,36 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.cell import Cell
 from harness.registry import UsageError
 from harness.store.checkpoints import load_whole, read_state
 from harness.store.journal import append
-from methods.base import Method
+from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
 from results.evidence import Evidence, write_evidence
+from results.files import whole_folder
 from results.table import SCORES_SCHEMA, failure_path, scores_path, write_part, write_rows
 
 Row = dict[str, Any]
+
+
+class FitFacts(NamedTuple):
+    """What a trained model is stored with, and every row of its cells repeats."""
+
+    fit_seconds: float
+    train_images: int
+    train_images_per_second: float | None
+    parameters: int
+    world_size: int
+    restarts: int
+    peak_memory_bytes: int
+
+
 FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
 """Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
 
@@ -108,13 +122,12 @@ class Store:
         """Note a piece of work: a training, a search, a setting that was scored."""
         append(self.out / "work.jsonl", what=what, fit=cell.fit_id, cell=cell.cell_id, **facts)
 
-    def searches(self, cell: Cell, k: int) -> Path:
-        """The folder of the k nearest rows for the samples and the coreset of a cell.
+    def neighbours(self, cell: Cell, search: BankSearch) -> Path:
+        """The folder of what a search finds for the samples of a cell.
 
         Beside the model, so that it goes with it.
         """
-        name = f"{cell.data.test_fingerprint}-{cell.knobs.coreset:.6g}-{k}"
-        return self.model(cell) / "neighbours" / name
+        return self.model(cell) / "neighbours" / f"{cell.data.test_fingerprint}-{search.name}"
 
     def model(self, cell: Cell) -> Path:
         """The folder of the cell's trained model."""
@@ -148,16 +161,19 @@ class Store:
         for path in sorted((self.out / "models").glob("*/fit.json")):
             yield json.loads(path.read_text())
 
-    def save_model(self, cell: Cell, method: Method, facts: Mapping[str, Any]) -> None:
+    def save_model(
+        self, cell: Cell, method: Method, facts: FitFacts, losses: Sequence[float]
+    ) -> None:
         """Write the learned state and the facts of the fit; atomic, the first writer wins."""
         from safetensors.torch import save_file
 
-        with new_folder(self.model(cell)) as scratch:
+        with whole_folder(self.model(cell)) as scratch:
             state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
             save_file(state, scratch / "model.safetensors")
             sha256 = file_sha256(scratch / "model.safetensors")
-            noted = {
-                **facts,
+            record = {
+                **facts._asdict(),
+                "losses": losses,
                 "method": cell.method,
                 "config": dataclasses.asdict(cell.config),
                 "benchmark": cell.data.benchmark,
@@ -168,9 +184,9 @@ class Store:
                 "seed": cell.seed,
                 "sha256": sha256,
             }
-            (scratch / "fit.json").write_text(json.dumps(noted, indent=1, default=str))
+            (scratch / "fit.json").write_text(json.dumps(record, indent=1, default=str))
 
-    def load_model(self, cell: Cell, method: Method) -> dict[str, Any] | None:
+    def load_model(self, cell: Cell, method: Method) -> FitFacts | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
 
         A folder that is damaged, or holds another architecture, is moved aside.
@@ -179,23 +195,10 @@ class Store:
         if not folder.is_dir():
             return None
         try:
-            facts: dict[str, Any] = json.loads((folder / "fit.json").read_text())
-            load_whole(method, read_state(folder / "model.safetensors", facts["sha256"]))
+            record = json.loads((folder / "fit.json").read_text())
+            facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
+            load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
         except (OSError, ValueError, KeyError):
             folder.replace(folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
             return None
         return facts
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `folder` at the end: whole or not at all, the first stays."""
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        yield scratch
-        scratch.replace(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -11,10 +11,10 @@ import importlib.util
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,12 @@ class Features(Pixels):
     aggregate: Literal["aligned", "patches", "pyramid"] = "aligned"
     channels: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @classmethod
+    def of(cls, config: Any, **others: Any) -> Features:
+        """The fields that a method's Config names like these, and others."""
+        shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
+        return cls(**{name: getattr(config, name) for name in shared} | others)
 
 
 class WeightsMissing(ValueError):

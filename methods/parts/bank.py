@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kernels.edit import mix, topk_edit, weights
 from kernels.topk import topk_l2
-from methods.base import Batches, Neighbours, OnProgress
+from methods.base import BankSearch, Batches, Neighbours, OnProgress
 from methods.parts.coreset import choose
 from methods.parts.cost import coreset_rows
 from methods.parts.dist import rank, total, world_size
@@ -84,22 +84,22 @@ class MemoryBank(nn.Module):
 
     def _collect(self, train: Batches, transform: Callable[[Tensor], Tensor]) -> Tensor:
         """This rank's training patches (N, D), in the order of the samples."""
-        points: Tensor | None = None
+        points_ND: Tensor | None = None
         filled = 0
         for batch in train.ordered(64):
-            features = transform(batch.inputs)
-            cells = features.shape[-2] * features.shape[-1]
-            rows = patches(features)
-            if points is None:
+            features_BChw = transform(batch.inputs)
+            cells = features_BChw.shape[-2] * features_BChw.shape[-1]
+            rows_ND = patches(features_BChw)
+            if points_ND is None:
                 # Filled in place: joining a list of batches would hold everything twice.
                 images = -(-(len(train) - rank()) // world_size())
-                shape = images * cells, rows.shape[1]
-                points = rows.new_empty(shape, dtype=self.rows_MD.dtype)
-            points[filled : filled + len(rows)] = rows
-            filled += len(rows)
-        if points is None:
+                shape = images * cells, rows_ND.shape[1]
+                points_ND = rows_ND.new_empty(shape, dtype=self.rows_MD.dtype)
+            points_ND[filled : filled + len(rows_ND)] = rows_ND
+            filled += len(rows_ND)
+        if points_ND is None:
             raise ValueError("the memory bank got no training images")
-        return points
+        return points_ND
 
     def prefix(self, rate: float) -> Tensor:
         """The coreset of `rate` of all training patches: (M, D).
@@ -113,22 +113,12 @@ class MemoryBank(nn.Module):
         rows = coreset_rows(int(self.source), rate)
         return prefixes.setdefault(rows, self.rows_MD[:rows])
 
-    def search(self, features_BChw: Tensor, k: int, rate: float) -> Neighbours:
+    def search(self, features_BChw: Tensor, search: BankSearch) -> Neighbours:
         """The k nearest rows of each location, or all rows where there are fewer."""
-        bank_MD = self.prefix(rate)
-        found = topk_l2(patches(features_BChw), bank_MD, min(k, len(bank_MD)))
+        bank_MD = self.prefix(search.coreset)
+        nearest = topk_l2(patches(features_BChw), bank_MD, min(search.k, len(bank_MD)))
         batch, _, height, width = features_BChw.shape
-        return Neighbours(*(part.view(batch, height, width, -1) for part in found))
-
-    def nearest(
-        self, features_BChw: Tensor, k: int, rate: float, found: Neighbours | None = None
-    ) -> Tensor:
-        """Mean squared distance of each location to its k nearest rows: (B, h, w).
-
-        Squared, as faiss gives it to the official PatchCore.
-        """
-        distances = (found or self.search(features_BChw, k, rate)).distances
-        return distances[..., :k].square().mean(dim=-1)
+        return Neighbours(*(part_NK.view(batch, height, width, -1) for part_NK in nearest))
 
     def edit(
         self,
@@ -137,14 +127,14 @@ class MemoryBank(nn.Module):
         rate: float,
         weighting: Weighting,
         temperature: float,
-        found: Neighbours | None = None,
+        neighbours: Neighbours | None = None,
     ) -> Tensor:
         """Eq. 10: each location becomes a weighted mix of its k nearest rows."""
         bank_MD = self.prefix(rate)
-        if found is None:
+        if neighbours is None:
             edited_ND = topk_edit(patches(features_BChw), bank_MD, k, weighting, temperature)
         else:
-            distances_NK, rows_NK = (part.flatten(0, 2)[:, :k] for part in found)
+            distances_NK, rows_NK = (part.flatten(0, 2)[:, :k] for part in neighbours)
             edited_ND = mix(bank_MD, rows_NK, weights(distances_NK, weighting, temperature))
         batch, _, height, width = features_BChw.shape
         return edited_ND.view(batch, height, width, -1).permute(0, 3, 1, 2)

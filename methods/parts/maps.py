@@ -19,6 +19,17 @@ def error_map(features_BChw: Tensor, rebuilt_BChw: Tensor) -> Tensor:
     return error
 
 
+def editing_maps(
+    original_BChw: Tensor, edited_BChw: Tensor, rebuilt_BChw: Tensor
+) -> dict[str, Tensor]:
+    """Figure 1: how far editing and the network each move the features, (B, h, w)."""
+    return {
+        "original to edited": error_map(original_BChw, edited_BChw),
+        "edited to rebuilt": error_map(edited_BChw, rebuilt_BChw),
+        "original to rebuilt": error_map(original_BChw, rebuilt_BChw),
+    }
+
+
 def smooth_upsample(
     maps_Bhw: Tensor, side: int, sigma: float, *, align_corners: bool = False
 ) -> Tensor:

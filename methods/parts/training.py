@@ -26,6 +26,11 @@ class Recipe:
 
     epochs: int
     batch_size: int
+    learning_rate: float
+    optimiser: Literal["adam", "adamw"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    fused: bool = True
     schedule: Literal["step", "one_cycle", "constant"] = "step"
     drops: tuple[float, ...] = (0.8,)
     drop_to: float = 0.1
@@ -34,10 +39,21 @@ class Recipe:
     ema: float = 0.0
 
     @classmethod
-    def of(cls, config: Any, **more: Any) -> Recipe:
-        """The fields that a method's Config names like the recipe's, and `more`."""
+    def of(cls, config: Any, **others: Any) -> Recipe:
+        """The fields that a method's Config names like these, and others."""
         shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
-        return cls(**{name: getattr(config, name) for name in shared}, **more)
+        return cls(**{name: getattr(config, name) for name in shared} | others)
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a network's parameters."""
+        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
+        return kind(
+            network.parameters(),
+            lr=self.learning_rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            fused=self.fused,
+        )
 
     def rate(self, done: float) -> float:
         """The factor on the learning rate when this share (0 to 1) of the training is done."""
@@ -65,18 +81,18 @@ class Draws:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal (B, *shape) float32."""
         whole = torch.randn(self.batch.size, *shape, generator=self.generator, device=self.device)
-        return whole[self.batch.places.to(self.device)]
+        return whole[self.batch.positions.to(self.device)]
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform (B, *shape) float32 in [0, 1)."""
         whole = torch.rand(self.batch.size, *shape, generator=self.generator, device=self.device)
-        return whole[self.batch.places.to(self.device)]
+        return whole[self.batch.positions.to(self.device)]
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Uniform integers (B, *shape) in [low, high)."""
         size = (self.batch.size, *shape)
         whole = torch.randint(low, high, size, generator=self.generator, device=self.device)
-        return whole[self.batch.places.to(self.device)]
+        return whole[self.batch.positions.to(self.device)]
 
 
 LossOf = Callable[[nn.Module, Tensor, Draws], Tensor]
@@ -86,7 +102,6 @@ def optimise(
     network: nn.Module,
     losses_of: LossOf,
     batches: Batches,
-    optimiser: torch.optim.Optimizer,
     recipe: Recipe,
     *,
     seed: int,
@@ -111,15 +126,15 @@ def optimise(
     device = next(network.parameters()).device
     wrapped = wrap(accelerated(network)).train()
     average = _averaged(network, recipe.ema)
-    starting_rates = [group["lr"] for group in optimiser.param_groups]
+    optimiser = recipe.build(network)
     for epoch in range(keeper.resume(optimiser, average), recipe.epochs):
         # Dropout draws from the global state: derived anew each epoch.
         torch.manual_seed(derive(seed, "dropout", epoch, rank()))
         running = torch.zeros((), dtype=torch.float64, device=device)
         for index, batch in enumerate(batches.epoch(epoch, recipe.batch_size)):
             factor = recipe.rate((epoch + index / pieces) / recipe.epochs)
-            for group, rate in zip(optimiser.param_groups, starting_rates, strict=True):
-                group["lr"] = rate * factor
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * factor
             draws = Draws(batch, device, derive(seed, "training draws", epoch, index))
             with autocast(device, recipe.precision):
                 losses = losses_of(wrapped, batch.inputs.to(device), draws)

@@ -1,4 +1,4 @@
-"""What ``speed`` times side by side: each operation and what a user would pick instead of it."""
+"""What the race of the kernels times: each operation beside what one would pick instead of it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from torch import Tensor
 from harness.speed import _faiss
 from kernels import _numba
 from kernels._numba import njit, prange
+from kernels.base import Op
 from kernels.edit import mix, topk_edit, topk_edit_reference, weights
 from kernels.kcenter import kcenter_order, kcenter_order_reference
 from kernels.topk import topk_l2, topk_l2_reference
 
 # Queries, bank rows, K. The first of a CPU are 8 images of 14x14 patches and a 10 % coreset of
 # ELPV, those of a GPU 64 images and coresets of MVTec AD at 14x14 and at 32x32.
-SEARCHES = {
+SIZES = {
     "cpu": (
         (1568, 23_600, 5),
         *((1568, 23_600, k) for k in (1, 32)),
@@ -56,22 +57,40 @@ class Contest:
     entries: tuple[tuple[str, Callable[[], Any]], ...]
 
 
-def contests(name: str, features_ND: Tensor, quick: bool) -> Iterator[Contest]:
-    """Yield what is timed for one operation: its real sizes first, then N, M and K varied."""
-    device = features_ND.device.type
-    if name == "kcenter_order":
-        draw = torch.Generator().manual_seed(0)
-        some = torch.randperm(len(features_ND), generator=draw)[:SMALL].to(features_ND.device)
-        yield _coreset(features_ND[some], len(some) // 100, everyone=True)
-        if not quick and len(features_ND) > SMALL:
-            share = 10 if device == "cpu" else 100
-            yield _coreset(features_ND, len(features_ND) // share, everyone=False)
-        return
-    contest = _search if name == "topk_l2" else _edit
-    for n, m, k in SEARCHES[device][: 1 if quick else None]:
-        queries_ND = features_ND[-min(n, len(features_ND) // 4) :]
-        rest = features_ND[: len(features_ND) - len(queries_ND)]
-        yield contest(queries_ND, rest[:: max(1, len(rest) // m)][:m].contiguous(), k)
+def contests(op: Op, features_ND: Tensor, quick: bool) -> Iterator[Contest]:
+    """What is timed for one operation: its real sizes first, then N, M and K varied."""
+    if op.name == "kcenter_order":
+        yield from _coresets(features_ND, quick)
+    elif op.name in SEARCHES:
+        sizes = SIZES[features_ND.device.type]
+        for n, m, k in sizes[:1] if quick else sizes:
+            queries_ND = features_ND[-min(n, len(features_ND) // 4) :]
+            rest = features_ND[: len(features_ND) - len(queries_ND)]
+            bank_MD = rest[:: max(1, len(rest) // m)][:m].contiguous()
+            yield SEARCHES[op.name](queries_ND, bank_MD, k)
+    else:
+        yield _against_reference(op)
+
+
+def _against_reference(op: Op) -> Contest:
+    """An operation without rivals of its own, on the largest of its cases."""
+
+    def size(arguments: tuple[Any, ...]) -> float:
+        return float(sum(value.nbytes for value in arguments if isinstance(value, Tensor)))
+
+    arguments = max((arguments for _, arguments in op.cases(torch.float32)), key=size)
+    return Contest(
+        op.name,
+        n=len(arguments[0]),
+        m=0,
+        k=0,
+        flops=0.0,
+        moved_bytes=size(arguments),
+        entries=(
+            ("ours", lambda: op.fast(*arguments)),
+            ("torch reference", lambda: op.reference(*arguments)),
+        ),
+    )
 
 
 def _search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
@@ -113,12 +132,24 @@ def _edit(queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
 def addmm_topk(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Search as one writes it in torch, in chunks of queries: (squared distances, indices)."""
     squares_M = bank_MD.square().sum(dim=1)
-    found = []
+    nearest = []
     for part_CD in torch.split(queries_ND, max(1, CHUNK // len(bank_MD))):
         partial_CM = torch.addmm(squares_M, part_CD, bank_MD.T, alpha=-2)
         values_CK, indices_CK = partial_CM.topk(k, dim=1, largest=False)
-        found.append((values_CK + part_CD.square().sum(dim=1, keepdim=True), indices_CK))
-    return torch.cat([values for values, _ in found]), torch.cat([index for _, index in found])
+        nearest.append((values_CK + part_CD.square().sum(dim=1, keepdim=True), indices_CK))
+    return torch.cat([values for values, _ in nearest]), torch.cat([index for _, index in nearest])
+
+
+SEARCHES = {"topk_l2": _search, "topk_edit": _edit}
+
+
+def _coresets(features_ND: Tensor, quick: bool) -> Iterator[Contest]:
+    draw = torch.Generator().manual_seed(0)
+    some = torch.randperm(len(features_ND), generator=draw)[:SMALL].to(features_ND.device)
+    yield _coreset(features_ND[some], len(some) // 100, everyone=True)
+    if not quick and len(features_ND) > SMALL:
+        share = 100 if features_ND.is_cuda else 10
+        yield _coreset(features_ND, len(features_ND) // share, everyone=False)
 
 
 def _coreset(points_ND: Tensor, count: int, everyone: bool) -> Contest:

@@ -23,6 +23,7 @@ from benchmarks.base import sealed
 from harness.cell import Held
 from harness.execute import Scorer, learn, score
 from harness.features import FeatureCache
+from harness.options import RaceOptions, Say, SearchOptions, Selection
 from harness.place import Place
 from harness.plan import plan
 from harness.registry import UsageError
@@ -31,6 +32,7 @@ from harness.search.study import Study, plan_studies
 from harness.store.journal import entries
 from harness.store.store import Store
 from methods.base import quiet
+from methods.lafite import METHOD
 
 SPACE = ("lafite.t=50:400:50", "lafite.k=1,3,5,7")
 """With the three coreset rates of the method's own search."""
@@ -46,11 +48,13 @@ class Side(NamedTuple):
     seconds: float
 
 
-def race(benchmark: str, preset: str) -> Iterator[str]:
+def race(options: RaceOptions, say: Say) -> Iterator[str]:
     """Lines as they are measured; UsageError where the search fails."""
+    benchmark, preset = options.benchmark, options.preset
+    selection = Selection(benchmarks=[benchmark], methods=["lafite"], seeds=1, preset=preset)
     with sealed(), tempfile.TemporaryDirectory() as folder:
-        cells = plan([benchmark], ["lafite"], seeds=1, preset=preset, held=Held())
-        [study] = plan_studies(cells, SPACE, "image_auroc", joint=False, named=True)
+        cells = plan(selection, held=Held())
+        [study] = plan_studies(cells, SearchOptions(space=list(SPACE)), named=True)
         place = Place(store=Store(Path(folder)), cache=FeatureCache.default())
         yield (
             f"tuning: {study.label}, preset {preset}, "
@@ -82,8 +86,8 @@ def _ours(study: Study, benchmark: str, preset: str, place: Place) -> tuple[Side
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - started
     if done.returncode:
-        said = (done.stdout + done.stderr).splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"speed --op tuning: {said[-1]}")
+        output = (done.stdout + done.stderr).splitlines() or [f"exit code {done.returncode}"]
+        raise UsageError(f"speed --op tuning: {output[-1]}")
     log = [e for e in entries(place.store.out / "work.jsonl") if e["what"] == "setting"]
     [fit] = place.store.models()
     passes = sum(entry["passes"] for entry in log)
@@ -127,5 +131,5 @@ def _timed(
     for knobs in tried:
         cell, scorer = replace(study.first, knobs=knobs), scorer_of()
         score(cell, scorer.benchmark, scorer.samples, scorer.spread, place, quiet)
-        passes += scorer.method.passes(knobs) * len(scorer.samples)
+        passes += METHOD.passes(knobs) * len(scorer.samples)
     return Side(len(tried), passes, time.perf_counter() - started)

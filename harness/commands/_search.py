@@ -1,0 +1,124 @@
+"""A study of `tune` on screen: from its trainings to its frozen choice, and what is asked after."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.cluster.trials import Draws, tune_trials
+from harness.commands._driver import on_screen
+from harness.commands._progress import bars
+from harness.commands._tune_tables import agreement_table, varied, words, work_done
+from harness.execute import missing_work
+from harness.options import SearchOptions
+from harness.place import Place
+from harness.search.choice import Choice, freeze
+from harness.search.curves import DrawCurve, curve_path
+from harness.search.reveal import METRIC, picture_path, reveal, revealed_study
+from harness.search.stages import search, tried_before, unsearched, untrained
+from harness.search.study import Study
+from harness.store.journal import entries
+from harness.task import Driver, Show, finish
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where studies are searched, how, and on which screen."""
+
+    place: Place
+    options: SearchOptions
+    console: Console
+
+    def choose(self, study: Study) -> Choice | None:
+        """Search, freeze and print; None, said in one line, where trials failed."""
+        store = self.place.store
+        before = len(list(entries(store.out / "work.jsonl")))
+        try:
+            finish(self._drive, "features", missing_work(study.cells, self.place), self.place)
+            knobs, results = search(study, self.place, self._trials)
+        except (RuntimeError, OSError) as error:
+            self._failed(study, error)
+            return None
+        choice = freeze(store, study, knobs, results, self.place.code_version)
+        self.console.print(f"this command: {work_done(study, store, before)}", highlight=False)
+        return choice
+
+    def reveal(self, study: Study, choice: Choice) -> bool:
+        """Score what was tried on the test split, print and draw; False where trials failed."""
+        try:
+            cells = revealed_study(study, choice).cells
+            finish(self._drive, "features", missing_work(cells, self.place), self.place)
+            table = reveal(study, choice, self.place, self._trials)
+        except (RuntimeError, OSError) as error:
+            self._failed(study, error)
+            return False
+        self.console.print(
+            f"{study.label}, revealed: {METRIC} on pseudo-validation against test; regret in "
+            "points",
+            highlight=False,
+        )
+        self.console.print(agreement_table(table))
+        self.console.print(f"figure    {picture_path(choice)}", highlight=False, soft_wrap=True)
+        return True
+
+    def curves(self, study: Study, every: int) -> bool:
+        """Train while watching, each seed's curve once; False where a training failed."""
+        paths = {cell: curve_path(self.place, cell) for cell in study.cells}
+        tasks = [
+            DrawCurve(cell, every)
+            for cell, path in paths.items()
+            if hasattr(cell.config, "epochs") and not path.exists()
+        ]
+        try:
+            if tasks:
+                finish(self._drive, "features", missing_work(study.cells, self.place), self.place)
+            finish(self._drive, "watched trainings", tasks, self.place)
+        except Exception as error:  # whatever a training raised
+            self._failed(study, error)
+            return False
+        for path in paths.values():
+            if path.exists():
+                picture = path.with_suffix(".png")
+                self.console.print(f"curve     {picture}", highlight=False, soft_wrap=True)
+        return True
+
+    @property
+    def _drive(self) -> Driver:
+        return on_screen(self.console)
+
+    def _failed(self, study: Study, error: BaseException) -> None:
+        line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
+        self.console.print(f"[red]failed[/red] {escape(line)}; the same command goes on from here")
+
+    def _trials(self, study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
+        """Trials by Ray Tune, after the trainings and the searches in banks that they share."""
+        finish(self._drive, "training", untrained(study, place.store), place)
+        finish(self._drive, "searching", unsearched(study, place.store), place)
+        choosing = study.first.purpose == "tune"
+        early_stop, draws = self.options.early_stop and choosing, None
+        if self.options.searcher and choosing:
+            known = tried_before(study, place.store)
+            count = max(0, study.budget - len(known))
+            draws = Draws(searcher=self.options.searcher, count=count, known=known)
+        if draws or early_stop:
+            stages = islice(stages, 1)
+        with closing(self._with_bars(study, stages, draws)) as shown:
+            tune_trials(study, shown, place, early_stop=early_stop, draws=draws)
+
+    def _with_bars(
+        self, study: Study, stages: Iterator[Sequence[Any]], draws: Draws | None
+    ) -> Generator[tuple[Sequence[Any], Show]]:
+        """Each stage with the bars of its trials, which close when the next one is taken."""
+        for settings in stages:
+            names = varied(settings)
+            labels = [f"{study.label} {words(knobs, names)}" for knobs in settings]
+            if draws:
+                labels = [f"{study.label} draw {number + 1}" for number in range(draws.count)]
+            with bars(f"{study.label} {', '.join(names)}", labels, self.console) as show:
+                yield settings, show

@@ -1,0 +1,81 @@
+"""Trained models of a folder of results, found again with their data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.cell import Cell, Held
+from harness.plan import pieces, with_held_out
+from harness.registry import UsageError, did_you_mean, load
+from harness.store.store import Store
+from methods.base import Method
+from results.table import DONE, read
+
+
+def find_cell(store: Store, method: str, seed: int, category: str) -> Cell:
+    """The newest finished cell with a model; UsageError if there is none or its data changed."""
+    try:
+        frame = read(store.out).filter(pl.col("status") == DONE)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for column, wanted in (("method", method), ("seed", seed), ("category", category)):
+        present = [str(value) for value in frame[column].unique().sort()]
+        frame = frame.filter(pl.col(column) == wanted)
+        if frame.is_empty():
+            hint = did_you_mean(str(wanted), present)
+            raise UsageError(f"{store.out}: no finished cell with {column} '{wanted}'; {hint}")
+    row = frame.sort("finished_at").row(-1, named=True)
+    for model in store.models():
+        if model["method"] != method or model["seed"] != seed:
+            continue
+        cell = _rebuilt(row, model)
+        if cell is not None and cell.cell_id == row["cell_id"]:
+            return cell
+    raise UsageError(
+        f"{store.out}: the model of cell {row['cell_id']} is gone or its data changed since; "
+        "run it again with --overwrite"
+    )
+
+
+def load_trained(store: Store, cell: Cell) -> Method:
+    """The cell's trained method; UsageError if it is damaged."""
+    model: Method = load("methods", cell.method).method(cell.config, seed=cell.seed)
+    if store.load_model(cell, model) is None:
+        raise UsageError(
+            f"{store.model(cell)}: the model is damaged, and was moved aside; "
+            "run the cell again with --overwrite"
+        )
+    return model.eval()
+
+
+def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
+    """The cell of a row, from what its model's folder says about the data."""
+    kind = load("methods", row["method"]).method
+    root = Path(model["root"]) if model["root"] else None
+    held = model.get("held")
+    for data in pieces(model["benchmark"], root, model["categories"], row["mode"]):
+        cell = Cell(
+            data=with_held_out(data, Held(*held)) if held else data,
+            mode=row["mode"],
+            method=row["method"],
+            variant=row["variant"],
+            preset=row["preset"],
+            config=_settings(kind.Config, row["config_json"]),
+            knobs=_settings(kind.Knobs, row["knobs_json"]),
+            seed=row["seed"],
+            weights=Path(model["weights"]) if model["weights"] else None,
+            weights_sha256=row["weights_sha256"],
+        )
+        if cell.cell_id == row["cell_id"]:
+            return cell
+    return None
+
+
+def _settings(kind: type, text: str) -> Any:
+    """A Config or Knobs from its JSON, where tuples came back as lists."""
+    plain = json.loads(text)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})

@@ -1,0 +1,189 @@
+"""The options of the command line, each declared once, and the requests that are handed on whole.
+
+Each field of `Selection`, `SearchOptions` and `Resources` is an option of every command that takes
+the dataclass: a new option is a new field. Options that several commands take by themselves are
+aliases; those of one command stand in its own file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, get_type_hints
+
+import typer
+
+from harness.registry import UsageError, names
+
+MODES = ("multi-class", "separate")
+"""One model a data set, or one a category."""
+PRESETS = ("paper", "quick", "smoke")
+DEFAULT_OUT = Path("results/runs")
+
+selecting = partial(typer.Option, rich_help_panel="What is run")
+searching = partial(typer.Option, rich_help_panel="How knobs are searched")
+working = partial(typer.Option, rich_help_panel="With what it runs")
+keeping = partial(typer.Option, rich_help_panel="Results")
+
+
+def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell offers for a word that is being typed."""
+
+    def matching(incomplete: str) -> list[str]:
+        return [word for word in words() if word.startswith(incomplete)]
+
+    return matching
+
+
+_BENCHMARKS = completing(lambda: names("benchmarks"))
+_METHODS = completing(lambda: names("methods"))
+
+Benchmark = Annotated[
+    str, typer.Argument(help="A data set, or a folder.", autocompletion=_BENCHMARKS)
+]
+Method = Annotated[str, selecting("--method", "-m", help="One method.", autocompletion=_METHODS)]
+DataRoot = Annotated[
+    Path | None, selecting("--data", envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
+]
+CATEGORIES = selecting("--category", help="Default: all present.")
+Seeds = Annotated[int, selecting(help="How many seeds; they are counted from 0.")]
+Preset = Annotated[
+    str,
+    selecting(
+        metavar="|".join(PRESETS),
+        help="As published; minutes on a CPU; seconds, for tests.",
+        autocompletion=completing(lambda: PRESETS),
+    ),
+]
+Share = Annotated[float, searching(help="Share of the training images held out.")]
+Anomalies = Annotated[int, searching(min=1, help="Pseudo-anomalous images of each held-out one.")]
+Results = Annotated[Path, typer.Argument(help="Folder of results.")]
+Out = Annotated[Path, keeping(help="Folder of results.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is asked for: data sets, methods, seeds and settings."""
+
+    benchmarks: Annotated[
+        list[str],
+        typer.Argument(
+            help="Data sets by name, or folders in the MVTec layout.", autocompletion=_BENCHMARKS
+        ),
+    ]
+    methods: Annotated[
+        list[str], selecting("--method", "-m", help="Default: all.", autocompletion=_METHODS)
+    ] = field(default_factory=list)
+    seeds: Seeds = 5
+    preset: Preset = "paper"
+    mode: Annotated[
+        str,
+        selecting(
+            metavar="|".join(MODES),
+            help="One model a data set, or one a category.",
+            autocompletion=completing(lambda: MODES),
+        ),
+    ] = "multi-class"
+    categories: Annotated[list[str], CATEGORIES] = field(default_factory=list)
+    overrides: Annotated[
+        list[str], selecting("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
+    ] = field(default_factory=list)
+    profile: Annotated[
+        str,
+        selecting(
+            "--metric-profile", help="default, or metrics as uniad, patchcore or ader take them."
+        ),
+    ] = "default"
+    root: DataRoot = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How knobs are searched, and on what."""
+
+    space: Annotated[
+        list[str], searching(help="METHOD.KNOB=1,3,5 or start:stop:step, not its own grid.")
+    ] = field(default_factory=list)
+    objective: Annotated[str, searching(help="A metric, or several joined by +, averaged.")] = (
+        "image_auroc"
+    )
+    share: Share = 0.1
+    anomalies: Anomalies = 1
+    joint: Annotated[bool, searching("--joint", help="All combinations, not stage by stage.")] = (
+        False
+    )
+    early_stop: Annotated[
+        bool, searching("--early-stop", help="End hopeless trials on part of the images.")
+    ] = False
+    searcher: Annotated[
+        str | None, searching(help="optuna: draws settings from all combinations.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaceOptions:
+    """What `speed` times, and on what."""
+
+    op: Annotated[
+        str | None,
+        typer.Option(
+            help="A race, or one kernel; default: kernels, then backbone.",
+            autocompletion=completing(lambda: names("races")),
+        ),
+    ] = None
+    points: Annotated[
+        str | None,
+        typer.Option(help="Real features: a data set, or an (N, D) .npy file."),
+    ] = None
+    preset: Preset = "quick"
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, seconds.")] = False
+    out: Annotated[Path, keeping(help="Folder of the table and plot.")] = Path("preview")
+
+    @property
+    def benchmark(self) -> str:
+        """The data set of a race that needs one; UsageError where none is named."""
+        if self.points is None:
+            raise UsageError(f"speed --op {self.op}: name a data set, --points ./my-parts")
+        return self.points
+
+
+Say = Callable[[str], None]
+"""Told what a race is at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """With what it runs; nothing in it changes a result."""
+
+    address: Annotated[
+        str | None, working(help="A Ray cluster; default RAY_ADDRESS, else this machine.")
+    ] = None
+    workers: Annotated[int, working(min=1, help="Workers that fit one model.")] = 1
+    cpus: Annotated[int, working("--cpus-per-worker", min=1, help="CPU cores of each.")] = 1
+    gpus: Annotated[
+        float | None,
+        working("--gpus-per-worker", min=0, help="Default: 1 where the cluster has GPUs."),
+    ] = None
+    checkpoint_every: Annotated[int, working(min=1, help="Epochs between checkpoints.")] = 10
+    patience: Annotated[
+        int, working(min=1, help="Seconds that workers wait for one that is silent.")
+    ] = 600
+    cache: Annotated[
+        bool, working("--cache/--no-cache", help="Keep frozen features for later runs.")
+    ] = True
+
+
+def typed_again(request: Selection, names: Sequence[str]) -> list[str]:
+    """The words of a command line that ask for the same, where it is not the default."""
+    hints = get_type_hints(type(request), include_extras=True)
+    defaults = type(request)(benchmarks=request.benchmarks)
+    words = []
+    for name in names:
+        value, [option] = getattr(request, name), hints[name].__metadata__
+        flag = f"--{name}" if option.default is ... else option.default
+        if value != getattr(defaults, name):
+            for part in value if isinstance(value, list) else [value]:
+                words += [flag, str(part)]
+    return words

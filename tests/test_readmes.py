@@ -1,0 +1,52 @@
+"""The READMEs: short, naming what is there, with commands that the command line takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from harness.cli import build
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("kernels", "methods", "benchmarks", "results", "harness")
+READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in PACKAGES)]
+COMMANDS = [
+    (path.relative_to(ROOT).as_posix(), line.split("  #")[0].strip())
+    for path in READMES
+    for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("lafite-bench ")
+]
+
+
+def test_the_first_one_is_read_to_its_end() -> None:
+    assert len(READMES[0].read_text().splitlines()) <= 130
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_folders_readme_names_its_files_and_no_others(package: str) -> None:
+    text = (ROOT / package / "README.md").read_text()
+    files = {path.name for path in (ROOT / package).rglob("*.py")}
+    public = {name for name in files if not name.startswith("_")}
+    named = {Path(name).name for name in re.findall(r"`([\w/]+\.py)`", text)}
+    assert not public - named, "files that are not named"
+    known = {path.name for folder in (*PACKAGES, "tests") for path in (ROOT / folder).rglob("*.py")}
+    assert not named - known, "names of no file"
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere_in_the_project(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", path.read_text()):
+        target = (path.parent / link).resolve()
+        assert target.exists() and target.is_relative_to(ROOT), link
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS)
+def test_commands_are_taken_as_they_stand(path: str, command: str) -> None:
+    _, name, *arguments = shlex.split(command)
+    known = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
+    known[name].make_context(name, arguments)
