@@ -59,25 +59,33 @@ def folder_benchmark(
     )
 
 
-def find_folder(
-    name: str, root: Path | None, usual: Sequence[str], published: Mapping[str, Counts], source: str
-) -> Path:
-    """The first of `root` and the `usual` folders below it that holds a published category.
+def published_benchmark(
+    name: str,
+    root: Path | None,
+    usual_folders: Sequence[str],
+    *,
+    licence: str,
+    source: str,
+    published: Mapping[str, Counts],
+) -> FileBenchmark:
+    """The published categories in `root`, or in the first usual folder below it that has some.
 
-    Without a root the environment variable LAFITE_BENCH_DATA is asked. DataError where nothing is.
+    Without a root the environment variable LAFITE_BENCH_DATA gives it. DataError where none lies.
     """
     if root is None and (variable := os.environ.get("LAFITE_BENCH_DATA")):
         root = Path(variable)
+    candidates = [] if root is None else [root, *(root / below for below in usual_folders)]
+    for folder in candidates:
+        if any((folder / category / "train").is_dir() for category in published):
+            return folder_benchmark(
+                name, folder, licence=licence, source=source, published=published
+            )
     if root is None:
-        looked = "no data root was given"
+        fault = "no data root was given"
     else:
-        candidates = [root, *(root / below for below in usual)]
-        for candidate in candidates:
-            if any((candidate / category / "train").is_dir() for category in published):
-                return candidate
-        looked = f"not found in {root} nor in its {', '.join(usual)}"
+        fault = f"not found in {root} nor in its {', '.join(usual_folders)}"
     raise DataError(
-        f"{name}: {looked}; set --data or LAFITE_BENCH_DATA to the folder that holds it "
+        f"{name}: {fault}; set --data or LAFITE_BENCH_DATA to the folder that holds it "
         f"({LAYOUT}); published at {source}"
     )
 
