@@ -1,25 +1,18 @@
-"""What a data set promises: samples, images and masks, a sealed test split, checks over content."""
+"""What a data set promises: samples, images and masks, a sealed test split."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class DataError(ValueError):
@@ -138,11 +131,12 @@ class Benchmark(ABC):
 
     def _chosen(self, categories: Sequence[str] | None) -> tuple[str, ...]:
         present = self.categories()
-        for name in categories or ():
-            if name not in present:
-                close = difflib.get_close_matches(name, present, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"present: {', '.join(present)}"
-                raise DataError(f"{self.location or self.name}: no category {name!r}; {hint}")
+        for category in categories or ():
+            if category not in present:
+                raise DataError(
+                    f"{self.location or self.name}: no category {category!r}; "
+                    f"there are: {', '.join(present)}"
+                )
         return present if categories is None else tuple(dict.fromkeys(categories))
 
 
@@ -171,77 +165,3 @@ def sealed() -> Iterator[None]:
         yield
     finally:
         _SEAL.shift(-1)
-
-
-def map_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """`map` over threads, results in order; decoding and hashing release the interpreter lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(function, items)
-
-
-def fingerprint(benchmark: Benchmark, samples: Sequence[Sample]) -> str:
-    """Identity of the samples' content, 16 hex characters: keys, image bytes and mask bytes.
-
-    The order of the samples does not matter, nor where they lie; one changed byte does.
-    """
-
-    def digest(sample: Sample) -> bytes:
-        sha = hashlib.sha256(sample.key.encode())
-        for part in _readable(benchmark, sample):
-            sha.update(hashlib.sha256(part).digest())
-        return sha.digest()
-
-    ordered = sorted(samples, key=lambda sample: sample.key)
-    return hashlib.sha256(b"".join(map_threads(digest, ordered))).hexdigest()[:16]
-
-
-def check(
-    benchmark: Benchmark, samples: Sequence[Sample], on_done: Callable[[], None] | None = None
-) -> list[str]:
-    """Decodes every image and mask and returns all problems, one line each, naming the file.
-
-    `on_done()` is called once per sample in the caller's thread, for a progress bar.
-    """
-
-    def faults(sample: Sample) -> list[str]:
-        found: list[str] = []
-        for read in (benchmark.read_image, benchmark.read_mask):
-            try:
-                read(sample)
-            except DataError as error:
-                found += str(error).splitlines()
-        return found
-
-    problems: list[str] = []
-    for found in map_threads(faults, samples):
-        problems += found
-        if on_done is not None:
-            on_done()
-    problems += benchmark.problems(sorted({sample.category for sample in samples}))
-    return list(dict.fromkeys(problems))
-
-
-def duplicates(benchmark: Benchmark, train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
-    """Notes, one line each: test images that equal a training image, and training images twice."""
-
-    def digest(sample: Sample) -> bytes:
-        return hashlib.sha256(next(_readable(benchmark, sample))).digest()
-
-    first: dict[bytes, str] = {}
-    notes: list[str] = []
-    for sample, image in zip(train, map_threads(digest, train), strict=True):
-        if (other := first.setdefault(image, sample.key)) != sample.key:
-            notes.append(f"{sample.key}: the same image as {other}; twice in training")
-    for sample, image in zip(test, map_threads(digest, test), strict=True):
-        if image in first:
-            notes.append(f"{sample.key}: the same image as {first[image]}; a leak from training")
-    return notes
-
-
-def _readable(benchmark: Benchmark, sample: Sample) -> Iterator[bytes]:
-    try:
-        yield from benchmark.content(sample)
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}); replace it"
-        ) from error

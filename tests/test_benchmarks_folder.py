@@ -9,7 +9,8 @@ import pytest
 from made_data import write_category, write_image, write_mask
 from PIL import Image
 
-from benchmarks.base import DataError, check, duplicates, fingerprint
+from benchmarks.base import DataError
+from benchmarks.parts.content import check, duplicates, fingerprint
 from benchmarks.parts.folder import folder_benchmark
 
 

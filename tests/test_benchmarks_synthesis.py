@@ -13,7 +13,8 @@ import pytest
 from made_data import anomalies, few, write_image
 from numpy.typing import NDArray
 
-from benchmarks.base import DataError, SealedError, check, fingerprint, sealed
+from benchmarks.base import DataError, SealedError, sealed
+from benchmarks.parts.content import check, fingerprint
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.images import load_masks, load_views
 from benchmarks.parts.synthesis.foreground import foreground

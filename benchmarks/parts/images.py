@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.base import Benchmark, Sample, map_threads
+from benchmarks.base import Benchmark, Sample
+from benchmarks.parts.content import map_threads
 
 
 def load_views(

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.base import Benchmark, DataError, Sample, map_threads
+from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.parts.content import map_threads
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from benchmarks.parts.synthesis.synthesis import Synthesis
 from harness.cell import open_benchmark

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.base import fingerprint
+from benchmarks.parts.content import fingerprint
 from harness.cell import Cell, Data, digest, without_paths
 from harness.overrides import parse_overrides
 from harness.registry import UsageError, did_you_mean, load

@@ -6,7 +6,6 @@ whatever order or thread.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.base import Benchmark, DataError, Sample, map_threads
+from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.parts.content import image_hash, map_threads
 from benchmarks.parts.synthesis.paste import Canvas, marked_by
 from benchmarks.parts.synthesis.synthesis import (
     VERSION,
@@ -39,7 +39,7 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise DataError(f"share {share:g} of the images to hold out; choose between 0 and 1")
-    contents = map_threads(lambda sample: _content_hash(benchmark, sample), samples)
+    contents = map_threads(lambda sample: image_hash(benchmark, sample), samples)
     content = dict(zip(samples, contents, strict=True))
     held: set[str] = set()
     problems = []
@@ -201,12 +201,3 @@ def _numbered(key: str, copy: int) -> str:
     The number is a suffix of its own: no file of the data set can end so and be an image.
     """
     return f"{key}.{copy + 1}" if copy else key
-
-
-def _content_hash(benchmark: Benchmark, sample: Sample) -> str:
-    try:
-        return hashlib.sha256(next(benchmark.content(sample))).hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}); replace it"
-        ) from error
