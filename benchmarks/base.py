@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 
 class DataError(ValueError):
-    """Data that cannot be used, told to the user: one line per problem, what, where, what to do."""
+    """Data that cannot be used. The user reads a line per problem: file, fault and remedy."""
 
 
 class SealedError(RuntimeError):
-    """The test split was asked for where choosing is still going on: a bug, not bad input."""
+    """The test split was asked for while something is still chosen: a bug, not bad input."""
 
 
 class Counts(NamedTuple):
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a data set; `key` is its stable identity, such as "screw/test/good/000.png"."""
+    """An image of a data set. `key` is its stable identity, such as "screw/test/good/000.png"."""
 
     key: str
     category: str
@@ -43,7 +43,7 @@ class Sample:
 
     @property
     def anomalous(self) -> bool:
-        """Whether the folder, never a mask, calls this image defective."""
+        """Whether the image is defective; its folder decides, never a mask."""
         return self.defect != "good"
 
 
@@ -59,7 +59,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
-        """The categories that are present, sorted."""
+        """The categories present, sorted."""
 
     @abstractmethod
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
@@ -67,7 +67,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def read_mask(self, sample: Sample) -> NDArray[np.bool_] | None:
-        """What is defective, (H, W) bool, all False if normal; None without pixel truth."""
+        """The defective pixels, (H, W) bool, none in a normal image; None without pixel truth.
+
+        DataError where a mask cannot be used.
+        """
 
     @abstractmethod
     def content(self, sample: Sample) -> Iterator[bytes]:
@@ -90,12 +93,12 @@ class Benchmark(ABC):
     def train(self, categories: Sequence[str] | None = None) -> list[Sample]:
         """The normal training images, sorted by key; DataError for a category without any."""
         chosen = self._chosen(categories)
-        if empty := [name for name in chosen if not self._list("train", name)]:
+        if empty := [category for category in chosen if not self._list("train", category)]:
             raise DataError(
                 "\n".join(
-                    f"{self.location or self.name}: category {name!r} has no training images; "
-                    f"put normal ones into {name}/train/good, or leave the category out"
-                    for name in empty
+                    f"{self.location or self.name}: category {category!r} has no training images; "
+                    f"put normal ones into {category}/train/good, or leave the category out"
+                    for category in empty
                 )
             )
         return self._sorted("train", chosen)
@@ -112,12 +115,12 @@ class Benchmark(ABC):
 
     def count_problems(self) -> list[str]:
         """Where the categories present differ from the published counts; one line each."""
-        found = {name: self._counts(name) for name in self.categories()}
+        present = {category: self._counts(category) for category in self.categories()}
         return [
-            f"{self.location or self.name}: {name} has {tuple(counts)} images (train, good, "
-            f"defective), published are {tuple(self.published[name])}; look for lost files"
-            for name, counts in found.items()
-            if counts != self.published.get(name, counts)
+            f"{self.location or self.name}: {category} has {tuple(counts)} images (train, good, "
+            f"defective), published are {tuple(self.published[category])}; look for lost files"
+            for category, counts in present.items()
+            if counts != self.published.get(category, counts)
         ]
 
     def _counts(self, category: str) -> Counts:
@@ -126,7 +129,7 @@ class Benchmark(ABC):
         return Counts(len(self._list("train", category)), len(test) - defective, defective)
 
     def _sorted(self, split: str, categories: Sequence[str]) -> list[Sample]:
-        samples = [sample for name in categories for sample in self._list(split, name)]
+        samples = [sample for category in categories for sample in self._list(split, category)]
         return sorted(samples, key=lambda sample: sample.key)
 
     def _chosen(self, categories: Sequence[str] | None) -> tuple[str, ...]:
@@ -152,8 +155,8 @@ class _Seal:
             self.depth += by
 
 
-# State of the module on purpose: the seal must hold for every data set of the process, also one
-# opened inside it, and in every thread; a ContextVar would not reach threads started inside.
+# State of the module on purpose: the seal holds in every thread and for every data set of the
+# process, also for one that is opened inside. A ContextVar would not reach threads started inside.
 _SEAL = _Seal()
 
 

@@ -70,11 +70,11 @@ def test_the_contact_sheet_shows_each_category(written: Path) -> None:
 def test_files_are_copied_byte_for_byte(tmp_path: Path) -> None:
     benchmark = few(tmp_path / "data", 6)
     synth(SynthRequest(benchmark=str(tmp_path / "data"), out=tmp_path / "out"))
-    found = {path.name: path for path in (tmp_path / "out/widget").rglob("good/*.png")}
-    assert len(found) == 6
+    copies = {path.name: path for path in (tmp_path / "out/widget").rglob("good/*.png")}
+    assert len(copies) == 6
     for sample in benchmark.train():
         assert sample.path is not None
-        assert found[sample.path.name].read_bytes() == sample.path.read_bytes()
+        assert copies[sample.path.name].read_bytes() == sample.path.read_bytes()
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:

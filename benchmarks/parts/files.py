@@ -15,7 +15,7 @@ from benchmarks.parts.decode import image_shape, read_marks, read_rgb
 
 @dataclass(kw_only=True)
 class FileBenchmark(Benchmark):
-    """Samples listed beforehand, per category; `strays` are faults per category, one line each."""
+    """Samples and `strays`, faults of one line each, that were listed beforehand per category."""
 
     name: str
     licence: str
@@ -34,7 +34,10 @@ class FileBenchmark(Benchmark):
         return read_rgb(_file(sample))
 
     def read_mask(self, sample: Sample) -> NDArray[np.bool_] | None:
-        """Union of the sample's masks; DataError where one is missing, of another size or empty."""
+        """The union of the sample's masks, (H, W) bool; None where the data set has none.
+
+        DataError where a mask is missing, cannot be read, has another size or marks nothing.
+        """
         if not self.pixel_truth:
             return None
         shape = image_shape(_file(sample))

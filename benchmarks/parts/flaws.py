@@ -1,8 +1,8 @@
 """Defects painted on a rendered product.
 
-Each takes a generator, the colours (H, W, 3), the body (H, W) bool and the background colour (3,),
-and returns how much it covers, alpha (H, W) in [0, 1] and 0 off the body, and its paint, which
-broadcasts against the colours.
+A flaw takes a generator, the colours (H, W, 3), the body (H, W) bool and the background's colour
+(3,). It returns alpha (H, W), the share of a pixel that it covers, 0 off the body; and its paint,
+which broadcasts against the colours.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _lobed(random: Generator, body: Body, radius: float) -> Plane:
 
 
 def _cover(inside: Plane, body: Body) -> Plane:
-    """Alpha that rises from a firm edge, so that every pixel of the mask is visibly changed."""
+    """Alpha that starts at 0.4 on the edge, so that every pixel of the mask is visibly changed."""
     return np.where(body & (inside > 0), (0.4 + inside).clip(0, 1), 0.0)
 
 
