@@ -67,10 +67,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def read_mask(self, sample: Sample) -> NDArray[np.bool_] | None:
-        """The defective pixels, (H, W) bool, none in a normal image; None without pixel truth.
-
-        DataError where a mask cannot be used.
-        """
+        """The defective pixels, (H, W) bool; None without pixel truth; DataError for a bad mask."""
 
     @abstractmethod
     def content(self, sample: Sample) -> Iterator[bytes]:

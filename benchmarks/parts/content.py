@@ -23,8 +23,7 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> It
 def fingerprint(benchmark: Benchmark, samples: Sequence[Sample]) -> str:
     """Identity of the samples' content, 16 hex characters: keys, image bytes and mask bytes.
 
-    The order of the samples does not matter, nor where they lie; one changed byte does. DataError
-    for a file that cannot be read.
+    Neither order nor paths matter; a changed byte does. DataError for a file that cannot be read.
     """
 
     def digest(sample: Sample) -> bytes:
@@ -37,9 +36,11 @@ def fingerprint(benchmark: Benchmark, samples: Sequence[Sample]) -> str:
     return hashlib.sha256(b"".join(map_threads(digest, ordered))).hexdigest()[:16]
 
 
-def image_hash(benchmark: Benchmark, sample: Sample) -> str:
-    """SHA-256 of the image alone, in hex; DataError for a file that cannot be read."""
-    return hashlib.sha256(next(_content(benchmark, sample))).hexdigest()
+def image_hashes(benchmark: Benchmark, samples: Sequence[Sample]) -> Iterator[str]:
+    """SHA-256 of each image, without masks, in hex; DataError for a file that cannot be read."""
+    return map_threads(
+        lambda sample: hashlib.sha256(next(_content(benchmark, sample))).hexdigest(), samples
+    )
 
 
 def check(
@@ -70,17 +71,12 @@ def check(
 
 def duplicates(benchmark: Benchmark, train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
     """Notes, one line each: test images that equal a training image, and training images twice."""
-
-    def hashed(samples: Sequence[Sample]) -> Iterator[tuple[Sample, str]]:
-        hashes = map_threads(lambda sample: image_hash(benchmark, sample), samples)
-        return zip(samples, hashes, strict=True)
-
     first_keys: dict[str, str] = {}
     notes: list[str] = []
-    for sample, image in hashed(train):
+    for sample, image in zip(train, image_hashes(benchmark, train), strict=True):
         if (first_key := first_keys.setdefault(image, sample.key)) != sample.key:
             notes.append(f"{sample.key}: the same image as {first_key}; twice in training")
-    for sample, image in hashed(test):
+    for sample, image in zip(test, image_hashes(benchmark, test), strict=True):
         if image in first_keys:
             notes.append(
                 f"{sample.key}: the same image as {first_keys[image]}; a leak from training"

@@ -34,10 +34,7 @@ class FileBenchmark(Benchmark):
         return read_rgb(_file(sample))
 
     def read_mask(self, sample: Sample) -> NDArray[np.bool_] | None:
-        """The union of the sample's masks, (H, W) bool; None where the data set has none.
-
-        DataError where a mask is missing, cannot be read, has another size or marks nothing.
-        """
+        """Union of the sample's masks; DataError where one is missing, of another size or empty."""
         if not self.pixel_truth:
             return None
         shape = image_shape(_file(sample))

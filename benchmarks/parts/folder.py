@@ -162,8 +162,7 @@ def _strays(category: Path) -> list[str]:
     ]
     unknown = [path for path in _folders(category / "train") if path.name != "good"]
     unknown += _folders(category / "train" / "good")
-    unknown += [
-        path for defect in _defects(category) for path in _folders(category / "test" / defect)
-    ]
+    for defect in _defects(category):
+        unknown += _folders(category / "test" / defect)
     lines += [f"{path}: is not read: the layout has no such folder; move it" for path in unknown]
     return lines

@@ -20,14 +20,13 @@ def load_views(
     Pillow's bilinear resize to (resize, resize), which averages when it shrinks, then the centre.
     DataError for an image that cannot be read, ValueError for a crop larger than the resize.
     """
-    window = _window(resize, crop)
+    size, window = _window(resize, crop)
 
     def read(sample: Sample) -> NDArray[np.uint8]:
         image = Image.fromarray(benchmark.read_image(sample))
         resized = image.resize((resize, resize), Image.Resampling.BILINEAR)
         return np.asarray(resized)[window, window].transpose(2, 0, 1)
 
-    size = resize if crop is None else crop
     views = np.empty((len(samples), 3, size, size), dtype=np.uint8)
     for row, view in enumerate(map_threads(read, samples)):
         views[row] = view
@@ -50,14 +49,13 @@ def load_masks(
     """
     if not benchmark.pixel_truth:
         return None
-    window = _window(resize, crop)
+    size, window = _window(resize, crop)
     resampling = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
 
     def read(sample: Sample) -> NDArray[np.bool_]:
         mask = Image.fromarray(255 * np.asarray(benchmark.read_mask(sample), dtype=np.uint8))
         return np.asarray(mask.resize((resize, resize), resampling))[window, window] > above
 
-    size = resize if crop is None else crop
     masks = np.zeros((len(samples), size, size), dtype=bool)
     defective = [row for row, sample in enumerate(samples) if sample.anomalous]
     marked = map_threads(read, [samples[row] for row in defective])
@@ -75,9 +73,10 @@ def vanished(samples: Sequence[Sample], masks: NDArray[np.bool_]) -> list[str]:
     ]
 
 
-def _window(resize: int, crop: int | None) -> slice:
+def _window(resize: int, crop: int | None) -> tuple[int, slice]:
+    """The side S of a view, and its rows, which are also its columns, in the resized image."""
     size = resize if crop is None else crop
     if not 0 < size <= resize:
         raise ValueError(f"crop {crop} does not fit into resize {resize}; choose at most {resize}")
     start = round((resize - size) / 2)
-    return slice(start, start + size)
+    return size, slice(start, start + size)

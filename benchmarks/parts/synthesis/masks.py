@@ -65,11 +65,7 @@ def blob(random: Generator) -> Outline:
 
 
 SHAPES: dict[str, Callable[[Generator], Outline]] = {
-    "blob": blob,
-    "ellipse": ellipse,
-    "polygon": polygon,
-    "rectangle": rectangle,
-    "scratch": scratch,
+    shape.__name__: shape for shape in (blob, ellipse, polygon, rectangle, scratch)
 }
 # The largest share of the image that a shape can fill: a larger scratch would not fit into it.
 LARGEST = {"scratch": 0.02}

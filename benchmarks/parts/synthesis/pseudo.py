@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.base import Benchmark, DataError, Sample
-from benchmarks.parts.content import image_hash, map_threads
+from benchmarks.parts.content import image_hashes
 from benchmarks.parts.synthesis.paste import Canvas, marked_by
 from benchmarks.parts.synthesis.synthesis import (
     VERSION,
@@ -39,8 +39,7 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise DataError(f"share {share:g} of the images to hold out; choose between 0 and 1")
-    contents = map_threads(lambda sample: image_hash(benchmark, sample), samples)
-    content = dict(zip(samples, contents, strict=True))
+    content = dict(zip(samples, image_hashes(benchmark, samples), strict=True))
     held_out: set[str] = set()
     problems = []
     for category in sorted({sample.category for sample in samples}):

@@ -175,10 +175,9 @@ def _combined_masks(
         join = bool(groups) and random.random() < JOINED
         centre = random.choice(groups[-1][-1]) if join else (0.0, 0.0)
         outline = place_outline(random, kind, area, LONGEST * min(height, width), centre)
-        if join:
-            groups[-1].append(outline)
-        else:
-            groups.append([outline])
+        if not join:
+            groups.append([])
+        groups[-1].append(outline)
     return shapes, groups
 
 
