@@ -1,1 +1,1 @@
-"""What the methods are compared on: one data set per file, its file name is its name."""
+"""The data sets that methods are compared on: one in a file, which has its name."""

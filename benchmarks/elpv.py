@@ -1,8 +1,8 @@
 """ELPV: electroluminescence images of solar cells, mono- and polycrystalline, without masks.
 
 Deitsch et al., Solar Energy 2019; from the PyPI package elpv-dataset. Every image carries a defect
-probability: 0 is normal, 1 defective, and the two grades between, where the annotators were
-unsure, are left out.
+probability: 0 is normal and 1 defective. The two grades between, where the annotators were unsure,
+are left out.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PUBLISHED = {"mono": Counts(470, 118, 313), "poly": Counts(736, 184, 402)}
 
 
 def open_elpv(root: Path | None) -> Benchmark:
-    """The solar cells of the installed package; `root` is not asked, the package holds the images.
+    """The solar cells of the installed package, which holds the images; `root` is not looked at.
 
-    The normal images of each category are split 80 to 20 by `SPLIT_SEED`; keys name the split, so
+    The normal images of each category are split 80 to 20 by `SPLIT_SEED`. Keys name the split, so
     a fingerprint changes with it. DataError where the package is missing or its list is broken.
     """
     folder = _package_data()
@@ -49,12 +49,12 @@ def open_elpv(root: Path | None) -> Benchmark:
 
 
 def _package_data() -> Path:
-    found = importlib.util.find_spec("elpv_dataset")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
         raise DataError(
             "elpv: the package elpv-dataset is not installed; pip install 'lafite-bench[demo]'"
         )
-    return Path(found.origin).parent / "data"
+    return Path(spec.origin).parent / "data"
 
 
 def _labelled(folder: Path, category: str) -> tuple[list[Path], list[Path]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.base import Benchmark, Counts
-from benchmarks.parts.folder import find_folder, folder_benchmark
+from benchmarks.parts.folder import published_benchmark
 
+LICENCE = "not stated by its authors: treat as not for commercial use, do not pass on"
 SOURCE = "github.com/stepanje/MPDD (its README links the archive)"
 USUAL_FOLDERS = ("mpdd", "MPDD", "anomaly_dataset", "MPDD/anomaly_dataset", "mpdd/anomaly_dataset")
 PUBLISHED = {
@@ -21,12 +22,8 @@ PUBLISHED = {
 
 def open_mpdd(root: Path | None) -> Benchmark:
     """Those MPDD categories that lie in `root` or in a usual folder below it."""
-    return folder_benchmark(
-        "mpdd",
-        find_folder("mpdd", root, USUAL_FOLDERS, PUBLISHED, SOURCE),
-        licence="not stated by its authors: treat as not for commercial use, do not pass on",
-        source=SOURCE,
-        published=PUBLISHED,
+    return published_benchmark(
+        "mpdd", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.base import Benchmark, Counts
-from benchmarks.parts.folder import find_folder, folder_benchmark
+from benchmarks.parts.folder import published_benchmark
 
+LICENCE = "CC BY-NC-SA 4.0: not for commercial use"
 SOURCE = "mvtec.com/company/research/datasets/mvtec-ad (free, after registration)"
 USUAL_FOLDERS = ("mvtec", "mvtec_ad", "mvtec_anomaly_detection", "MVTec")
 PUBLISHED = {
@@ -30,12 +31,8 @@ PUBLISHED = {
 
 def open_mvtec(root: Path | None) -> Benchmark:
     """Those MVTec AD categories that lie in `root` or in a usual folder below it."""
-    return folder_benchmark(
-        "mvtec",
-        find_folder("mvtec", root, USUAL_FOLDERS, PUBLISHED, SOURCE),
-        licence="CC BY-NC-SA 4.0: not for commercial use",
-        source=SOURCE,
-        published=PUBLISHED,
+    return published_benchmark(
+        "mvtec", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
     )
 
 

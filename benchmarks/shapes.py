@@ -1,6 +1,6 @@
 """Made on the fly: four clearly different products, four kinds of defect, exact masks.
 
-For tests, CI and a first try without any download. Everything of an image follows from its key.
+For tests, CI and a first try without any download. The key of an image determines all of it.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Shapes(Benchmark):
 def render(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The image (H, W, 3) uint8 and its mask (H, W) bool, from the sample's key alone.
 
-    Product, flaw and noise draw from generators of their own, so that the same key without its
-    flaw gives the same image everywhere outside the mask.
+    Product, flaw and noise draw from generators of their own: the same key without its flaw gives
+    the same image outside the mask.
     """
     scene = PRODUCTS[sample.category](_generator(sample, "product"))
     colours, mask = scene.colours, np.zeros((SIZE, SIZE), dtype=bool)
@@ -99,7 +99,7 @@ def _grid() -> tuple[Plane, Plane]:
 
 
 def _placed(random: Generator, turn: float, shift: float = 0.06) -> tuple[Plane, Plane]:
-    """Coordinates in the frame of a product that is turned by up to `turn` radians and shifted."""
+    """Coordinates y and x of a product that is turned by up to `turn` radians and shifted."""
     y, x = _grid()
     y, x = y - random.uniform(-shift, shift), x - random.uniform(-shift, shift)
     angle = random.uniform(-turn, turn)
@@ -111,7 +111,7 @@ def _tinted(random: Generator, red: float, green: float, blue: float) -> Plane:
 
 
 def _scene(cover: Plane, shade: Plane, colour: Plane, background: Plane) -> Scene:
-    """Lays a shaded product over a background; `cover` is a distance in pixels, clipped to 0..1."""
+    """Lays a shaded product over a background; `cover` is the depth within its edge, in pixels."""
     share = cover.clip(0, 1)[:, :, None]
     colours = share * (shade[:, :, None] * colour) + (1 - share) * background
     return Scene(colours, background, cover >= 1)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.base import Benchmark, fingerprint
+from benchmarks.base import Benchmark
+from benchmarks.parts.content import fingerprint
 from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from harness.cell import Cell, Data, Held, open_benchmark
 from harness.options import MODES, PRESETS, Selection

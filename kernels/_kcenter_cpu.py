@@ -1,10 +1,12 @@
-"""Greedy k-center on the CPU, in waves: the plain algorithm on few points, the others catch up.
+"""Greedy k-center on the CPU, in waves: the picks are those of the plain algorithm.
 
-``nearest`` (squared) only falls as picks are added. A wave takes the points farthest from all picks
-and runs the plain algorithm on them alone; until the farthest of them falls to the value that the
-wave was cut at, no other point can be the pick. Then all points meet the new picks at once: one
-matrix product screens the pairs (kernels/_screen.py), and what passes is measured as the plain
-algorithm does. So the picks are those of the plain algorithm.
+``nearest_N1`` holds each point's squared distance to its nearest pick; it only falls as picks are
+added. A wave takes the points farthest from all picks and runs the plain algorithm on them alone.
+While the farthest of them lies above the bound that the wave was cut at, no other point can be the
+next pick. Then all points meet the new picks at once: one matrix product screens the pairs
+(kernels/_screen.py), and a pair that passes is measured as the plain algorithm does.
+
+Shape suffixes: N points, S in the wave, C in a part, P picks, D coordinates, W numbers of a code.
 """
 
 from __future__ import annotations
@@ -21,52 +23,52 @@ from kernels._numba import njit, prange
 from kernels._screen import FAR, scan, screen_of, squared
 
 WAVE = 2048  # points of a wave
-PENDING = 2048  # picks that may wait for the others to meet them
+PENDING = 2048  # picks that may wait for all points to meet them
 POINTS = 2048  # points that meet them at once
 ALONE = 1024  # points of a wave that one thread handles faster than several
 PARTS = 8  # pieces of a wave that the threads share
 
 
 class Waves:
-    """One selection under way: distances to the picks, picks that wait, the current wave."""
+    """A selection under way: distances to the picks, picks that wait, the current wave."""
 
     def __init__(self, points_ND: Tensor, nearest_N: Tensor | None = None) -> None:
         self.points_ND = points_ND.float().contiguous()
         n, d = self.points_ND.shape
         self.screen = screen_of(self.points_ND)
         self.codes_NW, self.squares_N = self.screen.codes(self.points_ND)
-        self.nearest = np.full((n, 1), FAR, dtype=np.float32)
+        self.nearest_N1 = np.full((n, 1), FAR, dtype=np.float32)
         if nearest_N is not None:
-            self.nearest[:, 0] = nearest_N.clamp(max=float(FAR)).numpy()
-        self.picked = np.zeros((n, 1), dtype=np.int64)  # which pick is nearest; not looked at
-        self.centers = np.empty((PENDING, d), dtype=np.float32)
+            self.nearest_N1[:, 0] = nearest_N.clamp(max=float(FAR)).numpy()
+        self.pick_N1 = np.zeros((n, 1), dtype=np.int64)  # the nearest pick; ``scan`` writes it
+        self.centers_PD = np.empty((PENDING, d), dtype=np.float32)
         self.waiting = 0
-        self.names: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self.rows = np.empty((0, d), dtype=np.float32)
-        self.near = np.empty(0, dtype=np.float32)
+        self.index_S: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.wave_SD = np.empty((0, d), dtype=np.float32)
+        self.near_S = np.empty(0, dtype=np.float32)
         self.bound = FAR
-        self.top = -1
+        self.top = -1  # the wave's farthest point
 
     def farthest(self) -> tuple[float, int]:
         """Return (squared distance, index) of the farthest point; (-1, 0) when all are picked."""
-        if self.top < 0 or self.near[self.top] <= self.bound:
+        if self.top < 0 or self.near_S[self.top] <= self.bound:
             self._next_wave()
         if self.top < 0:
             return -1.0, 0
-        return float(self.near[self.top]), int(self.names[self.top])
+        return float(self.near_S[self.top]), int(self.index_S[self.top])
 
     def add(self, center_D: NDArray[np.float32], index: int | None) -> None:
-        """Add a pick: a point of its own (index) or one that lies elsewhere (None)."""
+        """Add a pick: one of these points (index) or a point that lies elsewhere (None)."""
         if self.waiting == PENDING:
             self._catch_up()
-        self.centers[self.waiting] = center_D
+        self.centers_PD[self.waiting] = center_D
         if index is not None:
-            self.nearest[index] = -1
-            place = int(np.searchsorted(self.names, index))
-            if place < len(self.names) and self.names[place] == index:
-                self.near[place] = -1
-        if len(self.names):
-            self.top = _step(self.rows, self.near, self.centers, self.waiting, self.bound)
+            self.nearest_N1[index] = -1
+            slot = int(np.searchsorted(self.index_S, index))
+            if slot < len(self.index_S) and self.index_S[slot] == index:
+                self.near_S[slot] = -1
+        if len(self.index_S):
+            self.top = _step(self.wave_SD, self.near_S, self.centers_PD, self.waiting, self.bound)
         self.waiting += 1
 
     def run(self, order: NDArray[np.int64], done: int, last: int) -> None:
@@ -74,55 +76,51 @@ class Waves:
         while done < last:
             self.farthest()
             room = min(last - done, PENDING - self.waiting)
-            wave = self.rows, self.near, self.names
-            found, self.top = _run(
-                wave, self.centers, self.waiting, order[done : done + room], self.top, self.bound
-            )
-            self.nearest[order[done : done + found]] = -1
-            self.waiting += found
-            done += found
+            wave = self.wave_SD, self.near_S, self.index_S
+            picks = order[done : done + room]
+            count, self.top = _run(wave, self.centers_PD, self.waiting, picks, self.top, self.bound)
+            self.nearest_N1[picks[:count]] = -1
+            self.waiting += count
+            done += count
             if self.waiting == PENDING:
                 self._catch_up()
 
     def _next_wave(self) -> None:
         self._catch_up()
-        nearest = self.nearest[:, 0]
-        n = len(nearest)
+        nearest_N = self.nearest_N1[:, 0]
+        n = len(nearest_N)
         self.bound = np.float32(-0.5)
         if n > WAVE:
-            self.bound = np.partition(nearest, n - WAVE)[n - WAVE]
-        self.names = np.flatnonzero(nearest > self.bound)
-        if not len(self.names) and self.bound >= 0:
+            self.bound = np.partition(nearest_N, n - WAVE)[n - WAVE]
+        self.index_S = np.flatnonzero(nearest_N > self.bound)
+        if not len(self.index_S) and self.bound >= 0:
             # A crowd at one distance: its first points, as ties go to the lower index.
-            self.names = np.flatnonzero(nearest == self.bound)[:WAVE]
+            self.index_S = np.flatnonzero(nearest_N == self.bound)[:WAVE]
             self.bound = np.nextafter(self.bound, np.float32(-1))
-        self.rows = self.points_ND.numpy()[self.names]
-        self.near = nearest[self.names]
-        self.top = int(self.near.argmax()) if len(self.names) else -1
+        self.wave_SD = self.points_ND.numpy()[self.index_S]
+        self.near_S = nearest_N[self.index_S]
+        self.top = int(self.near_S.argmax()) if len(self.index_S) else -1
 
     def _catch_up(self) -> None:
         """Let all points meet the picks that wait."""
         if not self.waiting:
             return
-        new_PD = torch.from_numpy(self.centers[: self.waiting])
+        new_PD = torch.from_numpy(self.centers_PD[: self.waiting])
         codes_PW = self.screen.as_bank(*self.screen.codes(new_PD))
-        kind = torch.int16 if self.screen.dtype == torch.bfloat16 else torch.int32
         products_CP = torch.empty(POINTS, len(codes_PW), dtype=self.screen.dtype)
         with _numba.threads() as threads:
             limits = np.float32(self.screen.slack), np.float32(self.screen.fine), threads
             for first in range(0, len(self.points_ND), POINTS):
                 part = slice(first, first + POINTS)
-                codes_CW = self.codes_NW[part]
-                products = products_CP[: len(codes_CW)]
-                torch.mm(codes_CW, codes_PW.T, out=products)
-                block = self.points_ND[part].numpy(), self.squares_N[part].numpy()
-                best, index = self.nearest[part], self.picked[part]
-                scan(products.view(kind).numpy(), 0, block, self.centers, best, index, limits)
+                bits_CP = self.screen.multiply(self.codes_NW[part], codes_PW, products_CP)
+                points = self.points_ND[part].numpy(), self.squares_N[part].numpy()
+                best = self.nearest_N1[part], self.pick_N1[part]
+                scan(bits_CP, 0, points, self.centers_PD, *best, limits)
         self.waiting = 0
 
 
 def order_cpu(points_ND: Tensor, count: int, start: int, nearest_N: Tensor, report: Any) -> Tensor:
-    """Return the picks of ``kcenter_order`` on the CPU, where points lie this near already."""
+    """Return ``kcenter_order``'s picks, given the first one and squared distances before it."""
     order = np.empty(count, dtype=np.int64)
     order[0] = start
     with _numba.threads():
@@ -136,49 +134,51 @@ def order_cpu(points_ND: Tensor, count: int, start: int, nearest_N: Tensor, repo
 
 
 @njit(fastmath=True)
-def _meet(rows: Any, near: Any, centers: Any, pick: Any, bound: Any, first: Any, last: Any) -> Any:
-    """Let rows first to last meet one pick; return the farthest of them, the first of equals."""
+def _meet(
+    wave_SD: Any, near_S: Any, centers_PD: Any, pick: Any, bound: Any, first: Any, last: Any
+) -> Any:
+    """Let points first to last meet a pick; return the farthest of them, the first of equals."""
     top = first
     for x in range(first, last):
-        # One that has fallen to the bound is out of this wave, and meets all picks after it.
-        if near[x] > bound:
-            near[x] = min(near[x], squared(rows, x, centers, pick))
-        if near[x] > near[top]:
+        # A point that has fallen to the bound is out of this wave: it meets the picks later.
+        if near_S[x] > bound:
+            near_S[x] = min(near_S[x], squared(wave_SD, x, centers_PD, pick))
+        if near_S[x] > near_S[top]:
             top = x
     return top
 
 
 @njit(parallel=True)
-def _meet_together(rows: Any, near: Any, centers: Any, pick: Any, bound: Any) -> Any:
+def _meet_together(wave_SD: Any, near_S: Any, centers_PD: Any, pick: Any, bound: Any) -> Any:
     tops = np.empty(PARTS, dtype=np.int64)
     for part in prange(PARTS):
-        low, high = len(rows) * part // PARTS, len(rows) * (part + 1) // PARTS
-        tops[part] = _meet(rows, near, centers, pick, bound, low, high)
+        low, high = len(wave_SD) * part // PARTS, len(wave_SD) * (part + 1) // PARTS
+        tops[part] = _meet(wave_SD, near_S, centers_PD, pick, bound, low, high)
     best = tops[0]
     for part in range(1, PARTS):
-        if near[tops[part]] > near[best]:
+        if near_S[tops[part]] > near_S[best]:
             best = tops[part]
     return best
 
 
 @njit()
-def _step(rows: Any, near: Any, centers: Any, pick: Any, bound: Any) -> Any:
+def _step(wave_SD: Any, near_S: Any, centers_PD: Any, pick: Any, bound: Any) -> Any:
     # Waking the threads costs more than a small wave does.
-    if len(rows) < ALONE:
-        return _meet(rows, near, centers, pick, bound, 0, len(rows))
-    return _meet_together(rows, near, centers, pick, bound)
+    if len(wave_SD) < ALONE:
+        return _meet(wave_SD, near_S, centers_PD, pick, bound, 0, len(wave_SD))
+    return _meet_together(wave_SD, near_S, centers_PD, pick, bound)
 
 
 @njit()
-def _run(wave: Any, centers: Any, waiting: Any, order: Any, top: Any, bound: Any) -> Any:
-    """Pick from the wave until it is used up or ``order`` is full; how many, and the next."""
-    rows, near, names = wave
+def _run(wave: Any, centers_PD: Any, waiting: Any, order: Any, top: Any, bound: Any) -> Any:
+    """Pick from the wave until it is used up or ``order`` is full; return how many, and the top."""
+    wave_SD, near_S, index_S = wave
     done = 0
-    while done < len(order) and near[top] > bound:
-        order[done] = names[top]
-        for d in range(rows.shape[1]):
-            centers[waiting + done, d] = rows[top, d]
-        near[top] = -1
-        top = _step(rows, near, centers, waiting + done, bound)
+    while done < len(order) and near_S[top] > bound:
+        order[done] = index_S[top]
+        for d in range(wave_SD.shape[1]):
+            centers_PD[waiting + done, d] = wave_SD[top, d]
+        near_S[top] = -1
+        top = _step(wave_SD, near_S, centers_PD, waiting + done, bound)
         done += 1
     return done, top

@@ -1,4 +1,4 @@
-"""The only place that imports numba; without it ``njit`` marks nothing and AVAILABLE is False."""
+"""The only file that imports numba; without it AVAILABLE is False and ``njit`` does nothing."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ def njit(**options: Any) -> Callable[[Any], Any]:
 @contextmanager
 def threads() -> Iterator[int]:
     """Run compiled loops on torch's number of threads, or on fewer where numba was told so."""
-    of_torch = torch.get_num_threads()
-    before = numba.get_num_threads()
-    count = min(before, of_torch)
+    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    count = min(numba_threads, torch_threads)
     numba.set_num_threads(count)
     # numba's OpenMP pool sets the thread count of torch's OpenMP too, when it starts and at each
-    # parallel loop: left so, two processes of one thread each would spin on all cores ever after.
-    torch.set_num_threads(of_torch)
+    # parallel loop. Left so, two processes of one thread each would spin on all cores ever after.
+    torch.set_num_threads(torch_threads)
     try:
         yield count
     finally:
-        numba.set_num_threads(before)
-        torch.set_num_threads(of_torch)
+        numba.set_num_threads(numba_threads)
+        torch.set_num_threads(torch_threads)

@@ -1,4 +1,7 @@
-"""Exact nearest neighbours on the CPU: a screened search (kernels/_screen.py), compiled."""
+"""Exact nearest neighbours on the CPU: a screened search (kernels/_screen.py), compiled.
+
+Shape suffixes: N queries (Q a block), M bank rows (R a block), D coordinates, W code, K neighbours.
+"""
 
 from __future__ import annotations
 
@@ -16,52 +19,49 @@ QUERIES, ROWS = 2048, 1024  # a block of products; it stays in the cache
 
 
 class _Prepared(NamedTuple):
-    """What a search makes of a bank before the first query."""
+    """A bank's screen and codes, made before the first query of a version of the bank."""
 
     version: int
     screen: Screen
     codes_MW: Tensor
 
 
-# State of the module on purpose: a bank is searched batch after batch, and what was made of it is
-# kept exactly as long as the bank itself.
+# State of the module on purpose: a bank is searched batch after batch, and what is prepared for it
+# lives exactly as long as the bank itself.
 _PREPARED = WeakTensorKeyDictionary()
 
 
 def search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return (squared distances_NK, indices_NK), ascending, ties by lower index."""
     queries_ND, rows_MD = queries_ND.float().contiguous(), bank_MD.float().contiguous()
-    best = np.full((len(queries_ND), k), FAR, dtype=np.float32)
-    index = np.zeros((len(queries_ND), k), dtype=np.int64)
-    screen, bank_codes_MW = _prepare(bank_MD)
-    kind = torch.int16 if screen.dtype == torch.bfloat16 else torch.int32
+    best_NK = np.full((len(queries_ND), k), FAR, dtype=np.float32)
+    index_NK = np.zeros((len(queries_ND), k), dtype=np.int64)
+    screen, codes_MW = _prepare(bank_MD)
     products_QR = torch.empty(min(QUERIES, len(queries_ND)), ROWS, dtype=screen.dtype)
     with _numba.threads() as threads:
         limits = np.float32(screen.slack), np.float32(screen.fine), threads
         for start in range(0, len(queries_ND), QUERIES):
             part = slice(start, start + QUERIES)
             codes_QW, squares_Q = screen.codes(queries_ND[part])
-            block = queries_ND[part].numpy(), squares_Q.numpy()
-            for first in range(0, len(bank_codes_MW), ROWS):
-                codes_RW = bank_codes_MW[first : first + ROWS]
-                products = products_QR[: len(codes_QW), : len(codes_RW)]
-                torch.mm(codes_QW, codes_RW.T, out=products)
-                bits = products.view(kind).numpy()
-                scan(bits, first, block, rows_MD.numpy(), best[part], index[part], limits)
-    return torch.from_numpy(best), torch.from_numpy(index)
+            queries = queries_ND[part].numpy(), squares_Q.numpy()
+            best = best_NK[part], index_NK[part]
+            for first in range(0, len(codes_MW), ROWS):
+                bits_QR = screen.multiply(codes_QW, codes_MW[first : first + ROWS], products_QR)
+                scan(bits_QR, first, queries, rows_MD.numpy(), *best, limits)
+    return torch.from_numpy(best_NK), torch.from_numpy(index_NK)
 
 
 def _prepare(bank_MD: Tensor) -> tuple[Screen, Tensor]:
-    """The bank's screen and codes (M and some more, W), kept while the bank lives unchanged."""
+    """The bank's screen and codes (M and a few more, W); made once while the bank is unchanged."""
     if bank_MD.is_inference():  # has no version that would tell of a change
-        return _made(bank_MD)
-    kept: _Prepared | None = _PREPARED.get(bank_MD)
-    if kept is None or kept.version != bank_MD._version:
-        kept = _Prepared(bank_MD._version, *_made(bank_MD))
-        _PREPARED[bank_MD] = kept
-    return kept.screen, kept.codes_MW
+        return _screen_and_codes(bank_MD)
+    prepared: _Prepared | None = _PREPARED.get(bank_MD)
+    if prepared is None or prepared.version != bank_MD._version:
+        prepared = _Prepared(bank_MD._version, *_screen_and_codes(bank_MD))
+        _PREPARED[bank_MD] = prepared
+    return prepared.screen, prepared.codes_MW
 
 
-def _made(bank_MD: Tensor) -> tuple[Screen, Tensor]:
+def _screen_and_codes(bank_MD: Tensor) -> tuple[Screen, Tensor]:
     screen = screen_of(bank_MD)
     return screen, screen.as_bank(*screen.codes(bank_MD))

@@ -1,4 +1,4 @@
-"""The only place that asks whether Triton is here, and that compiles a kernel without a GPU."""
+"""The only file that imports Triton; it also compiles a kernel without a GPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def jit(function: Any) -> Any:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the assembler says of one kernel for one architecture: bytes, and registers."""
+    """A kernel's registers for an architecture, and its shared and spilled memory in bytes."""
 
     kernel: str
     arch: int
@@ -68,13 +68,13 @@ def compile_for(
 
 def _assembled(ptx: str) -> tuple[int, int]:
     # The driver reports registers and spills of a loaded kernel; here only the assembler can.
-    found = re.search(r"\.target (sm_\w+)", ptx)
-    assert found, "no target in the compiled code"
+    arch = re.search(r"\.target (sm_\w+)", ptx)
+    assert arch, "no target in the compiled code"
     assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "kernel.ptx"
         code.write_text(ptx)
-        command = [str(assembler), "-v", f"--gpu-name={found[1]}", str(code), "-o", f"{code}.cubin"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = max(map(int, re.findall(r"Used (\d+) registers", said)))
-    return registers, sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))
+        command = [str(assembler), "-v", f"--gpu-name={arch[1]}", str(code), "-o", f"{code}.cubin"]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = max(map(int, re.findall(r"Used (\d+) registers", report)))
+    return registers, sum(map(int, re.findall(r"(\d+) bytes spill stores", report)))

@@ -1,6 +1,6 @@
-"""What a kernel file declares (``OP``), and the one check of its input.
+"""What a kernel file declares (``OP``), its cases, and the only check of its input.
 
-Shape suffixes in this package: N queries or points, M bank rows, D coordinates, K neighbours.
+Shape suffixes: N queries or points, M bank rows, D coordinates.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 22
 LARGE = 1e16  # beyond it the squares of a row's numbers may leave float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Op:
-    """A fast operation, the plain torch truth it is held against, and the cases that try it.
+    """A fast operation, the plain torch truth that it is held against, and the cases that try it.
 
     ``gpu`` is the Triton path alone, for the interpreter. ``cases(dtype)`` yields a readable id and
-    the arguments; ``error(got, expected, arguments)`` says how far an output lies from the truth;
-    ``compiled(arch)`` makes machine code for sm_<arch> without a GPU, one record per kernel.
+    the arguments. ``error(got, expected, arguments)`` is the distance of an output from the truth.
+    ``compiled(arch)`` makes machine code for sm_<arch> without a GPU, a record per kernel.
     """
 
     name: str
@@ -42,11 +41,7 @@ HALF_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-2}
 
 def search_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Awkward (queries, bank, k): sizes 1, primes, K = M, ties, odd strides, an offset."""
-    draw = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw).to(dtype)
-
+    normal = _normal(0, dtype)
     yield "one-query", (normal(1, 5), normal(7, 5), 3)
     yield "one-row", (normal(3, 8), normal(1, 8), 1)
     yield "primes", (normal(101, 17), normal(211, 17), 7)
@@ -62,17 +57,18 @@ def search_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def coreset_cases(dtype: torch.dtype) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Awkward (points, count, start): one point, all points, primes, duplicates, odd strides."""
-    draw = torch.Generator().manual_seed(1)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw).to(dtype)
-
+    normal = _normal(1, dtype)
     yield "one-point", (normal(1, 3), 1, 0)
     yield "all-points", (normal(31, 5), 31, 7)
     yield "primes", (normal(211, 17), 53, 101)
     yield "duplicates", (normal(7, 4).repeat(9, 1), 40, 3)
     yield "strided", (normal(24, 130).T[:, ::2], 30, 0)
     yield "one-coordinate", (normal(97, 1), 12, 5)
+
+
+def _normal(seed: int, dtype: torch.dtype) -> Callable[..., Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=draw).to(dtype)
 
 
 def reference_only() -> bool:
@@ -93,8 +89,7 @@ def check_matrix(name: str, x: Tensor) -> float:
 
 
 def check_search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> float:
-    """Return the largest magnitude of both; ValueError, naming argument and shapes, if (queries,
-    bank, k) can't be searched."""
+    """Return the largest magnitude of both; ValueError, with shapes, if they cannot be searched."""
     _check_kind("queries_ND", queries_ND)
     _check_kind("bank_MD", bank_MD)
     shapes = f"queries_ND {_shape(queries_ND)}, bank_MD {_shape(bank_MD)}"

@@ -2,6 +2,8 @@
 
 edited = sum_i w_i b_i,  b_i the K nearest bank rows of q at distance d_i
 softmax: w_i = softmax(-d_i / T)    inverse: w_i = (1 / d_i) / sum_j (1 / d_j)    uniform: 1 / K
+
+Shape suffixes: N queries, M bank rows, D coordinates, K neighbours.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def topk_edit(
     weighting: str = "softmax",
     temperature: float = 1.0,
 ) -> Tensor:
-    """Return edited_ND float32, every query replaced by the weighted mean of its k neighbours.
+    """Return edited_ND float32: every query replaced by the weighted mean of its k neighbours.
 
     ``inverse`` with a neighbour at distance 0 returns the mean of the neighbours at distance 0.
     Raises ValueError as ``topk_l2`` does, and on an unknown weighting or temperature <= 0.
@@ -81,11 +83,7 @@ def check_weighting(weighting: str, temperature: float) -> None:
 
 
 def topk_edit_gpu(
-    queries_ND: Tensor,
-    bank_MD: Tensor,
-    k: int,
-    weighting: str = "softmax",
-    temperature: float = 1.0,
+    queries_ND: Tensor, bank_MD: Tensor, k: int, weighting: str, temperature: float
 ) -> Tensor:
     """Edit by the Triton kernels; queries without a certificate by the reference."""
     _, _, edited_ND, sure_N = search_gpu(queries_ND, bank_MD, k, weighting, temperature)

@@ -1,12 +1,14 @@
 """Greedy k-center (Gonzalez 1985; PatchCore's coreset): pick the point farthest from all picks.
 
 pick_0 = start,  pick_i = argmax_x min_{j<i} ||x - pick_j||,  ties by lower index
+
+Shape suffixes: N points, M on this rank, C in a part, D coordinates, R ranks, H numbers of a
+message, P programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,8 +30,8 @@ def kcenter_order(
 ) -> Tensor:
     """Return the first ``count`` picks of greedy k-center as int64 indices, prefix-stable.
 
-    ``start`` is the first pick, or distances (N,) that no point may exceed: the farthest point is
-    then picked first. Picked points are never picked again, duplicates included.
+    ``start`` is the first pick, or distances (N,) that no point may exceed; with distances the
+    farthest point is picked first. A point is picked once; its duplicates are points of their own.
     ``on_progress(done, count)`` is called now and then. Raises ValueError on NaN or Inf, and on
     count or start out of range.
     """
@@ -57,7 +59,7 @@ def kcenter_order(
 def kcenter_order_reference(
     points_ND: Tensor, count: int, start: Start = 0, *, on_progress: Report | None = None
 ) -> Tensor:
-    """The truth in plain torch: one pass over the points per pick."""
+    """The truth in plain torch: a pass over the points per pick."""
     points_ND = points_ND.float()
     first, nearest_N = _begin(points_ND, start)
     order = torch.empty(count, dtype=torch.int64, device=points_ND.device)
@@ -84,9 +86,9 @@ def _begin(points_ND: Tensor, start: Start) -> tuple[int, Tensor]:
 def kcenter_order_sharded(local_MD: Tensor, count: int, start: Start = 0) -> Tensor:
     """Return ``kcenter_order`` of the points of all ranks of torch.distributed, on every rank.
 
-    Points are numbered rank after rank, in each rank's own order; distances to start from are
-    those of the local rows. Every rank calls it, with CPU tensors and at least one row; one small
-    message per pick. Raises ValueError as kcenter_order.
+    Points are numbered rank after rank, in each rank's own order. Distances to start from are those
+    of the local rows. Every rank calls it, with CPU tensors and at least one row. Each pick costs a
+    small message. Raises ValueError as kcenter_order.
     """
     check_matrix("local_MD", local_MD)
     sizes: list[int] = [0] * dist.get_world_size()
@@ -95,25 +97,25 @@ def kcenter_order_sharded(local_MD: Tensor, count: int, start: Start = 0) -> Ten
     if not 1 <= count <= sum(sizes) or outside or min(sizes) < 1:
         raise ValueError(f"count {count} or start {start} does not fit shards of {sizes} rows")
     first = sum(sizes[: dist.get_rank()])
-    state = Waves(local_MD, None if isinstance(start, int) else start.square())
+    waves = Waves(local_MD, None if isinstance(start, int) else start.square())
     # Distance, index and vector travel as float64, which holds all three exactly.
-    heads_RD = torch.empty(len(sizes), local_MD.shape[1] + 2, dtype=torch.float64)
+    messages_RH = torch.empty(len(sizes), local_MD.shape[1] + 2, dtype=torch.float64)
     order = torch.empty(count, dtype=torch.int64)
     if isinstance(start, Tensor):
-        distance, pick = state.farthest()
+        distance, pick = waves.farthest()
     else:
-        own = 0 <= start - first < len(local_MD)
-        distance, pick = (1.0, start - first) if own else (-2.0, 0)
+        local = 0 <= start - first < len(local_MD)
+        distance, pick = (1.0, start - first) if local else (-2.0, 0)
     for i in range(count):
-        head_D = torch.tensor([distance, float(first + pick)], dtype=torch.float64)
-        head_D = torch.cat([head_D, state.points_ND[pick].double()])
-        dist.all_gather(list(heads_RD), head_D)
-        winner_D = heads_RD[heads_RD[:, 0].argmax()]  # lower ranks hold lower indices
-        order[i] = winner_D[1].long()
+        head = torch.tensor([distance, float(first + pick)], dtype=torch.float64)
+        message_H = torch.cat([head, waves.points_ND[pick].double()])
+        dist.all_gather(list(messages_RH), message_H)
+        winner_H = messages_RH[messages_RH[:, 0].argmax()]  # lower ranks hold lower indices
+        order[i] = winner_H[1].long()
         row = int(order[i]) - first
-        state.add(winner_D[2:].float().numpy(), row if 0 <= row < len(local_MD) else None)
+        waves.add(winner_H[2:].float().numpy(), row if 0 <= row < len(local_MD) else None)
         if i + 1 < count:
-            distance, pick = state.farthest()
+            distance, pick = waves.farthest()
     return order
 
 
@@ -161,12 +163,12 @@ def kcenter_order_gpu(
     points_ND = points_ND.contiguous()
     first, nearest_N = _begin(points_ND, start)
     n, d = points_ND.shape
-    make: dict[str, Any] = {"device": points_ND.device}
     programs = min(PROGRAMS, 1 << max(0, -(-n // BLOCK) - 1).bit_length())
     part = -(-n // programs)
-    values_2P = torch.full((2, programs), -3.0, **make)
-    indices_2P = torch.full((2, programs), first, dtype=torch.int64, **make)
-    order = torch.empty(count, dtype=torch.int64, **make)
+    device = points_ND.device
+    values_2P = torch.full((2, programs), -3.0, device=device)
+    indices_2P = torch.full((2, programs), first, dtype=torch.int64, device=device)
+    order = torch.empty(count, dtype=torch.int64, device=device)
     for i in range(count):
         old, new = i % 2, 1 - i % 2
         _pick_kernel[(programs,)](
@@ -189,7 +191,7 @@ def compiled(arch: int) -> list[Compiled]:
 
 
 def order_error(order: Tensor, truth: Tensor, arguments: tuple[Tensor, int, int]) -> float:
-    """How far the picks part: 0 if equal, else the relative difference of the covering radii."""
+    """0 if the picks are equal, else the relative difference of the covering radii."""
     if torch.equal(order, truth):
         return 0.0
     if len(order.unique()) != len(order):

@@ -1,4 +1,7 @@
-"""Exact nearest neighbours: d(q, b) = ||q - b||, the K smallest per query, ties by lower index."""
+"""Exact nearest neighbours: d(q, b) = ||q - b||, the K smallest per query, ties by lower index.
+
+Shape suffixes: N queries, R in a part, M bank rows, C in a part, D coordinates, K neighbours.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,9 @@ from kernels import _numba
 from kernels._topk_cpu import search
 from kernels._topk_gpu import compiled, search_gpu
 from kernels._triton import usable
-from kernels.base import (
-    CHUNK,
-    HALF_TOLERANCE,
-    LARGE,
-    Op,
-    check_search,
-    reference_only,
-    search_cases,
-)
+from kernels.base import HALF_TOLERANCE, LARGE, Op, check_search, reference_only, search_cases
 
+CHUNK = 1 << 22  # distances that the reference holds at once
 FEW = 16  # queries below which preparing a bank does not pay
 
 
@@ -40,22 +36,16 @@ def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor
 
 def topk_l2_reference(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The truth in plain torch, without an N×M matrix: blocks of the bank, merged as they come."""
-    n, m = len(queries_ND), len(bank_MD)
-    columns = min(m, 1 << 16)
-    rows = max(1, CHUNK // columns)
-    best_NK = [
-        _rows_topk(part.float(), bank_MD, k, columns) for part in torch.split(queries_ND, rows)
-    ]
-    keys_NK = (
-        torch.cat(best_NK) if n else torch.empty(0, k, dtype=torch.int64, device=bank_MD.device)
-    )
-    distances = (keys_NK >> 32).to(torch.int32).view(torch.float32)
-    return distances, keys_NK & 0xFFFFFFFF
+    columns = min(len(bank_MD), 1 << 16)
+    parts = torch.split(queries_ND, max(1, CHUNK // columns))
+    keys_NK = torch.cat([_part_topk(part_RD.float(), bank_MD, k, columns) for part_RD in parts])
+    distances_NK = (keys_NK >> 32).to(torch.int32).view(torch.float32)
+    return distances_NK, keys_NK & 0xFFFFFFFF
 
 
-def _rows_topk(queries_RD: Tensor, bank_MD: Tensor, k: int, columns: int) -> Tensor:
-    # A non-negative float orders like its bits, so (bits, index) is one int64 that sorts by
-    # distance first and lower index second.
+def _part_topk(queries_RD: Tensor, bank_MD: Tensor, k: int, columns: int) -> Tensor:
+    # A non-negative float orders like its bits: the int64 of (bits, index) sorts by distance first
+    # and lower index second.
     best_RK = torch.empty(len(queries_RD), 0, dtype=torch.int64, device=bank_MD.device)
     for start in range(0, len(bank_MD), columns):
         part_CD = bank_MD[start : start + columns].float()
@@ -79,14 +69,14 @@ def topk_l2_gpu(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Te
 def topk_error(
     got: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor], arguments: tuple[Tensor, Tensor, int]
 ) -> float:
-    """RMS difference over RMS of the distances, given and remeasured at the given indices."""
+    """RMS error over RMS of the truth: of the distances, and of those measured at the indices."""
     queries_ND, bank_MD, _ = arguments
     steps_NKD = queries_ND.float()[:, None] - bank_MD.float()[got[1]]
     if any(len(set(row)) != len(row) for row in got[1].tolist()):
         return float("inf")
     scale = float(truth[0].square().mean().sqrt()) + 1e-6 if len(queries_ND) else 1.0
-    parts = [got[0] - truth[0], steps_NKD.norm(dim=2) - truth[0]]
-    return max((float(p.square().mean().sqrt()) / scale for p in parts if p.numel()), default=0.0)
+    errors = [got[0] - truth[0], steps_NKD.norm(dim=2) - truth[0]]
+    return max((float(e.square().mean().sqrt()) / scale for e in errors if e.numel()), default=0.0)
 
 
 OP = Op(

@@ -58,5 +58,5 @@ def few(tmp_path: Path, images: int) -> Benchmark:
 
 
 def anomalies(pseudo: PseudoValidation, category: str | None = None) -> list[Sample]:
-    found = pseudo.validation(None if category is None else [category])
-    return [sample for sample in found if sample.anomalous]
+    samples = pseudo.validation(None if category is None else [category])
+    return [sample for sample in samples if sample.anomalous]

@@ -9,7 +9,8 @@ import pytest
 from made_data import write_category, write_image, write_mask
 from PIL import Image
 
-from benchmarks.base import DataError, check, duplicates, fingerprint
+from benchmarks.base import DataError
+from benchmarks.parts.content import check, duplicates, fingerprint
 from benchmarks.parts.folder import folder_benchmark
 
 
@@ -43,9 +44,9 @@ def test_mask_without_image(widget: Path) -> None:
     write_mask(widget / "ground_truth/crack/007_mask.png")
     write_mask(widget / "ground_truth/crack/oddname.png")
     write_mask(widget / "ground_truth/good/000_mask.png")
-    found = lines(widget.parent)
-    assert len(found) == 3
-    assert all("is a mask without a defective image" in line for line in found)
+    problems = lines(widget.parent)
+    assert len(problems) == 3
+    assert all("is a mask without a defective image" in line for line in problems)
 
 
 def test_mask_of_another_size(widget: Path) -> None:
@@ -92,11 +93,11 @@ def test_all_problems_come_at_once_one_line_each(widget: Path) -> None:
     (widget / "ground_truth/crack/001_mask.png").write_bytes(b"")
     write_mask(widget / "ground_truth/crack/001_mask_1.png", size=(3, 3))
     (widget / "train/good/nested").mkdir()
-    found = lines(widget.parent)
-    assert len(found) == 7
-    assert not any("\n" in line for line in found)
+    problems = lines(widget.parent)
+    assert len(problems) == 7
+    assert not any("\n" in line for line in problems)
     for line, part in zip(
-        found,
+        problems,
         [
             "train/good/000.png: is empty (0 bytes)",
             "train/good/001.png: is not an image",

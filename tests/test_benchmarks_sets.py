@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from made_data import opened, write_category
 
-from benchmarks.base import Counts, DataError, Sample, check, duplicates
+from benchmarks.base import Counts, DataError, Sample
+from benchmarks.parts.content import check, duplicates
 from benchmarks.parts.folder import folder_benchmark
 
 SHARED = Path(__file__).parents[1] / "../shared/data"

@@ -13,7 +13,8 @@ import pytest
 from made_data import anomalies, few, write_image
 from numpy.typing import NDArray
 
-from benchmarks.base import DataError, SealedError, check, fingerprint, sealed
+from benchmarks.base import DataError, SealedError, sealed
+from benchmarks.parts.content import check, fingerprint
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.images import load_masks, load_views
 from benchmarks.parts.synthesis.foreground import foreground
@@ -112,16 +113,16 @@ def test_another_seed_holds_out_and_draws_otherwise() -> None:
 
 
 def test_more_anomalies_of_an_image_are_others_and_leave_the_first_alone() -> None:
-    one, three = (pseudo_validation(Shapes(), ["disc"], anomalies=n) for n in (1, 3))
-    assert three.train() == one.train()
-    assert set(one.validation()) < set(three.validation())
-    assert len(anomalies(three)) == 3 * len(anomalies(one))
-    for sample in anomalies(one):
-        assert (three.read_image(sample) == one.read_image(sample)).all()
-        shown = [s for s in anomalies(three) if three.target(s) == one.target(sample)]
-        assert len({three.read_mask(s).tobytes() for s in shown}) == 3
-    contents = {b"".join(three.content(s)) for s in anomalies(three)}
-    assert len(contents) == len(anomalies(three))
+    single, triple = (pseudo_validation(Shapes(), ["disc"], anomalies=n) for n in (1, 3))
+    assert triple.train() == single.train()
+    assert set(single.validation()) < set(triple.validation())
+    assert len(anomalies(triple)) == 3 * len(anomalies(single))
+    for sample in anomalies(single):
+        assert (triple.read_image(sample) == single.read_image(sample)).all()
+        shown = [s for s in anomalies(triple) if triple.target(s) == single.target(sample)]
+        assert len({triple.read_mask(s).tobytes() for s in shown}) == 3
+    contents = {b"".join(triple.content(s)) for s in anomalies(triple)}
+    assert len(contents) == len(anomalies(triple))
     with pytest.raises(DataError, match="at least 1"):
         pseudo_validation(Shapes(), anomalies=0)
 
@@ -144,51 +145,49 @@ def test_it_can_be_read_like_any_data_set_and_while_the_test_split_is_sealed() -
 
 
 def test_fingerprint_sees_seed_and_options() -> None:
-    kept, held = hold_out(Shapes(), Shapes().train(["disc"]))
+    train, held_out = hold_out(Shapes(), Shapes().train(["disc"]))
     prints = {
         fingerprint(made, made.validation())
         for made in (
-            PseudoValidation(Shapes(), kept, held, 0, Synthesis()),
-            PseudoValidation(Shapes(), kept, held, 0, Synthesis(masks=2)),
-            PseudoValidation(Shapes(), kept, held, 1, Synthesis()),
+            PseudoValidation(Shapes(), train, held_out, 0, Synthesis()),
+            PseudoValidation(Shapes(), train, held_out, 0, Synthesis(masks=2)),
+            PseudoValidation(Shapes(), train, held_out, 1, Synthesis()),
         )
     }
     assert len(prints) == 3
 
 
 def test_shares_of_contrast_blending_position_and_count() -> None:
-    drawn = many_drawn()
-    for found, words in (
-        (Counter(one.contrast for one in drawn), (0.25, 0.5, 1.0)),
-        (Counter(one.blending for one in drawn), ("hard", "feathered", "matched")),
-        (Counter(len(one.shapes) for one in drawn), (1, 2, 3)),
+    for counts, values in (
+        (Counter(drawn.contrast for drawn in many_drawn()), (0.25, 0.5, 1.0)),
+        (Counter(drawn.blending for drawn in many_drawn()), ("hard", "feathered", "matched")),
+        (Counter(len(drawn.shapes) for drawn in many_drawn()), (1, 2, 3)),
     ):
-        assert set(found) == set(words)
+        assert set(counts) == set(values)
         # A third each: four standard deviations of 300 draws are 33.
-        assert all(abs(found[word] - 100) < 33 for word in words), found
+        assert all(abs(counts[value] - 100) < 33 for value in values), counts
 
 
 def test_no_fragment_stays_where_it_was() -> None:
-    for fragment in (fragment for one in many_drawn() for fragment in one.fragments):
+    for fragment in (fragment for drawn in many_drawn() for fragment in drawn.fragments):
         moved = np.subtract(fragment.source, fragment.target)
         assert np.abs(moved).max() >= 0.05 * 256
 
 
 def test_sizes_are_log_uniform_up_to_a_third() -> None:
-    wide = np.array([one.size for one in many_drawn() if one.shapes[0] not in LARGEST])
+    wide = np.array([drawn.size for drawn in many_drawn() if drawn.shapes[0] not in LARGEST])
     assert 1e-4 <= wide.min() < 0.001
     assert 0.2 < wide.max() < 0.35
     thirds = np.histogram(np.log(wide), bins=3, range=np.log([1e-4, 1 / 3]))[0] / len(wide)
     # Tiny ones that cannot be seen were drawn again, hence not exactly a third each.
     assert (np.abs(thirds - 1 / 3) < 0.1).all(), thirds
-    scratches = [one.size for one in many_drawn() if set(one.shapes) == {"scratch"}]
+    scratches = [drawn.size for drawn in many_drawn() if set(drawn.shapes) == {"scratch"}]
     assert max(scratches) <= 1.5 * LARGEST["scratch"]
 
 
 def test_all_shapes_are_drawn_as_dominant_ones() -> None:
     pseudo = shapes_set()
-    found = Counter(sample.defect for sample in anomalies(pseudo))
-    assert set(found) == set(SHAPES)
+    assert {sample.defect for sample in anomalies(pseudo)} == set(SHAPES)
     for sample in anomalies(pseudo, "disc"):
         assert pseudo.drawn(sample).shapes[0] == sample.defect
 
@@ -197,10 +196,10 @@ def test_all_shapes_are_drawn_as_dominant_ones() -> None:
 @pytest.mark.parametrize("area", [12, 300, 6000])
 def test_outlines_have_the_area_that_was_asked_for(shape: str, area: int) -> None:
     random = np.random.default_rng(0)
-    found = [(coverage([place_outline(random, shape, area, 10_000)]) > 0).sum() for _ in range(20)]
+    areas = [(coverage([place_outline(random, shape, area, 10_000)]) > 0).sum() for _ in range(20)]
     # Thin strokes are kept whole, a pixel wide at least: the smaller, the larger they come out.
     tolerance = {12: 0.4, 300: 0.1, 6000: 0.05}[area] * (2.5 if shape == "scratch" else 1)
-    assert np.median(found) == pytest.approx(area, rel=tolerance)
+    assert np.median(areas) == pytest.approx(area, rel=tolerance)
     assert max(coverage([place_outline(random, shape, area, 40.0)]).shape) <= 44
 
 
@@ -246,10 +245,10 @@ def test_a_texture_has_no_foreground() -> None:
     shapes = Shapes()
     assert all(foreground(shapes.read_image(s)) is None for s in shapes.train(["weave"]))
     for sample in shapes.train(["disc", "gear", "screw"]):
-        places = foreground(shapes.read_image(sample))
-        assert places is not None
-        assert places.shape[1] == 2
-        assert 0 <= places.min() <= places.max() < 128
+        cells = foreground(shapes.read_image(sample))
+        assert cells is not None
+        assert cells.shape[1] == 2
+        assert 0 <= cells.min() <= cells.max() < 128
     options = Synthesis(positions=("foreground",))
     pseudo = pseudo_validation(shapes, ["weave"], synthesis=options)
     assert {pseudo.drawn(sample).position for sample in anomalies(pseudo)} == {"anywhere"}
@@ -320,19 +319,19 @@ def test_options_out_of_range_are_refused_in_one_line(wrong: dict[str, Any]) -> 
 
 def test_hold_out_splits_each_category_and_loses_nothing() -> None:
     train = Shapes().train()
-    kept, held = hold_out(Shapes(), train, share=0.25)
-    assert sorted(kept + held, key=lambda sample: sample.key) == train
-    assert Counter(sample.category for sample in held) == dict.fromkeys(Shapes().categories(), 6)
-    assert hold_out(Shapes(), train[::-1], share=0.25)[1] == held[::-1]
+    rest, held_out = hold_out(Shapes(), train, share=0.25)
+    assert sorted(rest + held_out, key=lambda sample: sample.key) == train
+    counts = Counter(sample.category for sample in held_out)
+    assert counts == dict.fromkeys(Shapes().categories(), 6)
+    assert hold_out(Shapes(), train[::-1], share=0.25)[1] == held_out[::-1]
     more = hold_out(Shapes(), train, share=0.5)[1]
-    assert {sample.key for sample in held} < {sample.key for sample in more}
+    assert {sample.key for sample in held_out} < {sample.key for sample in more}
 
 
-@pytest.mark.parametrize(("share", "held"), [(0.01, 2), (0.1, 2), (0.5, 12), (0.99, 22)])
-def test_hold_out_leaves_two_of_either(share: float, held: int) -> None:
-    train = Shapes().train(["gear"])
-    found = hold_out(Shapes(), train, share)
-    assert (len(found[0]), len(found[1])) == (24 - held, held)
+@pytest.mark.parametrize(("share", "expected"), [(0.01, 2), (0.1, 2), (0.5, 12), (0.99, 22)])
+def test_hold_out_leaves_two_of_either(share: float, expected: int) -> None:
+    train, held_out = hold_out(Shapes(), Shapes().train(["gear"]), share)
+    assert (len(train), len(held_out)) == (24 - expected, expected)
 
 
 def test_too_few_normal_images_are_one_line(tmp_path: Path) -> None:
@@ -356,10 +355,10 @@ def test_copies_of_an_image_stay_together(tmp_path: Path) -> None:
         (good / f"{number}_again.png").write_bytes((good / f"{number}.png").read_bytes())
     benchmark = folder_benchmark("mine", tmp_path)
     for seed in range(5):
-        kept, held = hold_out(benchmark, benchmark.train(), 0.3, seed)
-        names = [{Path(s.key).stem.removesuffix("_again") for s in part} for part in (kept, held)]
+        parts = hold_out(benchmark, benchmark.train(), 0.3, seed)
+        names = [{Path(s.key).stem.removesuffix("_again") for s in part} for part in parts]
         assert not names[0] & names[1]
-        assert (len(kept), len(held)) == (12, 4)
+        assert [len(part) for part in parts] == [12, 4]
     for path in good.glob("[3-7]*"):
         path.unlink()
     with pytest.raises(DataError, match="3 different"):

@@ -10,7 +10,8 @@ import pytest
 from made_data import anomalies, few
 from PIL import Image
 
-from benchmarks.base import DataError, check
+from benchmarks.base import DataError
+from benchmarks.parts.content import check
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from benchmarks.shapes import Shapes

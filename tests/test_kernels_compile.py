@@ -23,8 +23,8 @@ for name in names:
     op = import_module(f"kernels.{name}").OP
     made.setdefault(op.compiled, []).append(op.name)
 for compiled, ops in made.items():
-    for one in compiled(int(sys.argv[1])):
-        print("+".join(ops), one.kernel, one.registers, one.shared, one.spilled)
+    for code in compiled(int(sys.argv[1])):
+        print("+".join(ops), code.kernel, code.registers, code.shared, code.spilled)
 """
 
 

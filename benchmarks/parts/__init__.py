@@ -1,1 +1,1 @@
-"""Pieces that several data sets share: decoding, the MVTec folder layout, views for a model."""
+"""What several data sets share: decoding, the MVTec layout, content checks, views for a model."""

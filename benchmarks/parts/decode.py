@@ -1,4 +1,4 @@
-"""Image files to arrays by stated rules; whatever is wrong with a file becomes one line."""
+"""Image files to arrays by stated rules; a fault of a file becomes an error of one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from benchmarks.base import DataError
 
-# Below Pillow's own limit (89 million, where it warns), so that ours is the one that speaks.
+# Below Pillow's own limit (89 million, where it warns), so that the user reads our message.
 MAX_PIXELS = 80_000_000
 
 SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -27,7 +27,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     - 16-bit grey is divided by 257 and rounded (65535 -> 255); values beyond 16 bits are clipped.
       16-bit colour keeps its high byte, which is how Pillow reads it.
     - A palette becomes its colours; CMYK and YCbCr become RGB by Pillow's formula.
-    - Alpha, also that of a palette or a transparent colour, is composited on black: what was cut
+    - Alpha, also that of a palette or a transparent colour, is composited on black. What was cut
       out becomes 0, like the padding of a convolution, whatever colour hides beneath.
 
     DataError for an unreadable, empty, truncated, non-image, floating-point or over-limit file.
@@ -41,6 +41,7 @@ def read_marks(path: Path) -> NDArray[np.bool_]:
     """A mask file as (H, W) bool: True where any channel is above 0, before any scaling.
 
     Orientation, palette and alpha are treated as in `read_rgb`, so transparent means unmarked.
+    DataError for the same files.
     """
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -50,7 +51,7 @@ def read_marks(path: Path) -> NDArray[np.bool_]:
 
 
 def image_shape(path: Path) -> tuple[int, int]:
-    """(H, W) of the upright image, from the header alone."""
+    """(H, W) of the upright image, from the header alone; DataError as `read_rgb`."""
     with _opened(path) as image:
         width, height = image.size
         # Pillow swaps the size of a rotated TIFF itself.
@@ -60,7 +61,7 @@ def image_shape(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file as a Pillow image; what goes wrong in opening or in the block becomes DataError."""
+    """The file as a Pillow image; an error in opening it or in the block becomes DataError."""
     # Pillow only warns about huge images. As an error it can be caught here, in every thread;
     # `catch_warnings` is not safe in threads. Appended, so that a filter of the user's own wins.
     warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)

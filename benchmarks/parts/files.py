@@ -15,7 +15,7 @@ from benchmarks.parts.decode import image_shape, read_marks, read_rgb
 
 @dataclass(kw_only=True)
 class FileBenchmark(Benchmark):
-    """Samples listed beforehand, per category; `strays` are faults per category, one line each."""
+    """Samples and `strays`, faults of one line each, that were listed beforehand per category."""
 
     name: str
     licence: str

@@ -1,8 +1,8 @@
 """Defects painted on a rendered product.
 
-Each takes a generator, the colours (H, W, 3), the body (H, W) bool and the background colour (3,),
-and returns how much it covers, alpha (H, W) in [0, 1] and 0 off the body, and its paint, which
-broadcasts against the colours.
+A flaw takes a generator, the colours (H, W, 3), the body (H, W) bool and the background's colour
+(3,). It returns alpha (H, W), the share of a pixel that it covers, 0 off the body; and its paint,
+which broadcasts against the colours.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 Plane = NDArray[np.float64]
 Body = NDArray[np.bool_]
-Flaw = Callable[[Generator, Plane, Body, Plane], tuple[Plane, Plane]]
+Painted = tuple[Plane, Plane]  # alpha and paint
+Flaw = Callable[[Generator, Plane, Body, Plane], Painted]
 
 
-def scratch(
-    random: Generator, colours: Plane, body: Body, background: Plane
-) -> tuple[Plane, Plane]:
+def scratch(random: Generator, colours: Plane, body: Body, background: Plane) -> Painted:
     """A thin bent line; on a dark product it is lighter, else lighter or darker."""
     y, x = _from_a_body_pixel(random, body)
     angle, bend = random.uniform(0, np.pi), random.uniform(-0.02, 0.02)
@@ -33,13 +32,13 @@ def scratch(
     return _cover(-distance, body), paint
 
 
-def blot(random: Generator, colours: Plane, body: Body, background: Plane) -> tuple[Plane, Plane]:
+def blot(random: Generator, colours: Plane, body: Body, background: Plane) -> Painted:
     """A small dark spot of irregular outline."""
     alpha = _cover(_lobed(random, body, random.uniform(3, 6)), body)
     return alpha, colours * random.uniform(0.5, 0.7)
 
 
-def stain(random: Generator, colours: Plane, body: Body, background: Plane) -> tuple[Plane, Plane]:
+def stain(random: Generator, colours: Plane, body: Body, background: Plane) -> Painted:
     """A wide soft shift of colour."""
     radius = random.uniform(9, 14)
     alpha = _cover(_lobed(random, body, radius) / (0.5 * radius), body)
@@ -47,9 +46,7 @@ def stain(random: Generator, colours: Plane, body: Body, background: Plane) -> t
     return alpha, np.clip(colours + shift, 0, 1)
 
 
-def missing(
-    random: Generator, colours: Plane, body: Body, background: Plane
-) -> tuple[Plane, Plane]:
+def missing(random: Generator, colours: Plane, body: Body, background: Plane) -> Painted:
     """A piece broken out, so that the background shows."""
     alpha = _cover(_lobed(random, body, random.uniform(5, 8)), body)
     return alpha, background
@@ -73,7 +70,7 @@ def _lobed(random: Generator, body: Body, radius: float) -> Plane:
 
 
 def _cover(inside: Plane, body: Body) -> Plane:
-    """Alpha that rises from a firm edge, so that every pixel of the mask is visibly changed."""
+    """Alpha that starts at 0.4 on the edge, so that every pixel of the mask is visibly changed."""
     return np.where(body & (inside > 0), (0.4 + inside).clip(0, 1), 0.0)
 
 

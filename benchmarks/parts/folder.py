@@ -31,9 +31,9 @@ def folder_benchmark(
     source: str = "a folder of the user's",
     published: Mapping[str, Counts] | None = None,
 ) -> FileBenchmark:
-    """A data set from a folder in the MVTec layout; of `published` categories only, if given.
+    """A data set from a folder in the MVTec layout; if given, only its `published` categories.
 
-    DataError where the folder is missing or has no category.
+    DataError where the folder is missing, is a category itself or has none.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; expected one with {LAYOUT}")
@@ -41,43 +41,51 @@ def folder_benchmark(
         raise DataError(
             f"{folder}: is a single category; give {folder.parent} and choose {folder.name!r}"
         )
-    found = [path for path in _folders(folder) if _is_category(path) or not _entries(path)]
-    found = [path for path in found if not published or path.name in published]
-    if not found:
+    categories = [path for path in _folders(folder) if _is_category(path) or not _entries(path)]
+    categories = [path for path in categories if not published or path.name in published]
+    if not categories:
         raise DataError(f"{folder}: has no category; expected {LAYOUT}")
-    masked = any(_masks(category) for category in found)
+    masked = any(_masks(path) for path in categories)
     return FileBenchmark(
         name=name,
         licence=licence,
         source=source,
         location=str(folder),
         no_pixel_reason="" if masked else "no category has masks in ground_truth",
-        train_samples={path.name: _samples(path, "train", ["good"]) for path in found},
-        test_samples={path.name: _samples(path, "test", _defects(path)) for path in found},
+        train_samples={path.name: _samples(path, "train", ["good"]) for path in categories},
+        test_samples={path.name: _samples(path, "test", _defects(path)) for path in categories},
         published=published or {},
-        strays={path.name: _strays(path) for path in found},
+        strays={path.name: _strays(path) for path in categories},
     )
 
 
-def find_folder(
-    name: str, root: Path | None, usual: Sequence[str], published: Mapping[str, Counts], source: str
-) -> Path:
-    """The first of `root` and the `usual` folders below it that holds a published category.
+def published_benchmark(
+    name: str,
+    root: Path | None,
+    usual_folders: Sequence[str],
+    *,
+    licence: str,
+    source: str,
+    published: Mapping[str, Counts],
+) -> FileBenchmark:
+    """The published categories in `root`, or in the first usual folder below it that has any.
 
-    Without a root the environment variable LAFITE_BENCH_DATA is asked. DataError where nothing is.
+    The environment variable LAFITE_BENCH_DATA stands in for a root. DataError where none is found.
     """
     if root is None and (variable := os.environ.get("LAFITE_BENCH_DATA")):
         root = Path(variable)
+    candidates = [] if root is None else [root, *(root / below for below in usual_folders)]
+    for folder in candidates:
+        if any((folder / category / "train").is_dir() for category in published):
+            return folder_benchmark(
+                name, folder, licence=licence, source=source, published=published
+            )
     if root is None:
-        looked = "no data root was given"
+        fault = "no data root was given"
     else:
-        candidates = [root, *(root / below for below in usual)]
-        for candidate in candidates:
-            if any((candidate / category / "train").is_dir() for category in published):
-                return candidate
-        looked = f"not found in {root} nor in its {', '.join(usual)}"
+        fault = f"not found in {root} nor in its {', '.join(usual_folders)}"
     raise DataError(
-        f"{name}: {looked}; set --data or LAFITE_BENCH_DATA to the folder that holds it "
+        f"{name}: {fault}; set --data or LAFITE_BENCH_DATA to the folder that holds it "
         f"({LAYOUT}); published at {source}"
     )
 
@@ -87,7 +95,7 @@ def _is_category(folder: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, without hidden names; nothing where there is no folder."""
+    """Files and folders in a folder, sorted, without hidden ones; none where it does not exist."""
     if not folder.is_dir():
         return []
     try:
@@ -101,7 +109,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """Whatever is named like an image, broken links too: those are reported, not passed over."""
+    """Files named like an image, broken links too: those are reported, not passed over."""
     return [
         path for path in _entries(folder) if path.suffix.lower() in ENDINGS and not path.is_dir()
     ]
@@ -128,13 +136,13 @@ def _samples(category: Path, split: str, defects: Sequence[str]) -> list[Sample]
 
 def _masks(category: Path) -> dict[tuple[str, str], tuple[Path, ...]]:
     """(defect, image name) -> mask files; matched by name, never by position."""
-    found: dict[tuple[str, str], tuple[Path, ...]] = {}
+    masks: dict[tuple[str, str], tuple[Path, ...]] = {}
     for folder in _folders(category / "ground_truth"):
         for path in _image_files(folder):
             match = MASK_NAME.fullmatch(path.stem)
             key = (folder.name, match["image"] if match else "")
-            found[key] = (*found.get(key, ()), path)
-    return found
+            masks[key] = (*masks.get(key, ()), path)
+    return masks
 
 
 def _strays(category: Path) -> list[str]:
@@ -154,8 +162,7 @@ def _strays(category: Path) -> list[str]:
     ]
     unknown = [path for path in _folders(category / "train") if path.name != "good"]
     unknown += _folders(category / "train" / "good")
-    unknown += [
-        path for defect in _defects(category) for path in _folders(category / "test" / defect)
-    ]
+    for defect in _defects(category):
+        unknown += _folders(category / "test" / defect)
     lines += [f"{path}: is not read: the layout has no such folder; move it" for path in unknown]
     return lines

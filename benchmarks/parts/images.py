@@ -8,28 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.base import Benchmark, Sample, map_threads
+from benchmarks.base import Benchmark, Sample
+from benchmarks.parts.content import map_threads
 
 
 def load_views(
     benchmark: Benchmark, samples: Sequence[Sample], resize: int, crop: int | None = None
 ) -> NDArray[np.uint8]:
-    """Images (B, 3, S, S) uint8, S = crop or resize.
+    """Images (N, 3, S, S) uint8, S = crop or resize.
 
     Pillow's bilinear resize to (resize, resize), which averages when it shrinks, then the centre.
     DataError for an image that cannot be read, ValueError for a crop larger than the resize.
     """
-    window = _window(resize, crop)
+    size, window = _window(resize, crop)
 
-    def view(sample: Sample) -> NDArray[np.uint8]:
+    def read(sample: Sample) -> NDArray[np.uint8]:
         image = Image.fromarray(benchmark.read_image(sample))
         resized = image.resize((resize, resize), Image.Resampling.BILINEAR)
         return np.asarray(resized)[window, window].transpose(2, 0, 1)
 
-    size = resize if crop is None else crop
     views = np.empty((len(samples), 3, size, size), dtype=np.uint8)
-    for row, found in enumerate(map_threads(view, samples)):
-        views[row] = found
+    for row, view in enumerate(map_threads(read, samples)):
+        views[row] = view
     return views
 
 
@@ -42,31 +42,30 @@ def load_masks(
     smooth: bool = False,
     above: float = 0,
 ) -> NDArray[np.bool_] | None:
-    """Masks (B, S, S) bool, cut like `load_views` but by nearest neighbour; None without masks.
+    """Masks (N, S, S) bool, cut like `load_views`; None where the data set has no masks.
 
-    With `smooth` by bilinear resize too; what is then above `above`, of 255, is marked. A small
-    defect may vanish on the way; its image stays defective (see `vanished`).
+    The resize takes the nearest pixel, or is bilinear with `smooth`; values above `above`, of 255,
+    are marked. A small defect may vanish on the way; its image stays defective (see `vanished`).
     """
     if not benchmark.pixel_truth:
         return None
-    window = _window(resize, crop)
-    by = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    size, window = _window(resize, crop)
+    resampling = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
 
-    def marks(sample: Sample) -> NDArray[np.bool_]:
+    def read(sample: Sample) -> NDArray[np.bool_]:
         mask = Image.fromarray(255 * np.asarray(benchmark.read_mask(sample), dtype=np.uint8))
-        return np.asarray(mask.resize((resize, resize), by))[window, window] > above
+        return np.asarray(mask.resize((resize, resize), resampling))[window, window] > above
 
-    size = resize if crop is None else crop
     masks = np.zeros((len(samples), size, size), dtype=bool)
     defective = [row for row, sample in enumerate(samples) if sample.anomalous]
-    found = map_threads(marks, [samples[row] for row in defective])
-    for row, mask in zip(defective, found, strict=True):
+    marked = map_threads(read, [samples[row] for row in defective])
+    for row, mask in zip(defective, marked, strict=True):
         masks[row] = mask
     return masks
 
 
 def vanished(samples: Sequence[Sample], masks: NDArray[np.bool_]) -> list[str]:
-    """Keys of the defective samples whose mask, of masks (B, S, S), has no pixel left."""
+    """Keys of the defective samples whose mask, of masks (N, S, S), has no pixel left."""
     return [
         sample.key
         for sample, mask in zip(samples, masks, strict=True)
@@ -74,9 +73,10 @@ def vanished(samples: Sequence[Sample], masks: NDArray[np.bool_]) -> list[str]:
     ]
 
 
-def _window(resize: int, crop: int | None) -> slice:
+def _window(resize: int, crop: int | None) -> tuple[int, slice]:
+    """The side S of a view, and its rows, which are also its columns, in the resized image."""
     size = resize if crop is None else crop
     if not 0 < size <= resize:
         raise ValueError(f"crop {crop} does not fit into resize {resize}; choose at most {resize}")
     start = round((resize - size) / 2)
-    return slice(start, start + size)
+    return size, slice(start, start + size)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks.base import Benchmark, DataError, Sample, check, duplicates
+from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.parts.content import check, duplicates
 from benchmarks.parts.images import load_masks, vanished
 from harness.cell import Cell, Data
 from harness.commands._progress import counter

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.base import Benchmark, DataError, Sample, map_threads
+from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.parts.content import map_threads
 from benchmarks.parts.synthesis.pseudo import PseudoValidation
 from harness.commands._contact_sheet import contact_sheet
 from results.files import whole_folder

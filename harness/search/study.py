@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from benchmarks.base import fingerprint
+from benchmarks.parts.content import fingerprint
 from harness.cell import Cell, Data, digest, without_paths
 from harness.options import SearchOptions
 from harness.overrides import parse_overrides

@@ -9,15 +9,15 @@ from PIL import Image
 GRID = 64  # cells along the shorter side
 RING = 2  # cells that count as the border
 LEAST_STEP = 16.0  # grey levels; below it, light and noise are taken for an object
-SHARES = (0.02, 0.75)  # outside them there is no object before a background
+SHARES = (0.02, 0.75)  # of the image that an object fills; else there is none, or no background
 
 
 def foreground(image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     """Centres of the coarse cells that show the object, (n, 2) as (y, x) in pixels of the image.
 
-    A cell is object where its mean colour is farther from the median colour of the image's border
-    than nine in ten border cells are, by half again and at least `LEAST_STEP` grey levels. None
-    for a texture: where no object stands out, or nearly all of the image does.
+    A cell's distance is that of its mean colour from the median colour of the image's border. It
+    shows the object if that is above `LEAST_STEP` and above 1.5 times the 90 % quantile of the
+    border's cells. None for a texture, where no object stands out or nearly all of the image does.
     """
     height, width = image.shape[:2]
     scale = min(1.0, GRID / min(height, width))

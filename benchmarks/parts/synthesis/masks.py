@@ -1,6 +1,6 @@
 """Masks of different shapes and sizes, rotated and combined: outlines first, pixels last.
 
-An outline is a closed polygon, (points, 2) float64 as x and y; so every shape is scaled to an exact
+An outline is a closed polygon, (points, 2) float64 as x and y. Every shape is scaled to an exact
 area, rotated and filled in the same way.
 """
 
@@ -16,20 +16,20 @@ from PIL import Image, ImageDraw, ImageFilter
 Outline = NDArray[np.float64]
 
 ROUND = 64  # points of a curved outline
-FINEST, SUBPIXELS = 1024, 4  # filled at up to 4 times the resolution, as long as 1024 hold it
-COVERED = 0.35  # share of a pixel that counts as inside; below a half, so that thin strokes hold
+FINEST, SUBPIXELS = 1024, 4  # filled at up to 4 times the resolution, up to a side of 1024
+COVERED = 0.35  # share from which a pixel is inside; below a half, so that thin strokes hold
 FAINTEST = 26  # of 255, at a soft edge
 
 
 def rectangle(random: Generator) -> Outline:
-    """A rectangle whose sides are up to 1 to 4."""
+    """A rectangle; one side is at most four times the other."""
     aspect = 2.0 ** random.uniform(-1, 1)
     x, y = aspect, 1 / aspect
     return np.array([(-x, -y), (x, -y), (x, y), (-x, y)])
 
 
 def ellipse(random: Generator) -> Outline:
-    """An ellipse whose axes are up to 1 to 4."""
+    """An ellipse; one axis is at most four times the other."""
     aspect = 2.0 ** random.uniform(-1, 1)
     x, y = _round(np.ones(ROUND)).T
     return np.stack([x * aspect, y / aspect], axis=1)
@@ -65,13 +65,9 @@ def blob(random: Generator) -> Outline:
 
 
 SHAPES: dict[str, Callable[[Generator], Outline]] = {
-    "blob": blob,
-    "ellipse": ellipse,
-    "polygon": polygon,
-    "rectangle": rectangle,
-    "scratch": scratch,
+    shape.__name__: shape for shape in (blob, ellipse, polygon, rectangle, scratch)
 }
-# Share of the image that a shape can fill at most and still be that shape inside the image.
+# The largest share of the image that a shape can fill: a larger scratch would not fit into it.
 LARGEST = {"scratch": 0.02}
 
 
@@ -94,18 +90,18 @@ def place_outline(
 def thickness(outlines: Sequence[Outline]) -> float:
     """Twice area over circumference, of the thinnest: a circle's radius, a stroke's width."""
 
-    def of(outline: Outline) -> float:
+    def width(outline: Outline) -> float:
         steps = outline - np.roll(outline, 1, axis=0)
         return float(2 * _area(outline) / np.hypot(*steps.T).sum())
 
-    return min(of(outline) for outline in outlines)
+    return min(width(outline) for outline in outlines)
 
 
 def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.uint8]:
     """The union of the outlines, filled, in the smallest box that holds it: (h, w), 0 to 255.
 
-    The edge is hard, or rises over `feather` pixels inwards, so that the area is the same; it
-    starts at `FAINTEST`, so that no pixel is marked whose change rounds away.
+    The edge is hard, or rises over `feather` pixels inwards, so that the area is the same. A soft
+    edge starts at `FAINTEST`, so that the change of a marked pixel does not round to nothing.
     """
     margin = int(np.ceil(feather)) + 2
     points = np.concatenate(outlines)

@@ -14,16 +14,16 @@ from PIL import Image
 
 from benchmarks.parts.synthesis.masks import Outline, coverage, thickness
 
-CELLS = 64  # along the shorter side; noise finer than that is no change
-SOFTNESS = 0.25  # width of a soft edge, in the fragment's thickness, and at most
-SOFTEST = 0.02  # of the image's shorter side
+CELLS = 64  # along the shorter side; finer noise does not count as change
+SOFTNESS = 0.25  # width of a soft edge, as a share of the fragment's thickness
+SOFTEST = 0.02  # its largest width, as a share of the image's shorter side
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fragment:
     """One cut-out, how it is blended, and where its box lies in both images."""
 
-    alpha: NDArray[np.uint8]  # (h, w), how much of it shows before the contrast, 0 off the mask
+    alpha: NDArray[np.uint8]  # (h, w), its opacity before the contrast, 0 off the mask
     contrast: float
     matched: bool  # its mean colour is brought to that of what it covers
     source: tuple[int, int] = (0, 0)  # y and x of the box's upper left corner
@@ -33,7 +33,7 @@ class Fragment:
     def cut(
         cls, outlines: Sequence[Outline], contrast: float, blending: str, side: int
     ) -> Fragment:
-        """The union of the outlines, not placed yet; for an image whose shorter side is `side`."""
+        """The union of the outlines, not placed yet, for an image of shorter side `side`."""
         soft = min(SOFTNESS * thickness(outlines), SOFTEST * side)
         feather = 0.0 if blending == "hard" else soft
         return cls(
@@ -41,17 +41,17 @@ class Fragment:
         )
 
     def at(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> Fragment:
-        """The same cut-out, from there to there."""
+        """The same cut-out, its box moved from the corner `source` to the corner `target`."""
         (top, left), (to_top, to_left) = source.tolist(), target.tolist()
         return replace(self, source=(top, left), target=(to_top, to_left))
 
 
 class Patch(NamedTuple):
-    """What pasting a fragment would do: pixels (h, w, 3) uint8 in a box of the image."""
+    """The pixels (h, w, 3) uint8 that a pasted fragment would put into a box of the image."""
 
     box: tuple[slice, slice]
     pixels: NDArray[np.uint8]
-    marked: NDArray[np.bool_]  # (h, w), those that may change
+    marked: NDArray[np.bool_]  # (h, w), the pixels that may change
 
 
 class Canvas:
@@ -64,7 +64,7 @@ class Canvas:
         self.cell = max(1, min(self.mask.shape) // CELLS)
 
     def patch(self, source: NDArray[np.uint8], fragment: Fragment) -> Patch:
-        """The fragment of a source of equal shape, blended with what it covers.
+        """The fragment, cut from a source of equal shape, blended with what it covers.
 
         Marked are the pixels with alpha above 0 that no earlier fragment took.
         """
@@ -80,15 +80,15 @@ class Canvas:
         return Patch(box, mixed.round().clip(0, 255).astype(np.uint8), marked)
 
     def put(self, patch: Patch) -> None:
-        """Changes the marked pixels, and no other."""
+        """Changes the marked pixels and no others."""
         self.image[patch.box][patch.marked] = patch.pixels[patch.marked]
         self.mask[patch.box] |= patch.marked
 
     def change(self, patch: Patch) -> float:
         """Mean change over the marked pixels in grey levels of 255; 0 where none is marked.
 
-        The signed change is first averaged over cells of 1/64 of the image's side, so that noise
-        and grain on equal ground cancel out; then the channel that changed most counts.
+        The signed change is first averaged over cells of 1/64 of the image's side: noise and grain
+        on equal ground cancel out. Then the channel that changed most counts.
         """
         difference = patch.pixels.astype(np.int32) - self.original[patch.box]
         difference[~patch.marked] = 0
@@ -106,9 +106,9 @@ class Canvas:
         return float(np.median(steps)) if steps.size else 0.0
 
     def visible_from(self, patch: Patch, least_change: float) -> float:
-        """The change from which the eye can tell: `least_change`, or the target's own grain.
+        """The smallest change that the eye can tell: `least_change`, or the target's own grain.
 
-        What is smaller than 2 x 2 cells needs as much more as its side is smaller.
+        Below 2 x 2 cells it rises as the side of the patch shrinks.
         """
         side = max(1.0, math.sqrt(patch.marked.sum()))
         return max(least_change, self.grain) * max(1.0, 2 * self.cell / side)

@@ -1,12 +1,11 @@
-"""A validation set without one real anomaly, out of training images that are held out for it.
+"""A validation set without one real anomaly, made of training images that are held out for it.
 
-All that is drawn follows from (seed, key of the image) by hashing, whatever else is asked for, in
-whatever order or thread.
+Every draw follows from (seed, key of the image) by hashing; other requests, order and threads do
+not change it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.base import Benchmark, DataError, Sample, map_threads
+from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.parts.content import image_hashes
 from benchmarks.parts.synthesis.paste import Canvas, marked_by
 from benchmarks.parts.synthesis.synthesis import (
     VERSION,
@@ -25,39 +25,40 @@ from benchmarks.parts.synthesis.synthesis import (
     synthesise,
 )
 
-LEAST_HELD = LEAST_KEPT = 2
+LEAST_HELD_OUT = LEAST_TRAIN = 2
 
 
 def hold_out(
     benchmark: Benchmark, samples: Sequence[Sample], share: float = 0.1, seed: int = 0
 ) -> tuple[list[Sample], list[Sample]]:
-    """Splits normal samples into (kept, held): per category a `share`, at least two of either.
+    """Splits normal samples into (train, held out), at least two of either in each category.
 
-    Copies of an image stay together, so that no held one has a twin among the kept ones. A larger
-    share holds out the same images and more. DataError for a share that is none, and, a line per
-    category, where fewer than four different images exist.
+    A `share` of every category is held out; a larger share holds out the same images and more.
+    Copies of an image stay together, so that no held-out image has a twin in training. DataError
+    for a share outside (0, 1), and for categories of fewer than four different images.
     """
     if not 0 < share < 1:
         raise DataError(f"share {share:g} of the images to hold out; choose between 0 and 1")
-    contents = map_threads(lambda sample: _content_hash(benchmark, sample), samples)
-    content = dict(zip(samples, contents, strict=True))
-    held: set[str] = set()
+    content = dict(zip(samples, image_hashes(benchmark, samples), strict=True))
+    held_out: set[str] = set()
     problems = []
     for category in sorted({sample.category for sample in samples}):
         distinct = {content[sample] for sample in samples if sample.category == category}
-        if len(distinct) < LEAST_HELD + LEAST_KEPT:
+        if len(distinct) < LEAST_HELD_OUT + LEAST_TRAIN:
             problems.append(
                 f"{benchmark.location or benchmark.name}: category {category!r} has "
                 f"{len(distinct)} different normal images; pseudo-validation needs at least "
-                f"{LEAST_HELD + LEAST_KEPT}: add some, or leave the category out"
+                f"{LEAST_HELD_OUT + LEAST_TRAIN}: add some, or leave the category out"
             )
             continue
-        count = min(max(LEAST_HELD, round(share * len(distinct))), len(distinct) - LEAST_KEPT)
-        held |= set(sorted(distinct, key=lambda one: digest(seed, "hold out", one))[:count])
+        count = max(LEAST_HELD_OUT, round(share * len(distinct)))
+        count = min(count, len(distinct) - LEAST_TRAIN)
+        ranked = sorted(distinct, key=lambda image: digest(seed, "hold out", image))
+        held_out |= set(ranked[:count])
     if problems:
         raise DataError("\n".join(problems))
-    kept = [sample for sample in samples if content[sample] not in held]
-    return kept, [sample for sample in samples if content[sample] in held]
+    train = [sample for sample in samples if content[sample] not in held_out]
+    return train, [sample for sample in samples if content[sample] in held_out]
 
 
 def pseudo_validation(
@@ -69,26 +70,28 @@ def pseudo_validation(
     anomalies: int = 1,
     synthesis: Synthesis | None = None,
 ) -> PseudoValidation:
-    """Holds out a share of the training images and makes the pseudo-validation set of them."""
+    """Holds out a share of the training images and makes the pseudo-validation set of them.
+
+    DataError as `hold_out`, for a category without training images, and for `anomalies` below 1.
+    """
     if anomalies < 1:
         raise DataError(f"anomalies {anomalies}: at least 1 pseudo-anomalous image of each")
-    kept, held = hold_out(benchmark, benchmark.train(categories), share, seed)
-    return PseudoValidation(benchmark, kept, held, seed, synthesis or Synthesis(), anomalies)
+    train, held_out = hold_out(benchmark, benchmark.train(categories), share, seed)
+    return PseudoValidation(benchmark, train, held_out, seed, synthesis or Synthesis(), anomalies)
 
 
 class PseudoValidation(Benchmark):
-    """A data set of normal images alone: `train` gives the kept ones, `validation` the others.
+    """A data set of normal images alone: `train` gives some, `validation` the held-out ones.
 
-    The held-out images are its normal samples; to each there are `anomalies` pseudo-anomalous ones,
-    which show it with fragments of another held-out image and are rendered when they are read.
-    More of them leave the first ones as they are.
+    To each held-out image there are `anomalies` pseudo-anomalous ones, rendered when they are read:
+    the image with fragments of another held-out one. More of them leave the first as they are.
     """
 
     def __init__(
         self,
         benchmark: Benchmark,
-        kept: Sequence[Sample],
-        held: Sequence[Sample],
+        train: Sequence[Sample],
+        held_out: Sequence[Sample],
         seed: int,
         synthesis: Synthesis,
         anomalies: int = 1,
@@ -98,23 +101,23 @@ class PseudoValidation(Benchmark):
         self.location = benchmark.location
         self.synthesis = synthesis
         self._benchmark, self._seed = benchmark, seed
-        self._kept, self._held = list(kept), list(held)
-        self._copies = range(anomalies)
+        self._train, self._held_out = list(train), list(held_out)
+        self._numbers = range(anomalies)
         self._targets = {
-            self._anomalous(sample, copy).key: (sample, copy)
-            for sample in held
-            for copy in self._copies
+            self._anomalous(sample, number).key: (sample, number)
+            for sample in held_out
+            for number in self._numbers
         }
-        # The same whoever makes them: threads that make one twice lose time, nothing else.
+        # Every thread draws the same: two that draw for the same sample lose time, nothing else.
         self._drawn: dict[str, Drawn] = {}
 
     def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({sample.category for sample in self._held}))
+        return tuple(sorted({sample.category for sample in self._held_out}))
 
     def validation(self, categories: Sequence[str] | None = None) -> list[Sample]:
         """Held-out normal and pseudo-anomalous samples, sorted by key.
 
-        Never sealed: nothing in them comes from the test split.
+        Never sealed, as nothing in them comes from the test split.
         """
         return self._sorted("test", self._chosen(categories))
 
@@ -125,16 +128,16 @@ class PseudoValidation(Benchmark):
     def fragments_of(self, sample: Sample) -> Sample:
         """The normal sample that the fragments of a pseudo-anomalous one are cut from.
 
-        Another one of the category, by rank of a hash: a longer list changes it for few targets.
+        It is another of the category, by rank of a hash: a longer list changes it for few targets.
         """
-        target, copy = self._targets[sample.key]
-        others = [other for other in self._held if other.category == target.category]
+        target, number = self._targets[sample.key]
+        others = [other for other in self._held_out if other.category == target.category]
         others.remove(target)
         ranked = sorted(others, key=lambda other: digest(self._seed, target.key, other.key))
-        return ranked[copy % len(ranked)]
+        return ranked[number % len(ranked)]
 
     def drawn(self, sample: Sample) -> Drawn:
-        """What was drawn for a pseudo-anomalous sample."""
+        """The draws for a pseudo-anomalous sample; DataError where no anomaly could be seen."""
         if sample.key not in self._drawn:
             self._make(sample, *self._pair(sample))
         return self._drawn[sample.key]
@@ -167,14 +170,14 @@ class PseudoValidation(Benchmark):
 
     def _list(self, split: str, category: str) -> list[Sample]:
         if split == "train":
-            return [sample for sample in self._kept if sample.category == category]
-        held = [sample for sample in self._held if sample.category == category]
-        return held + [self._anomalous(one, copy) for one in held for copy in self._copies]
+            return [sample for sample in self._train if sample.category == category]
+        normal = [sample for sample in self._held_out if sample.category == category]
+        return normal + [self._anomalous(sample, n) for sample in normal for n in self._numbers]
 
-    def _anomalous(self, target: Sample, copy: int) -> Sample:
-        shapes, drawn_by = self.synthesis.shapes, _numbered(target.key, copy)
-        shape = shapes[generator(self._seed, "shape", drawn_by).integers(len(shapes))]
-        key = f"{target.category}/pseudo/{shape}/{PurePath(drawn_by).name}"
+    def _anomalous(self, target: Sample, number: int) -> Sample:
+        shapes, draw_key = self.synthesis.shapes, _numbered(target.key, number)
+        shape = shapes[generator(self._seed, "shape", draw_key).integers(len(shapes))]
+        key = f"{target.category}/pseudo/{shape}/{PurePath(draw_key).name}"
         return Sample(key, target.category, shape, None)
 
     def _pair(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -188,25 +191,16 @@ class PseudoValidation(Benchmark):
         return target, source
 
     def _make(self, sample: Sample, target: NDArray[np.uint8], source: NDArray[np.uint8]) -> Canvas:
-        of, copy = self._targets[sample.key]
-        key = _numbered(of.key, copy)
+        normal, number = self._targets[sample.key]
+        key = _numbered(normal.key, number)
         drawn, canvas = synthesise(target, source, sample.defect, self.synthesis, self._seed, key)
         self._drawn[sample.key] = drawn
         return canvas
 
 
-def _numbered(key: str, copy: int) -> str:
-    """What the draws of an image's first, second, ... anomaly follow from; the first has no number.
+def _numbered(key: str, number: int) -> str:
+    """The key that the draws of an image's anomaly 0, 1, ... follow from: KEY, KEY.2, KEY.3, ...
 
-    The number is a suffix of its own: no file of the data set can end so and be an image.
+    No image file of the data set can end so.
     """
-    return f"{key}.{copy + 1}" if copy else key
-
-
-def _content_hash(benchmark: Benchmark, sample: Sample) -> str:
-    try:
-        return hashlib.sha256(next(benchmark.content(sample))).hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}); replace it"
-        ) from error
+    return f"{key}.{number + 1}" if number else key

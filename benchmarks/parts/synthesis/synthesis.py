@@ -2,7 +2,7 @@
 
 Fragments are cut from one normal image by masks of different shapes and sizes, rotated and
 combined, and pasted on another normal image of the same category, at another place. The paper says
-no more; sizes, contrast, blending and position are options here, and what was drawn is recorded.
+no more: sizes, contrast, blending and position are options here, and every draw is recorded.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from benchmarks.parts.synthesis.foreground import foreground
 from benchmarks.parts.synthesis.masks import LARGEST, SHAPES, Outline, place_outline
 from benchmarks.parts.synthesis.paste import Canvas, Fragment
 
-VERSION = 1  # raise it whenever a pixel changes: it is what the fingerprint sees
+VERSION = 1  # part of the fingerprint: raise it whenever a pixel changes
 BLENDINGS = ("hard", "feathered", "matched")
 POSITIONS = ("anywhere", "foreground")
 DESIGNS, PLACES = 16, 8  # tries: designs of an image, places of each of its fragments
-SAME_STYLE = 4  # designs that keep size, contrast, blending and position: so their shares hold
+SAME_STYLE = 4  # designs in a row with one style, so that styles hard to see stay as likely
 LEAST_PIXELS = 4.0
 LEAST_SHIFT = 0.05  # of the shorter side, from where a fragment was cut to where it is pasted
 LONGEST = 0.9  # of the shorter side
@@ -35,15 +35,15 @@ Colours = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis:
-    """How anomalies are drawn; each entry of a tuple is as likely, so repeat one to favour it.
+    """How anomalies are drawn. The entries of a tuple are equally likely; repeat one to favour it.
 
-    `smallest` and `largest` bound the marked share of the image, drawn log-uniformly (scratches
-    end at 2 %). `contrasts` scale the fragment's difference to what it covers. Blending is `hard`,
-    `feathered` (soft edge) or `matched` (soft edge, and the fragment's mean colour brought to that
-    of what it covers, so that only structure differs). With position `foreground` fragments land
-    on the object, if one stands out. A fragment that changes less than `least_change` grey levels
-    (of 255, averaged over 1/64 of the image's side) is drawn again; a grainy target or a tiny
-    fragment needs more, see `Canvas.visible_from`. DataError out of range.
+    The marked share of the image is log-uniform from `smallest` to `largest`; scratches end at 2 %.
+    `contrasts` scale the fragment's difference to what it covers. Blending is `hard`, `feathered`
+    (soft edge) or `matched` (soft edge, and the mean colour of what the fragment covers, so that
+    only structure differs). With position `foreground` fragments land on the object, if one stands
+    out. A fragment that changes less than `least_change` grey levels of 255 is drawn again, see
+    `Canvas.change`; a grainy target or a tiny fragment needs more, see `Canvas.visible_from`.
+    DataError for an option out of range.
     """
 
     shapes: tuple[str, ...] = tuple(SHAPES)
@@ -77,7 +77,7 @@ class Synthesis:
 
 @dataclass(frozen=True, kw_only=True)
 class _Style:
-    """What is drawn once and kept while masks and places are tried."""
+    """Drawn once; it stays while masks and places are tried."""
 
     size: float
     contrast: float
@@ -87,7 +87,7 @@ class _Style:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What was drawn for one image; enough to render it and its mask again."""
+    """The draws for one image: enough to render it and its mask again."""
 
     shapes: tuple[str, ...]  # of each mask, the largest first
     size: float  # marked share of the image
@@ -95,13 +95,13 @@ class Drawn:
     blending: str
     position: str  # "anywhere" also where no object stands out
     change: float  # in grey levels, of the fragment that changed least
-    redrawn: int  # designs thrown away because they could not be placed or seen
+    redrawn: int  # designs that could not be placed or seen, before this one
     fragments: tuple[Fragment, ...]
     image_shape: tuple[int, int]
 
 
 def digest(*parts: object) -> bytes:
-    """What all chance comes from: 16 bytes that depend on the parts alone."""
+    """16 bytes that depend on the parts alone; all chance comes from them."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
 
 
@@ -115,15 +115,15 @@ def synthesise(
 ) -> tuple[Drawn, Canvas]:
     """Pastes fragments of one image on another of equal size, both (H, W, 3) uint8.
 
-    `shape` is that of the largest mask. DataError where no try shows: both images are flat and
-    alike, or the options ask for too much.
+    `shape` is that of the largest mask. DataError where no try can be seen: both images are flat
+    and alike, or the options ask for too much.
     """
     objects = foreground(target)
     side = min(target.shape[:2])
     for redrawn in range(DESIGNS):
         style = _style(generator(seed, "style", redrawn // SAME_STYLE, key), shape, options)
         canvas = Canvas(target)
-        if redrawn >= DESIGNS // 2:  # a hard case: at least something has to change
+        if redrawn >= DESIGNS // 2:  # a hard case: highest contrast, and grain no longer counts
             style = replace(style, contrast=max(options.contrasts))
             canvas.grain = 0.0
         goal = objects if style.position == "foreground" else None
@@ -163,7 +163,7 @@ def _style(random: Generator, shape: str, options: Synthesis) -> _Style:
 def _combined_masks(
     random: Generator, shape: str, size: float, options: Synthesis, image_shape: tuple[int, ...]
 ) -> tuple[tuple[str, ...], list[list[Outline]]]:
-    """Shapes of the masks, and their outlines in groups: each group is one fragment."""
+    """The masks' shapes, and their outlines in groups: each group is one fragment."""
     height, width = image_shape[:2]
     count = int(random.integers(1, options.masks + 1))
     more = random.integers(len(options.shapes), size=count - 1)
@@ -175,10 +175,9 @@ def _combined_masks(
         join = bool(groups) and random.random() < JOINED
         centre = random.choice(groups[-1][-1]) if join else (0.0, 0.0)
         outline = place_outline(random, kind, area, LONGEST * min(height, width), centre)
-        if join:
-            groups[-1].append(outline)
-        else:
-            groups.append([outline])
+        if not join:
+            groups.append([])
+        groups[-1].append(outline)
     return shapes, groups
 
 
@@ -190,7 +189,7 @@ def _paste_all(
     goal: NDArray[np.float64] | None,
     least_change: float,
 ) -> list[tuple[Fragment, float]]:
-    """The fragments where they landed, and their changes; none if one of them finds no place."""
+    """The fragments where they landed, with their changes; none if one of them cannot land."""
     placed = []
     for cut in cuts:
         for fragment in _places(random, cut, source.shape, goal):
@@ -206,12 +205,9 @@ def _paste_all(
 
 
 def _places(
-    random: Generator,
-    cut: Fragment,
-    image_shape: tuple[int, ...],
-    goal: NDArray[np.float64] | None,
+    random: Generator, cut: Fragment, image_shape: tuple[int, ...], goal: NDArray[np.float64] | None
 ) -> Iterator[Fragment]:
-    """The fragment at random places inside the image, one of its pixels on a spot of the goal."""
+    """The fragment at random places inside the image; with a goal, one of its pixels is on it."""
     room = np.array(image_shape[:2]) - cut.alpha.shape
     if not cut.alpha.size or (room < 0).any():
         return

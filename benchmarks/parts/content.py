@@ -1,0 +1,94 @@
+"""Work over the content of samples: identity, faults and copies of images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from benchmarks.base import Benchmark, DataError, Sample
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`map` over threads, results in order; decoding and hashing release the interpreter lock."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(function, items)
+
+
+def fingerprint(benchmark: Benchmark, samples: Sequence[Sample]) -> str:
+    """Identity of the samples' content, 16 hex characters: keys, image bytes and mask bytes.
+
+    Neither order nor paths matter; a changed byte does. DataError for a file that cannot be read.
+    """
+
+    def digest(sample: Sample) -> bytes:
+        sha = hashlib.sha256(sample.key.encode())
+        for part in _content(benchmark, sample):
+            sha.update(hashlib.sha256(part).digest())
+        return sha.digest()
+
+    ordered = sorted(samples, key=lambda sample: sample.key)
+    return hashlib.sha256(b"".join(map_threads(digest, ordered))).hexdigest()[:16]
+
+
+def image_hashes(benchmark: Benchmark, samples: Sequence[Sample]) -> Iterator[str]:
+    """SHA-256 of each image, without masks, in hex; DataError for a file that cannot be read."""
+    return map_threads(
+        lambda sample: hashlib.sha256(next(_content(benchmark, sample))).hexdigest(), samples
+    )
+
+
+def check(
+    benchmark: Benchmark, samples: Sequence[Sample], on_done: Callable[[], None] | None = None
+) -> list[str]:
+    """Decodes every image and mask; returns all problems, one line each, with the file's name.
+
+    `on_done()` is called once per sample in the caller's thread, for a progress bar.
+    """
+
+    def decode(sample: Sample) -> list[str]:
+        lines: list[str] = []
+        for read in (benchmark.read_image, benchmark.read_mask):
+            try:
+                read(sample)
+            except DataError as error:
+                lines += str(error).splitlines()
+        return lines
+
+    problems: list[str] = []
+    for lines in map_threads(decode, samples):
+        problems += lines
+        if on_done is not None:
+            on_done()
+    problems += benchmark.problems(sorted({sample.category for sample in samples}))
+    return list(dict.fromkeys(problems))
+
+
+def duplicates(benchmark: Benchmark, train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
+    """Notes, one line each: test images that equal a training image, and training images twice."""
+    first_keys: dict[str, str] = {}
+    notes: list[str] = []
+    for sample, image in zip(train, image_hashes(benchmark, train), strict=True):
+        if (first_key := first_keys.setdefault(image, sample.key)) != sample.key:
+            notes.append(f"{sample.key}: the same image as {first_key}; twice in training")
+    for sample, image in zip(test, image_hashes(benchmark, test), strict=True):
+        if image in first_keys:
+            notes.append(
+                f"{sample.key}: the same image as {first_keys[image]}; a leak from training"
+            )
+    return notes
+
+
+def _content(benchmark: Benchmark, sample: Sample) -> Iterator[bytes]:
+    """`Benchmark.content`, with DataError for a file that cannot be read."""
+    try:
+        yield from benchmark.content(sample)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); replace it"
+        ) from error
