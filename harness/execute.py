@@ -10,8 +10,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -27,7 +27,7 @@ from harness.registry import load
 from harness.rows import failure_row, finished_rows, score_row
 from harness.store.checkpoints import Checkpoints
 from harness.store.store import FitFacts, Row
-from harness.task import Driver, in_this_process
+from harness.task import Driver, Task, in_this_process
 from methods.base import (
     Batches,
     Keeper,
@@ -44,72 +44,41 @@ from results.evidence import Evidence
 SCORE_BATCH = 32
 
 
-@dataclass(frozen=True)
-class MakeFeatures:
-    """A task: what methods read of a split, made once for all of them."""
+def run(
+    cells: Sequence[Cell], place: Place, drive: Driver = in_this_process
+) -> Iterator[tuple[list[Cell], BaseException | None]]:
+    """Do a plan's cells, frozen features first; yields those of each job, with its error if any.
 
-    features: FeatureSet
-    fits: None = None
-
-    @property
-    def label(self) -> str:
-        """The set's."""
-        return self.features.label
-
-    def run(self, place: Place, tell: OnProgress) -> None:
-        """Put it into the cache."""
-        place.cache.make(self.features, place.device, tell)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task: cells that share a trained model, from images to published rows."""
-
-    cells: Sequence[Cell]
-
-    @property
-    def label(self) -> str:
-        """That of its first cell."""
-        return self.fits.label
-
-    @property
-    def fits(self) -> Cell:
-        """Any of them: they learn the same."""
-        return self.cells[0]
-
-    def run(self, place: Place, tell: OnProgress) -> None:
-        """The main path."""
-        run_job(self.cells, place, tell)
+    A failed job leaves a failure row for each of its cells.
+    """
+    for _ in drive("features", feature_tasks(cells, place), place):
+        pass  # a job whose features failed tries them again and says why in its own rows
+    groups = jobs(cells)
+    tasks = [Task(group[0].label, partial(run_job, group), fits=group[0]) for group in groups]
+    for number, error in drive("cells", tasks, place):
+        if error is not None:
+            for cell in groups[number]:
+                place.store.publish_failure(cell, failure_row(cell, place, error))
+        yield groups[number], error
 
 
-def missing_work(cells: Sequence[Cell], place: Place) -> list[MakeFeatures]:
-    """The features that the cells read and the cache lacks."""
-    return [MakeFeatures(features) for features in missing_features(cells, place.cache)]
+def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
+    """The making of what the cells read and the cache lacks."""
+    missing = missing_features(cells, place.cache)
+    return [Task(features.label, partial(make_features, features)) for features in missing]
 
 
-def jobs(cells: Sequence[Cell]) -> list[Job]:
+def make_features(features: FeatureSet, place: Place, tell: OnProgress) -> None:
+    """What methods read of a split, made once for all of them."""
+    place.cache.make(features, place.device, tell)
+
+
+def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells that share a fit, together; the longest kind of work (most epochs) first."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.fit_id, []).append(cell)
-    longest_first = sorted(groups.values(), key=lambda g: -getattr(g[0].config, "epochs", 0))
-    return [Job(group) for group in longest_first]
-
-
-def run(
-    cells: Sequence[Cell], place: Place, drive: Driver = in_this_process
-) -> Iterator[tuple[Job, BaseException | None]]:
-    """Do a plan's cells, frozen features first; yields each job, with its error if it failed.
-
-    A failed job leaves a failure row for each of its cells.
-    """
-    for _ in drive("features", missing_work(cells, place), place):
-        pass  # a job whose features failed tries them again and says why in its own rows
-    for job, error in drive("cells", jobs(cells), place):
-        if error is not None:
-            for cell in job.cells:
-                place.store.publish_failure(cell, failure_row(cell, place, error))
-        yield job, error
+    return sorted(groups.values(), key=lambda group: -getattr(group[0].config, "epochs", 0))
 
 
 def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:

@@ -7,7 +7,7 @@ aliases; those of one command stand in its own file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,22 +28,22 @@ working = partial(typer.Option, rich_help_panel="With what it runs")
 keeping = partial(typer.Option, rich_help_panel="Results")
 
 
-def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """What a shell offers for a word that is being typed."""
+def completing(words: Sequence[str] | str) -> Callable[[str], list[str]]:
+    """What a shell offers for a word that is being typed: of these, or plug-ins of this kind."""
 
     def matching(incomplete: str) -> list[str]:
-        return [word for word in words() if word.startswith(incomplete)]
+        known = names(words) if isinstance(words, str) else words
+        return [word for word in known if word.startswith(incomplete)]
 
     return matching
 
 
-_BENCHMARKS = completing(lambda: names("benchmarks"))
-_METHODS = completing(lambda: names("methods"))
-
 Benchmark = Annotated[
-    str, typer.Argument(help="A data set, or a folder.", autocompletion=_BENCHMARKS)
+    str, typer.Argument(help="A data set, or a folder.", autocompletion=completing("benchmarks"))
 ]
-Method = Annotated[str, selecting("--method", "-m", help="One method.", autocompletion=_METHODS)]
+Method = Annotated[
+    str, selecting("--method", "-m", help="One method.", autocompletion=completing("methods"))
+]
 DataRoot = Annotated[
     Path | None, selecting("--data", envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
 ]
@@ -54,7 +54,7 @@ Preset = Annotated[
     selecting(
         metavar="|".join(PRESETS),
         help="As published; minutes on a CPU; seconds, for tests.",
-        autocompletion=completing(lambda: PRESETS),
+        autocompletion=completing(PRESETS),
     ),
 ]
 Share = Annotated[float, searching(help="Share of the training images held out.")]
@@ -70,11 +70,13 @@ class Selection:
     benchmarks: Annotated[
         list[str],
         typer.Argument(
-            help="Data sets by name, or folders in the MVTec layout.", autocompletion=_BENCHMARKS
+            help="Data sets by name, or folders in the MVTec layout.",
+            autocompletion=completing("benchmarks"),
         ),
     ]
     methods: Annotated[
-        list[str], selecting("--method", "-m", help="Default: all.", autocompletion=_METHODS)
+        list[str],
+        selecting("--method", "-m", help="Default: all.", autocompletion=completing("methods")),
     ] = field(default_factory=list)
     seeds: Seeds = 5
     preset: Preset = "paper"
@@ -83,7 +85,7 @@ class Selection:
         selecting(
             metavar="|".join(MODES),
             help="One model a data set, or one a category.",
-            autocompletion=completing(lambda: MODES),
+            autocompletion=completing(MODES),
         ),
     ] = "multi-class"
     categories: Annotated[list[str], CATEGORIES] = field(default_factory=list)
@@ -130,7 +132,7 @@ class RaceOptions:
         str | None,
         typer.Option(
             help="A race, or one kernel; default: kernels, then backbone.",
-            autocompletion=completing(lambda: names("races")),
+            autocompletion=completing("races"),
         ),
     ] = None
     points: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
 
 from harness.cell import Cell
 from harness.place import Place
@@ -13,42 +13,32 @@ Show = Callable[[int, Progress | None], None]
 """Told of the progress of the task with this number; None when it ends."""
 
 
-class Task(Protocol):
+@dataclass(frozen=True)
+class Task:
     """A piece of work that is sent to the process that does it."""
 
-    @property
-    def label(self) -> str:
-        """The task in one line."""
-
-    @property
-    def fits(self) -> Cell | None:
-        """The cell whose model it learns first, which several workers can do together."""
-
-    def run(self, place: Place, tell: OnProgress) -> None:
-        """Do it; what it makes is in the store or the cache afterwards."""
+    label: str
+    """In one line."""
+    run: Callable[[Place, OnProgress], None]
+    """What it makes is in the store or the cache afterwards."""
+    fits: Cell | None = None
+    """The cell whose model it learns first, which several workers can do together."""
 
 
-AnyTask = TypeVar("AnyTask", bound=Task)
+Outcome = tuple[int, BaseException | None]
+"""The number of a task that ended, and its error if it failed."""
+Driver = Callable[[str, Sequence[Task], Place], Iterable[Outcome]]
+"""Runs tasks under a title; yields each as it ends."""
 
 
-class Driver(Protocol):
-    """Runs tasks under a title; yields each as it ends, with its error if it failed."""
-
-    def __call__(
-        self, title: str, tasks: Sequence[AnyTask], place: Place
-    ) -> Iterable[tuple[AnyTask, BaseException | None]]: ...
-
-
-def in_this_process(
-    title: str, tasks: Sequence[AnyTask], place: Place
-) -> Iterator[tuple[AnyTask, BaseException | None]]:
+def in_this_process(title: str, tasks: Sequence[Task], place: Place) -> Iterator[Outcome]:
     """The simplest driver: one after the other. A task that fails does not stop the others."""
-    for task in tasks:
+    for number, task in enumerate(tasks):
         try:
             task.run(place, quiet)
-            yield task, None
+            yield number, None
         except Exception as error:
-            yield task, error
+            yield number, error
 
 
 def finish(drive: Driver, title: str, tasks: Sequence[Task], place: Place) -> None:

@@ -69,7 +69,7 @@ def outcome(house: Path, *arguments: str) -> str:
 
 def test_what_was_added_is_listed(house: Path) -> None:
     listed = call(house, "list")
-    for name in ("meandistance", "stripes", "hashing", "image_recall1"):
+    for name in ("nearest", "stripes", "hashing", "image_recall1"):
         assert name in listed
     assert "--nice" in call(house, "run", "--help") and "--nice" in call(house, "tune", "--help")
 
@@ -92,7 +92,7 @@ def test_the_method_and_the_data_set_keep_their_contracts(house: Path) -> None:
         "no:cacheprovider",
         *suites,
         "-k",
-        "meandistance or stripes",
+        "nearest or stripes",
     )
     passed = re.search(r"(\d+) passed", said)
     assert passed and int(passed[1]) > 15, said
@@ -104,7 +104,7 @@ def test_they_run_together_and_the_metric_is_in_the_table(house: Path, tmp_path:
         "run",
         "stripes",
         "-m",
-        "meandistance",
+        "nearest",
         "--preset",
         "smoke",
         "--seeds",
@@ -113,6 +113,6 @@ def test_they_run_together_and_the_metric_is_in_the_table(house: Path, tmp_path:
     ]
     call(house, *asked, "--out", str(tmp_path))
     rows = read(tmp_path).filter(metric="image_recall1")
-    assert set(rows["method"]) == {"meandistance"} and set(rows["benchmark"]) == {"stripes"}
+    assert set(rows["method"]) == {"nearest"} and set(rows["benchmark"]) == {"stripes"}
     assert rows.filter(pl.col("category") == "stripe")["value"].is_between(0, 1).all()
     assert "image_recall1" in call(house, "report", str(tmp_path))

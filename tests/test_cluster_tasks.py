@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from made_cells import smoke_cells
 from ray_sessions import PATIENCE, killed_when
 
 from harness.cell import Cell
-from harness.execute import Job, Scorer, learn, run_job
+from harness.execute import Scorer, learn, run_job
 from harness.features import FeatureCache
 from harness.options import Resources
 from harness.place import Place, Spread
 from harness.registry import UsageError
 from harness.store.store import Store
+from harness.task import Task
 from methods.base import quiet
 from results.table import read, scores_path
 
@@ -155,7 +157,9 @@ def test_workers_that_can_not_be_had_are_not_waited_for(
     with pytest.raises(RuntimeError, match="did not start within 3 s"):  # noqa: SIM117
         with scoring_workers(one, hurried):
             pass
-    [(_, error)] = on_ray([Job([one])], hurried, lambda number, progress: None)
+    [(_, error)] = on_ray(
+        [Task(one.label, partial(run_job, [one]), one)], hurried, lambda number, progress: None
+    )
     assert isinstance(error, RuntimeError) and "did not start within 3 s" in str(error)
 
 

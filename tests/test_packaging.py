@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from harness.registry import names
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("kernels", "methods", "benchmarks", "results", "harness")
@@ -23,7 +26,9 @@ def test_the_package_is_ours(package: str) -> None:
     assert (ROOT / package / "py.typed").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], *([name, "--help"] for name in names("commands"))]
+)
 def test_help_and_list_load_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys\n"
@@ -39,6 +44,29 @@ def test_help_and_list_load_no_torch(arguments: list[str]) -> None:
     assert "lafite" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("sp", {"speed"}),
+        ("run el", {"elpv"}),
+        ("run shapes --method pat", {"patchcore", "patchsvdd"}),
+        ("tune shapes --preset p", {"paper"}),
+        ("speed --op tr", {"training"}),
+    ],
+)
+def test_a_shell_completes_commands_and_names(typed: str, offered: set[str]) -> None:
+    words = f"lafite-bench {typed}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [SCRIPT],
+        env={**os.environ, **asked, "_LAFITE_BENCH_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stdout.split()) == offered
+
+
 def test_the_console_script_is_installed() -> None:
     done = subprocess.run([SCRIPT, "list"], capture_output=True, text=True, check=True)
     for name in ("methods: ", "patchcore", "elpv", "image_auroc"):
@@ -48,7 +76,7 @@ def test_the_console_script_is_installed() -> None:
 def test_every_direct_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
-    wanted = [*project["dependencies"], *(name for names in extras for name in names)]
+    wanted = [*project["dependencies"], *(name for packages in extras for name in packages)]
     pinned = {
         line.split("==")[0].lower()
         for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -63,5 +91,5 @@ def test_both_faiss_packages_are_never_asked_for_together() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    for names in extras.values():
-        assert sum(name.startswith("faiss") for name in names) <= 1
+    for packages in extras.values():
+        assert sum(name.startswith("faiss") for name in packages) <= 1

@@ -17,7 +17,7 @@ from benchmarks.base import sealed
 from harness.execute import learn
 from harness.options import Resources
 from harness.place import Place
-from harness.search.curves import DrawCurve, curve_path
+from harness.search.curves import curve_path, draw_curve
 from harness.search.stages import Trial, one_by_one, values
 from harness.search.trials import LoadedModel, first_share
 from methods.base import quiet
@@ -63,7 +63,7 @@ def test_a_trial_share_by_share_gives_the_rows_of_one_at_once_and_scores_each_im
 
 def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> None:
     cell = sweep.study.first
-    DrawCurve(cell, every=4).run(place, quiet)
+    draw_curve(cell, 4, place, quiet)
     straight = sweep.place.store.model(cell)
     watched = place.store.model(cell)
     name = "model.safetensors"

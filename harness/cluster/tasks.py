@@ -13,15 +13,13 @@ from ray.util.queue import Empty, Queue
 from harness.cluster.scoring import scoring_workers
 from harness.cluster.session import demand, room, settle
 from harness.place import Place
-from harness.task import AnyTask, Show, Task
+from harness.task import Outcome, Show, Task
 from methods.base import Progress
 
 POLL_SECONDS = 0.5
 
 
-def on_ray(
-    tasks: Sequence[AnyTask], place: Place, show: Show
-) -> Iterator[tuple[AnyTask, BaseException | None]]:
+def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]:
     """Each task in a process of its own; yields them as they end.
 
     What a task raises, or the loss of its process, is its error.
@@ -52,7 +50,7 @@ def on_ray(
         for reference in ended:
             number = waiting.pop(reference)
             show(number, None)
-            yield tasks[number], _error(reference)
+            yield number, _error(reference)
         start(len(ended))
     queue.shutdown(force=True)
 

@@ -9,15 +9,13 @@ from rich.console import Console
 from harness.commands._live import live
 from harness.commands._progress import bars
 from harness.place import Place
-from harness.task import AnyTask, Driver
+from harness.task import Driver, Outcome, Task
 
 
 def on_screen(console: Console, logs: Sequence[str] = ()) -> Driver:
     """A driver that shows its tasks."""
 
-    def drive(
-        title: str, tasks: Sequence[AnyTask], place: Place
-    ) -> Iterator[tuple[AnyTask, BaseException | None]]:
+    def drive(title: str, tasks: Sequence[Task], place: Place) -> Iterator[Outcome]:
         from harness.cluster.tasks import on_ray  # Ray takes seconds that few tasks need
 
         if not tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,16 +16,16 @@ from harness.cluster.trials import Draws, tune_trials
 from harness.commands._driver import on_screen
 from harness.commands._progress import bars
 from harness.commands._tune_tables import agreement_table, varied, words, work_done
-from harness.execute import missing_work
+from harness.execute import feature_tasks
 from harness.options import SearchOptions
 from harness.place import Place
 from harness.search.choice import Choice, freeze
-from harness.search.curves import DrawCurve, curve_path
+from harness.search.curves import curve_path, draw_curve
 from harness.search.reveal import METRIC, picture_path, reveal, revealed_study
-from harness.search.stages import search, tried_before, unsearched, untrained
+from harness.search.stages import search, search_tasks, training_tasks, tried_before
 from harness.search.study import Study
 from harness.store.journal import entries
-from harness.task import Driver, Show, finish
+from harness.task import Driver, Show, Task, finish
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,21 @@ class Search:
         store = self.place.store
         before = len(list(entries(store.out / "work.jsonl")))
         try:
-            finish(self._drive, "features", missing_work(study.cells, self.place), self.place)
+            finish(self._drive, "features", feature_tasks(study.cells, self.place), self.place)
             knobs, results = search(study, self.place, self._trials)
         except (RuntimeError, OSError) as error:
             self._failed(study, error)
             return None
         choice = freeze(store, study, knobs, results, self.place.code_version)
-        self.console.print(f"this command: {work_done(study, store, before)}", highlight=False)
+        done = f"this command: {work_done(study, store, before)}"
+        self.console.print(done, highlight=False, soft_wrap=True)
         return choice
 
     def reveal(self, study: Study, choice: Choice) -> bool:
         """Score what was tried on the test split, print and draw; False where trials failed."""
         try:
             cells = revealed_study(study, choice).cells
-            finish(self._drive, "features", missing_work(cells, self.place), self.place)
+            finish(self._drive, "features", feature_tasks(cells, self.place), self.place)
             table = reveal(study, choice, self.place, self._trials)
         except (RuntimeError, OSError) as error:
             self._failed(study, error)
@@ -62,6 +64,7 @@ class Search:
             f"{study.label}, revealed: {METRIC} on pseudo-validation against test; regret in "
             "points",
             highlight=False,
+            soft_wrap=True,
         )
         self.console.print(agreement_table(table))
         self.console.print(f"figure    {picture_path(choice)}", highlight=False, soft_wrap=True)
@@ -71,13 +74,13 @@ class Search:
         """Train while watching, each seed's curve once; False where a training failed."""
         paths = {cell: curve_path(self.place, cell) for cell in study.cells}
         tasks = [
-            DrawCurve(cell, every)
+            Task(cell.label, partial(draw_curve, cell, every))
             for cell, path in paths.items()
             if hasattr(cell.config, "epochs") and not path.exists()
         ]
         try:
             if tasks:
-                finish(self._drive, "features", missing_work(study.cells, self.place), self.place)
+                finish(self._drive, "features", feature_tasks(study.cells, self.place), self.place)
             finish(self._drive, "watched trainings", tasks, self.place)
         except Exception as error:  # whatever a training raised
             self._failed(study, error)
@@ -94,12 +97,14 @@ class Search:
 
     def _failed(self, study: Study, error: BaseException) -> None:
         line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
-        self.console.print(f"[red]failed[/red] {escape(line)}; the same command goes on from here")
+        self.console.print(
+            f"[red]failed[/red] {escape(line)}; the same command goes on from here", soft_wrap=True
+        )
 
     def _trials(self, study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
         """Trials by Ray Tune, after the trainings and the searches in banks that they share."""
-        finish(self._drive, "training", untrained(study, place.store), place)
-        finish(self._drive, "searching", unsearched(study, place.store), place)
+        finish(self._drive, "training", training_tasks(study, place.store), place)
+        finish(self._drive, "searching", search_tasks(study, place.store), place)
         choosing = study.first.purpose == "tune"
         early_stop, draws = self.options.early_stop and choosing, None
         if self.options.searcher and choosing:

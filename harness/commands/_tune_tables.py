@@ -22,7 +22,7 @@ from harness.store.store import Store
 def show_choice(study: Study, choice: Choice, console: Console) -> None:
     """A table a stage, what was chosen and why."""
     for stage in choice.record["stages"]:
-        console.print(_why(stage), highlight=False)
+        console.print(_why(stage), highlight=False, soft_wrap=True)
         console.print(_stage_table(stage, study.objective))
     changed = {
         name: value
@@ -36,6 +36,7 @@ def show_choice(study: Study, choice: Choice, console: Console) -> None:
         f"{counted(study.first.data.test_images, 'pseudo-validation image')}, "
         f"{counted(len(study.cells), 'seed')}; frozen {choice.frozen_at:%Y-%m-%d %H:%M:%S} UTC",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(f"choice    {choice.path}", highlight=False, soft_wrap=True)
 
@@ -54,28 +55,28 @@ def _why(stage: dict[str, Any]) -> str:
 def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
     """What a stage tried; a setting without a value was stopped early or not drawn."""
     table = Table(box=SIMPLE)
-    if absent := sum(not one["values"] for one in stage["tried"]):
+    if absent := sum(not setting["values"] for setting in stage["tried"]):
         table.caption = f"{counted(absent, 'setting')} more stopped early or not drawn"
     for name in (*stage["knobs"], f"{' + '.join(objective)}, %", ""):
         table.add_column(name, justify="right")
-    for number, one in enumerate(stage["tried"]):
-        values = [100 * value for value in one["values"]]
+    for number, setting in enumerate(stage["tried"]):
+        values = [100 * value for value in setting["values"]]
         if not values:
             continue
         shown = f"{statistics.fmean(values):.2f}"
         if len(values) > 1:
             shown += f" ± {statistics.stdev(values):.2f}"
         mark = "◄ chosen" if number == stage["best"] else ""
-        table.add_row(*(f"{one['knobs'][name]}" for name in stage["knobs"]), shown, mark)
+        table.add_row(*(f"{setting['knobs'][name]}" for name in stage["knobs"]), shown, mark)
     return table
 
 
-def agreement_table(found: pl.DataFrame) -> Table:
+def agreement_table(agreement: pl.DataFrame) -> Table:
     """How pseudo-validation and test agree, category by category; regret in points."""
     table = Table(box=SIMPLE)
     for name in ("category", "spearman", "kendall", "best %", "chosen %", "regret", "rank"):
         table.add_column(name, justify="left" if name == "category" else "right")
-    for row in found.to_dicts():
+    for row in agreement.to_dicts():
         table.add_row(
             row["category"],
             *("constant" if row[c] is None else f"{row[c]:.2f}" for c in ("spearman", "kendall")),
@@ -89,9 +90,9 @@ def agreement_table(found: pl.DataFrame) -> Table:
 def work_done(study: Study, store: Store, after: int = 0) -> str:
     """Trainings, searches, settings and network passes of a study that the log of work counts."""
     fits = {cell.fit_id for cell in study.cells}
-    log = [one for one in list(entries(store.out / "work.jsonl"))[after:] if one["fit"] in fits]
-    counts = Counter(one["what"] for one in log)
-    passes = sum(one.get("passes", 0) for one in log)
+    log = [e for e in list(entries(store.out / "work.jsonl"))[after:] if e["fit"] in fits]
+    counts = Counter(entry["what"] for entry in log)
+    passes = sum(entry.get("passes", 0) for entry in log)
     return (
         f"{counted(counts['training'], 'training')}, "
         f"{counted(counts['search'], 'neighbour search', 'es')}, "
@@ -108,7 +109,8 @@ def counted(number: int, what: str, plural: str = "s") -> str:
 def varied(tried: Sequence[Any]) -> list[str]:
     """The knobs that differ between settings."""
     every = [dataclasses.asdict(knobs) for knobs in tried]
-    return [name for name in every[0] if len({one[name] for one in every}) > 1] or ["one setting"]
+    differing = [name for name in every[0] if len({knobs[name] for knobs in every}) > 1]
+    return differing or ["one setting"]
 
 
 def words(knobs: Any, names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ def command(
             "--format",
             metavar="|".join(FORMATS),
             help="How it is written.",
-            autocompletion=completing(lambda: FORMATS),
+            autocompletion=completing(FORMATS),
         ),
     ] = "terminal",
     out: Annotated[

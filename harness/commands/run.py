@@ -98,11 +98,11 @@ def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) ->
         for cell in todo:
             place.store.forget_model(cell)
     failed = 0
-    for job, error in run(todo, place, drive):
+    for cells, error in run(todo, place, drive):
         if error is not None:
-            failed += len(job.cells)
-            line = f"{job.label}: {type(error).__name__}: {error}".splitlines()[0]
-            console.print(f"[red]failed[/red] {escape(line)}")
+            failed += len(cells)
+            line = f"{cells[0].label}: {type(error).__name__}: {error}".splitlines()[0]
+            console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
     return failed
 
 
@@ -118,7 +118,8 @@ def _tuned(
     rows = tuned(cells, store, refit=refit, options=options)
     for row in rows:
         if row.cell_id in plain:
-            console.print(f"note: {row.label}: the choice is the default; one row", markup=False)
+            note = f"note: {row.label}: the choice is the default; one row"
+            console.print(note, markup=False, soft_wrap=True)
     return [row for row in rows if row.cell_id not in plain]
 
 
@@ -141,4 +142,4 @@ def _print(
         ("browser", f"lafite-bench report {store.out} --format html"),
     ):
         if where:
-            console.print(f"{what:9} {where}", highlight=False)
+            console.print(f"{what:9} {where}", highlight=False, markup=False, soft_wrap=True)

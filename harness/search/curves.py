@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -35,40 +35,26 @@ def curve_path(place: Place, cell: Cell) -> Path:
     return place.store.out / "curves" / f"{cell.fit_id}.parquet"
 
 
-@dataclass(frozen=True)
-class DrawCurve:
-    """A task: a training that is watched, and scored after `every` so many epochs.
+def draw_curve(cell: Cell, every: int, place: Place, tell: OnProgress) -> None:
+    """Train the cell's model, though it may be in the store, and write its curve.
 
-    Nothing but held-out normal images and those made of them is scored; the training is the same
-    as without watching.
+    It is scored after `every` so many epochs. Nothing but held-out normal images and those made of
+    them is scored; the training is the same as without watching.
     """
-
-    cell: Cell
-    every: int
-    fits: None = None
-
-    @property
-    def label(self) -> str:
-        """The cell's."""
-        return self.cell.label
-
-    def run(self, place: Place, tell: OnProgress) -> None:
-        """Train the cell's model, though it may be in the store, and write its curve."""
-        path = curve_path(place, self.cell)
-        path.parent.mkdir(exist_ok=True)
-        points = path.with_suffix(".jsonl")
-        with sealed():
-            watch = Watch(self.cell, self.every, place, points)
-            learn(self.cell, self.cell.data.open_kept(), place, tell, watch)
-        # A training that was cut off and went on has some epochs twice: the later ones count.
-        rows = {tuple(map(str, row[:4])): row for point in entries(points) for row in point["rows"]}
-        names = ["epoch", "variant", "category", "metric", "value"]
-        frame = pl.DataFrame(list(rows.values()), schema=names, orient="row").sort("epoch")
-        table, picture = io.BytesIO(), io.BytesIO()
-        frame.write_parquet(table)
-        _figure(frame, self.label).savefig(picture, dpi=110, format="png")
-        write_whole(path.with_suffix(".png"), picture.getvalue(), replace=True)
-        write_whole(path, table.getvalue(), replace=True)
+    path = curve_path(place, cell)
+    path.parent.mkdir(exist_ok=True)
+    points = path.with_suffix(".jsonl")
+    with sealed():
+        learn(cell, cell.data.open_kept(), place, tell, Watch(cell, every, place, points))
+    # A training that was cut off and went on has some epochs twice: the later ones count.
+    rows = {tuple(map(str, row[:4])): row for point in entries(points) for row in point["rows"]}
+    names = ["epoch", "variant", "category", "metric", "value"]
+    frame = pl.DataFrame(list(rows.values()), schema=names, orient="row").sort("epoch")
+    table, picture = io.BytesIO(), io.BytesIO()
+    frame.write_parquet(table)
+    _figure(frame, cell.label).savefig(picture, dpi=110, format="png")
+    write_whole(path.with_suffix(".png"), picture.getvalue(), replace=True)
+    write_whole(path, table.getvalue(), replace=True)
 
 
 class Watch(Keeper):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -19,8 +20,9 @@ from harness.cell import Cell
 from harness.place import Place
 from harness.search.space import reachable, settings
 from harness.search.study import Study
-from harness.search.trials import LoadedModel, SharedSearch, SharedTraining, Shares
+from harness.search.trials import LoadedModel, Shares, search_bank, train
 from harness.store.store import Store
+from harness.task import Task
 from methods.base import Stage
 from results.analysis.selection import objective, without_signal
 from results.table import read_part
@@ -133,20 +135,24 @@ def values(study: Study, knobs: Any, store: Store, silent: Sequence[str] = ()) -
     return known if len(known) == len(measured) else ()
 
 
-def untrained(study: Study, store: Store) -> list[SharedTraining]:
+def training_tasks(study: Study, store: Store) -> list[Task]:
     """The trainings, one a seed, whose model the store lacks."""
-    return [SharedTraining(cell) for cell in study.cells if not store.model(cell).is_dir()]
+    missing = [cell for cell in study.cells if not store.model(cell).is_dir()]
+    return [Task(cell.label, partial(train, cell), fits=cell) for cell in missing]
 
 
-def unsearched(study: Study, store: Store) -> list[SharedSearch]:
+def search_tasks(study: Study, store: Store) -> list[Task]:
     """The searches in banks that settings of the study share and the store lacks."""
-    shared: dict[Any, SharedSearch] = {}
-    for knobs in reachable(study.stages, study.first.knobs):
-        if search := study.bank_search(knobs):
-            for cell in study.at(knobs):
-                shared.setdefault((cell.fit_id, search), SharedSearch(cell, search))
+    shared = {
+        (cell.fit_id, search): (cell, search)
+        for knobs in reachable(study.stages, study.first.knobs)
+        for cell in study.cells
+        if (search := study.bank_search(knobs))
+    }
     return [
-        task for task in shared.values() if not store.neighbours(task.cell, task.search).is_dir()
+        Task(f"{cell.label} coreset={search.coreset}", partial(search_bank, cell, search))
+        for cell, search in shared.values()
+        if not store.neighbours(cell, search).is_dir()
     ]
 
 

@@ -9,7 +9,6 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -32,40 +31,15 @@ from results.table import read_part
 Shares = tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class SharedTraining:
-    """A task: the training of a cell, before the trials start, so that none does it twice."""
-
-    fits: Cell
-
-    @property
-    def label(self) -> str:
-        """The cell's."""
-        return self.fits.label
-
-    def run(self, place: Place, tell: OnProgress) -> None:
-        """Leave the model in the store."""
-        with sealed():
-            learn(self.fits, self.fits.data.open_kept(), place, tell)
+def train(cell: Cell, place: Place, tell: OnProgress) -> None:
+    """The training that trials share, before they start, so that none does it twice."""
+    with sealed():
+        learn(cell, cell.data.open_kept(), place, tell)
 
 
-@dataclass(frozen=True)
-class SharedSearch:
-    """A task: a search in a cell's bank that serves several trials, before they start."""
-
-    cell: Cell
-    search: BankSearch
-    fits: None = None
-
-    @property
-    def label(self) -> str:
-        """The cell and the search."""
-        settings = ", ".join(f"{name}={value}" for name, value in self.search._asdict().items())
-        return f"{self.cell.label} {settings}"
-
-    def run(self, place: Place, tell: OnProgress) -> None:
-        """Leave the neighbours beside the model."""
-        LoadedModel(self.cell, place, tell).neighbours(self.search)
+def search_bank(cell: Cell, search: BankSearch, place: Place, tell: OnProgress) -> None:
+    """A search in the bank that trials share, before they start."""
+    LoadedModel(cell, place, tell).neighbours(search)
 
 
 class LoadedModel:

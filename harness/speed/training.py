@@ -109,9 +109,9 @@ def _lines(name: str, preset: str, device: torch.device) -> Iterator[str]:
         presets = load("methods", name).presets
         # Gradients are summed once a batch: how much two workers gain depends on its size.
         for batch in sorted({presets[word].config.batch_size for word in (preset, "paper")}):
-            one, two = workers(name, preset, batch)
-            yield f"{f'1 worker, batch {batch}':22s} {one:8.2f} /s {1:5.2f} x"
-            yield f"{f'2 workers, batch {batch}':22s} {two:8.2f} /s {two / one:5.2f} x"
+            alone, both = workers(name, preset, batch)
+            yield f"{f'1 worker, batch {batch}':22s} {alone:8.2f} /s {1:5.2f} x"
+            yield f"{f'2 workers, batch {batch}':22s} {both:8.2f} /s {both / alone:5.2f} x"
 
 
 def _left_out(way: Way, large: bool) -> str:
@@ -193,8 +193,8 @@ def workers(name: str, preset: str, batch: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         run: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]
         run(_worker, (name, preset, batch, Path(folder)), nprocs=2)
-        one, two = json.loads((Path(folder) / "speeds").read_text())
-    return one, two
+        alone, both = json.loads((Path(folder) / "speeds").read_text())
+    return alone, both
 
 
 def _worker(rank: int, name: str, preset: str, batch: int, folder: Path) -> None:

@@ -60,7 +60,7 @@ class Store:
 
     out: Path
 
-    def prepare(self) -> None:
+    def prepare(self) -> Store:
         """Make the folders and try to write; UsageError if the folder can't take results."""
         try:
             for name in ("parts", "scores", "failures", "models"):
@@ -73,6 +73,7 @@ class Store:
                 f"{self.out}: can't write results there ({error.strerror}); "
                 "name another folder with --out"
             ) from None
+        return self
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell is finished."""
