@@ -17,6 +17,7 @@ from harness.search.choice import Choice
 from harness.search.study import Study
 from harness.store.journal import entries
 from harness.store.store import Store
+from results.reports.numbers import number, percent
 
 
 def show_choice(study: Study, choice: Choice, console: Console) -> None:
@@ -59,14 +60,13 @@ def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
         table.caption = f"{counted(absent, 'setting')} more stopped early or not drawn"
     for name in (*stage["knobs"], f"{' + '.join(objective)}, %", ""):
         table.add_column(name, justify="right")
-    for number, setting in enumerate(stage["tried"]):
-        values = [100 * value for value in setting["values"]]
+    for place, setting in enumerate(stage["tried"]):
+        values = setting["values"]
         if not values:
             continue
-        shown = f"{statistics.fmean(values):.2f}"
-        if len(values) > 1:
-            shown += f" ± {statistics.stdev(values):.2f}"
-        mark = "◄ chosen" if number == stage["best"] else ""
+        std = statistics.stdev(values) if len(values) > 1 else None
+        shown = percent(statistics.fmean(values), std, decimals=2)
+        mark = "◄ chosen" if place == stage["best"] else ""
         table.add_row(*(f"{setting['knobs'][name]}" for name in stage["knobs"]), shown, mark)
     return table
 
@@ -79,9 +79,9 @@ def agreement_table(agreement: pl.DataFrame) -> Table:
     for row in agreement.to_dicts():
         table.add_row(
             row["category"],
-            *("constant" if row[c] is None else f"{row[c]:.2f}" for c in ("spearman", "kendall")),
-            *(f"{100 * row[c]:.1f}" for c in ("best", "chosen")),
-            f"{row['regret']:.1f}",
+            *("constant" if row[c] is None else number(row[c], 2) for c in ("spearman", "kendall")),
+            *(percent(row[c]) for c in ("best", "chosen")),
+            number(row["regret"]),
             str(row["rank"]),
         )
     return table

@@ -127,18 +127,18 @@ def _print(
     cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
 ) -> None:
     """The main table of the cells, and where everything lies."""
-    from results.reports.text import render
-    from results.table import read, read_scores
+    from results.reports.text import brief
+    from results.table import read
 
     frame = read(store.out)
     mine = frame.filter(frame["cell_id"].is_in({cell.cell_id for cell in cells}))
-    console.out(render(mine, "terminal", console.width, read_scores(store.out)))
+    console.out(brief(mine, console.width))
     for what, where in (
         ("rows", f"{store.out / 'parts'}/*.parquet"),
         ("scores", f"{store.out / 'scores'}/*.parquet"),
         ("models", f"{store.out / 'models'}/"),
         ("features", cache and cache.root),
-        ("again", f"lafite-bench report {store.out}"),
+        ("more", f"lafite-bench report {store.out}"),
         ("browser", f"lafite-bench report {store.out} --format html"),
     ):
         if where:

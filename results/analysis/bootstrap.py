@@ -18,7 +18,8 @@ Drawn = dict[str, NDArray[np.float64]]  # a value for each draw, by metric
 def bootstrap(
     frame: pl.DataFrame, scores: pl.DataFrame, draws: int = 1000, seed: int = 0
 ) -> pl.DataFrame:
-    """One row for each group and image metric of `table.read`'s frame: bootstrap low and high.
+    """One row for each group and image metric of `table.read`'s frame: bootstrap low and high
+    of AUROC, AP and F1-max.
 
     Test images (`table.read_scores`) are drawn again with replacement, within their category and
     label and the same ones for every cell; the noise of seeds is added as draws of Student's t, for
@@ -57,9 +58,10 @@ _SCHEMA = pl.Schema(
 def resample(
     labels_N: NDArray[np.bool_], scores_N: NDArray[np.float64], weights_DN: NDArray[np.int32]
 ) -> Drawn:
-    """The image metrics of D draws at once; an image counts as often as its weight.
+    """AUROC, AP and F1-max of D draws at once; an image counts as often as its weight.
 
-    Each draw needs an image of either label. AUROC counts a tie one half, as in `metrics`.
+    Each draw needs an image of either label. AUROC counts a tie one half, as in `metrics`. Another
+    image metric has no bootstrap interval.
     """
     order = np.argsort(-scores_N, kind="stable")
     ranked = scores_N[order]
@@ -106,11 +108,12 @@ def _intervals(by_seed: list[list[Drawn]], seed: int) -> dict[str, dict[str, flo
 
     The variance of a mean over seeds and images is that over seeds plus that over images.
     """
-    seeds, draws = len(by_seed), len(by_seed[0][0][IMAGE_METRICS[0]])
+    metrics = list(by_seed[0][0])
+    seeds, draws = len(by_seed), len(by_seed[0][0][metrics[0]])
     several = seeds > 1
     noise_D = np.random.default_rng(seed).standard_t(seeds - 1, draws) if several else 0.0
     found: dict[str, dict[str, float | int]] = {}
-    for metric in IMAGE_METRICS:
+    for metric in metrics:
         of_SD = np.array([np.mean([drawn[metric] for drawn in drawns], 0) for drawns in by_seed])
         error = of_SD[:, 0].std(ddof=1) / np.sqrt(seeds) if several else 0.0
         means_D = of_SD.mean(axis=0) + error * noise_D

@@ -14,10 +14,11 @@ import polars as pl
 from results.analysis.cells import SECTION, Record, label, title
 from results.analysis.summary import per_category, summary
 from results.reports.layout import plain
+from results.reports.numbers import percent
 from results.table import POOLED
 
 KINDS = {"image_auroc": "detection", "pixel_auroc": "localisation"}
-MISSING = "--"
+ABSENT = "--"
 _SPELLED = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -55,14 +56,13 @@ def marked(values: Values, *, lowest: bool = False, decimals: int = 1) -> dict[s
     A single column is not the best of anything.
     """
     printed = {
-        name: MISSING if value is None else f"{100 * value:.{decimals}f}"
-        for name, value in values.items()
+        name: percent(value, decimals=decimals, absent=ABSENT) for name, value in values.items()
     }
-    ranked = sorted({float(text) for text in printed.values() if text != MISSING})
+    ranked = sorted({float(text) for text in printed.values() if text != ABSENT})
     order = [] if len(values) < 2 else ranked if lowest else ranked[::-1]
     marks = dict(zip(order, (r"\textbf{%s}", r"\underline{%s}"), strict=False))
     return {
-        name: text if text == MISSING else marks.get(float(text), "%s") % text
+        name: text if text == ABSENT else marks.get(float(text), "%s") % text
         for name, text in printed.items()
     }
 
@@ -132,7 +132,9 @@ def _with_noise(of: Mapping[str, Record]) -> dict[str, str]:
     shown = marked({name: row.get("mean") for name, row in of.items()})
     stds = {name: row.get("std") for name, row in of.items()}
     return {
-        name: text if (std := stds[name]) is None else rf"{text}{{\scriptsize$\pm${100 * std:.2f}}}"
+        name: text
+        if (std := stds[name]) is None
+        else rf"{text}{{\scriptsize$\pm${percent(std, decimals=2)}}}"
         for name, text in shown.items()
     }
 
