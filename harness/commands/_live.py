@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.registry import UsageError, did_you_mean
+from harness.task import Show
 from methods.base import Progress
 
-Show = Callable[[int, Progress | None], None]
 Log = Callable[[str, int, float], None]
 """Told the name of a training, the epochs done and their mean loss."""
 TAG = "train/loss"
@@ -30,13 +30,13 @@ def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> 
     with ExitStack() as stack:
         logs = [stack.enter_context(LOGS[kind](out)) for kind in kinds]
 
-        def heard(number: int, progress: Progress | None) -> None:
+        def show_and_log(number: int, progress: Progress | None) -> None:
             show(number, progress)
             if progress is not None and progress.loss is not None:
                 for log in logs:
                     log(labels[number], progress.step, progress.loss)
 
-        yield heard
+        yield show_and_log
 
 
 def check_logs(kinds: Sequence[str]) -> None:

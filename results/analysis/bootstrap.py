@@ -32,16 +32,16 @@ def bootstrap(
     wanted = rows.select(*GROUP, "seed", "cell_id", "category").unique()
     images = wanted.join(scores, on=("cell_id", "category")).sort("key")
     weights = _Weights(draws, seed)
-    found: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
+    by_group: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
     for (*group, of_seed, _), part in images.group_by(
         *GROUP, "seed", "category", maintain_order=True
     ):
         labels = part["label"].to_numpy()
         values = resample(labels, part["score"].to_numpy(), weights.of(part["key"], labels))
-        found.setdefault(tuple(group), {}).setdefault(of_seed, []).append(values)
+        by_group.setdefault(tuple(group), {}).setdefault(of_seed, []).append(values)
     intervals = [
         {**dict(zip(GROUP, group, strict=True)), "metric": metric, **interval}
-        for group, by_seed in found.items()
+        for group, by_seed in by_group.items()
         for metric, interval in _intervals([*by_seed.values()], seed).items()
     ]
     table = pl.DataFrame(intervals, schema=_SCHEMA).join(expected_categories(frame), on="benchmark")
@@ -72,12 +72,12 @@ def resample(
     anomalous, normal = hits[-1], false[-1]
     gained = np.diff(hits, axis=0, prepend=0)
     before = np.concatenate((np.zeros_like(false[:1]), false[:-1]))
-    found = hits + false
+    above = hits + false
     return {
         "image_auroc": 1 - (gained * (false + before)).sum(axis=0) / (2 * anomalous * normal),
         # The first scores may have been drawn 0 times: they gain nothing.
-        "image_ap": (gained * hits / np.maximum(found, 1)).sum(axis=0) / anomalous,
-        "image_f1max": (2 * hits / (found + anomalous)).max(axis=0),
+        "image_ap": (gained * hits / np.maximum(above, 1)).sum(axis=0) / anomalous,
+        "image_f1max": (2 * hits / (above + anomalous)).max(axis=0),
     }
 
 
@@ -95,8 +95,8 @@ class _Weights:
             generator = np.random.default_rng((self.seed, name))
             weights = np.zeros((self.draws + 1, len(labels)), dtype=np.int32)
             weights[0] = 1
-            for of in (True, False):
-                (members,) = np.nonzero(labels == of)
+            for label in (True, False):
+                (members,) = np.nonzero(labels == label)
                 chosen = members[generator.integers(0, len(members), (self.draws, len(members)))]
                 np.add.at(weights, (np.arange(1, self.draws + 1)[:, None], chosen), 1)
             self.known[name] = weights
@@ -112,12 +112,12 @@ def _intervals(by_seed: list[list[Drawn]], seed: int) -> dict[str, dict[str, flo
     seeds, draws = len(by_seed), len(by_seed[0][0][metrics[0]])
     several = seeds > 1
     noise_D = np.random.default_rng(seed).standard_t(seeds - 1, draws) if several else 0.0
-    found: dict[str, dict[str, float | int]] = {}
+    intervals: dict[str, dict[str, float | int]] = {}
     for metric in metrics:
         of_SD = np.array([np.mean([drawn[metric] for drawn in drawns], 0) for drawns in by_seed])
         error = of_SD[:, 0].std(ddof=1) / np.sqrt(seeds) if several else 0.0
         means_D = of_SD.mean(axis=0) + error * noise_D
         low, high = np.quantile(means_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         counts = {"seeds": seeds, "categories": len(by_seed[0])}
-        found[metric] = {"low": float(low), "high": float(high), **counts}
-    return found
+        intervals[metric] = {"low": float(low), "high": float(high), **counts}
+    return intervals

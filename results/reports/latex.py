@@ -72,19 +72,24 @@ def _by_category(frame: pl.DataFrame, rows: pl.DataFrame) -> str:
     names = [
         label(row) for row in rows.unique(["method", "variant"], maintain_order=True).to_dicts()
     ]
-    by_kind = [per_category(frame, kind).to_dicts() for kind in kinds]
-    categories = sorted({row["category"] for of in by_kind for row in of} - {POOLED})
+    means = [
+        {(row["category"], label(row)): row["mean"] for row in per_category(frame, kind).to_dicts()}
+        for kind in kinds
+    ]
     lines = []
-    for category in categories:
-        found = [{label(r): r["mean"] for r in of if r["category"] == category} for of in by_kind]
-        shown = [marked({name: of.get(name) for name in names}) for of in found]
+    for category in sorted({category for table in means for category, _ in table} - {POOLED}):
+        shown = [marked({name: table.get((category, name)) for name in names}) for table in means]
         lines.append(_line(escaped(category), names, shown))
     whole = [_whole(rows, kind, names) for kind in kinds]
-    stds = [{name: row.get("category_std") for name, row in of.items()} for of in whole]
-    spread = [marked(of, lowest=True, decimals=2) for of in stds]
+    spread = [
+        marked(
+            {name: row.get("category_std") for name, row in table.items()}, lowest=True, decimals=2
+        )
+        for table in whole
+    ]
     lines += [
         r"\midrule",
-        _line("Average", names, [_with_noise(of) for of in whole]),
+        _line("Average", names, [_with_noise(table) for table in whole]),
         _line("Inter-category Std", names, spread),
     ]
     what = " / ".join(KINDS[kind] for kind in kinds)
@@ -101,16 +106,16 @@ def _ablation(rows: pl.DataFrame) -> Iterator[str]:
         label(row) for row in part.unique(["method", "variant"], maintain_order=True).to_dicts()
     ]
     columns = [
-        (benchmark, KINDS[kind], _whole(of, kind, names))
-        for (benchmark,), of in part.group_by("benchmark", maintain_order=True)
-        for kind in _measured(of)
+        (benchmark, KINDS[kind], _whole(of_benchmark, kind, names))
+        for (benchmark,), of_benchmark in part.group_by("benchmark", maintain_order=True)
+        for kind in _measured(of_benchmark)
     ]
-    shown = [marked({name: row.get("mean") for name, row in of.items()}) for *_, of in columns]
+    shown = [_means(table) for *_, table in columns]
     lines = [
         _row(["", *(escaped(benchmark) for benchmark, *_ in columns)]),
         _row(["Method", *(kind for _, kind, _ in columns)]),
         r"\midrule",
-        *(_row([escaped(name), *(of[name] for of in shown)]) for name in names),
+        *(_row([escaped(name), *(column[name] for column in shown)]) for name in names),
     ]
     caption = _caption(part.with_columns(benchmark=pl.lit("ablation")), "what each part adds")
     yield _table(caption, "c" * len(columns), lines)
@@ -123,19 +128,22 @@ def _measured(rows: pl.DataFrame) -> list[str]:
 
 def _whole(rows: pl.DataFrame, kind: str, names: Sequence[str]) -> dict[str, Record]:
     """The summary of each row that has all categories; of others nothing."""
-    of = rows.filter(pl.col("metric") == kind, "complete").to_dicts()
-    found = {label(row): row for row in of}
-    return {name: found.get(name, {}) for name in names}
+    complete = rows.filter(pl.col("metric") == kind, "complete").to_dicts()
+    by_label = {label(row): row for row in complete}
+    return {name: by_label.get(name, {}) for name in names}
 
 
-def _with_noise(of: Mapping[str, Record]) -> dict[str, str]:
-    shown = marked({name: row.get("mean") for name, row in of.items()})
-    stds = {name: row.get("std") for name, row in of.items()}
+def _means(table: Mapping[str, Record]) -> dict[str, str]:
+    return marked({name: row.get("mean") for name, row in table.items()})
+
+
+def _with_noise(table: Mapping[str, Record]) -> dict[str, str]:
+    stds = {name: row.get("std") for name, row in table.items()}
     return {
         name: text
         if (std := stds[name]) is None
         else rf"{text}{{\scriptsize$\pm${percent(std, decimals=2)}}}"
-        for name, text in shown.items()
+        for name, text in _means(table).items()
     }
 
 

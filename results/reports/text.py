@@ -52,11 +52,11 @@ def render(
     """
     if fmt == "latex":
         return latex(frame)
-    found = _with_images(summary(frame), frame, scores)
+    means = _with_images(summary(frame), frame, scores)
     if fmt == "csv":
-        return csv_text(found)
+        return csv_text(means)
     blocks: list[list[str] | Cells] = []
-    for key, rows in found.group_by(SECTION, maintain_order=True):
+    for key, rows in means.group_by(SECTION, maintain_order=True):
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
         blocks.append([title(rows.row(0, named=True))])
         blocks += _summary_tables(rows)

@@ -37,8 +37,8 @@ def selectors(out: Path) -> list[Selector]:
 def _selector(path: Path, out: Path) -> Selector:
     try:
         choice = json.loads(path.read_text())
-        found = path.with_suffix(".revealed.json")
-        agreement = _table(json.loads(found.read_text())) if found.exists() else None
+        revealed = path.with_suffix(".revealed.json")
+        agreement = _table(json.loads(revealed.read_text())) if revealed.exists() else None
         return Selector(
             name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
@@ -83,8 +83,8 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
         for name in stage["knobs"]:
             line = swept(stage, name)
             lines = {
-                label: [of.get(json.dumps(knobs), float("nan")) for knobs in line]
-                for label, of in heights.items()
+                label: [means.get(json.dumps(knobs), float("nan")) for knobs in line]
+                for label, means in heights.items()
             }
             yield knob(name, [knobs[name] for knobs in line], lines, best[name])
 
@@ -99,6 +99,8 @@ def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") ->
         method=choice["method"],
         config_json=json.dumps(choice["config"]),
     )
-    kept = rows.filter(pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"]))
-    mean = by_setting(kept, metric).filter(pl.col("category") == AVERAGE)
+    on_this_data = rows.filter(
+        pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"])
+    )
+    mean = by_setting(on_this_data, metric).filter(pl.col("category") == AVERAGE)
     return {row["knobs_json"]: 100 * row["value"] for row in mean.to_dicts()}

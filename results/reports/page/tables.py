@@ -52,12 +52,12 @@ class Table:
 
 def overview(sections: Sequence[Section], metric: str) -> Table:
     """Methods x data sets: means over categories."""
-    of = [section for section in sections if metric in section.metrics]
-    names = [name for name in sections[0].labels if any(name in s.present for s in of)]
-    columns = [_best([_mean(section, metric, name) for name in names]) for section in of]
+    measured = [section for section in sections if metric in section.metrics]
+    names = [name for name in sections[0].labels if any(name in s.present for s in measured)]
+    columns = [_best([_mean(section, metric, name) for name in names]) for section in measured]
     rows = zip([Entry(text=name) for name in names], *columns, strict=True)
     caption = f"{metric}, mean over categories, % (± std over seeds)"
-    return Table(caption=caption, header=["method", *(s.title for s in of)], rows=list(rows))
+    return Table(caption=caption, header=["method", *(s.title for s in measured)], rows=list(rows))
 
 
 def methods(section: Section, metric: str) -> Table:
@@ -94,17 +94,17 @@ def methods(section: Section, metric: str) -> Table:
 
 def by_category(section: Section, metric: str) -> Table:
     """Categories x methods, coloured by value."""
-    found = {(r["category"], r["label"]): r for r in section.by_category(metric).to_dicts()}
-    values = [row["mean"] for row in found.values() if row["mean"] is not None]
+    by_place = {(r["category"], r["label"]): r for r in section.by_category(metric).to_dicts()}
+    values = [row["mean"] for row in by_place.values() if row["mean"] is not None]
     low, span = min(values), max(1 - min(values), 1e-9)
     rows = []
     for category in [*section.categories, POOLED]:
         entries = []
         for name in section.present:
-            row = found.get((category, name), {"mean": None, "std": None})
+            row = by_place.get((category, name), {"mean": None, "std": None})
             entry = _value(section, metric, category, name, row["mean"], spread(row["std"]))
-            place = None if row["mean"] is None else (row["mean"] - low) / span
-            entries.append(replace(entry, heat=place))
+            heat = None if row["mean"] is None else (row["mean"] - low) / span
+            entries.append(replace(entry, heat=heat))
         if any(entry.heat is not None for entry in entries):
             link = "" if category == POOLED else category
             rows.append([Entry(text=category, category=link), *_best(entries)])
@@ -212,10 +212,10 @@ def _value(
 
 def _best(entries: Iterable[Entry]) -> list[Entry]:
     """The entries, the highest that may be compared marked."""
-    found = list(entries)
-    values = [e.sort for e in found if not e.mark and isinstance(e.sort, float)]
+    all_entries = list(entries)
+    values = [e.sort for e in all_entries if not e.mark and isinstance(e.sort, float)]
     top = max(values, default=None)
     return [
         replace(e, mark="best") if len(values) > 1 and not e.mark and e.sort == top else e
-        for e in found
+        for e in all_entries
     ]
