@@ -62,7 +62,7 @@ def test_the_contact_sheet_shows_each_category(written: Path) -> None:
     with Image.open(written / "contact_sheet.png") as image:
         assert image.size[0] > 1000
         pixels = np.asarray(image)
-    outline = (pixels == (255, 0, 80)).all(axis=2)
+    outline = (pixels[..., :3] == (255, 0, 80)).all(axis=2)
     half = len(pixels) // 2
     assert outline[:half].any()
     assert outline[half:].any()

@@ -5,73 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from matplotlib.figure import Figure, SubFigure
 
 from benchmarks.base import Sample
 from benchmarks.parts.synthesis.pseudo import PseudoValidation
 
-PANEL, GAP, CAPTION, TITLE = 176, 6, 16, 26  # pixels
-ACROSS, DOWN = 3, 4  # images of a category
-INK, PAPER, LINE = (30, 30, 30), (255, 255, 255), (255, 0, 80)
+ACROSS, DOWN = 3, 4
+"""Images of a category."""
+PANEL, CAPTION = 1.8, 0.25  # inches
+LINE = "#ff0050"
 
 
-def contact_sheet(pseudo: PseudoValidation, anomalous: Sequence[Sample]) -> Image.Image:
+def contact_sheet(pseudo: PseudoValidation, anomalous: Sequence[Sample]) -> Figure:
     """A block for each category: up to 12 images, evenly over their sizes, the smallest first."""
-    categories = sorted({sample.category for sample in anomalous})
-    blocks = [
-        _block(pseudo, name, [sample for sample in anomalous if sample.category == name])
-        for name in categories
-    ]
-    sheet = Image.new("RGB", (blocks[0].width, sum(block.height for block in blocks)), PAPER)
-    top = 0
-    for block in blocks:
-        sheet.paste(block, (0, top))
-        top += block.height
-    return sheet
+    by_category = {
+        category: [sample for sample in anomalous if sample.category == category]
+        for category in sorted({sample.category for sample in anomalous})
+    }
+    rows = [-(-min(len(samples), ACROSS * DOWN) // ACROSS) for samples in by_category.values()]
+    heights = [down * (PANEL + CAPTION) + 2 * CAPTION for down in rows]
+    figure = Figure((3 * ACROSS * PANEL, sum(heights)), layout="constrained")
+    blocks = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for block, down, (category, samples) in zip(blocks, rows, by_category.items(), strict=True):
+        samples.sort(key=lambda sample: pseudo.drawn(sample).size)
+        _draw(block, down, pseudo, category, samples)
+    return figure
 
 
-def _block(pseudo: PseudoValidation, category: str, samples: list[Sample]) -> Image.Image:
-    samples.sort(key=lambda sample: pseudo.drawn(sample).size)
+def _draw(
+    block: SubFigure, down: int, pseudo: PseudoValidation, category: str, samples: list[Sample]
+) -> None:
     count = min(len(samples), ACROSS * DOWN)
-    shown = [
-        samples[index] for index in np.linspace(0, len(samples) - 1, count).round().astype(int)
-    ]
-    cell = 3 * PANEL + 4 * GAP, PANEL + CAPTION + GAP
-    down = -(-count // ACROSS)
-    block = Image.new("RGB", (ACROSS * cell[0], TITLE + down * cell[1]), PAPER)
-    draw = ImageDraw.Draw(block)
-    title = f"{category}: {count} of {len(samples)}; normal, pseudo-anomalous, its mask outlined"
-    draw.text((GAP, GAP), title, INK, ImageFont.load_default(15))
-    for number, sample in enumerate(shown):
-        left = number % ACROSS * cell[0] + GAP
-        top = TITLE + number // ACROSS * cell[1]
-        for column, panel in enumerate(_panels(pseudo, sample)):
-            block.paste(panel, (left + column * (PANEL + GAP), top))
-        draw.text(
-            (left, top + PANEL + 1), _caption(pseudo, sample), INK, ImageFont.load_default(12)
-        )
-    return block
-
-
-def _panels(pseudo: PseudoValidation, sample: Sample) -> tuple[Image.Image, ...]:
-    made = _fitted(pseudo.read_image(sample), Image.Resampling.BILINEAR)
-    marks: NDArray[np.uint8] = pseudo.read_mask(sample).astype(np.uint8) * np.uint8(255)
-    # Any marked pixel counts, so that the smallest mask has an outline too.
-    mask = _fitted(marks, Image.Resampling.BILINEAR).point(lambda value: 255 * (value > 0))
-    edge = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(3)), mask)
-    outlined = made.copy()
-    outlined.paste(LINE, mask=edge)
-    normal = pseudo.read_image(pseudo.target(sample))
-    return _fitted(normal, Image.Resampling.BILINEAR), made, outlined
-
-
-def _fitted(pixels: NDArray[np.uint8], resampling: Image.Resampling) -> Image.Image:
-    """The picture as large as fits into a panel."""
-    image = Image.fromarray(pixels)
-    scale = PANEL / max(image.size)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, resampling)
+    chosen = np.linspace(0, len(samples) - 1, count).round().astype(int)
+    block.suptitle(
+        f"{category}: {count} of {len(samples)}; normal, pseudo-anomalous, its mask outlined",
+        x=0.01,
+        horizontalalignment="left",
+    )
+    axes = block.subplots(down, 3 * ACROSS, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for index, (normal, made, outlined) in zip(chosen, axes.reshape(-1, 3), strict=False):
+        sample = samples[index]
+        normal.imshow(pseudo.read_image(pseudo.target(sample)))
+        made.imshow(pseudo.read_image(sample))
+        outlined.imshow(pseudo.read_image(sample))
+        outlined.contour(pseudo.read_mask(sample), levels=[0.5], colors=LINE, linewidths=1)
+        made.set_title(_caption(pseudo, sample), fontsize=8)
 
 
 def _caption(pseudo: PseudoValidation, sample: Sample) -> str:

@@ -75,7 +75,7 @@ def _write(pseudo: PseudoValidation, out: Path, on_progress: Callable[[int, int]
         on_progress(done, len(work))
     anomalous = [sample for sample in validation if sample.anomalous]
     _write_table(pseudo, anomalous, out / TABLE)
-    contact_sheet(pseudo, anomalous).save(out / SHEET)
+    contact_sheet(pseudo, anomalous).savefig(out / SHEET, dpi=100)
 
 
 def _write_anomaly(pseudo: PseudoValidation, sample: Sample, folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.speed import _faiss
+from harness.speed import _anomalib, _faiss
 from kernels import _numba
 from kernels._numba import njit, prange
 from kernels.base import Op
@@ -162,9 +160,8 @@ def _coreset(points_ND: Tensor, count: int, everyone: bool) -> Contest:
         entries.append(
             ("torch loop (reference)", lambda: kcenter_order_reference(points_ND, count))
         )
-    python = os.environ.get("LAFITE_BENCH_ANOMALIB")
-    if everyone and python:
-        entries.append(("anomalib", lambda: _anomalib(python, points_ND, count)))
+    if everyone and _anomalib.python():
+        entries.append(("anomalib", lambda: anomalib_seconds(points_ND, count)))
     n, d = points_ND.shape
     # The floor of an exact selection is one look at every point; the plain one looks count times.
     return Contest("kcenter_order", n, count, 0, 2.0 * n * d, 4.0 * n * d, tuple(entries))
@@ -205,13 +202,10 @@ print(time.perf_counter() - begun)
 """
 
 
-def _anomalib(python: str, points_ND: Tensor, count: int) -> float:
+def anomalib_seconds(points_ND: Tensor, count: int) -> float:
+    """What anomalib's own choice takes, without its start."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "points.npy"
         np.save(path, points_ND.cpu().numpy())
         arguments = [str(path), str(count / len(points_ND)), str(torch.get_num_threads())]
-        command = [python, "-W", "ignore", "-c", ANOMALIB, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"LAFITE_BENCH_ANOMALIB={python}: {done.stderr.strip().splitlines()[-1]}")
-    return float(done.stdout.split()[-1])
+        return float(_anomalib.printed("-c", ANOMALIB, *arguments)[-1])

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -32,12 +30,11 @@ from harness.options import RaceOptions, Say, Selection
 from harness.place import Place
 from harness.plan import plan
 from harness.registry import UsageError, load
+from harness.speed import _anomalib
 from harness.store.store import Store
 from methods.base import quiet
 from methods.parts.backbone import load_backbone
 
-ROOT = Path(__file__).parents[2]
-VARIABLE = "LAFITE_BENCH_ANOMALIB"
 SETTINGS = {
     "patchcore": (
         "grid=28", "channels=none", "precision=float32", "bank_rate=0.01", "coreset=0.01",
@@ -66,9 +63,10 @@ class Side(NamedTuple):
 def race(options: RaceOptions, say: Say) -> Iterator[str]:
     """Lines of a table of both sides; UsageError without an anomalib, or where it fails."""
     benchmark = options.benchmark
-    python = os.environ.get(VARIABLE)
-    if not python:
-        raise UsageError(f"speed --op anomalib: name the python of its environment in {VARIABLE}")
+    if not _anomalib.python():
+        raise UsageError(
+            f"speed --op anomalib: name the python of its environment in {_anomalib.VARIABLE}"
+        )
     threads = torch.get_num_threads()
     yield f"{benchmark}: from files to scores, {threads} threads, float32"
     yield (
@@ -83,7 +81,7 @@ def race(options: RaceOptions, say: Say) -> Iterator[str]:
             ours = _apart(cell, threads, files[0])
             yield _line(cell, "ours", ours, 1.0, files[0])
             say(f"{method}: anomalib")
-            theirs = _anomalib(python, cell, threads, files[1])
+            theirs = _theirs(cell, threads, files[1])
             yield _line(cell, "anomalib", theirs, theirs.seconds / ours.seconds, files[1])
 
 
@@ -135,7 +133,7 @@ def _ours(cell: Cell, threads: int, file: Path) -> Side:
     return Side(fitted - started, done - fitted, peak_memory(), imported)
 
 
-def _anomalib(python: str, cell: Cell, threads: int, file: Path) -> Side:
+def _theirs(cell: Cell, threads: int, file: Path) -> Side:
     """The other side: `harness.speed._anomalib_side` in its own environment."""
     view = load("methods", cell.method).method.inputs(cell.config)
     assert cell.weights is not None
@@ -157,17 +155,7 @@ def _anomalib(python: str, cell: Cell, threads: int, file: Path) -> Side:
         "threads": threads,
         "out": str(file),
     }
-    file.with_suffix(".json").write_text(json.dumps(spec, default=str))
-    command = [
-        python,
-        "-W",
-        "ignore",
-        "-m",
-        "harness.speed._anomalib_side",
-        str(file.with_suffix(".json")),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise UsageError(f"{VARIABLE}={python}: {done.stderr.strip().splitlines()[-1]}")
-    return Side(**json.loads(done.stdout.splitlines()[-1]))
+    spec_file = file.with_suffix(".json")
+    spec_file.write_text(json.dumps(spec, default=str))
+    numbers = _anomalib.printed("-m", "harness.speed._anomalib_side", str(spec_file))
+    return Side(*map(float, numbers))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from harness.memory import peak_memory, settled_memory
 from harness.options import RaceOptions, Say
-from harness.registry import UsageError
+from harness.speed import _anomalib
 from results.metrics import pixel_metrics
 
 Maps = tuple[NDArray[np.bool_], NDArray[np.float32]]
@@ -54,8 +52,8 @@ def race(options: RaceOptions, say: Say) -> Iterator[str]:
         ):
             theirs, value = timed(partial(function, masks.ravel(), maps.ravel()))
             yield _line(name, theirs, ours, value - values[metric])
-        if python := os.environ.get("LAFITE_BENCH_ANOMALIB"):
-            theirs, value = anomalib_aupro(python, Path(folder), threads)
+        if _anomalib.python():
+            theirs, value = anomalib_aupro(Path(folder), threads)
             yield _line("anomalib AUPRO", theirs, ours, value - values["pixel_aupro"])
     yield large(*(SMALL if options.quick else MVTEC))
 
@@ -118,19 +116,13 @@ print(statistics.median(spans), value)
 """
 
 
-def anomalib_aupro(python: str, folder: Path, threads: int) -> tuple[float, float]:
+def anomalib_aupro(folder: Path, threads: int) -> tuple[float, float]:
     """Median seconds of anomalib's AUPRO of the maps in a folder, without its start, and its value.
 
     UsageError where it can't run.
     """
-    arguments = [str(folder), str(threads), str(REPEATS)]
-    command = [python, "-W", "ignore", "-c", ANOMALIB, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"speed: LAFITE_BENCH_ANOMALIB={python}: {why[-1]}")
-    seconds, value = map(float, done.stdout.split()[-2:])
-    return seconds, value
+    words = _anomalib.printed("-c", ANOMALIB, str(folder), str(threads), str(REPEATS))
+    return float(words[0]), float(words[1])
 
 
 def _line(name: str, seconds: float, ours: float = 0.0, difference: float = 0.0) -> str:
