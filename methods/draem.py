@@ -15,8 +15,6 @@ not BGR, which is all the same to networks that learn from scratch. Each image i
 epoch; officially images are drawn anew. Draws derive from the seed, the epoch and the place in it;
 officially workers may share them. Brightness and contrast change RGB, not another colour space.
 Batch statistics are those of each worker's part of a batch.
-
-Shape legend: B images, S side in pixels.
 """
 
 from __future__ import annotations
@@ -123,58 +121,50 @@ class Draem(Method):
             keeper=keeper,
         )
 
-    def losses(
-        self, source: Source, network: nn.Module, images_B3SS: Tensor, draws: Draws
-    ) -> Tensor:
+    def losses(self, source: Source, network: nn.Module, images: Tensor, draws: Draws) -> Tensor:
         """Squared error + (1 - SSIM) of what is rebuilt, focal loss of what is told, (B,)."""
-        clean_B3SS = self._view(images_B3SS, draws)
-        damaged_B3SS, mask_B1SS = self.damage(clean_B3SS, source, draws)
-        rebuilt_B3SS, logits_B2SS = network(
-            damaged_B3SS.contiguous(memory_format=torch.channels_last)
-        )
+        clean = self._view(images, draws)
+        damaged, where = self.damage(clean, source, draws)
+        rebuilt, logits = network(damaged.contiguous(memory_format=torch.channels_last))
         with torch.autocast(self.device.type, enabled=False):
-            rebuilt_B3SS, logits_B2SS = rebuilt_B3SS.float(), logits_B2SS.float()
-            error_B = (rebuilt_B3SS - clean_B3SS).square().mean(dim=(1, 2, 3))
-            unlike_B = 1 - ssim(rebuilt_B3SS, clean_B3SS)
-            losses_B: Tensor = error_B + unlike_B + focal(logits_B2SS, mask_B1SS)
-        return losses_B
+            rebuilt, logits = rebuilt.float(), logits.float()
+            error = (rebuilt - clean).square().mean(dim=(1, 2, 3))
+            losses: Tensor = error + 1 - ssim(rebuilt, clean) + focal(logits, where)
+        return losses
 
-    def _view(self, images_B3SS: Tensor, draws: Draws) -> Tensor:
+    def _view(self, images: Tensor, draws: Draws) -> Tensor:
         """Some images turned, all cut to the window."""
-        turned_B3SS = perlin.rotate(images_B3SS, 180 * draws.uniform() - 90)
-        is_turned_B111 = draws.uniform(1, 1, 1) < self.config.turned
-        images_B3SS = torch.where(is_turned_B111, turned_B3SS, images_B3SS)
+        turned = perlin.rotate(images, 180 * draws.uniform() - 90)
+        images = torch.where(draws.uniform(1, 1, 1) < self.config.turned, turned, images)
         side = _seen(self.config)
-        return crop(images_B3SS, anywhere(draws, images_B3SS.shape[-1], side), side)
+        return crop(images, anywhere(draws, images.shape[-1], side), side)
 
-    def damage(self, clean_B3SS: Tensor, source: Source, draws: Draws) -> tuple[Tensor, Tensor]:
+    def damage(self, clean: Tensor, source: Source, draws: Draws) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S), some with textures where they are damaged, (B, 1, S, S) bool."""
-        side = clean_B3SS.shape[-1]
-        mask_B1SS = perlin.masks(draws, side) & (draws.uniform(1, 1, 1) < self.config.damaged)
-        transparency_B111 = self.config.most_transparent * draws.uniform(1, 1, 1)
-        painted_B3SS = torch.lerp(
-            augment(source(draws, side), draws), clean_B3SS, transparency_B111
-        )
-        return torch.where(mask_B1SS, painted_B3SS, clean_B3SS), mask_B1SS
+        side = clean.shape[-1]
+        where = perlin.masks(draws, side) & (draws.uniform(1, 1, 1) < self.config.damaged)
+        kept = self.config.most_transparent * draws.uniform(1, 1, 1)
+        painted = torch.lerp(augment(source(draws, side), draws), clean, kept)
+        return torch.where(where, painted, clean), where
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
-        _, logits_B2SS = self._tell(inputs)
-        maps_BSS = logits_B2SS.softmax(dim=1)[:, 1]
-        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
+        _, logits = self._tell(inputs)
+        maps = logits.softmax(dim=1)[:, 1]
+        return Scores(maps, image_score(maps, knobs.pool))
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
         """How far the first network changes the image."""
-        rebuilt_B3SS, _ = self._tell(inputs)
-        return {"original to rebuilt": error_map(inputs.to(self.device), rebuilt_B3SS)}
+        rebuilt, _ = self._tell(inputs)
+        return {"original to rebuilt": error_map(inputs.to(self.device), rebuilt)}
 
     def _tell(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        images_B3SS = inputs.to(self.device).contiguous(memory_format=torch.channels_last)
+        images = inputs.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.config.precision):
-            rebuilt_B3SS, logits_B2SS = accelerated(self.network)(images_B3SS)
-        return rebuilt_B3SS.float(), logits_B2SS.float()
+            rebuilt, logits = accelerated(self.network)(images)
+        return rebuilt.float(), logits.float()
 
 
 def check(config: Draem.Config, knobs: Draem.Knobs, images: int) -> None:

@@ -14,9 +14,6 @@ ResNet-18 has 3x3 convolutions alone: `--set fastflow.backbone=resnet18.tv_in1k
 Differs: the last epoch is scored, though it is known to be worse than the best one on the test set.
 A transformer's layer passes our trained LayerNorm, not the transformer's own frozen last one.
 `log_jacobian` puts the whole negative log-likelihood into the map, as users of that code propose.
-
-Shape legend: B images, C channels, h and w a layer's cells, L numbers of a pyramid, S side of the
-map in pixels.
 """
 
 from __future__ import annotations
@@ -106,33 +103,29 @@ class FastFlow(Method):
             keeper=keeper,
         )
 
-    def losses(self, flows: nn.Module, pyramid_BL: Tensor, draws: Draws) -> Tensor:
+    def losses(self, flows: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
         """Negative log-likelihood but for a constant, summed over layers: (B,)."""
-        by_layer = [
-            0.5 * z_BChw.square().sum(dim=(1, 2, 3)) - log_det_Bhw.sum(dim=(1, 2))
-            for z_BChw, log_det_Bhw in flows(*self._layers(pyramid_BL))
+        parts = [
+            0.5 * z.square().sum(dim=(1, 2, 3)) - log_det.sum(dim=(1, 2))
+            for z, log_det in flows(*self._layers(inputs))
         ]
-        return torch.stack(by_layer).sum(dim=0)
+        return torch.stack(parts).sum(dim=0)
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         with autocast(self.device, self.config.precision):
             latent = accelerated(self.flows)(*self._layers(inputs))
-        by_layer = []
-        for z_BChw, log_det_Bhw in latent:
-            energy_Bhw = 0.5 * z_BChw.square().mean(dim=1)
-            map_Bhw = (
-                energy_Bhw - log_det_Bhw / z_BChw.shape[1]
-                if knobs.log_jacobian
-                else -torch.exp(-energy_Bhw)
-            )
-            by_layer.append(smooth_upsample(map_Bhw, self.config.image_size, knobs.sigma))
-        maps_BSS = torch.stack(by_layer).mean(dim=0)
-        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
+        parts = []
+        for z, log_det in latent:
+            energy = 0.5 * z.square().mean(dim=1)
+            away = energy - log_det / z.shape[1] if knobs.log_jacobian else -torch.exp(-energy)
+            parts.append(smooth_upsample(away, self.config.image_size, knobs.sigma))
+        maps = torch.stack(parts).mean(dim=0)
+        return Scores(maps, image_score(maps, knobs.pool))
 
-    def _layers(self, pyramid_BL: Tensor) -> list[Tensor]:
-        return list(unflatten(pyramid_BL.to(self.device), self.shapes))
+    def _layers(self, inputs: Tensor) -> list[Tensor]:
+        return list(unflatten(inputs.to(self.device), self.shapes))
 
 
 def check(config: FastFlow.Config, knobs: FastFlow.Knobs, images: int) -> None:

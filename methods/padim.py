@@ -11,9 +11,6 @@ Differs: sums of outer products instead of all features at once, in float64; a C
 a triangular solve instead of an inverse; maps are not rescaled with the test set's minimum and
 maximum. Which channels are kept follows from the seed (`drawn_channels`), which stands in the row.
 One Gaussian a position averages unlike objects in multi-class mode; that is the method.
-
-Shape legend: B images, P positions, D channels, L numbers of a pyramid, C and g channels and grid
-of a layer, S side of the map in pixels.
 """
 
 from __future__ import annotations
@@ -102,16 +99,14 @@ class PaDiM(Method):
         """Mean and factored covariance, some positions at a time; nothing is trained."""
         parts = list(self._parts())
         for index, part in enumerate(parts):
-            mean_PD, covariance_PDD = self._moments(train, part, index, len(parts), on_progress)
-            self.mean_PD[part] = mean_PD.to(self.mean_PD)
-            covariance_PDD.diagonal(dim1=1, dim2=2).add_(self.config.ridge)
+            mean, covariance = self._moments(train, part, index, len(parts), on_progress)
+            self.mean_PD[part] = mean.to(self.mean_PD)
+            covariance.diagonal(dim1=1, dim2=2).add_(self.config.ridge)
             # A few at a time: the factors of all would need as much memory as the sums again.
             starts = range(part.start, part.stop, FACTORED)
-            for start, piece_PDD in zip(starts, covariance_PDD.split(FACTORED), strict=True):
-                factors_PDD = torch.linalg.cholesky(piece_PDD)
-                self.factor_PDD[start : start + FACTORED][: len(piece_PDD)] = factors_PDD.to(
-                    self.mean_PD
-                )
+            for start, piece in zip(starts, covariance.split(FACTORED), strict=True):
+                factors = torch.linalg.cholesky(piece)
+                self.factor_PDD[start : start + FACTORED][: len(piece)] = factors.to(self.mean_PD)
 
     def _parts(self) -> Iterator[slice]:
         positions, width = self.mean_PD.shape
@@ -124,36 +119,34 @@ class PaDiM(Method):
     ) -> tuple[Tensor, Tensor]:
         """Mean (P, D) and covariance (P, D, D) of some positions over all images of all ranks."""
         count, width = part.stop - part.start, self.config.channels
-        sums_P1D = torch.zeros(count, 1, width, dtype=torch.float64, device=self.device)
-        products_PDD = torch.zeros(count, width, width, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(count, 1, width, dtype=torch.float64, device=self.device)
+        products = torch.zeros(count, width, width, dtype=torch.float64, device=self.device)
         done = index * len(train)
         for batch in train.ordered(BATCH):
             rows_PBD = self._rows(batch.inputs, part).double()
-            sums_P1D += rows_PBD.sum(dim=1, keepdim=True)
-            products_PDD.baddbmm_(rows_PBD.mT, rows_PBD)
+            sums += rows_PBD.sum(dim=1, keepdim=True)
+            products.baddbmm_(rows_PBD.mT, rows_PBD)
             done += batch.size
             on_progress(Progress(stage="gaussians", step=done, steps=parts * len(train)))
-        mean_P1D = total(sums_P1D) / len(train)
-        covariance_PDD = total(products_PDD).baddbmm_(mean_P1D.mT, mean_P1D, alpha=-len(train))
-        return mean_P1D[:, 0], covariance_PDD.div_(len(train) - 1)
+        mean = total(sums) / len(train)
+        covariance = total(products).baddbmm_(mean.mT, mean, alpha=-len(train))
+        return mean[:, 0], covariance.div_(len(train) - 1)
 
-    def _rows(self, pyramid_BL: Tensor, part: slice) -> Tensor:
+    def _rows(self, inputs: Tensor, part: slice) -> Tensor:
         """A pyramid (B, L) to the drawn channels at some positions: (P, B, D)."""
-        layers_BCgg, first = unflatten(pyramid_BL.to(self.device), self.shapes), 0
+        layers, first = unflatten(inputs.to(self.device), self.shapes), 0
         positions = torch.arange(self.side**2, device=self.device)[part]
-        parts_BDP = []
-        for layer_BCgg in layers_BCgg:
-            here = (self.drawn >= first) & (self.drawn < first + layer_BCgg.shape[1])
-            cells = layer_BCgg.shape[-1]
+        kept = []
+        for layer in layers:
+            here = (self.drawn >= first) & (self.drawn < first + layer.shape[1])
+            cells = layer.shape[-1]
             # Deeper layers by nearest neighbour, without laying them over the whole grid.
             y, x = (
                 at * cells // self.side for at in (positions // self.side, positions % self.side)
             )
-            parts_BDP.append(
-                layer_BCgg[:, self.drawn[here] - first].flatten(2)[:, :, y * cells + x]
-            )
-            first += layer_BCgg.shape[1]
-        return torch.cat(parts_BDP, dim=1).permute(2, 0, 1)
+            kept.append(layer[:, self.drawn[here] - first].flatten(2)[:, :, y * cells + x])
+            first += layer.shape[1]
+        return torch.cat(kept, dim=1).permute(2, 0, 1)
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
@@ -161,16 +154,11 @@ class PaDiM(Method):
         away_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
         # A few at a time: the solver copies the factors that it is given.
         pieces = zip(self.factor_PDD.split(FACTORED), away_PDB.split(FACTORED), strict=True)
-        whitened_PDB = (
-            torch.linalg.solve_triangular(factor_PDD, away, upper=False)
-            for factor_PDD, away in pieces
-        )
-        distances_PB = torch.cat(
-            [torch.linalg.vector_norm(part_PDB, dim=1) for part_PDB in whitened_PDB]
-        )
-        distances_Bgg = distances_PB.T.unflatten(1, (self.side, self.side))
-        maps_BSS = smooth_upsample(distances_Bgg, self.inputs(self.config).side, knobs.sigma)
-        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
+        whitened = (torch.linalg.solve_triangular(f, away, upper=False) for f, away in pieces)
+        distances = torch.cat([torch.linalg.vector_norm(one, dim=1) for one in whitened])
+        grid = distances.T.unflatten(1, (self.side, self.side))
+        maps = smooth_upsample(grid, self.inputs(self.config).side, knobs.sigma)
+        return Scores(maps, image_score(maps, knobs.pool))
 
 
 def check(config: PaDiM.Config, knobs: PaDiM.Knobs, images: int) -> None:
@@ -203,9 +191,9 @@ def search(config: PaDiM.Config) -> tuple[Stage, ...]:
     return SEARCH
 
 
-def drawn_channels(channels: int, count: int, seed: int) -> Tensor:
+def drawn_channels(channels: int, kept: int, seed: int) -> Tensor:
     """The channels that a seed keeps, ascending: the distance does not depend on their order."""
-    return torch.randperm(channels, generator=generator(seed, "channels"))[:count].sort().values
+    return torch.randperm(channels, generator=generator(seed, "channels"))[:kept].sort().values
 
 
 QUICK = PaDiM.Config(backbone=LITE0, resize=224, crop=None, precision="bfloat16", channels=100)

@@ -18,8 +18,6 @@ Lambda is 1 by default; the paper tunes it by category. As in the official code 
 tells directions is never trained, and a neighbour outside of the image is moved back into it.
 
 An epoch draws `patches` samples of each image; `train_images_per_second` counts the images.
-
-Shape legend: B images, S side in pixels, K patch side, D embedding, h and w grid cells, 2 scales.
 """
 
 from __future__ import annotations
@@ -140,45 +138,42 @@ class PatchSVDD(Method):
 
     def _fit_mean(self, train: Batches) -> None:
         """The mean image of all categories."""
-        sum_3SS = torch.zeros(self.mean.shape, dtype=torch.float64)
+        whole = torch.zeros(self.mean.shape, dtype=torch.float64)
         for batch in train.ordered(64):
-            sum_3SS += batch.inputs.double().sum(dim=0)
-        self.mean.copy_(total(sum_3SS.to(self.device)) / len(train))
+            whole += batch.inputs.double().sum(dim=0)
+        self.mean.copy_(total(whole.to(self.device)) / len(train))
 
-    def losses(self, pretext: nn.Module, images_B3SS: Tensor, draws: Draws) -> Tensor:
+    def losses(self, pretext: nn.Module, images: Tensor, draws: Draws) -> Tensor:
         """Cross entropy of the directions and lambda x distance of the jittered, (B,)."""
-        centred_B3SS = images_B3SS - self.mean
-        sizes = [self._patches(centred_B3SS, draws, patch) for patch in (COARSE, FINE)]
-        labels_2B = torch.stack([label for _, label in sizes])
-        logits_2B8, distances_2B = pretext(*(patches for patches, _ in sizes))
-        entropies = F.cross_entropy(logits_2B8.flatten(0, 1), labels_2B.flatten(), reduction="none")
-        losses_2B: Tensor = entropies.view_as(distances_2B) + self.config.svdd_weight * distances_2B
-        return losses_2B.sum(dim=0)
+        centred = images - self.mean
+        sizes = [self._patches(centred, draws, patch) for patch in (COARSE, FINE)]
+        labels = torch.stack([label for _, label in sizes])
+        logits, distances = pretext(*(patches for patches, _ in sizes))
+        apart = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        both: Tensor = apart.view_as(distances) + self.config.svdd_weight * distances
+        return both.sum(dim=0)
 
-    def _patches(self, images_B3SS: Tensor, draws: Draws, patch: int) -> tuple[Tensor, Tensor]:
+    def _patches(self, images: Tensor, draws: Draws, patch: int) -> tuple[Tensor, Tensor]:
         """A patch, its neighbour, another and that one jittered, (4 B, 3, K, K), and directions."""
         side = self.config.image_size
-        first_B2, second_B2 = anywhere(draws, side, patch), anywhere(draws, side, patch)
-        neighbour_B2, label_B = beside(first_B2, draws, side, patch)
-        moved_B2 = jittered(second_B2, draws, side, patch)
-        corners = (first_B2, neighbour_B2, second_B2, moved_B2)
-        cut_B3KK = [crop(images_B3SS, corners_B2, patch) for corners_B2 in corners]
+        first, second = anywhere(draws, side, patch), anywhere(draws, side, patch)
+        neighbour, label = beside(first, draws, side, patch)
+        moved = jittered(second, draws, side, patch)
+        cut = [crop(images, corners, patch) for corners in (first, neighbour, second, moved)]
         for index in (0, 1):  # so that colours and noise do not tell the direction
             shift, grain = draws.normal(3, 1, 1), draws.normal(3, patch, patch)
-            cut_B3KK[index] = cut_B3KK[index] + self.config.noise * (shift + grain)
-        return torch.cat(cut_B3KK).contiguous(memory_format=torch.channels_last), label_B
+            cut[index] = cut[index] + self.config.noise * (shift + grain)
+        return torch.cat(cut).contiguous(memory_format=torch.channels_last), label
 
     @torch.inference_mode()
     def embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) to embeddings of coarse and fine patches, each (B, D, h, w)."""
-        images_B3SS = (inputs.to(self.device) - self.mean).contiguous(
-            memory_format=torch.channels_last
-        )
+        images = (inputs.to(self.device) - self.mean).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.config.precision):
-            coarse_BDhw, fine_BDhw = self.network.encoder.dense(
-                images_B3SS, coarse=self.config.coarse_stride, fine=self.config.fine_stride
+            coarse, fine = self.network.encoder.dense(
+                images, coarse=self.config.coarse_stride, fine=self.config.fine_stride
             )
-        return coarse_BDhw.float(), fine_BDhw.float()
+        return coarse.float(), fine.float()
 
     def _embed_scale(self, number: int, inputs: Tensor) -> Tensor:
         return self.embed(inputs)[number]
@@ -186,25 +181,15 @@ class PatchSVDD(Method):
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
-        by_scale = []
-        for bank, embedded_BDhw, scale in zip(
+        maps = []
+        for bank, embedded, scale in zip(
             (self.coarse, self.fine), self.embed(inputs), _scales(self.config), strict=True
         ):
-            distances_Bhw = bank.search(embedded_BDhw, BankSearch(scale.rate, k=1)).distances[
-                ..., 0
-            ]
-            by_scale.append(
-                spread(distances_Bhw, self.config.image_size, scale.patch, scale.stride)
-            )
-        coarse_BSS, fine_BSS = by_scale
-        combined = {
-            "coarse": coarse_BSS,
-            "fine": fine_BSS,
-            "product": coarse_BSS * fine_BSS,
-            "sum": coarse_BSS + fine_BSS,
-        }
-        maps_BSS = combined[knobs.combine]
-        return Scores(maps_BSS, image_score(maps_BSS, 1))
+            distances = bank.search(embedded, BankSearch(scale.rate, k=1)).distances[..., 0]
+            maps.append(spread(distances, self.config.image_size, scale.patch, scale.stride))
+        coarse, fine = maps
+        both = {"coarse": coarse, "fine": fine, "product": coarse * fine, "sum": coarse + fine}
+        return Scores(both[knobs.combine], image_score(both[knobs.combine], 1))
 
 
 def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None:

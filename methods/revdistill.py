@@ -13,9 +13,6 @@ their own channels; where `relu` is not given, their rebuilt layers are non-nega
 teacher's are, which end in a ReLU (ResNet, WideResNet, ResNeXt), and unbounded for all others.
 The published rate is high, and a training may collapse; where its loss stays finite it is scored
 like any other, and its AUROC stands as it is.
-
-Shape legend: B images, C channels, h and w a layer's cells, L numbers of a pyramid, S side of the
-map in pixels.
 """
 
 from __future__ import annotations
@@ -112,44 +109,42 @@ class RevDistill(Method):
             keeper=keeper,
         )
 
-    def losses(self, rebuild: nn.Module, pyramid_BL: Tensor, draws: Draws) -> Tensor:
+    def losses(self, rebuild: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
         """One minus the cosine, summed over layers: (B,)."""
-        layers_BChw = self._layers(pyramid_BL)
-        rebuilt_BChw = rebuild(*layers_BChw)
+        layers = self._layers(inputs)
+        rebuilt = rebuild(*layers)
         flat = self.config.loss == "flattened"
-        by_layer = []
-        for teacher_BChw, student_BChw in zip(layers_BChw, rebuilt_BChw, strict=True):
+        parts = []
+        for teacher, student in zip(layers, rebuilt, strict=True):
             start = 1 if flat else 2
-            cosine = F.cosine_similarity(
-                teacher_BChw.flatten(start), student_BChw.float().flatten(start)
-            )
-            by_layer.append(1 - (cosine if flat else cosine.mean(dim=1)))
-        return torch.stack(by_layer).sum(dim=0)
+            cosine = F.cosine_similarity(teacher.flatten(start), student.float().flatten(start))
+            parts.append(1 - (cosine if flat else cosine.mean(dim=1)))
+        return torch.stack(parts).sum(dim=0)
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         side = self.config.image_size
-        maps_BSS = torch.stack(
+        maps = torch.stack(
             [
-                smooth_upsample(map_Bhw, side, knobs.sigma, align_corners=True)
-                for map_Bhw in self.cosine_maps(inputs)
+                smooth_upsample(apart, side, knobs.sigma, align_corners=True)
+                for apart in self.cosine_maps(inputs)
             ]
         ).sum(dim=0)
-        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
+        return Scores(maps, image_score(maps, knobs.pool))
 
-    def cosine_maps(self, pyramid_BL: Tensor) -> list[Tensor]:
+    def cosine_maps(self, inputs: Tensor) -> list[Tensor]:
         """One minus the cosine at each location of each layer: (B, h, w)."""
-        layers_BChw = self._layers(pyramid_BL)
+        layers = self._layers(inputs)
         with autocast(self.device, self.config.precision):
-            rebuilt_BChw = accelerated(self.student)(*layers_BChw)
+            rebuilt = accelerated(self.student)(*layers)
         return [
-            1 - F.cosine_similarity(teacher_BChw, student_BChw.float())
-            for teacher_BChw, student_BChw in zip(layers_BChw, rebuilt_BChw, strict=True)
+            1 - F.cosine_similarity(teacher, student.float())
+            for teacher, student in zip(layers, rebuilt, strict=True)
         ]
 
-    def _layers(self, pyramid_BL: Tensor) -> list[Tensor]:
-        return list(unflatten(pyramid_BL.to(self.device), self.shapes))
+    def _layers(self, inputs: Tensor) -> list[Tensor]:
+        return list(unflatten(inputs.to(self.device), self.shapes))
 
 
 def check(config: RevDistill.Config, knobs: RevDistill.Knobs, images: int) -> None:

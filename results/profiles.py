@@ -56,10 +56,10 @@ AUPRO_STEPS, F1_STEPS = 100, 20  # of ADer, between the smallest and the largest
 
 def judge(profile: Profile, masks_NHW: NDArray[np.bool_], maps_NHW: Floats) -> dict[str, Measured]:
     """`metrics.pixel_metrics` as the profile takes them; the same arguments and errors."""
-    metrics = pixel_metrics(masks_NHW, maps_NHW)
-    if not profile.steps or metrics["pixel_aupro"].value is None:
-        return metrics
-    return metrics | _stepped(masks_NHW, maps_NHW)
+    found = pixel_metrics(masks_NHW, maps_NHW)
+    if not profile.steps or found["pixel_aupro"].value is None:
+        return found
+    return found | _stepped(masks_NHW, maps_NHW)
 
 
 def _stepped(masks: NDArray[np.bool_], maps: Floats) -> dict[str, Measured]:

@@ -215,21 +215,3 @@ def test_csv_is_the_summary_and_holds_no_formula():
 def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match=r"'pdf'.*terminal, md, latex or csv"):
         report.render(_frame(_rows({"a": 0.5})), "pdf")
-
-
-def test_the_brief_report_fits_a_terminal_and_hides_no_failure():
-    metrics = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
-    values = {(category, metric): 0.9 for category in "ab" for metric in metrics}
-    methods = [f"method{number}" for number in range(8)]
-    cells = [
-        _rows(values, seed=seed, method=name, cell_id=f"{name}-{seed}")
-        for name in methods
-        for seed in (0, 1)
-    ]
-    text = report.brief(_frame(*cells, _failed(2, "loss is nan", method="method7")))
-    lines = text.splitlines()
-    assert len(lines) <= 24
-    assert max(map(len, lines)) <= 80
-    assert all(text.count(name) == 1 for name in methods[:7])
-    assert "90.0 ± 0.0" in text
-    assert "diverged: method7, seed 2: loss is nan" in text

@@ -2,8 +2,6 @@
 
 A corruption step t runs from 0 (clean) to T; `alpha_bar[t]` is the share of signal left, with
 `alpha_bar[0] = 1`. The predictor gets (noisy (B, ...), steps (B,) int64) and returns the noise.
-
-Shape legend: B images, T corruption steps; features are (B, ...), of any further axes.
 """
 
 from __future__ import annotations

@@ -43,25 +43,25 @@ class FlowStep(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) to the same shape, and the log-determinant of each location (B, h, w)."""
-        first, second = x_BChw.split([self.first, self.second], dim=1)
-        log_scale, offset = self._coupling(first)
+        kept, changed = x_BChw.split([self.first, self.second], dim=1)
+        log_scale, offset = self._coupling(kept)
         scale = self._channel_scale()
-        out = torch.cat([first, second * log_scale.exp() + offset], dim=1) * scale + self.offset
+        out = torch.cat([kept, changed * log_scale.exp() + offset], dim=1) * scale + self.offset
         return out[:, self.permutation], log_scale.sum(dim=1) + scale.log().sum()
 
     def inverse(self, z_BChw: Tensor) -> Tensor:
         """What `forward` made z of."""
-        x_BChw = z_BChw[:, self.permutation.argsort()]
-        first, second = ((x_BChw - self.offset) / self._channel_scale()).split(
+        out = z_BChw[:, self.permutation.argsort()]
+        kept, changed = ((out - self.offset) / self._channel_scale()).split(
             [self.first, self.second], dim=1
         )
-        log_scale, offset = self._coupling(first)
-        return torch.cat([first, (second - offset) * (-log_scale).exp()], dim=1)
+        log_scale, offset = self._coupling(kept)
+        return torch.cat([kept, (changed - offset) * (-log_scale).exp()], dim=1)
 
-    def _coupling(self, first: Tensor) -> tuple[Tensor, Tensor]:
+    def _coupling(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         # A tenth of what the convolutions say: a step starts close to the identity.
-        coupling = 0.1 * self.subnet(first).to(first.dtype)
-        log_scale, offset = coupling.chunk(2, dim=1)
+        says = 0.1 * self.subnet(kept).to(kept.dtype)
+        log_scale, offset = says.chunk(2, dim=1)
         return self.clamp * log_scale.tanh(), offset
 
     def _channel_scale(self) -> Tensor:

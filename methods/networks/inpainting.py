@@ -20,8 +20,8 @@ SMOOTH = 1e-5
 def block(before: int, *widths: int) -> nn.Sequential:
     """3x3 convolutions, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
-    for inside, outside in pairwise((before, *widths)):
-        layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU(True)]
+    for one, other in pairwise((before, *widths)):
+        layers += [nn.Conv2d(one, other, 3, padding=1), nn.BatchNorm2d(other), nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 
@@ -60,13 +60,13 @@ class Segmenter(nn.Module):
 
     def forward(self, both_B6SS: Tensor) -> Tensor:
         """Rebuilt and given image, one above the other, to logits (B, 2, S, S)."""
-        x, skips = both_B6SS, []
+        x, kept = both_B6SS, []
         for level, stage in enumerate(self.down):
             x = stage(F.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        x = skips.pop()
+            kept.append(x)
+        x = kept.pop()
         for grow, mix in zip(self.grow, self.mix, strict=True):
-            x = mix(torch.cat([grow(x), skips.pop()], dim=1))
+            x = mix(torch.cat([grow(x), kept.pop()], dim=1))
         out: Tensor = self.leave(x)
         return out
 
@@ -89,23 +89,23 @@ class RebuildAndTell(nn.Module):
         return rebuilt, self.segment(torch.cat([rebuilt, images_B3SS], dim=1))
 
 
-def ssim(a_BCSS: Tensor, b_BCSS: Tensor) -> Tensor:
+def ssim(one_BCSS: Tensor, other_BCSS: Tensor) -> Tensor:
     """Structural similarity of images in [0, 1], mean over channels and pixels: (B,).
 
     A Gaussian of 11 pixels and sigma 1.5, zeros beyond the border (Wang et al. 2004; the official
     DRAEM). The window is separable: a banded matrix on either side.
     """
-    rows_SS, columns_SS = (_window(side).to(a_BCSS) for side in a_BCSS.shape[-2:])
+    rows, columns = (_window(side).to(one_BCSS) for side in one_BCSS.shape[-2:])
 
     def local(images: Tensor) -> Tensor:
-        return rows_SS @ images @ columns_SS.T
+        return rows @ images @ columns.T
 
-    mean_a, mean_b = local(a_BCSS), local(b_BCSS)
-    variance_a = local(a_BCSS.square()) - mean_a.square()
-    variance_b = local(b_BCSS.square()) - mean_b.square()
-    covariance = local(a_BCSS * b_BCSS) - mean_a * mean_b
-    light = (2 * mean_a * mean_b + 0.01**2) / (mean_a.square() + mean_b.square() + 0.01**2)
-    contrast = (2 * covariance + 0.03**2) / (variance_a + variance_b + 0.03**2)
+    mean, other = local(one_BCSS), local(other_BCSS)
+    spread = local(one_BCSS.square()) - mean.square()
+    other_spread = local(other_BCSS.square()) - other.square()
+    together = local(one_BCSS * other_BCSS) - mean * other
+    light = (2 * mean * other + 0.01**2) / (mean.square() + other.square() + 0.01**2)
+    contrast = (2 * together + 0.03**2) / (spread + other_spread + 0.03**2)
     return (light * contrast).mean(dim=(1, 2, 3))
 
 

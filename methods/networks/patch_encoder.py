@@ -147,12 +147,12 @@ class Pretext(nn.Module):
 
         Returns logits (2, B, 8) of the neighbour's direction and distances (2, B) of the jittered.
         """
-        scales = [
+        found = [
             (self.coarse, self.encoder.coarse(coarse_4B3KK)),
             (self.fine, self.encoder.fine(fine_4B3KK)),
         ]
         logits, distances = [], []
-        for direction, embedded in scales:
+        for direction, embedded in found:
             first, beside, second, moved = embedded.flatten(1).float().chunk(4)
             logits.append(direction(first, beside))
             distances.append(torch.linalg.vector_norm(second - moved, dim=1))

@@ -64,7 +64,7 @@ class Attention(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class Stage(nn.Module):
     """A residual block, with attention behind it where asked."""
 
     def __init__(
@@ -107,27 +107,27 @@ class UNet(nn.Module):
         )
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
 
-        def at(before: int, after: int, level: int) -> Block:
+        def stage(before: int, after: int, level: int) -> Stage:
             attend = level >= len(widths) - attention_levels
-            return Block(before, after, embedding, dropout, attend)
+            return Stage(before, after, embedding, dropout, attend)
 
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         for level, (before, after) in enumerate(pairwise([widths[0], *widths])):
-            steps = [at(before, after, level)]
-            steps += [at(after, after, level) for _ in range(blocks - 1)]
+            steps = [stage(before, after, level)]
+            steps += [stage(after, after, level) for _ in range(blocks - 1)]
             self.down.append(nn.ModuleList(steps))
             if level < self.halvings:
                 self.shrink.append(nn.Conv2d(after, after, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(
             [
-                Block(widths[-1], widths[-1], embedding, dropout, True),
-                Block(widths[-1], widths[-1], embedding, dropout, False),
+                Stage(widths[-1], widths[-1], embedding, dropout, True),
+                Stage(widths[-1], widths[-1], embedding, dropout, False),
             ]
         )
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(widths))):
             width = widths[level]
-            self.up.append(nn.ModuleList([at(2 * width, width, level) for _ in range(blocks)]))
+            self.up.append(nn.ModuleList([stage(2 * width, width, level) for _ in range(blocks)]))
             if level > 0:
                 self.grow.append(nn.Conv2d(width, widths[level - 1], 3, padding=1))
         last = nn.Conv2d(widths[0], channels, 3, padding=1)
@@ -144,18 +144,18 @@ class UNet(nn.Module):
         x = F.pad(noisy_BChw, padding, mode="replicate") if any(padding) else noisy_BChw
         moment = self.moment(step_embedding(steps_B, self.base))
         x = self.enter(x)
-        skips: list[Tensor] = []
+        kept: list[Tensor] = []
         for level, steps in enumerate(self.down):
             for step in steps:  # type: ignore[attr-defined]
                 x = step(x, moment)
-                skips.append(x)
+                kept.append(x)
             if level < self.halvings:
                 x = self.shrink[level](x)
         for step in self.middle:
             x = step(x, moment)
         for level, steps in enumerate(self.up):
             for step in steps:  # type: ignore[attr-defined]
-                x = step(torch.cat([x, skips.pop()], dim=1), moment)
+                x = step(torch.cat([x, kept.pop()], dim=1), moment)
             if level < self.halvings:
                 x = self.grow[level](F.interpolate(x, scale_factor=2, mode="nearest"))
         out: Tensor = self.leave(x)[..., :height, :width]

@@ -69,15 +69,15 @@ def own_textures(train: Batches) -> Source:
 def folder_textures(folder: Path, side: int, on_progress: OnProgress) -> Source:
     """A random image of the folder, resized to the side; all are decoded here, once."""
     files = texture_files(folder)
-    textures_F3SS = torch.empty(len(files), 3, side, side, dtype=torch.uint8)
+    kept = torch.empty(len(files), 3, side, side, dtype=torch.uint8)
     for number, path in enumerate(files):
         with Image.open(path) as image:
             resized = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-        textures_F3SS[number] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        kept[number] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
         on_progress(Progress(stage="textures", step=number + 1, steps=len(files)))
 
     def drawn(draws: Draws, side: int) -> Tensor:
-        chosen = textures_F3SS[draws.integers(0, len(files)).cpu()].to(draws.device)
+        chosen = kept[draws.integers(0, len(files)).cpu()].to(draws.device)
         return _window(chosen.float() / 255, draws, side)
 
     return drawn

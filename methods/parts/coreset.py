@@ -91,6 +91,6 @@ def _gathered(points_ND: Tensor, rows: Tensor) -> Tensor:
     sizes[rank()] = len(points_ND)
     own = rows - total(sizes)[: rank()].sum()
     mine = (own >= 0) & (own < len(points_ND))
-    gathered = points_ND.new_zeros(len(rows), points_ND.shape[1])
-    gathered[mine] = points_ND[own[mine]]
-    return total(gathered)
+    found = points_ND.new_zeros(len(rows), points_ND.shape[1])
+    found[mine] = points_ND[own[mine]]
+    return total(found)

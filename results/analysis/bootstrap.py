@@ -18,8 +18,7 @@ Drawn = dict[str, NDArray[np.float64]]  # a value for each draw, by metric
 def bootstrap(
     frame: pl.DataFrame, scores: pl.DataFrame, draws: int = 1000, seed: int = 0
 ) -> pl.DataFrame:
-    """One row for each group and image metric of `table.read`'s frame: bootstrap low and high
-    of AUROC, AP and F1-max.
+    """One row for each group and image metric of `table.read`'s frame: bootstrap low and high.
 
     Test images (`table.read_scores`) are drawn again with replacement, within their category and
     label and the same ones for every cell; the noise of seeds is added as draws of Student's t, for
@@ -32,16 +31,16 @@ def bootstrap(
     wanted = rows.select(*GROUP, "seed", "cell_id", "category").unique()
     images = wanted.join(scores, on=("cell_id", "category")).sort("key")
     weights = _Weights(draws, seed)
-    by_group: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
+    found: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
     for (*group, of_seed, _), part in images.group_by(
         *GROUP, "seed", "category", maintain_order=True
     ):
         labels = part["label"].to_numpy()
         values = resample(labels, part["score"].to_numpy(), weights.of(part["key"], labels))
-        by_group.setdefault(tuple(group), {}).setdefault(of_seed, []).append(values)
+        found.setdefault(tuple(group), {}).setdefault(of_seed, []).append(values)
     intervals = [
         {**dict(zip(GROUP, group, strict=True)), "metric": metric, **interval}
-        for group, by_seed in by_group.items()
+        for group, by_seed in found.items()
         for metric, interval in _intervals([*by_seed.values()], seed).items()
     ]
     table = pl.DataFrame(intervals, schema=_SCHEMA).join(expected_categories(frame), on="benchmark")
@@ -58,10 +57,9 @@ _SCHEMA = pl.Schema(
 def resample(
     labels_N: NDArray[np.bool_], scores_N: NDArray[np.float64], weights_DN: NDArray[np.int32]
 ) -> Drawn:
-    """AUROC, AP and F1-max of D draws at once; an image counts as often as its weight.
+    """The image metrics of D draws at once; an image counts as often as its weight.
 
-    Each draw needs an image of either label. AUROC counts a tie one half, as in `metrics`. Another
-    image metric has no bootstrap interval.
+    Each draw needs an image of either label. AUROC counts a tie one half, as in `metrics`.
     """
     order = np.argsort(-scores_N, kind="stable")
     ranked = scores_N[order]
@@ -72,12 +70,12 @@ def resample(
     anomalous, normal = hits[-1], false[-1]
     gained = np.diff(hits, axis=0, prepend=0)
     before = np.concatenate((np.zeros_like(false[:1]), false[:-1]))
-    above = hits + false
+    found = hits + false
     return {
         "image_auroc": 1 - (gained * (false + before)).sum(axis=0) / (2 * anomalous * normal),
         # The first scores may have been drawn 0 times: they gain nothing.
-        "image_ap": (gained * hits / np.maximum(above, 1)).sum(axis=0) / anomalous,
-        "image_f1max": (2 * hits / (above + anomalous)).max(axis=0),
+        "image_ap": (gained * hits / np.maximum(found, 1)).sum(axis=0) / anomalous,
+        "image_f1max": (2 * hits / (found + anomalous)).max(axis=0),
     }
 
 
@@ -95,8 +93,8 @@ class _Weights:
             generator = np.random.default_rng((self.seed, name))
             weights = np.zeros((self.draws + 1, len(labels)), dtype=np.int32)
             weights[0] = 1
-            for label in (True, False):
-                (members,) = np.nonzero(labels == label)
+            for of in (True, False):
+                (members,) = np.nonzero(labels == of)
                 chosen = members[generator.integers(0, len(members), (self.draws, len(members)))]
                 np.add.at(weights, (np.arange(1, self.draws + 1)[:, None], chosen), 1)
             self.known[name] = weights
@@ -108,16 +106,15 @@ def _intervals(by_seed: list[list[Drawn]], seed: int) -> dict[str, dict[str, flo
 
     The variance of a mean over seeds and images is that over seeds plus that over images.
     """
-    metrics = list(by_seed[0][0])
-    seeds, draws = len(by_seed), len(by_seed[0][0][metrics[0]])
+    seeds, draws = len(by_seed), len(by_seed[0][0][IMAGE_METRICS[0]])
     several = seeds > 1
     noise_D = np.random.default_rng(seed).standard_t(seeds - 1, draws) if several else 0.0
-    intervals: dict[str, dict[str, float | int]] = {}
-    for metric in metrics:
+    found: dict[str, dict[str, float | int]] = {}
+    for metric in IMAGE_METRICS:
         of_SD = np.array([np.mean([drawn[metric] for drawn in drawns], 0) for drawns in by_seed])
         error = of_SD[:, 0].std(ddof=1) / np.sqrt(seeds) if several else 0.0
         means_D = of_SD.mean(axis=0) + error * noise_D
         low, high = np.quantile(means_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         counts = {"seeds": seeds, "categories": len(by_seed[0])}
-        intervals[metric] = {"low": float(low), "high": float(high), **counts}
-    return intervals
+        found[metric] = {"low": float(low), "high": float(high), **counts}
+    return found

@@ -82,11 +82,11 @@ def by_section(frame: pl.DataFrame, judge: Callable[[Values], Iterable[Record]])
     by = [*SECTION, "metric"]
     rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
     expected = dict(expected_categories(frame).iter_rows())
-    records: list[Record] = []
+    found: list[Record] = []
     for key, part in rows.partition_by(by, as_dict=True, maintain_order=True).items():
         names = dict(zip(by, key, strict=True))
-        records += [names | row for row in judge(_arranged(part, expected[names["benchmark"]]))]
-    return records
+        found += [names | row for row in judge(_arranged(part, expected[names["benchmark"]]))]
+    return found
 
 
 def _arranged(part: pl.DataFrame, expected: int) -> Values:

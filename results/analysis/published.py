@@ -66,9 +66,9 @@ def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _table(benchmark: str, name: str) -> pl.DataFrame:
-    numbers = pl.read_csv(_FOLDER / f"{name}.csv", schema_overrides={"seed_std": pl.Float64})
+    found = pl.read_csv(_FOLDER / f"{name}.csv", schema_overrides={"seed_std": pl.Float64})
     return _number(
-        numbers.with_columns(pl.col("category").replace({"average": MEAN})),
+        found.with_columns(pl.col("category").replace({"average": MEAN})),
         source="paper", benchmark=benchmark, variant="", std=pl.col("seed_std") / 100,
     )  # fmt: skip
 
@@ -87,11 +87,9 @@ def _rest() -> Iterator[pl.DataFrame]:
 
 
 def _number(frame: pl.DataFrame, **columns: Any) -> pl.DataFrame:
-    given = {
-        name: pl.lit(value) if isinstance(value, str) else value for name, value in columns.items()
-    }
+    given = {name: pl.lit(of) if isinstance(of, str) else of for name, of in columns.items()}
     empty = {"std": pl.lit(None, pl.Float64), "epochs": pl.lit(None, pl.Int64)}
-    missing = {name: null for name, null in empty.items() if name not in {*frame.columns, *given}}
+    missing = {name: of for name, of in empty.items() if name not in {*frame.columns, *given}}
     value = (pl.col("percent") / 100).round(6)
     names = ("source", "benchmark", "method", "variant", "epochs", "metric", "category")
     return frame.with_columns(**missing, **given, value=value).select(*names, "value", "std")

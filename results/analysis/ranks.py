@@ -52,24 +52,22 @@ def cliques(ranked: Sequence[float], difference: float) -> list[tuple[int, int]]
     return bars
 
 
-def _average_ranks(section: Values) -> list[Record]:
-    means = {name: _over_seeds(values_CS) for name, values_CS in section.by_label.items()}
-    whole = [name for name, values in means.items() if len(values) == section.expected]
+def _average_ranks(of: Values) -> list[Record]:
+    means = {name: _over_seeds(values_CS) for name, values_CS in of.by_label.items()}
+    whole = [name for name, values in means.items() if len(values) == of.expected]
     values_MC = np.array([means[name] for name in whole]).round(DECIMALS)
     ranked = stats.rankdata(-values_MC, axis=0).mean(axis=1) if whole else []
     rank = {name: float(value) for name, value in zip(whole, ranked, strict=True)}
     several = len(whole) > 1
     common = {
         "methods": len(whole),
-        "categories": section.expected,
+        "categories": of.expected,
         "p_value": _friedman(values_MC),
-        "critical_difference": critical_difference(len(whole), section.expected)
-        if several
-        else None,
+        "critical_difference": critical_difference(len(whole), of.expected) if several else None,
     }
     rows = [
-        {**section.rows[name], **common, "rank": rank.get(name), "complete": name in rank}
-        for name in section.by_label
+        {**of.rows[name], **common, "rank": rank.get(name), "complete": name in rank}
+        for name in of.by_label
     ]
     return sorted(rows, key=lambda row: (not row["complete"], row["rank"] or 0))
 

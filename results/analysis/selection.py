@@ -77,11 +77,11 @@ def agreement(
     )
     if missing := pairs["test"].null_count():
         raise ValueError(f"{missing} of the tried settings have no value on the test split")
-    rows = []
+    found = []
     for (category,), part in pairs.group_by("category", maintain_order=True):
         on_test = part.filter(pl.col("knobs_json") == chosen)["test"]
         best, mine = float(part["test"].to_numpy().max()), float(on_test.item())
-        rows.append(
+        found.append(
             {
                 "category": category,
                 "settings": len(part),
@@ -93,7 +93,7 @@ def agreement(
                 "rank": 1 + int((part["test"] > mine).sum()),
             }
         )
-    return pl.DataFrame(rows).sort(pl.col("category") == AVERAGE, "category")
+    return pl.DataFrame(found).sort(pl.col("category") == AVERAGE, "category")
 
 
 def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -101,10 +101,9 @@ def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     best in the named knob alone: a curve of Figure 6."""
     best = stage["tried"][stage["best"]]["knobs"]
     return [
-        setting["knobs"]
-        for setting in stage["tried"]
-        if setting["values"]
-        and all(setting["knobs"][knob] == best[knob] for knob in best if knob != name)
+        one["knobs"]
+        for one in stage["tried"]
+        if one["values"] and all(one["knobs"][knob] == best[knob] for knob in best if knob != name)
     ]
 
 

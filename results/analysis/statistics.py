@@ -78,9 +78,9 @@ def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
     if a == b:
         raise ValueError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
 
-    def one_pair(values: Values) -> Iterable[Record]:
-        if a in values.by_label and b in values.by_label:
-            yield _judged(_pair(values, a, b), 1)
+    def one_pair(of: Values) -> Iterable[Record]:
+        if a in of.by_label and b in of.by_label:
+            yield _judged(_pair(of, a, b), 1)
 
     return pl.DataFrame(by_section(frame, one_pair), schema=_PAIRS)
 
@@ -94,16 +94,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _all_pairs(values: Values) -> Iterable[Record]:
-    pairs = [_pair(values, a, b) for a, b in combinations(values.by_label, 2)]
+def _all_pairs(of: Values) -> Iterable[Record]:
+    pairs = [_pair(of, a, b) for a, b in combinations(of.by_label, 2)]
     compared = [pair for pair in pairs if pair["complete"]]
     for pair, p_holm in zip(compared, holm([p["p_value"] for p in compared]), strict=True):
         pair["p_holm"] = p_holm
     return [_judged(pair, len(compared)) for pair in pairs]
 
 
-def _pair(values: Values, a: str, b: str) -> Record:
-    gap_CS = (values.by_label[a] - values.by_label[b]).round(DECIMALS)
+def _pair(of: Values, a: str, b: str) -> Record:
+    gap_CS = (of.by_label[a] - of.by_label[b]).round(DECIMALS)
     paired_CS = np.isfinite(gap_CS)
     gap = gap_CS[paired_CS]
     by_seed = np.array([row[np.isfinite(row)].mean() for row in gap_CS.T if np.isfinite(row).any()])
@@ -123,10 +123,10 @@ def _pair(values: Values, a: str, b: str) -> Record:
         "wins": int((gap > 0).sum()),
         "ties": int((gap == 0).sum()),
         "losses": int((gap < 0).sum()),
-        "probability": _probability(values.by_label[a], values.by_label[b]),
+        "probability": _probability(of.by_label[a], of.by_label[b]),
         "p_value": p_value,
         "p_holm": p_value,
-        "complete": categories == values.expected,
+        "complete": categories == of.expected,
     }
 
 

@@ -14,11 +14,10 @@ import polars as pl
 from results.analysis.cells import SECTION, Record, label, title
 from results.analysis.summary import per_category, summary
 from results.reports.layout import plain
-from results.reports.numbers import percent
 from results.table import POOLED
 
 KINDS = {"image_auroc": "detection", "pixel_auroc": "localisation"}
-ABSENT = "--"
+MISSING = "--"
 _SPELLED = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -56,13 +55,14 @@ def marked(values: Values, *, lowest: bool = False, decimals: int = 1) -> dict[s
     A single column is not the best of anything.
     """
     printed = {
-        name: percent(value, decimals=decimals, absent=ABSENT) for name, value in values.items()
+        name: MISSING if value is None else f"{100 * value:.{decimals}f}"
+        for name, value in values.items()
     }
-    ranked = sorted({float(text) for text in printed.values() if text != ABSENT})
+    ranked = sorted({float(text) for text in printed.values() if text != MISSING})
     order = [] if len(values) < 2 else ranked if lowest else ranked[::-1]
     marks = dict(zip(order, (r"\textbf{%s}", r"\underline{%s}"), strict=False))
     return {
-        name: text if text == ABSENT else marks.get(float(text), "%s") % text
+        name: text if text == MISSING else marks.get(float(text), "%s") % text
         for name, text in printed.items()
     }
 
@@ -72,24 +72,19 @@ def _by_category(frame: pl.DataFrame, rows: pl.DataFrame) -> str:
     names = [
         label(row) for row in rows.unique(["method", "variant"], maintain_order=True).to_dicts()
     ]
-    means = [
-        {(row["category"], label(row)): row["mean"] for row in per_category(frame, kind).to_dicts()}
-        for kind in kinds
-    ]
+    by_kind = [per_category(frame, kind).to_dicts() for kind in kinds]
+    categories = sorted({row["category"] for of in by_kind for row in of} - {POOLED})
     lines = []
-    for category in sorted({category for table in means for category, _ in table} - {POOLED}):
-        shown = [marked({name: table.get((category, name)) for name in names}) for table in means]
+    for category in categories:
+        found = [{label(r): r["mean"] for r in of if r["category"] == category} for of in by_kind]
+        shown = [marked({name: of.get(name) for name in names}) for of in found]
         lines.append(_line(escaped(category), names, shown))
     whole = [_whole(rows, kind, names) for kind in kinds]
-    spread = [
-        marked(
-            {name: row.get("category_std") for name, row in table.items()}, lowest=True, decimals=2
-        )
-        for table in whole
-    ]
+    stds = [{name: row.get("category_std") for name, row in of.items()} for of in whole]
+    spread = [marked(of, lowest=True, decimals=2) for of in stds]
     lines += [
         r"\midrule",
-        _line("Average", names, [_with_noise(table) for table in whole]),
+        _line("Average", names, [_with_noise(of) for of in whole]),
         _line("Inter-category Std", names, spread),
     ]
     what = " / ".join(KINDS[kind] for kind in kinds)
@@ -106,16 +101,16 @@ def _ablation(rows: pl.DataFrame) -> Iterator[str]:
         label(row) for row in part.unique(["method", "variant"], maintain_order=True).to_dicts()
     ]
     columns = [
-        (benchmark, KINDS[kind], _whole(of_benchmark, kind, names))
-        for (benchmark,), of_benchmark in part.group_by("benchmark", maintain_order=True)
-        for kind in _measured(of_benchmark)
+        (benchmark, KINDS[kind], _whole(of, kind, names))
+        for (benchmark,), of in part.group_by("benchmark", maintain_order=True)
+        for kind in _measured(of)
     ]
-    shown = [_means(table) for *_, table in columns]
+    shown = [marked({name: row.get("mean") for name, row in of.items()}) for *_, of in columns]
     lines = [
         _row(["", *(escaped(benchmark) for benchmark, *_ in columns)]),
         _row(["Method", *(kind for _, kind, _ in columns)]),
         r"\midrule",
-        *(_row([escaped(name), *(column[name] for column in shown)]) for name in names),
+        *(_row([escaped(name), *(of[name] for of in shown)]) for name in names),
     ]
     caption = _caption(part.with_columns(benchmark=pl.lit("ablation")), "what each part adds")
     yield _table(caption, "c" * len(columns), lines)
@@ -128,22 +123,17 @@ def _measured(rows: pl.DataFrame) -> list[str]:
 
 def _whole(rows: pl.DataFrame, kind: str, names: Sequence[str]) -> dict[str, Record]:
     """The summary of each row that has all categories; of others nothing."""
-    complete = rows.filter(pl.col("metric") == kind, "complete").to_dicts()
-    by_label = {label(row): row for row in complete}
-    return {name: by_label.get(name, {}) for name in names}
+    of = rows.filter(pl.col("metric") == kind, "complete").to_dicts()
+    found = {label(row): row for row in of}
+    return {name: found.get(name, {}) for name in names}
 
 
-def _means(table: Mapping[str, Record]) -> dict[str, str]:
-    return marked({name: row.get("mean") for name, row in table.items()})
-
-
-def _with_noise(table: Mapping[str, Record]) -> dict[str, str]:
-    stds = {name: row.get("std") for name, row in table.items()}
+def _with_noise(of: Mapping[str, Record]) -> dict[str, str]:
+    shown = marked({name: row.get("mean") for name, row in of.items()})
+    stds = {name: row.get("std") for name, row in of.items()}
     return {
-        name: text
-        if (std := stds[name]) is None
-        else rf"{text}{{\scriptsize$\pm${percent(std, decimals=2)}}}"
-        for name, text in _means(table).items()
+        name: text if (std := stds[name]) is None else rf"{text}{{\scriptsize$\pm${100 * std:.2f}}}"
+        for name, text in shown.items()
     }
 
 

@@ -18,8 +18,7 @@ from results.analysis.statistics import pairwise
 from results.analysis.summary import failures, per_category, summary
 from results.reports.latex import latex
 from results.reports.layout import Cells, csv_text, join_blocks
-from results.reports.numbers import DASH, gib, number, percent, percent_range
-from results.reports.verdicts import MAIN, beside, best_against_others
+from results.reports.verdicts import MISSING, beside, best_against_others
 from results.table import DONE
 
 
@@ -52,11 +51,11 @@ def render(
     """
     if fmt == "latex":
         return latex(frame)
-    means = _with_images(summary(frame), frame, scores)
+    found = _with_images(summary(frame), frame, scores)
     if fmt == "csv":
-        return csv_text(means)
+        return csv_text(found)
     blocks: list[list[str] | Cells] = []
-    for key, rows in means.group_by(SECTION, maintain_order=True):
+    for key, rows in found.group_by(SECTION, maintain_order=True):
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
         blocks.append([title(rows.row(0, named=True))])
         blocks += _summary_tables(rows)
@@ -67,15 +66,6 @@ def render(
         blocks += published
         blocks.append([*notes(rows, part), *reasons])
     return join_blocks(blocks, fmt, width)
-
-
-def brief(frame: pl.DataFrame, width: int = 80) -> str:
-    """For the end of a run: of each section the means of the main metrics and what spoils them."""
-    blocks: list[list[str] | Cells] = []
-    for key, rows in summary(frame).group_by(SECTION, maintain_order=True):
-        part = frame.filter(**dict(zip(SECTION, key, strict=True)))
-        blocks += [[title(rows.row(0, named=True))], _main_table(rows), [*notes(rows, part)]]
-    return join_blocks(blocks, "terminal", width)
 
 
 def _with_images(
@@ -91,13 +81,11 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
     """One table for each kind of metric, the word before its first underscore."""
     statistics: dict[str, Callable[[dict[str, Any]], str]] = {
         "mean": _mean,
-        "95 %, seeds": lambda row: percent_range(row["low"], row["high"]),
-        "95 %, images too": lambda row: percent_range(
-            row.get("images_low"), row.get("images_high")
-        ),
-        "std (ddof 0)": lambda row: percent(row["category_std"]),
+        "95 %, seeds": lambda row: _range(row["low"], row["high"]),
+        "95 %, images too": lambda row: _range(row.get("images_low"), row.get("images_high")),
+        "std (ddof 0)": lambda row: _percent(row["category_std"]),
         "worst": _worst,
-        "pooled": lambda row: percent(row["pooled"], row["pooled_std"]),
+        "pooled": lambda row: _percent(row["pooled"], row["pooled_std"]),
     }
     measured = rows.drop_nulls("metric")
     kinds = measured["metric"].str.split("_").list.first()
@@ -109,7 +97,7 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
         lines = [
             ["" if number else name, label(records[0]), *map(show, records)]
             for name, show in statistics.items()
-            if any(show(record) != DASH for records in methods for record in records)
+            if any(show(record) != MISSING for records in methods for record in records)
             for number, records in enumerate(methods)
         ]
         caption = f"{kind} metrics, % (± std over seeds)"
@@ -118,39 +106,21 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
 
 def _cost_table(rows: pl.DataFrame) -> Cells:
     header = ["method", "seeds", "failed cells", "fit s", "images/s", "peak GiB"]
-    lines = [
-        [
-            label(group.row(0, named=True)),
-            str(group["seeds"].max()),
-            str(group["failed"][0]),
-            number(group["fit_seconds"][0]),
-            number(group["images_per_second"][0]),
-            gib(group["peak_memory_bytes"][0]),
-        ]
-        for _, group in rows.group_by("method", "variant", maintain_order=True)
-    ]
-    return Cells("cost of one seed", header, lines)
-
-
-def _main_table(rows: pl.DataFrame) -> Cells:
-    """The means of the main metrics, and what they cost; failed cells are among the notes."""
-    measured = set(rows.drop_nulls("mean")["metric"])
-    metrics = [metric for metric in MAIN if metric in measured]
     lines = []
     for _, group in rows.group_by("method", "variant", maintain_order=True):
-        by_metric = {row["metric"]: row for row in group.to_dicts()}
         first = group.row(0, named=True)
+        memory = first["peak_memory_bytes"]
         lines.append(
             [
                 label(first),
-                *(_mean(by_metric[metric]) if metric in by_metric else DASH for metric in metrics),
                 str(group["seeds"].max()),
-                number(first["fit_seconds"]),
-                number(first["images_per_second"]),
+                str(first["failed"]),
+                _number(first["fit_seconds"]),
+                _number(first["images_per_second"]),
+                _number(None if memory is None else memory / 2**30),
             ]
         )
-    header = ["method", *metrics, "seeds", "fit s", "images/s"]
-    return Cells("mean over categories, % (± std over seeds)", header, lines)
+    return Cells("cost of one seed", header, lines)
 
 
 def _category_tables(part: pl.DataFrame) -> Iterator[Cells]:
@@ -160,8 +130,8 @@ def _category_tables(part: pl.DataFrame) -> Iterator[Cells]:
         names = sorted({label(row) for row in rows})
         lines: dict[str, dict[str, str]] = {}
         for row in rows:
-            cells = lines.setdefault(row["category"], dict.fromkeys(names, DASH))
-            cells[label(row)] = percent(row["mean"], row["std"])
+            cells = lines.setdefault(row["category"], dict.fromkeys(names, MISSING))
+            cells[label(row)] = _percent(row["mean"], row["std"])
         body = [[category, *cells.values()] for category, cells in lines.items()]
         yield Cells(f"{metric} by category, % (± std over seeds)", ["category", *names], body)
 
@@ -178,7 +148,7 @@ def notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
         .agg(pl.col("metric", "category").unique(maintain_order=True))
     )
     for reason, metrics, categories in undefined.sort("reason").iter_rows():
-        yield f"{DASH} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
+        yield f"{MISSING} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
     for row in failures(part).to_dicts():
         yield f"{row['status']}: {label(row)}, seed {row['seed']}: {_first_line(row['error'])}"
     hidden = part.filter(pl.col("status") == DONE)["cell_id"].n_unique()
@@ -191,10 +161,24 @@ def _first_line(text: str | None) -> str:
 
 
 def _mean(row: dict[str, Any]) -> str:
-    return percent(row["mean"], row["std"]) + (
+    return _percent(row["mean"], row["std"]) + (
         "" if row["complete"] or row["mean"] is None else " *"
     )
 
 
 def _worst(row: dict[str, Any]) -> str:
-    return percent(row["worst"]) + (f" {row['worst_category']}" if row["worst_category"] else "")
+    return _percent(row["worst"]) + (f" {row['worst_category']}" if row["worst_category"] else "")
+
+
+def _percent(value: float | None, std: float | None = None) -> str:
+    if value is None:
+        return MISSING
+    return f"{100 * value:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return MISSING if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,.1f}"

@@ -80,30 +80,30 @@ class Closer:
     def panels(self) -> Iterator[Panel]:
         """The charts of each category, and of all their images under one threshold."""
         for number, category in enumerate(self.categories):
-            where = f"{category}, {self.section.title}"
+            of = f"{category}, {self.section.title}"
             roc = list(self._image_curves(category))
-            charts = [curves(roc, f"Image ROC of {where}", (FPR, f"images: {TPR}"))] if roc else []
+            charts = [curves(roc, f"Image ROC of {of}", (FPR, f"images: {TPR}"))] if roc else []
             points = self.points.filter(category=category)
             if not points.is_empty():
                 tpr, pro = ([*self._pixel_curves(points, name)] for name in ("tpr", "pro"))
                 names = (f"{FPR} of pixels", "regions: mean overlap (PRO)")
                 charts += [
-                    curves(tpr, f"Pixel ROC of {where}", (FPR, f"pixels: {TPR}")),
-                    curves(pro, f"PRO of {where}", names, RIGHT),
+                    curves(tpr, f"Pixel ROC of {of}", (FPR, f"pixels: {TPR}")),
+                    curves(pro, f"PRO of {of}", names, RIGHT),
                 ]
             missing = "" if len(charts) == 3 else self._missing(category, bool(roc))
             yield Panel(self.section.index, number, charts, missing)
 
     def thresholds(self) -> dict[str, list[list[float]]]:
         """For each "section.category.method" the scores of normal and defective images, rising."""
-        by_key = {}
+        found = {}
         for number, category in enumerate(self.categories):
-            rows_of_category = self._of(category).sort("score")
-            for (name,), rows in rows_of_category.group_by("name", maintain_order=True):
+            of = self._of(category).sort("score")
+            for (name,), rows in of.group_by("name", maintain_order=True):
                 key = f"{self.section.index}.{number}.{self._place(name)}"
                 kinds = (rows.filter(label=is_defect)["score"] for is_defect in (False, True))
-                by_key[key] = [[*map(_shortened, kind)] for kind in kinds]
-        return by_key
+                found[key] = [[*map(_shortened, kind)] for kind in kinds]
+        return found
 
     def pictures(self) -> Iterator[Picture]:
         """The worst images of each category and method, the worst first."""
@@ -133,16 +133,16 @@ class Closer:
 
         rows = self._of(category)
         for name in self.section.present:
-            images = rows.filter(name=name)
-            if images["label"].n_unique() == 2:
-                fpr, tpr, _ = roc_curve(images["label"].to_numpy(), images["score"].to_numpy())
+            of = rows.filter(name=name)
+            if of["label"].n_unique() == 2:
+                fpr, tpr, _ = roc_curve(of["label"].to_numpy(), of["score"].to_numpy())
                 yield Line(self._place(name), fpr, tpr)
 
     def _pixel_curves(self, points: pl.DataFrame, name: str) -> Iterator[Line]:
         for method in self.section.present:
-            curve = points.filter(name=method)
-            if not curve.is_empty():
-                yield Line(self._place(method), curve["fpr"].to_numpy(), curve[name].to_numpy())
+            of = points.filter(name=method)
+            if not of.is_empty():
+                yield Line(self._place(method), of["fpr"].to_numpy(), of[name].to_numpy())
 
     def _missing(self, category: str, has_scores: bool) -> str:
         if not has_scores:
@@ -158,14 +158,14 @@ class Closer:
 def within(pictures: Sequence[Picture], most_bytes: int) -> tuple[list[Picture], int]:
     """The pictures that fit into so many bytes, equally many of each category and method, the
     worst first; and how many of each kind those are."""
-    chosen: list[Picture] = []
+    kept: list[Picture] = []
     ranks = max((picture.rank for picture in pictures), default=-1) + 1
     for rank in range(ranks):
         more = [picture for picture in pictures if picture.rank == rank]
-        if sum(picture.size for picture in [*chosen, *more]) > most_bytes:
-            return chosen, rank
-        chosen += more
-    return chosen, ranks
+        if sum(picture.size for picture in [*kept, *more]) > most_bytes:
+            return kept, rank
+        kept += more
+    return kept, ranks
 
 
 def _shortened(score: float) -> float:

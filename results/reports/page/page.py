@@ -130,9 +130,7 @@ def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:
             for closer in closers
         ],
         "thresholds": {key: kinds for c in closers for key, kinds in c.thresholds().items()},
-        "pictures": sorted(
-            shown, key=lambda picture: (picture.place, not picture.is_miss, picture.rank)
-        ),
+        "pictures": sorted(shown, key=lambda one: (one.place, not one.is_miss, one.rank)),
         "ranks_shown": ranks_shown,
         "dropped": len(pictures) - len(shown),
         "licences": [row for closer in closers for row in closer.licences()],

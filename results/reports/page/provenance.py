@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from results.analysis.cells import label
-from results.reports.numbers import number
 from results.table import DONE
 
 _PER_ROW = {"category", "metric", "value", "reason"}  # of a number, not of its cell
@@ -53,9 +52,9 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S} UTC"
     if isinstance(value, float):
-        return number(value, 2)
+        return f"{value:,.2f}"
     if isinstance(value, int):
-        return number(value, 0)
+        return f"{value:,}"
     if value.startswith("{"):
         return ", ".join(f"{name} = {one}" for name, one in json.loads(value).items())
     return str(value)

@@ -39,8 +39,8 @@ class Section:
         self.chosen = labelled(one_cell_per_seed(frame))
         measured = self.chosen.filter(pl.col("value").is_not_null())
         self.metrics: list[str] = measured["metric"].unique(maintain_order=True).to_list()
-        categories = self.chosen["category"].unique().sort().to_list()
-        self.categories: list[str] = [name for name in categories if name != POOLED]
+        found = self.chosen["category"].unique().sort().to_list()
+        self.categories: list[str] = [name for name in found if name != POOLED]
         self.present = [name for name in labels if name in set(self.chosen["label"])]
 
     @cached_property
@@ -76,14 +76,14 @@ class Section:
         single = self.chosen.filter(pl.col("value").is_not_null())
         means = with_every_seed(self.chosen).with_columns(category=pl.lit(MEAN))
         by = ("metric", "category", "label", "seed")
-        traces: dict[str, list[list[Any]]] = {}
+        found: dict[str, list[list[Any]]] = {}
         for rows in (means, single):
             each = rows.group_by(by).agg(pl.col("value").mean(), pl.col("cell_id").unique())
             for metric, category, name, seed, value, cells in each.sort(by).iter_rows():
                 numbers = sorted(self.cell_numbers[cell] for cell in cells)
                 key = self.key(metric, category, name)
-                traces.setdefault(key, []).append([seed, round(value, 6), numbers])
-        return traces
+                found.setdefault(key, []).append([seed, round(value, 6), numbers])
+        return found
 
     def first_cells(self) -> pl.DataFrame:
         """name (a label), category, cell_id: the cell of the first seed, which one looks at."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,8 @@ import polars as pl
 from markupsafe import Markup
 
 from results.analysis.selection import AVERAGE, by_setting, swept
-from results.reports.numbers import number, percent
 from results.reports.page.charts import knob
-from results.reports.page.tables import Entry, Table
+from results.reports.page.tables import ABSENT, Entry, Table
 from results.table import read_part
 
 
@@ -37,8 +35,8 @@ def selectors(out: Path) -> list[Selector]:
 def _selector(path: Path, out: Path) -> Selector:
     try:
         choice = json.loads(path.read_text())
-        revealed = path.with_suffix(".revealed.json")
-        agreement = _table(json.loads(revealed.read_text())) if revealed.exists() else None
+        found = path.with_suffix(".revealed.json")
+        agreement = _table(json.loads(found.read_text())) if found.exists() else None
         return Selector(
             name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
@@ -53,20 +51,15 @@ def _selector(path: Path, out: Path) -> Selector:
 def _table(rows: list[dict[str, Any]]) -> Table:
     header = ["category", "settings", "Spearman", "Kendall", "best on test, %", "chosen, %"]
     header += ["regret, points", "rank"]
-    shown: dict[str, Callable[[float | None], str]] = {
-        "settings": partial(number, decimals=0),
-        "spearman": partial(number, decimals=2),
-        "kendall": partial(number, decimals=2),
-        "best": percent,
-        "chosen": percent,
-        "regret": number,
-        "rank": partial(number, decimals=0),
-    }
+    formats = {"settings": "d", "spearman": ".2f", "kendall": ".2f", "best": ".1%"}
+    formats |= {"chosen": ".1%", "regret": ".1f", "rank": "d"}
+
+    def entry(value: float | None, style: str) -> Entry:
+        text = ABSENT if value is None else f"{value:{style}}".rstrip("%")
+        return Entry(text=text, sort=value)
+
     body = [
-        [
-            Entry(text=row["category"]),
-            *(Entry(text=show(row[name]), sort=row[name]) for name, show in shown.items()),
-        ]
+        [Entry(text=row["category"]), *(entry(row[name], style) for name, style in formats.items())]
         for row in rows
     ]
     return Table(caption="pseudo-validation against the test split", header=header, rows=body)
@@ -83,8 +76,8 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
         for name in stage["knobs"]:
             line = swept(stage, name)
             lines = {
-                label: [means.get(json.dumps(knobs), float("nan")) for knobs in line]
-                for label, means in heights.items()
+                label: [of.get(json.dumps(knobs), float("nan")) for knobs in line]
+                for label, of in heights.items()
             }
             yield knob(name, [knobs[name] for knobs in line], lines, best[name])
 
@@ -99,8 +92,6 @@ def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") ->
         method=choice["method"],
         config_json=json.dumps(choice["config"]),
     )
-    on_this_data = rows.filter(
-        pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"])
-    )
-    mean = by_setting(on_this_data, metric).filter(pl.col("category") == AVERAGE)
+    kept = rows.filter(pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"]))
+    mean = by_setting(kept, metric).filter(pl.col("category") == AVERAGE)
     return {row["knobs_json"]: 100 * row["value"] for row in mean.to_dicts()}

@@ -10,19 +10,10 @@ import polars as pl
 from results.analysis.cells import label
 from results.analysis.published import MEAN as AVERAGE
 from results.analysis.statistics import pairwise
-from results.reports.numbers import (
-    DASH,
-    gib,
-    number,
-    p_value,
-    percent,
-    percent_range,
-    points,
-    points_range,
-    spread,
-)
 from results.reports.page.sections import MEAN, Section
 from results.table import POOLED
+
+ABSENT = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +43,12 @@ class Table:
 
 def overview(sections: Sequence[Section], metric: str) -> Table:
     """Methods x data sets: means over categories."""
-    measured = [section for section in sections if metric in section.metrics]
-    names = [name for name in sections[0].labels if any(name in s.present for s in measured)]
-    columns = [_best([_mean(section, metric, name) for name in names]) for section in measured]
+    of = [section for section in sections if metric in section.metrics]
+    names = [name for name in sections[0].labels if any(name in s.present for s in of)]
+    columns = [_best([_mean(section, metric, name) for name in names]) for section in of]
     rows = zip([Entry(text=name) for name in names], *columns, strict=True)
     caption = f"{metric}, mean over categories, % (± std over seeds)"
-    return Table(caption=caption, header=["method", *(s.title for s in measured)], rows=list(rows))
+    return Table(caption=caption, header=["method", *(s.title for s in of)], rows=list(rows))
 
 
 def methods(section: Section, metric: str) -> Table:
@@ -69,24 +60,23 @@ def methods(section: Section, metric: str) -> Table:
     for name, mean in zip(section.present, means, strict=True):
         row = section.row(metric, name)
         assert row is not None
+        low, memory = row["low"], row["peak_memory_bytes"]
         worst = row["worst_category"]
         rows.append(
             [
                 Entry(text=name),
                 mean,
-                Entry(text=percent_range(row["low"], row["high"]), sort=row["low"]),
-                Entry(text=percent(row["category_std"]), sort=row["category_std"]),
-                _value(section, metric, worst, name, row["worst"], worst),
-                _value(section, metric, POOLED, name, row["pooled"], spread(row["pooled_std"])),
-                Entry(text=str(row["seeds"]), sort=row["seeds"]),
-                *(
-                    Entry(text=show(row[name]), sort=row[name])
-                    for name, show in (
-                        ("images_per_second", number),
-                        ("peak_memory_bytes", gib),
-                        ("fit_seconds", number),
-                    )
+                Entry(
+                    text=ABSENT if low is None else f"{_text(low)} to {_text(row['high'])}",
+                    sort=low,
                 ),
+                Entry(text=_text(row["category_std"]), sort=row["category_std"]),
+                _number(section, metric, worst, name, row["worst"], worst),
+                _number(section, metric, POOLED, name, row["pooled"], _spread(row["pooled_std"])),
+                Entry(text=str(row["seeds"]), sort=row["seeds"]),
+                _plain(row["images_per_second"]),
+                _plain(None if memory is None else memory / 2**30),
+                _plain(row["fit_seconds"]),
             ]
         )
     return Table(caption=f"{metric}, %, and the cost of one seed", header=header, rows=rows)
@@ -94,17 +84,17 @@ def methods(section: Section, metric: str) -> Table:
 
 def by_category(section: Section, metric: str) -> Table:
     """Categories x methods, coloured by value."""
-    by_place = {(r["category"], r["label"]): r for r in section.by_category(metric).to_dicts()}
-    values = [row["mean"] for row in by_place.values() if row["mean"] is not None]
+    found = {(r["category"], r["label"]): r for r in section.by_category(metric).to_dicts()}
+    values = [row["mean"] for row in found.values() if row["mean"] is not None]
     low, span = min(values), max(1 - min(values), 1e-9)
     rows = []
     for category in [*section.categories, POOLED]:
         entries = []
         for name in section.present:
-            row = by_place.get((category, name), {"mean": None, "std": None})
-            entry = _value(section, metric, category, name, row["mean"], spread(row["std"]))
-            heat = None if row["mean"] is None else (row["mean"] - low) / span
-            entries.append(replace(entry, heat=heat))
+            row = found.get((category, name), {"mean": None, "std": None})
+            entry = _number(section, metric, category, name, row["mean"], _spread(row["std"]))
+            place = None if row["mean"] is None else (row["mean"] - low) / span
+            entries.append(replace(entry, heat=place))
         if any(entry.heat is not None for entry in entries):
             link = "" if category == POOLED else category
             rows.append([Entry(text=category, category=link), *_best(entries)])
@@ -120,7 +110,7 @@ def ablation(section: Section, metric: str) -> Table | None:
         base, mine = section.row(metric, method), section.row(metric, name)
         if not variant or not base or not mine or None in (base["mean"], mine["mean"]):
             continue
-        difference = mine["mean"] - base["mean"]
+        points = 100 * (mine["mean"] - base["mean"])
         speed = mine["images_per_second"], base["images_per_second"]
         ratio = speed[0] / speed[1] if all(speed) else None
         rows.append(
@@ -128,8 +118,8 @@ def ablation(section: Section, metric: str) -> Table | None:
                 Entry(text=name),
                 _mean(section, metric, name),
                 _mean(section, metric, method),
-                Entry(text=points(difference), sort=difference),
-                Entry(text=DASH if ratio is None else f"{number(ratio, 2)} ×", sort=ratio),
+                Entry(text=f"{points:+.1f}", sort=points),
+                Entry(text=ABSENT if ratio is None else f"{ratio:.2f} ×", sort=ratio),
             ]
         )
     header = ["variant", "its mean", "the method's", "difference, points", "images/s"]
@@ -144,13 +134,15 @@ def differences(section: Section, metric: str) -> Table | None:
     for pair in pairwise(of_metric).to_dicts():
         if pair["difference"] is None:
             continue
+        ends = (pair["low"], pair["high"])
+        interval = ABSENT if None in ends else " to ".join(f"{100 * end:+.1f}" for end in ends)
         rows.append(
             [
                 Entry(text=f"{pair['a']} − {pair['b']}"),
-                Entry(text=points(pair["difference"]), sort=pair["difference"]),
-                Entry(text=points_range(pair["low"], pair["high"]), sort=pair["low"]),
+                Entry(text=f"{100 * pair['difference']:+.1f}", sort=pair["difference"]),
+                Entry(text=interval, sort=pair["low"]),
                 Entry(text=f"{100 * pair['probability']:.0f} %", sort=pair["probability"]),
-                Entry(text=p_value(pair["p_holm"]), sort=pair["p_holm"]),
+                Entry(text=f"{pair['p_holm']:.3f}", sort=pair["p_holm"]),
                 Entry(text=pair["verdict"], mark="words"),
             ]
         )
@@ -171,7 +163,7 @@ def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | No
                 small=f"{row['epochs']} epochs" if row["epochs"] else "",
                 mark="words",
             ),
-            _value(
+            _number(
                 section,
                 metric,
                 MEAN if row["category"] == AVERAGE else row["category"],
@@ -179,8 +171,8 @@ def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | No
                 row["mean"],
                 "",
             ),
-            Entry(text=percent(row["value"]), small=spread(row["std"]), sort=row["value"]),
-            Entry(text=points(row["difference"]), sort=row["difference"]),
+            Entry(text=_text(row["value"]), small=_spread(row["std"]), sort=row["value"]),
+            Entry(text=f"{100 * row['difference']:+.1f}", sort=row["difference"]),
             Entry(text=row["verdict"], mark="words"),
         ]
         for row in rows.to_dicts()
@@ -193,29 +185,41 @@ def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | No
 def _mean(section: Section, metric: str, name: str) -> Entry:
     row = section.row(metric, name)
     if row is None or row["mean"] is None:
-        return Entry(text=DASH)
-    entry = _value(section, metric, MEAN, name, row["mean"], spread(row["std"]))
+        return Entry(text=ABSENT)
+    entry = _number(section, metric, MEAN, name, row["mean"], _spread(row["std"]))
     if row["complete"]:
         return entry
     covered = f"{row['categories']} of {row['expected']} categories"
     return replace(entry, small=covered, mark="incomplete")
 
 
-def _value(
+def _number(
     section: Section, metric: str, category: str | None, name: str, value: float | None, small: str
 ) -> Entry:
     if value is None or category is None:
-        return Entry(text=DASH)
+        return Entry(text=ABSENT)
     key = section.key(metric, category, name)
-    return Entry(text=percent(value), small=small, sort=value, key=key)
+    return Entry(text=_text(value), small=small, sort=value, key=key)
 
 
 def _best(entries: Iterable[Entry]) -> list[Entry]:
     """The entries, the highest that may be compared marked."""
-    all_entries = list(entries)
-    values = [e.sort for e in all_entries if not e.mark and isinstance(e.sort, float)]
+    found = list(entries)
+    values = [e.sort for e in found if not e.mark and isinstance(e.sort, float)]
     top = max(values, default=None)
     return [
         replace(e, mark="best") if len(values) > 1 and not e.mark and e.sort == top else e
-        for e in all_entries
+        for e in found
     ]
+
+
+def _plain(value: float | None) -> Entry:
+    return Entry(text=ABSENT if value is None else f"{value:,.1f}", sort=value)
+
+
+def _text(value: float | None) -> str:
+    return ABSENT if value is None else f"{100 * value:.1f}"
+
+
+def _spread(std: float | None) -> str:
+    return "" if std is None else f"± {100 * std:.1f}"
