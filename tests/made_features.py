@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.base import Sample
 from benchmarks.parts.images import load_masks, load_views
 from benchmarks.shapes import BENCHMARK
-from methods.base import Batches, Method, Scores
+from methods.base import Method, Scores
 from methods.parts.backbone import (
     Extractor,
     Features,
@@ -28,6 +28,7 @@ from methods.parts.backbone import (
     feature_numbers,
     find_weights,
 )
+from methods.parts.batches import Batches
 from results.metrics import image_metrics
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Batches
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.training import Recipe, optimise
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from made_features import one_thread  # noqa: F401
 from made_training import COUNT, features, numbers
 
-from methods.base import BankSearch, Batches, quiet
+from methods.base import BankSearch, quiet
 from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.batches import Batches
 from methods.parts.checks import check_bank
 
 

@@ -42,8 +42,8 @@ def test_noise_of_an_image_does_not_depend_on_its_batch() -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, number: int, world: int) -> None:
-    monkeypatch.setattr("methods.base.rank", lambda: number)
-    monkeypatch.setattr("methods.base.world_size", lambda: world)
+    monkeypatch.setattr("methods.parts.batches.rank", lambda: number)
+    monkeypatch.setattr("methods.parts.batches.world_size", lambda: world)
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 8), (33, 16), (5, 1)])

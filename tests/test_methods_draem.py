@@ -18,13 +18,13 @@ from torch import Tensor
 
 from harness.cell import Cell
 from harness.registry import UsageError
-from methods.base import Batch, Batches, quiet
+from methods.base import quiet
 from methods.draem import METHOD, Draem
 from methods.networks.inpainting import RebuildAndTell, focal, ssim
 from methods.painting import augmentation, perlin
 from methods.painting.textures import OWN, folder_textures, own_textures
+from methods.parts.batches import Batch, Batches, Draws
 from methods.parts.maps import image_score
-from methods.parts.training import Draws
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 SIDE = 64

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from harness.overrides import with_overrides
 from methods import fastflow
-from methods.base import Batches
 from methods.fastflow import METHOD, FastFlow
 from methods.networks.flow import Flow
 from methods.parts.backbone import check_features, layer_shapes
-from methods.parts.training import Draws
+from methods.parts.batches import Batches, Draws
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=32, layers=(1, 2), flow_steps=2, epochs=2, batch_size=4)

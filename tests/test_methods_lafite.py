@@ -21,13 +21,12 @@ from made_features import (
 )
 from torch import Tensor
 
-from methods.base import Batch, Batches
 from methods.lafite import METHOD, LafitE, noise_predictor
 from methods.networks.diffusion import corrupt, cosine_schedule, ddim_denoise, ddim_steps
 from methods.networks.unet import UNet
 from methods.parts.backbone import LITE0
+from methods.parts.batches import Batch, Batches, Draws
 from methods.parts.maps import error_map, image_score, smooth_upsample
-from methods.parts.training import Draws
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

@@ -14,9 +14,9 @@ from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
 from methods import padim
-from methods.base import Batches
 from methods.padim import METHOD, PaDiM, drawn_channels
 from methods.parts.aggregate import flatten
+from methods.parts.batches import Batches
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, resize=32, channels=9)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from harness.overrides import with_overrides
 from methods import patchcore
-from methods.base import Batches
 from methods.parts.backbone import layer_shapes
+from methods.parts.batches import Batches
 from methods.parts.maps import smooth_upsample
 from methods.parts.seeds import generator
 from methods.patchcore import METHOD, PatchCore

@@ -16,20 +16,18 @@ from made_features import (
 from made_training import numbers
 from torch import Tensor
 
-from methods.base import Batch, Batches
 from methods.networks.patch_encoder import (
     COARSE,
     FINE,
     Direction,
     Encoder,
-    anywhere,
     beside,
     cells,
-    crop,
     jittered,
     spread,
 )
-from methods.parts.training import Draws
+from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.windows import anywhere, crop
 from methods.patchsvdd import METHOD, PatchSVDD
 
 COUNT, SIDE = 4000, 256

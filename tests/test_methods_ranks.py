@@ -19,10 +19,11 @@ from made_training import COUNT, TWO, PlainSteps, features, made, numbers, order
 from torch import Tensor, nn
 
 from harness.registry import load
-from methods.base import Batches, Method, quiet
+from methods.base import Method, quiet
 from methods.networks.mirrored_student import BatchNorm
 from methods.padim import METHOD, PaDiM
 from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size, wrap
 
 

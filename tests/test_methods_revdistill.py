@@ -16,7 +16,7 @@ from torch import Tensor
 
 from methods.networks.mirrored_student import Student
 from methods.parts.backbone import LITE0
-from methods.parts.training import Draws
+from methods.parts.batches import Draws
 from methods.revdistill import METHOD, RevDistill, ends_in_relu
 
 CONFIG, KNOBS = METHOD.presets["smoke"]

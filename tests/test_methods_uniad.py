@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Batches
 from methods.networks.masked_transformer import (
     DecoderLayer,
     EncoderLayer,
     Reconstructor,
     neighbour_mask,
 )
-from methods.parts.training import Draws
+from methods.parts.batches import Batch, Batches, Draws
 from methods.uniad import METHOD, UniAD
 
 CONFIG = UniAD.Config(
