@@ -59,14 +59,14 @@ class PlainSteps(Recipe):
         return torch.optim.SGD(network.parameters(), lr=self.learning_rate)
 
 
-def trained(how: Recipe, losses_of: Any = regress) -> tuple[nn.Module, list[float]]:
+def trained(training: Recipe, losses_of: Any = regress) -> tuple[nn.Module, list[float]]:
     network = small()
     losses: list[float] = []
     optimise(
         network,
         losses_of,
         features(),
-        how,
+        training,
         seed=0,
         on_progress=lambda p: losses.append(p.loss or 0.0),
     )

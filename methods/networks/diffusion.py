@@ -22,8 +22,8 @@ def cosine_schedule(steps: int) -> Tensor:
     """alpha_bar (T + 1,) float64 of Nichol and Dhariwal 2021: s = 0.008, beta at most 0.999."""
     time_N = torch.arange(steps + 1, dtype=torch.float64) / steps
     level_N = torch.cos((time_N + 0.008) / 1.008 * math.pi / 2) ** 2
-    beta = (1 - level_N[1:] / level_N[:-1]).clamp(max=0.999)
-    return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, dim=0)])
+    beta_T = (1 - level_N[1:] / level_N[:-1]).clamp(max=0.999)
+    return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta_T, dim=0)])
 
 
 def corrupt(clean_BX: Tensor, steps_B: Tensor, noise_BX: Tensor, alpha_bar_N: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ class Pretext(nn.Module):
             (self.coarse, self.encoder.coarse(coarse_4B3KK)),
             (self.fine, self.encoder.fine(fine_4B3KK)),
         ):
-            first, neighbour, second, moved = embedded_4BD11.flatten(1).float().chunk(4)
-            logits_B8.append(direction(first, neighbour))
-            distances_B.append(torch.linalg.vector_norm(second - moved, dim=1))
+            first_BD, beside_BD, second_BD, moved_BD = embedded_4BD11.flatten(1).float().chunk(4)
+            logits_B8.append(direction(first_BD, beside_BD))
+            distances_B.append(torch.linalg.vector_norm(second_BD - moved_BD, dim=1))
         return torch.stack(logits_B8), torch.stack(distances_B)

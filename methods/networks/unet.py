@@ -59,8 +59,10 @@ class Attention(nn.Module):
     def forward(self, x_BChw: Tensor) -> Tensor:
         """(B, C, h, w), unchanged in shape."""
         qkv_BCN = self.qkv(self.norm(x_BChw)).flatten(2).chunk(3, dim=1)
-        qkv_BAND = (x.unflatten(1, (self.heads, -1)).transpose(2, 3) for x in qkv_BCN)
-        mixed_BAND = F.scaled_dot_product_attention(*qkv_BAND)
+        q_BAND, k_BAND, v_BAND = (
+            x_BCN.unflatten(1, (self.heads, -1)).transpose(2, 3) for x_BCN in qkv_BCN
+        )
+        mixed_BAND = F.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND)
         mixed_BChw = mixed_BAND.transpose(2, 3).flatten(1, 2).view_as(x_BChw)
         out_BChw: Tensor = x_BChw + self.out(mixed_BChw)
         return out_BChw
