@@ -28,16 +28,9 @@ from harness.rows import failure_row, finished_rows, score_row
 from harness.store.checkpoints import Checkpoints
 from harness.store.store import FitFacts, Row
 from harness.task import Driver, Task, in_this_process
-from methods.base import (
-    Batches,
-    Keeper,
-    Method,
-    Neighbours,
-    OnProgress,
-    Progress,
-    SearchesBank,
-)
+from methods.base import Keeper, Method, Neighbours, OnProgress, Progress, SearchesBank
 from methods.parts.backbone import WeightsMissing
+from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size
 from results.evidence import Evidence
 

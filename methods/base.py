@@ -1,51 +1,37 @@
 """The contract of a method: what it reads, how it learns, how it scores.
 
-Shape legend: B images, C channels, H and W pixels, h and w grid cells.
+Shape legend: B images, C channels, S side of the view in pixels, g grid cells a side, K neighbours.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from methods.parts.backbone import Features, Pixels
+from methods.parts.batches import Batches
 from methods.parts.cost import Cost
-from methods.parts.dist import rank, world_size
 from methods.parts.seeds import derive
-
-
-class Batch(NamedTuple):
-    """This rank's part of a batch."""
-
-    inputs: Tensor
-    """Pixels (B, 3, S, S) float32 in [0, 1], RGB, or frozen features float32:
-    (B, C, g, g), flat (B, L) where they are a pyramid."""
-    keys: tuple[str, ...]
-    positions: Tensor
-    """(B,) int64: where these samples stand in the whole batch."""
-    size: int
-    """Samples in the whole batch, all ranks together."""
 
 
 class Scores(NamedTuple):
     """Anomaly scores, larger is more anomalous."""
 
     maps: Tensor
-    """(B, H, W) float32, at the resolution of the method's view of the image."""
+    """(B, S, S) float32, at the resolution of the view."""
     images: Tensor
     """(B,) float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What `fit` tells while it runs; `step` of `steps` of the named stage are done."""
+    """What `fit` reports while it runs: `step` of `steps` of the named stage are done."""
 
     stage: str
     step: int
@@ -61,89 +47,20 @@ def quiet(progress: Progress) -> None:
 
 
 class Keeper:
-    """Keeps the state of a training, so that it can go on after a crash; this one keeps nothing."""
+    """Keeps the state of a training that is to survive a crash; this one keeps nothing."""
 
     def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
-        """Put kept state into the optimiser and the EMA; the number of epochs that are done."""
+        """Restore the optimiser and the EMA; returns the number of epochs that are done."""
         return 0
 
     def keep(
         self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
     ) -> None:
-        """Called on rank 0 after each epoch with the number of epochs done."""
+        """Keep the state after so many epochs; called on rank 0 at the end of each."""
 
 
 class Diverged(RuntimeError):
-    """Training met a loss that is not a number."""
-
-
-class Batches:
-    """Samples by index, in batches: all categories mixed, no labels.
-
-    `keys` names every sample; `fetch(indices)` gives their inputs as one tensor. Under
-    `torch.distributed` each rank gets its own part of every batch, so that `batch_size` is always
-    the global one and no sample is dropped or doubled.
-    """
-
-    def __init__(
-        self, keys: Sequence[str], fetch: Callable[[Sequence[int]], Tensor], *, seed: int = 0
-    ) -> None:
-        self.keys = tuple(keys)
-        self.fetch = fetch
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def epoch(self, index: int, batch_size: int) -> Iterator[Batch]:
-        """Each sample once, in an order given by (seed, index) alone.
-
-        The number of batches is ceil(samples / batch_size) and they differ by one sample at most,
-        so no rank is left without work by a small last batch.
-        """
-        order = np.random.default_rng(derive(self.seed, "order", index)).permutation(len(self))
-        yield from self._batches(order, batch_size)
-
-    def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """Each sample once, in the order of `keys`; the ranks' parts interleave."""
-        yield from self._batches(np.arange(len(self)), batch_size)
-
-    def _batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        pieces = max(1, -(-len(order) // batch_size))
-        world = world_size()
-        for piece in np.array_split(np.arange(len(order)), pieces):
-            # Rank r holds positions r, r + world, ... whatever the pieces are.
-            own = piece[piece % world == rank()]
-            indices = [int(i) for i in order[own]]
-            if indices:
-                keys = tuple(self.keys[i] for i in indices)
-                positions = torch.from_numpy(own - piece[0])
-                yield Batch(self.fetch(indices), keys, positions, len(piece))
-
-
-class Neighbours(NamedTuple):
-    """What a search in a memory bank found for each cell of the grid, nearest first."""
-
-    distances: Tensor
-    """(B, g, g, K) float32."""
-    rows: Tensor
-    """(B, g, g, K) int64, indices of the bank's rows."""
-
-
-class BankSearch(NamedTuple):
-    """The search for the k nearest rows in the first `coreset` share of all training patches."""
-
-    coreset: float
-    k: int
-
-    @property
-    def name(self) -> str:
-        """Names the search among those of one model."""
-        return f"{self.coreset:.6g}-{self.k}"
-
-    def serves(self, other: BankSearch) -> bool:
-        """Whether it finds what the other does."""
-        return self.coreset == other.coreset and self.k >= other.k
+    """The loss of a training is not finite."""
 
 
 class Stage(NamedTuple):
@@ -165,9 +82,9 @@ class Preset(NamedTuple):
 class Method(nn.Module, ABC):
     """A way to find anomalies, trained on normal samples only.
 
-    `Config` holds what changes what is learned, `Knobs` what may change afterwards; both are
-    frozen, keyword-only dataclasses whose defaults are the published values. Every method is
-    final: to vary one, compose parts.
+    `Config` holds the settings that learning depends on, `Knobs` those that may change after it.
+    Both are frozen, keyword-only dataclasses whose defaults are the published values. Every method
+    is final: to vary one, compose parts.
     """
 
     _anchor: Tensor
@@ -210,27 +127,52 @@ class Method(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What is known of a method before one is built; each method's file ends with its own."""
+    """What is known of a method before it is built; each method's file ends with its own."""
 
     method: type[Method]
     presets: Mapping[str, Preset]
     check: Callable[[Any, Any, int], None]
-    """check(config, knobs, images): ValueError, in one line, for values that so many training
-    images don't allow."""
+    """check(config, knobs, images): raises ValueError, in one line, for values that so many
+    training images don't allow."""
     cost: Callable[[Any, int], Cost]
     """cost(config, images): what learning from so many images will cost."""
     search: Callable[[Any], tuple[Stage, ...]] = lambda config: ()
-    """search(config): how the knobs are searched, stage by stage."""
+    """search(config): the stages of a search for knobs, in order."""
     ablation: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]] = lambda config, knobs: {}
-    """ablation(config, knobs): named variants that tell what each part adds; one Config for all of
-    them, where possible, so that they share a fit."""
+    """ablation(config, knobs): named variants that show what each component adds. They share one
+    Config where possible, and so one fit."""
     passes: Callable[[Any], int] = lambda knobs: 0
-    """passes(knobs): how often scoring one image runs the trained network."""
+    """passes(knobs): forward passes of the trained network to score one image."""
     files_sha256: Callable[[Any], str] = lambda config: ""
-    """files_sha256(config): identity of files, beside data and backbone, that are learned from;
+    """files_sha256(config): identity of further files that `fit` reads, beside data and backbone;
     ValueError, in one line, where they can't be read."""
     scores_while_training: bool = True
-    """False where something is learned after the last epoch, without which nothing is scored."""
+    """False where scores need what is learned after the last epoch."""
+
+
+class Neighbours(NamedTuple):
+    """The nearest rows of a memory bank to each grid cell, the nearest first."""
+
+    distances: Tensor
+    """(B, g, g, K) float32, Euclidean."""
+    rows: Tensor
+    """(B, g, g, K) int64, indices of the bank's rows."""
+
+
+class BankSearch(NamedTuple):
+    """A search for the k nearest rows in a bank of `coreset` of all training patches."""
+
+    coreset: float
+    k: int
+
+    @property
+    def name(self) -> str:
+        """A name that no other search of the same model has."""
+        return f"{self.coreset:.6g}-{self.k}"
+
+    def serves(self, other: BankSearch) -> bool:
+        """Whether its neighbours include those of the other search."""
+        return self.coreset == other.coreset and self.k >= other.k
 
 
 @runtime_checkable
@@ -239,15 +181,15 @@ class SearchesBank(Protocol):
 
     @classmethod
     def bank_search(cls, knobs: Any) -> BankSearch | None:
-        """The search that scoring with these knobs makes; None if it makes none."""
+        """The search that scoring with these knobs begins with; None if it begins with none."""
 
     def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
-        """What the search finds for the inputs."""
+        """The neighbours of the inputs."""
 
     def score(
         self, inputs: Tensor, keys: Sequence[str], knobs: Any, neighbours: Neighbours | None = None
     ) -> Scores:
-        """As `Method.score`; `neighbours` are what a search that serves these knobs found."""
+        """As `Method.score`; `neighbours` come of a search that serves these knobs."""
 
 
 @runtime_checkable
@@ -255,7 +197,7 @@ class Explains(Protocol):
     """A method that shows what happens on the way to its scores."""
 
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
-        """Maps (B, g, g) by what they show."""
+        """Maps (B, g, g) or (B, S, S), by what they show."""
 
 
 @runtime_checkable

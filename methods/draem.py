@@ -15,6 +15,8 @@ not BGR, which is all the same to networks that learn from scratch. Each image i
 epoch; officially images are drawn anew. Draws derive from the seed, the epoch and the place in it;
 officially workers may share them. Brightness and contrast change RGB, not another colour space.
 Batch statistics are those of each worker's part of a batch.
+
+Shape legend: B images, S side of the image, or of the window that is trained on, in pixels.
 """
 
 from __future__ import annotations
@@ -28,19 +30,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import (
-    Batches,
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
 from methods.networks.inpainting import RebuildAndTell, focal, ssim
-from methods.networks.patch_encoder import anywhere, crop
 from methods.painting import perlin
 from methods.painting.augmentation import augment
 from methods.painting.textures import (
@@ -54,13 +45,15 @@ from methods.painting.textures import (
 )
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import Pixels
+from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import error_map, image_score
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.training import Recipe, optimise
+from methods.parts.windows import anywhere, crop
 
-HALVINGS = 32
-"""What five halvings of the side ask of it."""
+MULTIPLE = 32
+"""Sides are multiples of it: the networks halve them five times."""
 
 
 class Draem(Method):
@@ -68,7 +61,7 @@ class Draem(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `window` trains on squares of the image instead of the whole."""
+        """What is learned; `window` is the side of squares to train on instead of whole images."""
 
         image_size: int = 256
         window: int | None = None
@@ -86,7 +79,7 @@ class Draem(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning: the window of the image score."""
+        """What may change after learning: the pooling of the image score."""
 
         pool: int = 21
 
@@ -109,72 +102,74 @@ class Draem(Method):
         source = (
             own_textures(train)
             if config.textures == OWN
-            else folder_textures(_folder(config), config.image_size, on_progress)
+            else folder_textures(_texture_folder(config), config.image_size, on_progress)
         )
-        optimise(
-            self.network,
-            partial(self.losses, source),
-            train,
-            Recipe.of(config, drops=(0.8, 0.9), drop_to=0.2),
-            seed=self.seed,
-            on_progress=on_progress,
-            keeper=keeper,
-        )
+        recipe = Recipe.of(config, drops=(0.8, 0.9), drop_to=0.2)
+        losses = partial(self.losses, source)
+        optimise(self.network, losses, train, recipe, self.seed, on_progress, keeper)
 
-    def losses(self, source: Source, network: nn.Module, images: Tensor, draws: Draws) -> Tensor:
-        """Squared error + (1 - SSIM) of what is rebuilt, focal loss of what is told, (B,)."""
-        clean = self._view(images, draws)
-        damaged, where = self.damage(clean, source, draws)
-        rebuilt, logits = network(damaged.contiguous(memory_format=torch.channels_last))
+    def losses(
+        self, source: Source, network: nn.Module, images_B3SS: Tensor, draws: Draws
+    ) -> Tensor:
+        """Squared error + (1 - SSIM) of the rebuilt image + focal loss of the logits: (B,)."""
+        clean_B3SS = self._view(images_B3SS, draws)
+        damaged_B3SS, mask_B1SS = self.damage(clean_B3SS, source, draws)
+        rebuilt_B3SS, logits_B2SS = network(
+            damaged_B3SS.contiguous(memory_format=torch.channels_last)
+        )
         with torch.autocast(self.device.type, enabled=False):
-            rebuilt, logits = rebuilt.float(), logits.float()
-            error = (rebuilt - clean).square().mean(dim=(1, 2, 3))
-            losses: Tensor = error + 1 - ssim(rebuilt, clean) + focal(logits, where)
-        return losses
+            rebuilt_B3SS, logits_B2SS = rebuilt_B3SS.float(), logits_B2SS.float()
+            error_B = (rebuilt_B3SS - clean_B3SS).square().mean(dim=(1, 2, 3))
+            rebuilding_B = error_B + 1 - ssim(rebuilt_B3SS, clean_B3SS)
+            losses_B: Tensor = rebuilding_B + focal(logits_B2SS, mask_B1SS)
+        return losses_B
 
-    def _view(self, images: Tensor, draws: Draws) -> Tensor:
-        """Some images turned, all cut to the window."""
-        turned = perlin.rotate(images, 180 * draws.uniform() - 90)
-        images = torch.where(draws.uniform(1, 1, 1) < self.config.turned, turned, images)
-        side = _seen(self.config)
-        return crop(images, anywhere(draws, images.shape[-1], side), side)
+    def _view(self, images_B3SS: Tensor, draws: Draws) -> Tensor:
+        """Images (B, 3, S, S) as they are trained on: some turned, all cut to the window."""
+        turned_B3SS = perlin.rotate(images_B3SS, 180 * draws.uniform() - 90)
+        turn_B111 = draws.uniform(1, 1, 1) < self.config.turned
+        images_B3SS = torch.where(turn_B111, turned_B3SS, images_B3SS)
+        side = _window(self.config)
+        return crop(images_B3SS, anywhere(draws, images_B3SS.shape[-1], side), side)
 
-    def damage(self, clean: Tensor, source: Source, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S), some with textures where they are damaged, (B, 1, S, S) bool."""
-        side = clean.shape[-1]
-        where = perlin.masks(draws, side) & (draws.uniform(1, 1, 1) < self.config.damaged)
-        kept = self.config.most_transparent * draws.uniform(1, 1, 1)
-        painted = torch.lerp(augment(source(draws, side), draws), clean, kept)
-        return torch.where(where, painted, clean), where
+    def damage(self, clean_B3SS: Tensor, source: Source, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S), some of them painted with textures, and where: (B, 1, S, S) bool."""
+        side = clean_B3SS.shape[-1]
+        mask_B1SS = perlin.masks(draws, side) & (draws.uniform(1, 1, 1) < self.config.damaged)
+        transparency_B111 = self.config.most_transparent * draws.uniform(1, 1, 1)
+        textures_B3SS = augment(source(draws, side), draws)
+        painted_B3SS = torch.lerp(textures_B3SS, clean_B3SS, transparency_B111)
+        return torch.where(mask_B1SS, painted_B3SS, clean_B3SS), mask_B1SS
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
-        _, logits = self._tell(inputs)
-        maps = logits.softmax(dim=1)[:, 1]
-        return Scores(maps, image_score(maps, knobs.pool))
+        _, logits_B2SS = self._segment(inputs)
+        maps_BSS = logits_B2SS.softmax(dim=1)[:, 1]
+        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
         """How far the first network changes the image."""
-        rebuilt, _ = self._tell(inputs)
-        return {"original to rebuilt": error_map(inputs.to(self.device), rebuilt)}
+        rebuilt_B3SS, _ = self._segment(inputs)
+        return {"original to rebuilt": error_map(inputs.to(self.device), rebuilt_B3SS)}
 
-    def _tell(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        images = inputs.to(self.device).contiguous(memory_format=torch.channels_last)
+    def _segment(self, images_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+        """The rebuilt images (B, 3, S, S) and the logits (B, 2, S, S) of normal and damaged."""
+        images_B3SS = images_B3SS.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.config.precision):
-            rebuilt, logits = accelerated(self.network)(images)
-        return rebuilt.float(), logits.float()
+            rebuilt_B3SS, logits_B2SS = accelerated(self.network)(images_B3SS)
+        return rebuilt_B3SS.float(), logits_B2SS.float()
 
 
 def check(config: Draem.Config, knobs: Draem.Knobs, images: int) -> None:
-    """Sides must halve five times, shares be shares, and textures be there."""
+    """Sides must halve five times, shares lie in 0..1, and textures be readable."""
     at_least(config, 1, "rebuild_width", "segment_width", "epochs", "batch_size")
     above_zero(config, "learning_rate")
-    for name, side in (("image_size", config.image_size), ("window", _seen(config))):
-        if side < 2 * HALVINGS or side % HALVINGS or side > config.image_size:
+    for name, side in (("image_size", config.image_size), ("window", _window(config))):
+        if side < 2 * MULTIPLE or side % MULTIPLE or side > config.image_size:
             raise ValueError(
-                f"{name}={side}: must be a multiple of {HALVINGS} from {2 * HALVINGS} on, "
+                f"{name}={side}: must be a multiple of {MULTIPLE} from {2 * MULTIPLE} on, "
                 "the window within the image"
             )
     for name in ("damaged", "most_transparent", "turned"):
@@ -183,39 +178,37 @@ def check(config: Draem.Config, knobs: Draem.Knobs, images: int) -> None:
     if not 1 <= knobs.pool <= config.image_size:
         raise ValueError(f"pool={knobs.pool}: must be in 1..{config.image_size}")
     if config.textures != OWN:
-        texture_files(_folder(config))
+        texture_files(_texture_folder(config))
 
 
 def cost(config: Draem.Config, images: int) -> Cost:
     """Both networks over every image in every epoch, and a folder's textures in memory."""
-    side = _seen(config)
-    held = 0 if config.textures == OWN else texture_bytes(_folder(config), config.image_size)
-    build = lambda: RebuildAndTell(config.rebuild_width, config.segment_width)  # noqa: E731
-    samples = images * config.epochs
-    return training_cost(Cost(held_bytes=held), build, (1, 3, side, side), samples=samples)
+    side, held_bytes = _window(config), 0
+    if config.textures != OWN:
+        held_bytes = texture_bytes(_texture_folder(config), config.image_size)
+    return Cost(held_bytes=held_bytes) + training_cost(
+        lambda: RebuildAndTell(config.rebuild_width, config.segment_width),
+        (3, side, side),
+        samples=images * config.epochs,
+    )
 
 
 def search(config: Draem.Config) -> tuple[Stage, ...]:
-    """The window of the image score."""
+    """The pooling of the image score."""
     return (Stage({"pool": (1, 5, 11, 21, 41)}),)
-
-
-def passes(knobs: Draem.Knobs) -> int:
-    """One of both networks."""
-    return 1
 
 
 def files_sha256(config: Draem.Config) -> str:
     """That of the folder of textures, where one is named."""
-    return "" if config.textures == OWN else textures_sha256(_folder(config))
+    return "" if config.textures == OWN else textures_sha256(_texture_folder(config))
 
 
-def _seen(config: Draem.Config) -> int:
-    """The side of what the networks see while they train, in pixels."""
+def _window(config: Draem.Config) -> int:
+    """The side, in pixels, of the squares that are trained on."""
     return config.image_size if config.window is None else config.window
 
 
-def _folder(config: Draem.Config) -> Path:
+def _texture_folder(config: Draem.Config) -> Path:
     if not config.textures:
         raise ValueError(f"textures=: names no folder; give one of images, or '{OWN}'")
     return Path(config.textures)
@@ -255,6 +248,6 @@ METHOD = Declaration(
     check=check,
     cost=cost,
     search=search,
-    passes=passes,
+    passes=lambda knobs: 1,
     files_sha256=files_sha256,
 )

@@ -14,6 +14,9 @@ ResNet-18 has 3x3 convolutions alone: `--set fastflow.backbone=resnet18.tv_in1k
 Differs: the last epoch is scored, though it is known to be worse than the best one on the test set.
 A transformer's layer passes our trained LayerNorm, not the transformer's own frozen last one.
 `log_jacobian` puts the whole negative log-likelihood into the map, as users of that code propose.
+
+Shape legend: B images, C channels, h and w a layer's own cells, L numbers of a pyramid, S side of
+the map in pixels.
 """
 
 from __future__ import annotations
@@ -25,33 +28,24 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import (
-    Batches,
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
 from methods.networks.flow import Flow
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
+from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.training import Recipe, optimise
 
 
 class FastFlow(Method):
-    """How unlikely each location's features are, by what a flow makes of them."""
+    """How unlikely each location's features are under a flow."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `kernels` are the sizes that the steps take in turn."""
+        """What is learned: `kernels` are the sizes that the steps take in turn."""
 
         backbone: str = "wide_resnet50_2.racm_in1k"
         weights: str | None = None
@@ -92,40 +86,32 @@ class FastFlow(Method):
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train the flows, and the norms in front of them, by maximum likelihood."""
-        config = self.config
-        optimise(
-            self.flows,
-            self.losses,
-            train,
-            Recipe.of(config),
-            seed=self.seed,
-            on_progress=on_progress,
-            keeper=keeper,
-        )
+        recipe = Recipe.of(self.config)
+        optimise(self.flows, self.losses, train, recipe, self.seed, on_progress, keeper)
 
-    def losses(self, flows: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
+    def losses(self, flows: nn.Module, pyramid_BL: Tensor, draws: Draws) -> Tensor:
         """Negative log-likelihood but for a constant, summed over layers: (B,)."""
-        parts = [
-            0.5 * z.square().sum(dim=(1, 2, 3)) - log_det.sum(dim=(1, 2))
-            for z, log_det in flows(*self._layers(inputs))
+        losses_B = [
+            0.5 * z_BChw.square().sum(dim=(1, 2, 3)) - log_det_Bhw.sum(dim=(1, 2))
+            for z_BChw, log_det_Bhw in flows(*unflatten(pyramid_BL.to(self.device), self.shapes))
         ]
-        return torch.stack(parts).sum(dim=0)
+        return torch.stack(losses_B).sum(dim=0)
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         with autocast(self.device, self.config.precision):
-            latent = accelerated(self.flows)(*self._layers(inputs))
-        parts = []
-        for z, log_det in latent:
-            energy = 0.5 * z.square().mean(dim=1)
-            away = energy - log_det / z.shape[1] if knobs.log_jacobian else -torch.exp(-energy)
-            parts.append(smooth_upsample(away, self.config.image_size, knobs.sigma))
-        maps = torch.stack(parts).mean(dim=0)
-        return Scores(maps, image_score(maps, knobs.pool))
-
-    def _layers(self, inputs: Tensor) -> list[Tensor]:
-        return list(unflatten(inputs.to(self.device), self.shapes))
+            latents = accelerated(self.flows)(*unflatten(inputs.to(self.device), self.shapes))
+        layers_BSS = []
+        for z_BChw, log_det_Bhw in latents:
+            energy_Bhw = 0.5 * z_BChw.square().mean(dim=1)
+            if knobs.log_jacobian:
+                scores_Bhw = energy_Bhw - log_det_Bhw / z_BChw.shape[1]
+            else:
+                scores_Bhw = -torch.exp(-energy_Bhw)
+            layers_BSS.append(smooth_upsample(scores_Bhw, self.config.image_size, knobs.sigma))
+        maps_BSS = torch.stack(layers_BSS).mean(dim=0)
+        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
 
 def check(config: FastFlow.Config, knobs: FastFlow.Knobs, images: int) -> None:
@@ -141,19 +127,12 @@ def check(config: FastFlow.Config, knobs: FastFlow.Knobs, images: int) -> None:
 def cost(config: FastFlow.Config, images: int) -> Cost:
     """The flows over every image in every epoch."""
     shapes = layer_shapes(FastFlow.inputs(config))
-    inputs = [(1, *shape) for shape in shapes]
-    samples = images * config.epochs
-    return training_cost(Cost(), lambda: Flows(shapes, config), *inputs, samples=samples)
+    return training_cost(lambda: Flows(shapes, config), *shapes, samples=images * config.epochs)
 
 
 def search(config: FastFlow.Config) -> tuple[Stage, ...]:
-    """What the map is of, then how it becomes a score."""
+    """Whether the map holds the log-Jacobian, then how it becomes a score."""
     return Stage({"log_jacobian": (False, True)}), *SEARCH
-
-
-def passes(knobs: FastFlow.Knobs) -> int:
-    """One way through the flows."""
-    return 1
 
 
 class Flows(nn.Module):
@@ -171,10 +150,10 @@ class Flows(nn.Module):
         )
 
     def forward(self, *layers_BChw: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Layers (B, C, h, w) to their latents and log-determinants (B, h, w)."""
+        """For each layer its latent (B, C, h, w) and log-determinant (B, h, w)."""
         return [
-            flow(norm(layer))
-            for layer, norm, flow in zip(layers_BChw, self.norms, self.flows, strict=True)
+            flow(norm(layer_BChw))
+            for layer_BChw, norm, flow in zip(layers_BChw, self.norms, self.flows, strict=True)
         ]
 
 
@@ -209,5 +188,5 @@ METHOD = Declaration(
     check=check,
     cost=cost,
     search=search,
-    passes=passes,
+    passes=lambda knobs: 1,
 )

@@ -11,7 +11,8 @@ scale, unit noise would drown or vanish), the grid (32), learning rate and weigh
 weighting (softmax of negative distances), the number of DDIM steps (10), t and K, the pool of the
 image score (16, as UniAD), residual blocks (2) and attention (the two coarsest levels).
 
-Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels.
+Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels, N corruption
+steps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from torch import Tensor, nn
 
 from methods.base import (
     BankSearch,
-    Batches,
     Declaration,
     Keeper,
     Method,
@@ -41,11 +41,12 @@ from methods.networks.unet import UNet
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
+from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import editing_maps, error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, image_noise
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.training import Recipe, optimise
 
 TS = range(50, 601, 50)
 """Corruption steps that a search for knobs tries."""
@@ -56,7 +57,7 @@ class LafitE(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `weights` is a local file of backbone weights."""
+        """What is learned; `weights` names a local file of backbone weights."""
 
         backbone: str = "tf_efficientnet_b4.aa_in1k"
         weights: str | None = None
@@ -82,7 +83,7 @@ class LafitE(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning: t = 0 is edit-only, k = 0 is without editing."""
+        """What may change after learning; t = 0 only edits, k = 0 does not edit."""
 
         t: int = 200
         k: int = 5
@@ -101,7 +102,7 @@ class LafitE(Method):
         self.standardise = Standardise(channels)
         self.bank = MemoryBank()
         self.unet = noise_predictor(channels, config)
-        self.alpha_bar = cosine_schedule(config.diffusion_steps)
+        self.alpha_bar_N = cosine_schedule(config.diffusion_steps)
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -117,40 +118,33 @@ class LafitE(Method):
             self.standardise.fit(train)
             self.bank.fit(
                 train,
-                lambda features: self.standardise(features.to(self.device)),
+                self._standardised,
                 config.bank_rate,
                 projection=config.projection,
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        optimise(
-            self.unet,
-            self.losses,
-            train,
-            Recipe.of(config, optimiser="adamw"),
-            seed=self.seed,
-            on_progress=on_progress,
-            keeper=keeper,
-        )
+        recipe = Recipe.of(config, optimiser="adamw")
+        optimise(self.unet, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, predict: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
-        """Eq. 6: squared error of the predicted noise, one mean per image (B,)."""
+        """Eq. 6: the mean squared error of the predicted noise, (B,)."""
         clean_BCgg = self.standardise(features_BCgg)
-        top = self.config.train_t or self.config.diffusion_steps
-        steps_B = draws.integers(1, top + 1)
+        last_step = self.config.train_t or self.config.diffusion_steps
+        steps_B = draws.integers(1, last_step + 1)
         noise_BCgg = draws.normal(*clean_BCgg.shape[1:])
-        noisy_BCgg = corrupt(clean_BCgg, steps_B, noise_BCgg, self.alpha_bar.to(self.device))
-        guess_BCgg: Tensor = predict(noisy_BCgg, steps_B)
-        return (guess_BCgg.float() - noise_BCgg).square().mean(dim=(1, 2, 3))
+        noisy_BCgg = corrupt(clean_BCgg, steps_B, noise_BCgg, self.alpha_bar_N.to(self.device))
+        predicted_BCgg: Tensor = predict(noisy_BCgg, steps_B)
+        return (predicted_BCgg.float() - noise_BCgg).square().mean(dim=(1, 2, 3))
 
     @classmethod
     def bank_search(cls, knobs: Knobs) -> BankSearch | None:
-        """That of the editing."""
+        """The search of the editing, if there is one."""
         return BankSearch(knobs.coreset, knobs.k) if knobs.k else None
 
     @torch.inference_mode()
     def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
-        """The nearest rows of features (B, C, g, g) that are not standardised yet."""
+        """The nearest rows to raw features (B, C, g, g)."""
         return self.bank.search(self._standardised(inputs), search)
 
     @torch.inference_mode()
@@ -188,7 +182,7 @@ class LafitE(Method):
     def edit(
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
-        """Eq. 10 on standardised features, or these themselves where k = 0."""
+        """Eq. 10 on standardised features; the features themselves where k = 0."""
         if knobs.k == 0:
             return features_BCgg
         edited_BCgg = self.bank.edit(
@@ -198,21 +192,21 @@ class LafitE(Method):
         return edited_BCgg.contiguous()
 
     def reconstruct(self, edited_BCgg: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:
-        """Eqs. 11 and 7: corrupt to step t and denoise, standardised; nothing where t = 0."""
+        """Eqs. 11 and 7 on standardised features: corrupt to step t, denoise; none if t = 0."""
         if knobs.t == 0:
             return edited_BCgg
         noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
-        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar)
+        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar_N)
 
-    def _standardised(self, inputs: Tensor) -> Tensor:
-        standardised: Tensor = self.standardise(inputs.to(self.device))
-        return standardised
+    def _standardised(self, features_BCgg: Tensor) -> Tensor:
+        standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
+        return standardised_BCgg
 
     def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
         noise_BCgg = image_noise(derive(self.seed, "corruption"), keys, features_BCgg.shape[1:])
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
-        noise_BCgg, alpha_bar = noise_BCgg.to(self.device), self.alpha_bar.to(self.device)
-        return corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar)
+        noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
+        return corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
 
     def _predict(self, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
         with autocast(self.device, self.config.precision):
@@ -227,11 +221,11 @@ def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
     above_zero(config, "learning_rate")
     above_zero(knobs, "temperature")
     check_map(knobs, config.image_size)
-    top = config.diffusion_steps if config.train_t is None else config.train_t
-    if not 0 < top <= config.diffusion_steps:
-        raise ValueError(f"train_t={top}: must be in 1..{config.diffusion_steps}")
-    if not 0 <= knobs.t <= top:
-        raise ValueError(f"t={knobs.t}: must be in 0..{top}, the steps that are trained")
+    last_step = config.diffusion_steps if config.train_t is None else config.train_t
+    if not 0 < last_step <= config.diffusion_steps:
+        raise ValueError(f"train_t={last_step}: must be in 1..{config.diffusion_steps}")
+    if not 0 <= knobs.t <= last_step:
+        raise ValueError(f"t={knobs.t}: must be in 0..{last_step}, the steps that are trained")
     if knobs.t and not 1 <= knobs.steps <= knobs.t:
         raise ValueError(f"steps={knobs.steps}: must be in 1..t={knobs.t}")
     if knobs.t == knobs.k == 0:
@@ -243,15 +237,15 @@ def cost(config: LafitE.Config, images: int) -> Cost:
     """The bank, and the U-Net over every image in every epoch."""
     channels, grid = feature_channels(LafitE.inputs(config)), config.feature_size
     bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-    build, shape = lambda: noise_predictor(channels, config), (1, channels, grid, grid)
-    return training_cost(bank, build, shape, (1,), samples=images * config.epochs)
+    shapes, samples = ((channels, grid, grid), ()), images * config.epochs
+    return bank + training_cost(lambda: noise_predictor(channels, config), *shapes, samples=samples)
 
 
 def search(config: LafitE.Config) -> tuple[Stage, ...]:
-    """The paper's two stages, t without editing and then K, and the coreset after them."""
-    top = config.train_t or config.diffusion_steps
+    """The paper's two stages, t without editing and then K; the coreset after them."""
+    last_step = config.train_t or config.diffusion_steps
     return (
-        Stage({"t": tuple(t for t in TS if t <= top)}, {"k": 0}),
+        Stage({"t": tuple(t for t in TS if t <= last_step)}, {"k": 0}),
         Stage({"k": KS}),
         Stage({"coreset": coresets(config.bank_rate)}),
     )

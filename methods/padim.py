@@ -11,31 +11,25 @@ Differs: sums of outer products instead of all features at once, in float64; a C
 a triangular solve instead of an inverse; maps are not rescaled with the test set's minimum and
 maximum. Which channels are kept follows from the seed (`drawn_channels`), which stands in the row.
 One Gaussian a position averages unlike objects in multi-class mode; that is the method.
+
+Shape legend: B images, C channels, D drawn channels, h and w a layer's own cells, g those of the
+shallowest layer a side, P = g g positions, F positions that are factored at once, L numbers of a
+pyramid, S side of the map in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from methods.base import (
-    Batches,
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Progress,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Progress, Scores, quiet
 from methods.parts.aggregate import unflatten
 from methods.parts.backbone import LITE0, Features, feature_channels, layer_shapes
+from methods.parts.batches import Batches
 from methods.parts.checks import check_map
 from methods.parts.cost import Cost
 from methods.parts.dist import total
@@ -43,11 +37,11 @@ from methods.parts.maps import SEARCH, image_score, smooth_upsample
 from methods.parts.seeds import generator
 
 AT_ONCE = 1 << 30
-"""Bytes of outer products that are summed at once, if no more than a quarter of them; the rest
-waits for another pass. So the sums take at most half of what their factors do."""
+"""Bytes of outer products that one pass over the data sums, a quarter of all of them at most. The
+sums, in float64, then take at most half of the memory of the factors."""
 BATCH = 32
 FACTORED = 64
-"""Positions whose covariances are factored, or solved with, at once."""
+"""F, the positions whose covariances are factored, or solved with, at once."""
 
 
 class PaDiM(Method):
@@ -55,7 +49,7 @@ class PaDiM(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `channels` are drawn from those of all layers, `ridge` is 0.01 I."""
+        """What is learned; so many `channels` are drawn, `ridge` x I is added to covariances."""
 
         backbone: str = "wide_resnet50_2.tv_in1k"
         weights: str | None = None
@@ -76,6 +70,7 @@ class PaDiM(Method):
     mean_PD: Tensor
     factor_PDD: Tensor
     drawn: Tensor
+    """(D,) int64, ascending, among the channels of all layers."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
@@ -97,76 +92,74 @@ class PaDiM(Method):
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Mean and factored covariance, some positions at a time; nothing is trained."""
-        parts = list(self._parts())
-        for index, part in enumerate(parts):
-            mean, covariance = self._moments(train, part, index, len(parts), on_progress)
-            self.mean_PD[part] = mean.to(self.mean_PD)
-            covariance.diagonal(dim1=1, dim2=2).add_(self.config.ridge)
+        spans = self._spans()
+        for number, span in enumerate(spans):
+            mean_PD, covariance_PDD = self._moments(train, span, number, len(spans), on_progress)
+            self.mean_PD[span] = mean_PD.to(self.mean_PD)
+            covariance_PDD.diagonal(dim1=1, dim2=2).add_(self.config.ridge)
             # A few at a time: the factors of all would need as much memory as the sums again.
-            starts = range(part.start, part.stop, FACTORED)
-            for start, piece in zip(starts, covariance.split(FACTORED), strict=True):
-                factors = torch.linalg.cholesky(piece)
-                self.factor_PDD[start : start + FACTORED][: len(piece)] = factors.to(self.mean_PD)
+            starts = range(span.start, span.stop, FACTORED)
+            for start, covariance_FDD in zip(starts, covariance_PDD.split(FACTORED), strict=True):
+                factor_FDD = torch.linalg.cholesky(covariance_FDD).to(self.mean_PD)
+                self.factor_PDD[start : start + len(factor_FDD)] = factor_FDD
 
-    def _parts(self) -> Iterator[slice]:
+    def _spans(self) -> list[slice]:
+        """The positions that each pass over the data sums."""
         positions, width = self.mean_PD.shape
         step = max(1, min(-(-positions // 4), AT_ONCE // (8 * width**2)))
-        for start in range(0, positions, step):
-            yield slice(start, min(start + step, positions))
+        return [slice(start, min(start + step, positions)) for start in range(0, positions, step)]
 
     def _moments(
-        self, train: Batches, part: slice, index: int, parts: int, on_progress: OnProgress
+        self, train: Batches, span: slice, number: int, spans: int, on_progress: OnProgress
     ) -> tuple[Tensor, Tensor]:
-        """Mean (P, D) and covariance (P, D, D) of some positions over all images of all ranks."""
-        count, width = part.stop - part.start, self.config.channels
-        sums = torch.zeros(count, 1, width, dtype=torch.float64, device=self.device)
-        products = torch.zeros(count, width, width, dtype=torch.float64, device=self.device)
-        done = index * len(train)
+        """Mean (P, D) and covariance (P, D, D) of a span over the images of all ranks, float64."""
+        count, width = span.stop - span.start, self.config.channels
+        sums_P1D = torch.zeros(count, 1, width, dtype=torch.float64, device=self.device)
+        products_PDD = torch.zeros(count, width, width, dtype=torch.float64, device=self.device)
+        step = number * len(train)
         for batch in train.ordered(BATCH):
-            rows_PBD = self._rows(batch.inputs, part).double()
-            sums += rows_PBD.sum(dim=1, keepdim=True)
-            products.baddbmm_(rows_PBD.mT, rows_PBD)
-            done += batch.size
-            on_progress(Progress(stage="gaussians", step=done, steps=parts * len(train)))
-        mean = total(sums) / len(train)
-        covariance = total(products).baddbmm_(mean.mT, mean, alpha=-len(train))
-        return mean[:, 0], covariance.div_(len(train) - 1)
+            rows_PBD = self._rows(batch.inputs, span).double()
+            sums_P1D += rows_PBD.sum(dim=1, keepdim=True)
+            products_PDD.baddbmm_(rows_PBD.mT, rows_PBD)
+            step += batch.size
+            on_progress(Progress(stage="gaussians", step=step, steps=spans * len(train)))
+        mean_P1D = total(sums_P1D) / len(train)
+        scatter_PDD = total(products_PDD).baddbmm_(mean_P1D.mT, mean_P1D, alpha=-len(train))
+        return mean_P1D[:, 0], scatter_PDD.div_(len(train) - 1)
 
-    def _rows(self, inputs: Tensor, part: slice) -> Tensor:
-        """A pyramid (B, L) to the drawn channels at some positions: (P, B, D)."""
-        layers, first = unflatten(inputs.to(self.device), self.shapes), 0
-        positions = torch.arange(self.side**2, device=self.device)[part]
-        kept = []
-        for layer in layers:
-            here = (self.drawn >= first) & (self.drawn < first + layer.shape[1])
-            cells = layer.shape[-1]
+    def _rows(self, pyramid_BL: Tensor, span: slice) -> Tensor:
+        """The drawn channels at a span of positions: (P, B, D)."""
+        positions_P = torch.arange(self.side**2, device=self.device)[span]
+        y_P, x_P = positions_P // self.side, positions_P % self.side
+        rows_BDP, first = [], 0
+        for layer_BChw in unflatten(pyramid_BL.to(self.device), self.shapes):
+            channels, cells = layer_BChw.shape[1], layer_BChw.shape[3]
+            drawn_D = self.drawn[(self.drawn >= first) & (self.drawn < first + channels)] - first
             # Deeper layers by nearest neighbour, without laying them over the whole grid.
-            y, x = (
-                at * cells // self.side for at in (positions // self.side, positions % self.side)
-            )
-            kept.append(layer[:, self.drawn[here] - first].flatten(2)[:, :, y * cells + x])
-            first += layer.shape[1]
-        return torch.cat(kept, dim=1).permute(2, 0, 1)
+            cells_P = y_P * cells // self.side * cells + x_P * cells // self.side
+            rows_BDP.append(layer_BChw[:, drawn_D].flatten(2)[:, :, cells_P])
+            first += channels
+        return torch.cat(rows_BDP, dim=1).permute(2, 0, 1)
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
-        away_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
+        centred_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
         # A few at a time: the solver copies the factors that it is given.
-        pieces = zip(self.factor_PDD.split(FACTORED), away_PDB.split(FACTORED), strict=True)
-        whitened = (torch.linalg.solve_triangular(f, away, upper=False) for f, away in pieces)
-        distances = torch.cat([torch.linalg.vector_norm(one, dim=1) for one in whitened])
-        grid = distances.T.unflatten(1, (self.side, self.side))
-        maps = smooth_upsample(grid, self.inputs(self.config).side, knobs.sigma)
-        return Scores(maps, image_score(maps, knobs.pool))
+        blocks = zip(self.factor_PDD.split(FACTORED), centred_PDB.split(FACTORED), strict=True)
+        whitened_FDB = (torch.linalg.solve_triangular(*block, upper=False) for block in blocks)
+        distances_PB = torch.cat([torch.linalg.vector_norm(x_FDB, dim=1) for x_FDB in whitened_FDB])
+        distances_Bgg = distances_PB.T.unflatten(1, (self.side, self.side))
+        maps_BSS = smooth_upsample(distances_Bgg, self.inputs(self.config).side, knobs.sigma)
+        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
 
 def check(config: PaDiM.Config, knobs: PaDiM.Knobs, images: int) -> None:
     """Ranges of channels and ridge; a covariance needs two images."""
-    present = feature_channels(PaDiM.inputs(config))
-    if not 1 <= config.channels <= present:
+    available = feature_channels(PaDiM.inputs(config))
+    if not 1 <= config.channels <= available:
         raise ValueError(
-            f"channels={config.channels}: must be in 1..{present}, "
+            f"channels={config.channels}: must be in 1..{available}, "
             f"the channels of layers {config.layers}"
         )
     if not config.ridge > 0:
@@ -177,7 +170,7 @@ def check(config: PaDiM.Config, knobs: PaDiM.Knobs, images: int) -> None:
 
 
 def cost(config: PaDiM.Config, images: int) -> Cost:
-    """The sums of outer products, their factors, and both at once in memory."""
+    """FLOPs of the outer products and their factors; the bytes that both hold at once."""
     positions, width = layer_shapes(PaDiM.inputs(config))[0][1] ** 2, config.channels
     numbers = positions * width**2
     return Cost(
@@ -186,14 +179,9 @@ def cost(config: PaDiM.Config, images: int) -> Cost:
     )
 
 
-def search(config: PaDiM.Config) -> tuple[Stage, ...]:
-    """How maps become scores: nothing else is left after learning."""
-    return SEARCH
-
-
-def drawn_channels(channels: int, kept: int, seed: int) -> Tensor:
-    """The channels that a seed keeps, ascending: the distance does not depend on their order."""
-    return torch.randperm(channels, generator=generator(seed, "channels"))[:kept].sort().values
+def drawn_channels(channels: int, count: int, seed: int) -> Tensor:
+    """The channels (D,) that a seed draws, ascending: no distance depends on their order."""
+    return torch.randperm(channels, generator=generator(seed, "channels"))[:count].sort().values
 
 
 QUICK = PaDiM.Config(backbone=LITE0, resize=224, crop=None, precision="bfloat16", channels=100)
@@ -208,5 +196,5 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    search=lambda config: SEARCH,
 )

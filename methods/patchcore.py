@@ -17,7 +17,8 @@ concatenates the layers, averaged over 3x3, as anomalib does.
 
 Differs: maps are not rescaled with the test set's minimum and maximum (that leaks test statistics).
 
-Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels, M bank rows.
+Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels, M bank rows, K
+neighbours of the nearest row.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from torch import Tensor
 from kernels.topk import topk_l2
 from methods.base import (
     BankSearch,
-    Batches,
     Declaration,
     Keeper,
     Method,
@@ -45,6 +45,7 @@ from methods.base import (
 )
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, coresets
+from methods.parts.batches import Batches
 from methods.parts.checks import at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, coreset_rows
 from methods.parts.maps import image_score, smooth_upsample
@@ -55,7 +56,7 @@ class PatchCore(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is kept; `projection` None and `starts` 0 make the greedy choice exact."""
+        """What is learned; `projection` None and `starts` 0 make the greedy choice exact."""
 
         backbone: str = "wide_resnet50_2.tv_in1k"
         weights: str | None = None
@@ -72,7 +73,7 @@ class PatchCore(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; `reweight` is the paper's b (0: as the official code)."""
+        """What may change after learning; `reweight` is b of the paper, 0 officially."""
 
         k: int = 1
         coreset: float = 0.1
@@ -106,7 +107,7 @@ class PatchCore(Method):
 
     @classmethod
     def bank_search(cls, knobs: Knobs) -> BankSearch:
-        """Every score begins with one."""
+        """The search for the k nearest rows."""
         return BankSearch(knobs.coreset, knobs.k)
 
     @torch.inference_mode()
@@ -137,25 +138,26 @@ class PatchCore(Method):
     def _reweighted(
         self, features_BCgg: Tensor, distances_Bgg: Tensor, rows_Bgg: Tensor, knobs: Knobs
     ) -> Tensor:
-        """Eq. 7 of the paper: the largest distance, less where its nearest row has near neighbours.
+        """Eq. 7 of the paper: image scores (B,) from squared distances.
 
-        Distances are squared, the score (B,) is not; b = `knobs.reweight` neighbours.
+        The largest distance is the score, less where its nearest row has near neighbours, of which
+        there are b = `knobs.reweight`.
         """
-        largest_B, patch_B = distances_Bgg.flatten(1).max(dim=1)
+        largest_B, cell_B = distances_Bgg.flatten(1).max(dim=1)
         images_B = torch.arange(len(features_BCgg), device=features_BCgg.device)
-        patch_BC = features_BCgg.flatten(2)[images_B, :, patch_B]
-        nearest_B = rows_Bgg.flatten(1)[images_B, patch_B]
+        patch_BC = features_BCgg.flatten(2)[images_B, :, cell_B]
+        nearest_B = rows_Bgg.flatten(1)[images_B, cell_B]
         bank_MC = self.bank.prefix(knobs.coreset)
         # The nearest row is the first of its own neighbours.
-        around_Bb = topk_l2(bank_MC[nearest_B], bank_MC, knobs.reweight)[1]
-        apart_Bb = torch.linalg.vector_norm(bank_MC[around_Bb].float() - patch_BC[:, None], dim=2)
-        apart_B = torch.linalg.vector_norm(bank_MC[nearest_B].float() - patch_BC, dim=1)
-        share_B = torch.exp(apart_B - torch.logsumexp(apart_Bb, dim=1))
+        rows_BK = topk_l2(bank_MC[nearest_B], bank_MC, knobs.reweight)[1]
+        distances_BK = torch.linalg.vector_norm(bank_MC[rows_BK].float() - patch_BC[:, None], dim=2)
+        distance_B = torch.linalg.vector_norm(bank_MC[nearest_B].float() - patch_BC, dim=1)
+        share_B = torch.exp(distance_B - torch.logsumexp(distances_BK, dim=1))
         return (1 - share_B) * largest_B.sqrt()
 
 
 def check(config: PatchCore.Config, knobs: PatchCore.Knobs, images: int) -> None:
-    """Ranges of k, coreset and b."""
+    """Ranges of k, the coreset, b and the pooling."""
     at_least(knobs, 1, "k")
     at_least(knobs, 0, "reweight")
     at_least(config, 1, "channels", "projection")

@@ -18,6 +18,9 @@ Lambda is 1 by default; the paper tunes it by category. As in the official code 
 tells directions is never trained, and a neighbour outside of the image is moved back into it.
 
 An epoch draws `patches` samples of each image; `train_images_per_second` counts the images.
+
+Shape legend: B images, S side of the image in pixels, K side of a patch, 4B four patches of each
+image, D embedding, h and w grid cells of one scale. A leading 2 stands for the two scales.
 """
 
 from __future__ import annotations
@@ -33,7 +36,6 @@ from torch import Tensor, nn
 
 from methods.base import (
     BankSearch,
-    Batches,
     Declaration,
     Keeper,
     Method,
@@ -48,21 +50,21 @@ from methods.networks.patch_encoder import (
     FINE,
     Initial,
     Pretext,
-    anywhere,
     beside,
     cells,
-    crop,
     jittered,
     spread,
 )
 from methods.parts.accelerating import autocast
 from methods.parts.backbone import Pixels
 from methods.parts.bank import MemoryBank
+from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.dist import total
 from methods.parts.maps import image_score
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.training import Recipe, optimise
+from methods.parts.windows import anywhere, crop
 
 
 class PatchSVDD(Method):
@@ -70,7 +72,7 @@ class PatchSVDD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; the rates are the share of all training patches that is kept."""
+        """What is learned; the rates are the shares of all training patches that are kept."""
 
         image_size: int = 256
         width: int = 32
@@ -96,6 +98,7 @@ class PatchSVDD(Method):
         combine: Literal["coarse", "fine", "product", "sum"] = "product"
 
     mean: Tensor
+    """(3, S, S): the mean image."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
@@ -114,86 +117,93 @@ class PatchSVDD(Method):
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
-        """The mean image, then the encoder, then the two banks of what it makes of the images."""
+        """Take the mean image, train the encoder, then fill the two banks with its embeddings."""
         config = self.config
         self._fit_mean(train)
-        optimise(
-            self.network,
-            self.losses,
-            _repeated(train, config.patches),
-            Recipe.of(config, drops=()),
-            seed=self.seed,
-            on_progress=on_progress,
-            keeper=keeper,
-        )
-        for number, bank in enumerate((self.coarse, self.fine)):
+        recipe = Recipe.of(config, drops=())
+        samples = _repeated(train, config.patches)
+        optimise(self.network, self.losses, samples, recipe, self.seed, on_progress, keeper)
+        for index, bank in enumerate((self.coarse, self.fine)):
             bank.fit(
                 train,
-                partial(self._embed_scale, number),
-                _scales(config)[number].rate,
+                partial(self._embed_scale, index),
+                _scales(config)[index].rate,
                 projection=None,
                 seed=self.seed,
                 on_progress=on_progress,
             )
 
     def _fit_mean(self, train: Batches) -> None:
-        """The mean image of all categories."""
-        whole = torch.zeros(self.mean.shape, dtype=torch.float64)
+        """The mean image of all categories together."""
+        sum_3SS = torch.zeros(self.mean.shape, dtype=torch.float64)
         for batch in train.ordered(64):
-            whole += batch.inputs.double().sum(dim=0)
-        self.mean.copy_(total(whole.to(self.device)) / len(train))
+            sum_3SS += batch.inputs.double().sum(dim=0)
+        self.mean.copy_(total(sum_3SS.to(self.device)) / len(train))
 
-    def losses(self, pretext: nn.Module, images: Tensor, draws: Draws) -> Tensor:
-        """Cross entropy of the directions and lambda x distance of the jittered, (B,)."""
-        centred = images - self.mean
-        sizes = [self._patches(centred, draws, patch) for patch in (COARSE, FINE)]
-        labels = torch.stack([label for _, label in sizes])
-        logits, distances = pretext(*(patches for patches, _ in sizes))
-        apart = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-        both: Tensor = apart.view_as(distances) + self.config.svdd_weight * distances
-        return both.sum(dim=0)
+    def losses(self, pretext: nn.Module, images_B3SS: Tensor, draws: Draws) -> Tensor:
+        """Cross entropy of directions + lambda x distance of the jittered, of both scales: (B,)."""
+        centred_B3SS = images_B3SS - self.mean
+        (coarse_4B3KK, coarse_B), (fine_4B3KK, fine_B) = (
+            self._patches(centred_B3SS, draws, patch) for patch in (COARSE, FINE)
+        )
+        logits_2B8, distances_2B = pretext(coarse_4B3KK, fine_4B3KK)
+        labels_2B = torch.stack([coarse_B, fine_B])
+        entropy = F.cross_entropy(logits_2B8.flatten(0, 1), labels_2B.flatten(), reduction="none")
+        losses_2B: Tensor = entropy.view_as(distances_2B) + self.config.svdd_weight * distances_2B
+        return losses_2B.sum(dim=0)
 
-    def _patches(self, images: Tensor, draws: Draws, patch: int) -> tuple[Tensor, Tensor]:
-        """A patch, its neighbour, another and that one jittered, (4 B, 3, K, K), and directions."""
+    def _patches(self, images_B3SS: Tensor, draws: Draws, patch: int) -> tuple[Tensor, Tensor]:
+        """Four patches of each image, (4 B, 3, K, K), and the direction (B,) of the second.
+
+        One patch, its neighbour, another patch, and that one jittered.
+        """
         side = self.config.image_size
-        first, second = anywhere(draws, side, patch), anywhere(draws, side, patch)
-        neighbour, label = beside(first, draws, side, patch)
-        moved = jittered(second, draws, side, patch)
-        cut = [crop(images, corners, patch) for corners in (first, neighbour, second, moved)]
+        first_B2, second_B2 = anywhere(draws, side, patch), anywhere(draws, side, patch)
+        neighbour_B2, label_B = beside(first_B2, draws, side, patch)
+        corners = first_B2, neighbour_B2, second_B2, jittered(second_B2, draws, side, patch)
+        patches_B3KK = [crop(images_B3SS, corners_B2, patch) for corners_B2 in corners]
         for index in (0, 1):  # so that colours and noise do not tell the direction
-            shift, grain = draws.normal(3, 1, 1), draws.normal(3, patch, patch)
-            cut[index] = cut[index] + self.config.noise * (shift + grain)
-        return torch.cat(cut).contiguous(memory_format=torch.channels_last), label
+            noise_B3KK = draws.normal(3, 1, 1) + draws.normal(3, patch, patch)
+            patches_B3KK[index] = patches_B3KK[index] + self.config.noise * noise_B3KK
+        return torch.cat(patches_B3KK).contiguous(memory_format=torch.channels_last), label_B
 
     @torch.inference_mode()
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) to embeddings of coarse and fine patches, each (B, D, h, w)."""
-        images = (inputs.to(self.device) - self.mean).contiguous(memory_format=torch.channels_last)
+    def embed(self, images_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of the coarse and of the fine patches, each (B, D, h, w)."""
+        centred_B3SS = images_B3SS.to(self.device) - self.mean
         with autocast(self.device, self.config.precision):
-            coarse, fine = self.network.encoder.dense(
-                images, coarse=self.config.coarse_stride, fine=self.config.fine_stride
+            coarse_BDhw, fine_BDhw = self.network.encoder.dense(
+                centred_B3SS.contiguous(memory_format=torch.channels_last),
+                coarse=self.config.coarse_stride,
+                fine=self.config.fine_stride,
             )
-        return coarse.float(), fine.float()
+        return coarse_BDhw.float(), fine_BDhw.float()
 
-    def _embed_scale(self, number: int, inputs: Tensor) -> Tensor:
-        return self.embed(inputs)[number]
+    def _embed_scale(self, index: int, images_B3SS: Tensor) -> Tensor:
+        return self.embed(images_B3SS)[index]
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
-        maps = []
-        for bank, embedded, scale in zip(
+        scales_BSS = []
+        for bank, embedded_BDhw, scale in zip(
             (self.coarse, self.fine), self.embed(inputs), _scales(self.config), strict=True
         ):
-            distances = bank.search(embedded, BankSearch(scale.rate, k=1)).distances[..., 0]
-            maps.append(spread(distances, self.config.image_size, scale.patch, scale.stride))
-        coarse, fine = maps
-        both = {"coarse": coarse, "fine": fine, "product": coarse * fine, "sum": coarse + fine}
-        return Scores(both[knobs.combine], image_score(both[knobs.combine], 1))
+            nearest = bank.search(embedded_BDhw, BankSearch(scale.rate, k=1))
+            distances_Bhw, side = nearest.distances[..., 0], self.config.image_size
+            scales_BSS.append(spread(distances_Bhw, side, scale.patch, scale.stride))
+        coarse_BSS, fine_BSS = scales_BSS
+        maps_BSS = {
+            "coarse": coarse_BSS,
+            "fine": fine_BSS,
+            "product": coarse_BSS * fine_BSS,
+            "sum": coarse_BSS + fine_BSS,
+        }[knobs.combine]
+        return Scores(maps_BSS, image_score(maps_BSS, 1))
 
 
 def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None:
-    """Strides must meet the grids of the two encoders, rates must keep something."""
+    """Strides must fit the grids of the two encoders; rates lie in (0, 1]."""
     at_least(config, COARSE, "image_size")
     at_least(config, 1, "width", "embedding", "patches", "epochs", "batch_size")
     at_least(config, 0, "noise", "svdd_weight")
@@ -209,31 +219,26 @@ def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None
 
 def cost(config: PatchSVDD.Config, images: int) -> Cost:
     """Two banks, and four patches of each size for each of an epoch's samples."""
-    banks = Cost()
+    costs = training_cost(
+        lambda: Pretext(config.width, config.embedding),
+        (3, COARSE, COARSE),
+        (3, FINE, FINE),
+        samples=images * config.patches * config.epochs,
+        rows=4,
+    )
     for scale in _scales(config):
         patches = images * cells(config.image_size, scale.patch, scale.stride) ** 2
-        banks += bank_cost(patches, scale.rate, config.embedding, None)
-    return training_cost(
-        banks,
-        lambda: Pretext(config.width, config.embedding),
-        (4, 3, COARSE, COARSE),
-        (4, 3, FINE, FINE),
-        samples=images * config.patches * config.epochs,
-    )
+        costs += bank_cost(patches, scale.rate, config.embedding, None)
+    return costs
 
 
 def search(config: PatchSVDD.Config) -> tuple[Stage, ...]:
-    """Which scale, or how both together."""
+    """Which scale, or how both are combined."""
     return (Stage({"combine": ("coarse", "fine", "product", "sum")}),)
 
 
-def passes(knobs: PatchSVDD.Knobs) -> int:
-    """One for both scales."""
-    return 1
-
-
 class Scale(NamedTuple):
-    """Patches of one size: their side and distance in pixels, the share of them that is kept."""
+    """Patches of one size: their side and their stride in pixels, the share that a bank keeps."""
 
     patch: int
     stride: int
@@ -241,7 +246,7 @@ class Scale(NamedTuple):
 
 
 def _scales(config: PatchSVDD.Config) -> tuple[Scale, Scale]:
-    """The coarse and the fine one."""
+    """The coarse and the fine scale."""
     return (
         Scale(COARSE, config.coarse_stride, config.coarse_rate),
         Scale(FINE, config.fine_stride, config.fine_rate),
@@ -249,11 +254,10 @@ def _scales(config: PatchSVDD.Config) -> tuple[Scale, Scale]:
 
 
 def _repeated(train: Batches, times: int) -> Batches:
-    """The same images so many times an epoch."""
-    images = len(train)
+    """The same images, each so many times an epoch."""
     return Batches(
         train.keys * times,
-        lambda indices: train.fetch([index % images for index in indices]),
+        lambda indices: train.fetch([index % len(train) for index in indices]),
         seed=train.seed,
     )
 
@@ -295,6 +299,6 @@ METHOD = Declaration(
     check=check,
     cost=cost,
     search=search,
-    passes=passes,
+    passes=lambda knobs: 1,
     scores_while_training=False,  # the banks are filled at the end
 )

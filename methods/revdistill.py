@@ -13,6 +13,9 @@ their own channels; where `relu` is not given, their rebuilt layers are non-nega
 teacher's are, which end in a ReLU (ResNet, WideResNet, ResNeXt), and unbounded for all others.
 The published rate is high, and a training may collapse; where its loss stays finite it is scored
 like any other, and its AUROC stands as it is.
+
+Shape legend: B images, C channels, h and w a layer's own cells, L numbers of a pyramid, N cosines
+of a layer, S side of the map in pixels.
 """
 
 from __future__ import annotations
@@ -27,25 +30,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import (
-    Batches,
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, quiet
 from methods.networks.mirrored_student import Student
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features, layer_shapes
+from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.training import Recipe, optimise
 
 RELU_LAST = re.compile(r"(wide_)?(resnet|resnext)\d+[cdst]?(_2|_\d+x\d+d)?")
 """ResNets that end each layer in a ReLU, e.g. resnet18, wide_resnet50_2, resnext50_32x4d."""
@@ -56,9 +50,9 @@ class RevDistill(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `decoder_blocks` count from the deepest layer.
+        """What is learned: `decoder_blocks` count from the deepest layer.
 
-        `relu`: whether rebuilt layers are non-negative; None: if the backbone's surely are.
+        `relu` makes rebuilt layers non-negative; None does so if the backbone's surely are.
         """
 
         backbone: str = "wide_resnet50_2.tv_in1k"
@@ -98,53 +92,41 @@ class RevDistill(Method):
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train the student; the teacher is frozen."""
-        config = self.config
-        optimise(
-            self.student,
-            self.losses,
-            train,
-            Recipe.of(config, betas=(0.5, 0.999)),
-            seed=self.seed,
-            on_progress=on_progress,
-            keeper=keeper,
-        )
+        recipe = Recipe.of(self.config, betas=(0.5, 0.999))
+        optimise(self.student, self.losses, train, recipe, self.seed, on_progress, keeper)
 
-    def losses(self, rebuild: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
-        """One minus the cosine, summed over layers: (B,)."""
-        layers = self._layers(inputs)
-        rebuilt = rebuild(*layers)
-        flat = self.config.loss == "flattened"
-        parts = []
-        for teacher, student in zip(layers, rebuilt, strict=True):
-            start = 1 if flat else 2
-            cosine = F.cosine_similarity(teacher.flatten(start), student.float().flatten(start))
-            parts.append(1 - (cosine if flat else cosine.mean(dim=1)))
-        return torch.stack(parts).sum(dim=0)
+    def losses(self, rebuild: nn.Module, pyramid_BL: Tensor, draws: Draws) -> Tensor:
+        """One minus the cosine of a layer, or its mean over locations, summed over layers: (B,)."""
+        teacher_BChw = unflatten(pyramid_BL.to(self.device), self.shapes)
+        start = 1 if self.config.loss == "flattened" else 2
+        losses_B = []
+        for layer_BChw, rebuilt_BChw in zip(teacher_BChw, rebuild(*teacher_BChw), strict=True):
+            cosine_BN = F.cosine_similarity(
+                layer_BChw.flatten(start), rebuilt_BChw.float().flatten(start)
+            ).view(len(pyramid_BL), -1)
+            losses_B.append(1 - cosine_BN.mean(dim=1))
+        return torch.stack(losses_B).sum(dim=0)
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         side = self.config.image_size
-        maps = torch.stack(
-            [
-                smooth_upsample(apart, side, knobs.sigma, align_corners=True)
-                for apart in self.cosine_maps(inputs)
-            ]
-        ).sum(dim=0)
-        return Scores(maps, image_score(maps, knobs.pool))
-
-    def cosine_maps(self, inputs: Tensor) -> list[Tensor]:
-        """One minus the cosine at each location of each layer: (B, h, w)."""
-        layers = self._layers(inputs)
-        with autocast(self.device, self.config.precision):
-            rebuilt = accelerated(self.student)(*layers)
-        return [
-            1 - F.cosine_similarity(teacher, student.float())
-            for teacher, student in zip(layers, rebuilt, strict=True)
+        layers_BSS = [
+            smooth_upsample(distances_Bhw, side, knobs.sigma, align_corners=True)
+            for distances_Bhw in self.cosine_maps(inputs)
         ]
+        maps_BSS = torch.stack(layers_BSS).sum(dim=0)
+        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
-    def _layers(self, inputs: Tensor) -> list[Tensor]:
-        return list(unflatten(inputs.to(self.device), self.shapes))
+    def cosine_maps(self, pyramid_BL: Tensor) -> list[Tensor]:
+        """One minus the cosine at each location of each layer: (B, h, w)."""
+        teacher_BChw = unflatten(pyramid_BL.to(self.device), self.shapes)
+        with autocast(self.device, self.config.precision):
+            student_BChw = accelerated(self.student)(*teacher_BChw)
+        return [
+            1 - F.cosine_similarity(layer_BChw, rebuilt_BChw.float())
+            for layer_BChw, rebuilt_BChw in zip(teacher_BChw, student_BChw, strict=True)
+        ]
 
 
 def check(config: RevDistill.Config, knobs: RevDistill.Knobs, images: int) -> None:
@@ -156,7 +138,7 @@ def check(config: RevDistill.Config, knobs: RevDistill.Knobs, images: int) -> No
     if len(blocks) != len(config.layers) or min(blocks) < 1:
         raise ValueError(f"decoder_blocks={blocks}: give one for each of {config.layers}")
     sides = [height for _, height, _ in layer_shapes(RevDistill.inputs(config))]
-    halving = all(before == 2 * after for before, after in pairwise(sides))
+    halving = all(side == 2 * deeper for side, deeper in pairwise(sides))
     # Two cells would be embedded in one, of which a batch norm learns nothing.
     if not halving or sides[-1] < 4 or sides[-1] % 2:
         raise ValueError(
@@ -169,22 +151,11 @@ def check(config: RevDistill.Config, knobs: RevDistill.Knobs, images: int) -> No
 def cost(config: RevDistill.Config, images: int) -> Cost:
     """The student over every image in every epoch."""
     shapes = layer_shapes(RevDistill.inputs(config))
-    inputs = [(1, *shape) for shape in shapes]
-    samples = images * config.epochs
-    return training_cost(Cost(), lambda: _student(config, shapes), *inputs, samples=samples)
-
-
-def search(config: RevDistill.Config) -> tuple[Stage, ...]:
-    """How maps become scores."""
-    return SEARCH
-
-
-def passes(knobs: RevDistill.Knobs) -> int:
-    """One reconstruction."""
-    return 1
+    return training_cost(lambda: _student(config, shapes), *shapes, samples=images * config.epochs)
 
 
 def _student(config: RevDistill.Config, shapes: Sequence[Shape]) -> Student:
+    """The student of a teacher with layers of these shapes."""
     return Student(
         [channels for channels, _, _ in shapes],
         bottleneck_blocks=config.bottleneck_blocks,
@@ -223,6 +194,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
-    passes=passes,
+    search=lambda config: SEARCH,
+    passes=lambda knobs: 1,
 )

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from methods.base import (
     BankSearch,
-    Batches,
     Declaration,
     Keeper,
     Method,
@@ -39,19 +38,14 @@ from methods.networks.masked_transformer import Reconstructor
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
 from methods.parts.bank import KS, MemoryBank, Weighting, coresets
+from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
-from methods.parts.maps import (
-    SEARCH,
-    editing_maps,
-    error_map,
-    image_score,
-    smooth_upsample,
-)
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.maps import SEARCH, editing_maps, error_map, image_score, smooth_upsample
+from methods.parts.training import Recipe, optimise
 
 EDITING_K = 5
-"""Neighbours of "UniAD w/ F.E." where the settings name none; LafitE's default."""
+"""K of "UniAD w/ F.E." where the knobs have k = 0; LafitE's default."""
 
 
 class UniAD(Method):
@@ -86,7 +80,7 @@ class UniAD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning: k > 0 edits the features first."""
+        """What may change after learning; k > 0 edits the features first."""
 
         k: int = 0
         coreset: float = 0.1
@@ -121,19 +115,12 @@ class UniAD(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        optimise(
-            self.network,
-            self.losses,
-            train,
-            Recipe.of(config, optimiser="adamw"),
-            seed=self.seed,
-            on_progress=on_progress,
-            keeper=keeper,
-        )
+        recipe = Recipe.of(config, optimiser="adamw")
+        optimise(self.network, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, rebuild: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
-        """Squared error between the features and what the jittered ones are rebuilt to (B,)."""
-        # Jitter: noise as strong as the token's norm / C x 20, before the projection.
+        """The mean squared error of features that are rebuilt from jittered ones, (B,)."""
+        # Jitter, before the projection: noise as strong as the token's norm / C x `jitter`.
         norm_B1gg = features_BCgg.norm(dim=1, keepdim=True)
         strength_B1gg = norm_B1gg / features_BCgg.shape[1] * self.config.jitter
         jittered_BCgg = features_BCgg + draws.normal(*features_BCgg.shape[1:]) * strength_B1gg
@@ -142,7 +129,7 @@ class UniAD(Method):
 
     @classmethod
     def bank_search(cls, knobs: Knobs) -> BankSearch | None:
-        """That of the editing."""
+        """The search of the editing, if there is one."""
         return BankSearch(knobs.coreset, knobs.k) if knobs.k else None
 
     @torch.inference_mode()
@@ -176,7 +163,7 @@ class UniAD(Method):
     def edit(
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
-        """LafitE's eq. 10, or the features themselves where k = 0."""
+        """LafitE's eq. 10; the features themselves where k = 0."""
         if knobs.k == 0:
             return features_BCgg
         return self.bank.edit(
@@ -184,7 +171,7 @@ class UniAD(Method):
         )
 
     def reconstruct(self, edited_BCgg: Tensor) -> Tensor:
-        """What the auto-encoder makes of features."""
+        """The auto-encoder's reconstruction of features, (B, C, g, g)."""
         with autocast(self.device, self.config.precision):
             rebuilt_BCgg: Tensor = accelerated(self.network)(edited_BCgg)
         return rebuilt_BCgg.float()
@@ -211,8 +198,8 @@ def cost(config: UniAD.Config, images: int) -> Cost:
     """The bank if there is one, and the network over every image in every epoch."""
     channels, grid = feature_channels(UniAD.inputs(config)), config.feature_size
     bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-    build, shape = lambda: Reconstructor(channels, config), (1, channels, grid, grid)
-    return training_cost(bank, build, shape, samples=images * config.epochs)
+    shape, samples = (channels, grid, grid), images * config.epochs
+    return bank + training_cost(lambda: Reconstructor(channels, config), shape, samples=samples)
 
 
 def search(config: UniAD.Config) -> tuple[Stage, ...]:
@@ -231,11 +218,6 @@ def ablation(
         "": (banked, replace(knobs, k=0)),
         "with editing": (banked, replace(knobs, k=knobs.k or EDITING_K)),
     }
-
-
-def passes(knobs: UniAD.Knobs) -> int:
-    """One reconstruction."""
-    return 1
 
 
 QUICK = UniAD.Config(
@@ -278,5 +260,5 @@ METHOD = Declaration(
     cost=cost,
     search=search,
     ablation=ablation,
-    passes=passes,
+    passes=lambda knobs: 1,
 )

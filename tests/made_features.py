@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.base import Sample
 from benchmarks.parts.images import load_masks, load_views
 from benchmarks.shapes import BENCHMARK
-from methods.base import Batches, Method, Scores
+from methods.base import Method, Scores
 from methods.parts.backbone import (
     Extractor,
     Features,
@@ -28,6 +28,7 @@ from methods.parts.backbone import (
     feature_numbers,
     find_weights,
 )
+from methods.parts.batches import Batches
 from results.metrics import image_metrics
 
 
@@ -67,7 +68,7 @@ def inputs(view: Pixels, split: str) -> Tensor:
     if not isinstance(view, Features):
         return images
     # Cloned, as tensors of inference mode can't be trained on.
-    return torch.cat([_extractor(view)(part) for part in images.split(32)]).clone()
+    return torch.cat([_extractor(view)(chunk) for chunk in images.split(32)]).clone()
 
 
 def batches(view: Pixels, seed: int = 0) -> Batches:
@@ -92,22 +93,22 @@ def score(method: Method, knobs: Any, order: Sequence[int] | None = None, size: 
     values = inputs(method.inputs(method.config), "test")
     order = range(len(samples)) if order is None else order
     method.eval()
-    parts = []
+    scores = []
     for start in range(0, len(order), size):
         chosen = list(order[start : start + size])
-        parts.append(method.score(values[chosen], [samples[i].key for i in chosen], knobs))
-    return Scores(torch.cat([p.maps for p in parts]), torch.cat([p.images for p in parts]))
+        scores.append(method.score(values[chosen], [samples[i].key for i in chosen], knobs))
+    return Scores(torch.cat([p.maps for p in scores]), torch.cat([p.images for p in scores]))
 
 
 def mean_image_auroc(images: Tensor) -> float:
     """The mean over the categories of `shapes` for the scores of its test images."""
     labels = np.array([sample.anomalous for sample in unseen()])
     categories = np.array([sample.category for sample in unseen()])
-    found = [
+    aurocs = [
         image_metrics(labels[categories == name], images.numpy()[categories == name])["image_auroc"]
         for name in BENCHMARK(None).categories()
     ]
-    return float(np.mean([measured.value for measured in found]))
+    return float(np.mean([measured.value for measured in aurocs]))
 
 
 @cache

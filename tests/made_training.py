@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Batches
-from methods.parts.training import Draws, Recipe, optimise
+from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.training import Recipe, optimise
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -59,14 +59,14 @@ class PlainSteps(Recipe):
         return torch.optim.SGD(network.parameters(), lr=self.learning_rate)
 
 
-def trained(how: Recipe, losses_of: Any = regress) -> tuple[nn.Module, list[float]]:
+def trained(training: Recipe, losses_of: Any = regress) -> tuple[nn.Module, list[float]]:
     network = small()
     losses: list[float] = []
     optimise(
         network,
         losses_of,
         features(),
-        how,
+        training,
         seed=0,
         on_progress=lambda p: losses.append(p.loss or 0.0),
     )

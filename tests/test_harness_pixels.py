@@ -29,8 +29,9 @@ from harness.options import SearchOptions
 from harness.place import Place
 from harness.search.stages import one_by_one, search
 from harness.search.study import plan_studies
-from methods.base import Batches, Declaration, Method, Preset, Scores, Stage, quiet
+from methods.base import Declaration, Method, Preset, Scores, Stage, quiet
 from methods.parts.backbone import Pixels
+from methods.parts.batches import Batches
 from methods.parts.cost import Cost
 from results.table import read
 

@@ -34,10 +34,10 @@ def weights_file() -> Path:
 
 def test_aligned_features_have_the_grid_and_all_channels() -> None:
     need_lite0()
-    found = inputs(VIEW, "test")
-    assert found.shape[1:] == (16 + 24 + 40 + 112, 8, 8)
-    assert found.dtype == torch.float32
-    assert backbone.feature_channels(VIEW) == found.shape[1]
+    features = inputs(VIEW, "test")
+    assert features.shape[1:] == (16 + 24 + 40 + 112, 8, 8)
+    assert features.dtype == torch.float32
+    assert backbone.feature_channels(VIEW) == features.shape[1]
     assert backbone.feature_channels(replace(VIEW, layers=(1, 2))) == 64
 
 
@@ -64,10 +64,10 @@ def test_a_pyramid_holds_each_layer_at_its_own_resolution() -> None:
     flat = extractor(images)
     assert flat.shape == (2, backbone.feature_numbers(view))
     layers = extractor.pyramid(((images - 0.5) / 0.5).contiguous(memory_format=torch.channels_last))
-    for found, wanted in zip(
+    for layer, wanted in zip(
         aggregate.unflatten(flat, backbone.layer_shapes(view)), layers, strict=True
     ):
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(layer, wanted)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_weights_of_the_right_shapes_load_from_safetensors(tmp_path: Path) -> No
     save_file(renamed_state(), tmp_path / "w.safetensors")
     view = replace(VIEW, weights=str(tmp_path / "w.safetensors"))
     images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    found = Extractor(view, backbone.find_weights(view))(images)
-    assert torch.equal(found, Extractor(VIEW, weights_file())(images))
+    features = Extractor(view, backbone.find_weights(view))(images)
+    assert torch.equal(features, Extractor(VIEW, weights_file())(images))
 
 
 def test_missing_or_foreign_files_are_refused(tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_any_timm_backbone_gets_each_tensor_of_its_file(
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted = whole.forward_intermediates(images, indices=layers, intermediates_only=True)
-        for found, layer in zip(pyramid(images), wanted, strict=True):
-            torch.testing.assert_close(found, layer)
+        for extracted, layer in zip(pyramid(images), wanted, strict=True):
+            torch.testing.assert_close(extracted, layer)
     cut = whole.state_dict()
     cut.pop(next(key for key in cut if key.endswith("0.mlp.fc1.weight") or "conv2" in key))
     torch.save(cut, tmp_path / "cut.pth")
@@ -247,8 +247,8 @@ def test_patches_of_all_channels_are_averages_side_by_side() -> None:
 
 def test_pool_patches_is_the_direct_computation() -> None:
     fine, coarse = numbers(1, 4, 6, 6), numbers(1, 5, 3, 3, seed=1)
-    found = aggregate.pool_patches([fine, coarse], grid=6, channels=7)
-    assert found.shape == (1, 7, 6, 6)
+    patches = aggregate.pool_patches([fine, coarse], grid=6, channels=7)
+    assert patches.shape == (1, 7, 6, 6)
     # The coarse layer's neighbourhoods are taken on its own grid, then resized.
     around = F.pad(coarse, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
     flat = around.permute(0, 1, 4, 5, 2, 3).reshape(1, 45, 3, 3)
@@ -256,5 +256,7 @@ def test_pool_patches_is_the_direct_computation() -> None:
     padded = F.pad(fine, (1, 1, 1, 1))
     for y, x in itertools.product(range(6), range(6)):
         near = padded[0, :, y : y + 3, x : x + 3].flatten().tolist()
-        one, two = pooled(near, 7), pooled(resized[0, :, y, x].tolist(), 7)
-        assert found[0, :, y, x].tolist() == pytest.approx(pooled(one + two, 7), abs=1e-5)
+        from_fine, from_coarse = pooled(near, 7), pooled(resized[0, :, y, x].tolist(), 7)
+        assert patches[0, :, y, x].tolist() == pytest.approx(
+            pooled(from_fine + from_coarse, 7), abs=1e-5
+        )

@@ -10,29 +10,30 @@ import torch
 from made_features import one_thread  # noqa: F401
 from made_training import COUNT, features, numbers
 
-from methods.base import BankSearch, Batches, quiet
+from methods.base import BankSearch, quiet
 from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.batches import Batches
 from methods.parts.checks import check_bank
 
 
 def test_standardise_is_zero_mean_and_unit_variance() -> None:
     values = features().fetch(range(COUNT)).numpy().astype(np.float64)
-    part = Standardise(6)
-    part.fit(features())
+    standardise = Standardise(6)
+    standardise.fit(features())
     mean, std = (f(values, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
-    np.testing.assert_allclose(part.mean, mean, rtol=1e-6)
-    np.testing.assert_allclose(part.std, std, rtol=1e-6)
+    np.testing.assert_allclose(standardise.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(standardise.std, std, rtol=1e-6)
     wanted = (values - mean) / std
-    found = part(torch.from_numpy(values).float())
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    standardised = standardise(torch.from_numpy(values).float())
+    np.testing.assert_allclose(standardised, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_standardise_survives_a_channel_that_never_moves() -> None:
     values = numbers(4, 2, 3, 3)
     values[:, 1] = 5.0
-    part = Standardise(2)
-    part.fit(Batches(list("abcd"), lambda i: values[list(i)]))
-    assert part(values).isfinite().all()
+    standardise = Standardise(2)
+    standardise.fit(Batches(list("abcd"), lambda i: values[list(i)]))
+    assert standardise(values).isfinite().all()
 
 
 def filled(rate: float = 0.5, projection: int | None = None, seed: int = 0) -> MemoryBank:

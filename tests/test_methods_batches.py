@@ -16,7 +16,7 @@ from methods.parts.seeds import derive, generator, image_noise
 
 def test_derived_seeds_differ_by_seed_and_purpose() -> None:
     purposes = itertools.product((0, 1, 2), ("order", "noise"), (0, 1, "1"))
-    seeds = [derive(seed, word, part) for seed, word, part in purposes]
+    seeds = [derive(seed, word, index) for seed, word, index in purposes]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Stored models depend on it: it must not change from one release to the next.
@@ -24,8 +24,8 @@ def test_derived_seeds_differ_by_seed_and_purpose() -> None:
 
 
 def test_generators_start_alike_for_one_purpose() -> None:
-    one, two = (torch.rand(4, generator=generator(5, "x")) for _ in range(2))
-    assert torch.equal(one, two)
+    first, second = (torch.rand(4, generator=generator(5, "x")) for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_noise_of_an_image_does_not_depend_on_its_batch() -> None:
@@ -42,18 +42,18 @@ def test_noise_of_an_image_does_not_depend_on_its_batch() -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, number: int, world: int) -> None:
-    monkeypatch.setattr("methods.base.rank", lambda: number)
-    monkeypatch.setattr("methods.base.world_size", lambda: world)
+    monkeypatch.setattr("methods.parts.batches.rank", lambda: number)
+    monkeypatch.setattr("methods.parts.batches.world_size", lambda: world)
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 8), (33, 16), (5, 1)])
 def test_an_epoch_gives_each_sample_once_in_even_batches(count: int, size: int) -> None:
-    found = list(made(count).epoch(0, size))
-    assert sorted(order_of(found)) == list(range(count))
-    sizes = [len(batch.inputs) for batch in found]
+    batches = list(made(count).epoch(0, size))
+    assert sorted(order_of(batches)) == list(range(count))
+    sizes = [len(batch.inputs) for batch in batches]
     assert len(sizes) == math.ceil(count / size)
     assert max(sizes) <= size and max(sizes) - min(sizes) <= 1
-    for batch in found:
+    for batch in batches:
         assert batch.keys == tuple(f"k{i}" for i in batch.inputs.flatten().tolist())
         assert batch.size == len(batch.inputs)
         assert batch.positions.tolist() == list(range(batch.size))
@@ -78,13 +78,13 @@ def test_ranks_share_every_batch(
     monkeypatch: pytest.MonkeyPatch, world: int, count: int, size: int
 ) -> None:
     whole = list(made(count).epoch(2, size))
-    parts = []
+    by_rank = []
     for number in range(world):
         pretend(monkeypatch, number, world)
-        parts.append(list(made(count).epoch(2, size)))
-    assert {len(part) for part in parts} == {len(whole)}
+        by_rank.append(list(made(count).epoch(2, size)))
+    assert {len(batches) for batches in by_rank} == {len(whole)}
     for index, wanted in enumerate(whole):
-        shares = [part[index] for part in parts]
+        shares = [batches[index] for batches in by_rank]
         assert {share.size for share in shares} == {wanted.size}
         rows: dict[int, int] = {}
         for share in shares:

@@ -46,13 +46,13 @@ every_method = pytest.mark.parametrize("name", METHODS)
 def fitted(name: str, config: Any, seed: int) -> tuple[Method, list[Progress]]:
     """A method that learned from `shapes` while the test split was sealed."""
     need_lite0()
-    told: list[Progress] = []
+    reports: list[Progress] = []
     with sealed():
         method: Method = load("methods", name).method(config, seed=seed)
-        method.fit(batches(method.inputs(config), seed), on_progress=told.append)
+        method.fit(batches(method.inputs(config), seed), on_progress=reports.append)
         with pytest.raises(SealedError):
             BENCHMARK(None).test()
-    return method, told
+    return method, reports
 
 
 @cache
@@ -115,9 +115,9 @@ def test_training_loss_falls(name: str) -> None:
 @every_method
 def test_same_seed_same_scores(name: str) -> None:
     first, second = (fitted(name, short(name), seed=3)[0] for _ in range(2))
-    one, two = score(first, knobs(name)), score(second, knobs(name))
-    assert torch.equal(one.maps, two.maps)
-    assert torch.equal(one.images, two.images)
+    scores, again = score(first, knobs(name)), score(second, knobs(name))
+    assert torch.equal(scores.maps, again.maps)
+    assert torch.equal(scores.images, again.images)
 
 
 @every_method
@@ -156,10 +156,10 @@ def test_scoring_changes_neither_state_nor_inputs(name: str) -> None:
     method = learned(name)[0]
     before = {key: value.clone() for key, value in method.state_dict().items()}
     values = inputs(method.inputs(method.config), "test")
-    kept = values.clone()
+    copied = values.clone()
     score(method, knobs(name), range(4))
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
-    assert torch.equal(values, kept)
+    assert torch.equal(values, copied)
 
 
 @every_method

@@ -18,21 +18,21 @@ from torch import Tensor
 
 from harness.cell import Cell
 from harness.registry import UsageError
-from methods.base import Batch, Batches, quiet
+from methods.base import quiet
 from methods.draem import METHOD, Draem
 from methods.networks.inpainting import RebuildAndTell, focal, ssim
 from methods.painting import augmentation, perlin
 from methods.painting.textures import OWN, folder_textures, own_textures
+from methods.parts.batches import Batch, Batches, Draws
 from methods.parts.maps import image_score
-from methods.parts.training import Draws
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 SIDE = 64
 
 
-def drawn(count: int, seed: int = 0, places: Tensor | None = None) -> Draws:
-    mine = torch.arange(count) if places is None else places
-    return Draws(Batch(torch.zeros(len(mine), 1), (), mine, count), torch.device("cpu"), seed)
+def drawn(count: int, seed: int = 0, positions: Tensor | None = None) -> Draws:
+    own = torch.arange(count) if positions is None else positions
+    return Draws(Batch(torch.zeros(len(own), 1), (), own, count), torch.device("cpu"), seed)
 
 
 def images(count: int, side: int = SIDE, seed: int = 0) -> Tensor:
@@ -41,18 +41,18 @@ def images(count: int, side: int = SIDE, seed: int = 0) -> Tensor:
 
 def perlin_at(turns: Tensor, cells: tuple[int, int], side: int, y: int, x: int) -> float:
     """Perlin noise at one pixel, corner by corner as its definition has it."""
-    place = [side_ * cell / side for side_, cell in zip((y, x), cells, strict=True)]
-    corner = [math.floor(one) for one in place]
-    parts = []
+    point = [side_ * cell / side for side_, cell in zip((y, x), cells, strict=True)]
+    corner = [math.floor(coordinate) for coordinate in point]
+    terms = []
     for below in (0, 1):
         for beside in (0, 1):
-            away = place[0] - corner[0] - below, place[1] - corner[1] - beside
+            away = point[0] - corner[0] - below, point[1] - corner[1] - beside
             angle = 2 * math.pi * float(turns[corner[0] + below, corner[1] + beside])
             ramp = math.cos(angle) * away[0] + math.sin(angle) * away[1]
-            near = [1 - abs(one) for one in away]
+            near = [1 - abs(coordinate) for coordinate in away]
             weight = math.prod(6 * t**5 - 15 * t**4 + 10 * t**3 for t in near)
-            parts.append(weight * ramp)
-    return math.sqrt(2) * sum(parts)
+            terms.append(weight * ramp)
+    return math.sqrt(2) * sum(terms)
 
 
 def test_noise_is_perlins_for_another_number_of_cells_in_every_image() -> None:
@@ -60,14 +60,14 @@ def test_noise_is_perlins_for_another_number_of_cells_in_every_image() -> None:
     turns = torch.rand(
         4, perlin.CORNERS, perlin.CORNERS, generator=torch.Generator().manual_seed(0)
     )
-    found = perlin.perlin(turns, cells, SIDE)
+    noise = perlin.perlin(turns, cells, SIDE)
     random = np.random.default_rng(0)
     for index, (rows, columns) in enumerate(cells.tolist()):
         for y, x in random.integers(0, SIDE, (20, 2)).tolist():
             wanted = perlin_at(turns[index], (rows, columns), SIDE, y, x)
-            assert float(found[index, y, x]) == pytest.approx(wanted, abs=1e-5)
+            assert float(noise[index, y, x]) == pytest.approx(wanted, abs=1e-5)
         # It vanishes at every corner of the grid.
-        assert not found[index, :: SIDE // rows, :: SIDE // columns].abs().max() > 1e-6
+        assert not noise[index, :: SIDE // rows, :: SIDE // columns].abs().max() > 1e-6
 
 
 def test_masks_have_the_areas_and_scales_of_the_official_generator() -> None:
@@ -92,9 +92,9 @@ def test_masks_and_textures_follow_the_seed_and_the_place_alone() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
     for make in (perlin.masks, perlin.textures):
         whole = make(drawn(6), SIDE)
-        parts = [make(drawn(6, places=torch.arange(rank, 6, 2)), SIDE) for rank in (0, 1)]
-        for rank, part in enumerate(parts):
-            torch.testing.assert_close(part, whole[rank::2])
+        by_rank = [make(drawn(6, positions=torch.arange(rank, 6, 2)), SIDE) for rank in (0, 1)]
+        for rank, rows in enumerate(by_rank):
+            torch.testing.assert_close(rows, whole[rank::2])
 
 
 def test_textures_fill_the_range_and_differ() -> None:
@@ -105,19 +105,23 @@ def test_textures_fill_the_range_and_differ() -> None:
 
 
 def test_own_textures_are_training_images_moved_or_made() -> None:
-    kept = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, SIDE, SIDE) / 5
-    source = own_textures(Batches(list("abcde"), lambda chosen: kept[list(chosen)]))
-    found = source(drawn(400), SIDE)
-    flat = found.flatten(1).amax(dim=1) == found.flatten(1).amin(dim=1)
+    trained = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, SIDE, SIDE) / 5
+    source = own_textures(Batches(list("abcde"), lambda chosen: trained[list(chosen)]))
+    textures = source(drawn(400), SIDE)
+    flat = textures.flatten(1).amax(dim=1) == textures.flatten(1).amin(dim=1)
     assert 0.4 < flat.double().mean() < 0.6
-    assert set(found[flat][:, 0, 0, 0].mul(5).round().int().tolist()) == {0, 1, 2, 3, 4}
+    assert set(textures[flat][:, 0, 0, 0].mul(5).round().int().tolist()) == {0, 1, 2, 3, 4}
     ramp = torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE).expand(1, 3, -1, -1) / SIDE**2
     moved = own_textures(Batches(["a"], lambda chosen: ramp[[0] * len(chosen)]))(drawn(40), SIDE)
-    whole = [one for one in moved if len(one[0].unique()) == SIDE**2 and one[0].eq(one[1]).all()]
+    whole = [
+        texture
+        for texture in moved
+        if len(texture[0].unique()) == SIDE**2 and texture[0].eq(texture[1]).all()
+    ]
     assert len(whole) > 5 and all(
-        torch.equal(one.sort()[0].unique(), ramp.unique()) for one in whole
+        torch.equal(texture.sort()[0].unique(), ramp.unique()) for texture in whole
     )
-    assert len({float(one[0, 0, 0]) for one in whole}) > 5, "each moved by another step"
+    assert len({float(texture[0, 0, 0]) for texture in whole}) > 5, "each moved by another step"
 
 
 def test_half_of_the_images_stay_normal_and_the_others_mix_with_a_texture() -> None:
@@ -161,8 +165,8 @@ def test_augmentations_against_pillow_and_colorsys() -> None:
     picture = Image.fromarray(whole[0].permute(1, 2, 0).byte().numpy())
     given = whole / 255
 
-    def bytes_of(found: Tensor) -> np.ndarray:
-        return (found[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+    def bytes_of(augmented: Tensor) -> np.ndarray:
+        return (augmented[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
 
     for bits, draw in ((1, 0.0), (3, 0.3), (8, 0.99)):
         wanted = np.asarray(ImageOps.posterize(picture, bits))
@@ -192,39 +196,39 @@ def test_three_different_augmentations_of_ten(monkeypatch: pytest.MonkeyPatch) -
         return change
 
     monkeypatch.setattr(augmentation, "AUGMENTATIONS", tuple(noting(i) for i in range(6)))
-    found = augmentation.augment(torch.zeros(300, 3, 1, 1), drawn(300))[:, 0, 0, 0]
-    digits = [f"{value:.6f}"[2:] for value in found.tolist()]
-    assert all(one.count("1") == 3 and one.count("0") == 3 for one in digits)
+    changed = augmentation.augment(torch.zeros(300, 3, 1, 1), drawn(300))[:, 0, 0, 0]
+    digits = [f"{value:.6f}"[2:] for value in changed.tolist()]
+    assert all(text.count("1") == 3 and text.count("0") == 3 for text in digits)
     assert len(set(digits)) == 20
 
 
-def ssim_by_windows(one: np.ndarray, other: np.ndarray) -> float:
+def ssim_by_windows(plane: np.ndarray, other_plane: np.ndarray) -> float:
     """Structural similarity of two planes, window by window, zeros beyond the border."""
     away = np.arange(11) - 5
     weights = np.exp(-(away[:, None] ** 2 + away[None] ** 2) / (2 * 1.5**2))
     weights /= weights.sum()
-    a, b = np.pad(one, 5), np.pad(other, 5)
-    found = []
-    for y in range(one.shape[0]):
-        for x in range(one.shape[1]):
+    a, b = np.pad(plane, 5), np.pad(other_plane, 5)
+    values = []
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
             p, q = a[y : y + 11, x : x + 11], b[y : y + 11, x : x + 11]
             mp, mq = (weights * p).sum(), (weights * q).sum()
             vp, vq = (weights * p * p).sum() - mp**2, (weights * q * q).sum() - mq**2
-            both = (weights * p * q).sum() - mp * mq
+            covariance = (weights * p * q).sum() - mp * mq
             light = (2 * mp * mq + 1e-4) / (mp**2 + mq**2 + 1e-4)
-            found.append(light * (2 * both + 9e-4) / (vp + vq + 9e-4))
-    return float(np.mean(found))
+            values.append(light * (2 * covariance + 9e-4) / (vp + vq + 9e-4))
+    return float(np.mean(values))
 
 
 def test_ssim_against_windows_one_by_one() -> None:
-    one, other = images(2, 16).double(), images(2, 16, seed=1).double()
-    other = 0.6 * one + 0.4 * other
+    first, second = images(2, 16).double(), images(2, 16, seed=1).double()
+    second = 0.6 * first + 0.4 * second
     wanted = [
         np.mean([ssim_by_windows(p.numpy(), q.numpy()) for p, q in zip(a, b, strict=True)])
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(first, second, strict=True)
     ]
-    assert ssim(one, other).tolist() == pytest.approx(wanted, abs=1e-6)
-    assert ssim(one, one).tolist() == pytest.approx([1, 1])
+    assert ssim(first, second).tolist() == pytest.approx(wanted, abs=1e-6)
+    assert ssim(first, first).tolist() == pytest.approx([1, 1])
 
 
 def test_focal_loss_by_its_formula() -> None:
@@ -253,7 +257,7 @@ def test_networks_are_the_official_ones() -> None:
     with torch.device("meta"):
         network = RebuildAndTell(128, 64)
     sizes = [
-        sum(p.numel() for p in part.parameters()) for part in (network.rebuild, network.segment)
+        sum(p.numel() for p in module.parameters()) for module in (network.rebuild, network.segment)
     ]
 
     # Counted by hand from the official layers: convolutions with bias, two numbers a norm.
@@ -289,9 +293,9 @@ def cell(*overrides: str) -> Cell:
 
 
 def test_a_folder_of_textures_is_where_they_come_from(folder: Path) -> None:
-    found = folder_textures(folder, SIDE, quiet)(drawn(60), 32)
-    assert found.shape == (60, 3, 32, 32)
-    assert set(map(tuple, found[:, :, 0, 0].tolist())) == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+    textures = folder_textures(folder, SIDE, quiet)(drawn(60), 32)
+    assert textures.shape == (60, 3, 32, 32)
+    assert set(map(tuple, textures[:, :, 0, 0].tolist())) == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
 
 
 def test_cost_counts_the_textures_that_are_held(folder: Path) -> None:

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from harness.overrides import with_overrides
 from methods import fastflow
-from methods.base import Batches
 from methods.fastflow import METHOD, FastFlow
 from methods.networks.flow import Flow
 from methods.parts.backbone import check_features, layer_shapes
-from methods.parts.training import Draws
+from methods.parts.batches import Batches, Draws
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=32, layers=(1, 2), flow_steps=2, epochs=2, batch_size=4)
@@ -79,8 +78,8 @@ def test_a_new_flow_is_close_to_the_identity() -> None:
 
 
 def pyramid(count: int, seed: int = 0) -> Tensor:
-    parts = [numbers(count, *shape, seed=seed + i) for i, shape in enumerate(SHAPES)]
-    return torch.cat([part.flatten(1) for part in parts], dim=1)
+    layers = [numbers(count, *shape, seed=seed + i) for i, shape in enumerate(SHAPES)]
+    return torch.cat([layer.flatten(1) for layer in layers], dim=1)
 
 
 def fitted() -> FastFlow:
@@ -92,7 +91,7 @@ def fitted() -> FastFlow:
 
 def test_losses_are_negative_log_likelihoods() -> None:
     method, values = fitted(), pyramid(3, seed=7)
-    found = method.losses(method.flows, values, Draws(None, method.device, 0))  # type: ignore[arg-type]
+    losses = method.losses(method.flows, values, Draws(None, method.device, 0))  # type: ignore[arg-type]
     wanted = np.zeros(3)
     for shape, start, net, layer_norm in zip(
         SHAPES, (0, 24 * 64), method.flows.flows, method.flows.norms, strict=True
@@ -104,13 +103,13 @@ def test_losses_are_negative_log_likelihoods() -> None:
         likelihood += log_det.detach().numpy().sum(axis=(1, 2))
         constant = -0.5 * np.log(2 * np.pi) * size
         wanted -= likelihood - constant
-    np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-4)
+    np.testing.assert_allclose(losses.detach().numpy(), wanted, rtol=1e-4)
 
 
 @pytest.mark.parametrize("log_jacobian", [False, True])
 def test_maps_are_means_over_layers_of_likelihoods(log_jacobian: bool) -> None:
     method, values = fitted(), pyramid(2, seed=7)
-    parts = []
+    layers = []
     for shape, start, net, layer_norm in zip(
         SHAPES, (0, 24 * 64), method.flows.flows, method.flows.norms, strict=True
     ):
@@ -119,11 +118,11 @@ def test_maps_are_means_over_layers_of_likelihoods(log_jacobian: bool) -> None:
         away = -torch.exp(-0.5 * z.square().mean(dim=1))
         if log_jacobian:
             away = (0.5 * z.square().sum(dim=1) - log_det) / shape[0]
-        parts.append(F.interpolate(away[:, None], (32, 32), mode="bilinear")[:, 0])
-    wanted = sum(parts) / 2
-    found = method.score(values, ["a", "b"], replace(KNOBS, log_jacobian=log_jacobian))
-    torch.testing.assert_close(found.maps, wanted.detach())
-    torch.testing.assert_close(found.images, wanted.detach().amax(dim=(1, 2)))
+        layers.append(F.interpolate(away[:, None], (32, 32), mode="bilinear")[:, 0])
+    wanted = sum(layers) / 2
+    scores = method.score(values, ["a", "b"], replace(KNOBS, log_jacobian=log_jacobian))
+    torch.testing.assert_close(scores.maps, wanted.detach())
+    torch.testing.assert_close(scores.images, wanted.detach().amax(dim=(1, 2)))
 
 
 def test_the_layer_norm_is_trained_or_absent() -> None:

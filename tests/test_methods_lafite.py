@@ -21,13 +21,12 @@ from made_features import (
 )
 from torch import Tensor
 
-from methods.base import Batch, Batches
 from methods.lafite import METHOD, LafitE, noise_predictor
 from methods.networks.diffusion import corrupt, cosine_schedule, ddim_denoise, ddim_steps
 from methods.networks.unet import UNet
 from methods.parts.backbone import LITE0
+from methods.parts.batches import Batch, Batches, Draws
 from methods.parts.maps import error_map, image_score, smooth_upsample
-from methods.parts.training import Draws
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -87,17 +86,17 @@ def test_denoising_is_diffusers(ddim: Any, t: int, steps: int) -> None:
         for now in range(t, 0, -t // steps):
             noise = predict(wanted, torch.full((2,), now))
             wanted = ddim.step(noise, now - 1, wanted, eta=0.0).prev_sample
-    found = ddim_denoise(noisy, predict, t, steps, cosine_schedule(1000))
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    denoised = ddim_denoise(noisy, predict, t, steps, cosine_schedule(1000))
+    torch.testing.assert_close(denoised, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_denoising_with_the_true_noise_returns_the_clean_sample() -> None:
     clean, noise, level = numbers(3, 2, 4, 4), numbers(3, 2, 4, 4, seed=1), cosine_schedule(1000)
     for t, steps in [(1, 1), (300, 7), (999, 10)]:
         noisy = corrupt(clean, torch.full((3,), t), noise, level)
-        found = ddim_denoise(noisy.double(), lambda x, m: noise.double(), t, steps, level)
+        denoised = ddim_denoise(noisy.double(), lambda x, m: noise.double(), t, steps, level)
         tolerance = 1e-4 / float(level[t].sqrt())
-        torch.testing.assert_close(found.float(), clean, rtol=0, atol=tolerance)
+        torch.testing.assert_close(denoised.float(), clean, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(("t", "steps"), [(200, 10), (7, 3), (250, 8), (1, 1), (9, 9)])
@@ -127,8 +126,8 @@ def test_unet_of_the_paper_has_about_0_28_billion_parameters() -> None:
 def test_unet_of_the_paper_keeps_the_shape(side: int) -> None:
     with torch.device("meta"):
         network = noise_predictor(272, LafitE.Config())
-        found = network(torch.empty(2, 272, side, side), torch.ones(2, dtype=torch.int64))
-    assert found.shape == (2, 272, side, side)
+        noise = network(torch.empty(2, 272, side, side), torch.ones(2, dtype=torch.int64))
+    assert noise.shape == (2, 272, side, side)
 
 
 def test_one_step_of_the_paper_on_a_cpu() -> None:
@@ -178,8 +177,8 @@ def test_unet_tells_steps_and_places_apart() -> None:
     with torch.inference_mode():
         early, late = (network(values, torch.tensor([t])) for t in (10, 11))
         assert float((early - late).norm() / early.norm()) > 1e-4
-        both = network(torch.cat([values, 2 * values]), torch.tensor([10, 900]))
-    torch.testing.assert_close(both[:1], early, rtol=1e-4, atol=1e-4)
+        together = network(torch.cat([values, 2 * values]), torch.tensor([10, 900]))
+    torch.testing.assert_close(together[:1], early, rtol=1e-4, atol=1e-4)
 
 
 def test_unet_overfits_one_batch() -> None:
@@ -238,9 +237,9 @@ def test_t_zero_is_edit_only() -> None:
     clean = method.standardise(values)
     edited = method.bank.edit(clean, 3, 0.2, "softmax", 1.0)
     maps = smooth_upsample(error_map(clean, edited), 64, 1.0)
-    found = method.score(values, KEYS, replace(KNOBS, t=0))
-    torch.testing.assert_close(found.maps, maps)
-    torch.testing.assert_close(found.images, image_score(maps, 4))
+    scores = method.score(values, KEYS, replace(KNOBS, t=0))
+    torch.testing.assert_close(scores.maps, maps)
+    torch.testing.assert_close(scores.images, image_score(maps, 4))
 
 
 @pytest.mark.usefixtures("no_gradients")
@@ -271,8 +270,8 @@ def test_raw_score_space_measures_in_units_of_the_features() -> None:
     edited = method.bank.edit(method.standardise(values), 3, 0.2, "softmax", 1.0)
     raw = edited * method.standardise.std + method.standardise.mean
     wanted = smooth_upsample(error_map(values, raw), 64, 0.0)
-    found = method.score(values, KEYS, replace(knobs, score_space="raw")).maps
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    maps = method.score(values, KEYS, replace(knobs, score_space="raw")).maps
+    torch.testing.assert_close(maps, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_noise_depends_on_seed_and_image_only() -> None:

@@ -20,10 +20,10 @@ def test_smooth_upsample_is_interpolation_then_scipy_gaussian(
 ) -> None:
     maps = numbers(3, cells, cells)
     large = F.interpolate(maps[:, None].double(), side, mode="bilinear", align_corners=align)[:, 0]
-    wanted = [gaussian_filter(one, sigma, mode="reflect", truncate=4) for one in large.numpy()]
-    found = smooth_upsample(maps, side, sigma, align_corners=align)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found, np.stack(wanted), atol=1e-6)
+    wanted = [gaussian_filter(plane, sigma, mode="reflect", truncate=4) for plane in large.numpy()]
+    smooth = smooth_upsample(maps, side, sigma, align_corners=align)
+    assert smooth.dtype == torch.float32
+    np.testing.assert_allclose(smooth, np.stack(wanted), atol=1e-6)
 
 
 def test_smooth_upsample_without_gaussian_is_interpolation() -> None:
@@ -33,9 +33,9 @@ def test_smooth_upsample_without_gaussian_is_interpolation() -> None:
 
 
 def test_error_map_is_the_norm_over_channels() -> None:
-    one, two = numbers(2, 5, 3, 4), numbers(2, 5, 3, 4, seed=1)
-    wanted = np.sqrt(((one - two).numpy() ** 2).sum(axis=1))
-    np.testing.assert_allclose(error_map(one, two), wanted, rtol=1e-5)
+    first, second = numbers(2, 5, 3, 4), numbers(2, 5, 3, 4, seed=1)
+    wanted = np.sqrt(((first - second).numpy() ** 2).sum(axis=1))
+    np.testing.assert_allclose(error_map(first, second), wanted, rtol=1e-5)
 
 
 def test_image_score_is_the_largest_window_average() -> None:

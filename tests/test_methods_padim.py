@@ -14,9 +14,9 @@ from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
 from methods import padim
-from methods.base import Batches
 from methods.padim import METHOD, PaDiM, drawn_channels
 from methods.parts.aggregate import flatten
+from methods.parts.batches import Batches
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, resize=32, channels=9)
@@ -40,10 +40,10 @@ def fitted(seed: int = 0) -> PaDiM:
     return method
 
 
-def laid_over(found: list[Tensor]) -> Tensor:
+def laid_over(pyramid: list[Tensor]) -> Tensor:
     """Deeper cells repeated over the shallowest grid, as `embedding_concat` does: (B, C, P)."""
     repeated = [
-        x.repeat_interleave(2**i, 2).repeat_interleave(2**i, 3) for i, x in enumerate(found)
+        x.repeat_interleave(2**i, 2).repeat_interleave(2**i, 3) for i, x in enumerate(pyramid)
     ]
     return torch.cat(repeated, dim=1).flatten(2).double()
 
@@ -61,10 +61,10 @@ def test_maps_are_scipys_mahalanobis_distances() -> None:
             wanted[image, position] = mahalanobis(away, mean, inverse)
     maps = torch.from_numpy(wanted).view(3, 1, 8, 8)
     upsampled = torch.nn.functional.interpolate(maps, (32, 32), mode="bilinear")[:, 0].numpy()
-    smooth = np.stack([gaussian_filter(one, 2.0) for one in upsampled])
-    found = method.score(flatten(layers(3, 9)), ["a", "b", "c"], replace(KNOBS, sigma=2.0))
-    np.testing.assert_allclose(found.maps.numpy(), smooth, rtol=1e-4)
-    np.testing.assert_allclose(found.images.numpy(), smooth.max(axis=(1, 2)), rtol=1e-4)
+    smooth = np.stack([gaussian_filter(plane, 2.0) for plane in upsampled])
+    scores = method.score(flatten(layers(3, 9)), ["a", "b", "c"], replace(KNOBS, sigma=2.0))
+    np.testing.assert_allclose(scores.maps.numpy(), smooth, rtol=1e-4)
+    np.testing.assert_allclose(scores.images.numpy(), smooth.max(axis=(1, 2)), rtol=1e-4)
 
 
 def test_passes_over_some_positions_learn_what_one_pass_learns(
@@ -73,11 +73,11 @@ def test_passes_over_some_positions_learn_what_one_pass_learns(
     whole = fitted().state_dict()
     monkeypatch.setattr(padim, "AT_ONCE", 10 * 8 * 9**2)
     monkeypatch.setattr(padim, "FACTORED", 3)
-    method, told = PaDiM(CONFIG), []
-    method.fit(train(), on_progress=told.append)
+    method, reports = PaDiM(CONFIG), []
+    method.fit(train(), on_progress=reports.append)
     torch.testing.assert_close(dict(method.state_dict()), dict(whole))
     # 64 positions, 10 a pass.
-    assert (told[-1].step, told[-1].steps) == (7 * IMAGES, 7 * IMAGES)
+    assert (reports[-1].step, reports[-1].steps) == (7 * IMAGES, 7 * IMAGES)
 
 
 def test_a_far_mean_costs_no_digits() -> None:

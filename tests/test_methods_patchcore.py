@@ -12,8 +12,8 @@ from torch import Tensor
 
 from harness.overrides import with_overrides
 from methods import patchcore
-from methods.base import Batches
 from methods.parts.backbone import layer_shapes
+from methods.parts.batches import Batches
 from methods.parts.maps import smooth_upsample
 from methods.parts.seeds import generator
 from methods.patchcore import METHOD, PatchCore
@@ -44,23 +44,23 @@ def test_scores_are_brute_force_distances(k: int, coreset: float) -> None:
     rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
     apart = (rows[:, None] - bank[None]).square().sum(dim=2)
     wanted = apart.sort(dim=1).values[:, :k].mean(dim=1).view(3, 4, 4)
-    found = method.score(queries, ["a", "b", "c"], replace(KNOBS, k=k, coreset=coreset))
-    torch.testing.assert_close(found.images, wanted.amax(dim=(1, 2)))
-    torch.testing.assert_close(found.maps, smooth_upsample(wanted, 32, 1.0))
+    scores = method.score(queries, ["a", "b", "c"], replace(KNOBS, k=k, coreset=coreset))
+    torch.testing.assert_close(scores.images, wanted.amax(dim=(1, 2)))
+    torch.testing.assert_close(scores.maps, smooth_upsample(wanted, 32, 1.0))
 
 
 def test_a_training_patch_in_the_whole_bank_scores_zero() -> None:
     method = PatchCore(replace(CONFIG, bank_rate=1.0))
     values = numbers(4, 0)
     method.fit(Batches(list("abcd"), lambda i: values[list(i)]))
-    found = method.score(values[:2], ["a", "b"], replace(KNOBS, coreset=1.0))
-    torch.testing.assert_close(found.images, torch.zeros(2))
+    scores = method.score(values[:2], ["a", "b"], replace(KNOBS, coreset=1.0))
+    torch.testing.assert_close(scores.images, torch.zeros(2))
 
 
 def test_reweighting_is_eq_7_of_the_paper() -> None:
     method, queries = fitted(), numbers(3, 1)
     bank = method.bank.rows_MD[:40].double()
-    for image, found in enumerate(
+    for image, score in enumerate(
         method.score(queries, ["a", "b", "c"], replace(KNOBS, coreset=0.25, reweight=5)).images
     ):
         rows = queries[image].permute(1, 2, 0).reshape(-1, 6).double()
@@ -69,7 +69,7 @@ def test_reweighting_is_eq_7_of_the_paper() -> None:
         nearest = int(apart[patch].argmin())
         around = (bank - bank[nearest]).norm(dim=1).argsort()[:5]
         share = apart[patch, nearest].exp() / apart[patch, around].exp().sum()
-        assert float(found) == pytest.approx(float((1 - share) * apart[patch, nearest]), rel=1e-5)
+        assert float(score) == pytest.approx(float((1 - share) * apart[patch, nearest]), rel=1e-5)
 
 
 def test_the_approximate_choice_is_that_of_the_official_code() -> None:
@@ -88,11 +88,11 @@ def test_a_float16_bank_scores_as_the_float32_bank_up_to_its_rounding() -> None:
     half, full, queries = fitted(bank_precision="float16"), fitted(), numbers(5, 1)
     assert half.bank.rows_MD.dtype == torch.float16
     knobs, keys = replace(KNOBS, reweight=4), list("abcde")
-    for one in (KNOBS, knobs):
-        found, wanted = half.score(queries, keys, one), full.score(queries, keys, one)
-        assert not torch.equal(found.maps, wanted.maps)
-        torch.testing.assert_close(found.maps, wanted.maps, rtol=2e-3, atol=1e-4)
-        torch.testing.assert_close(found.images, wanted.images, rtol=2e-3, atol=1e-4)
+    for setting in (KNOBS, knobs):
+        scores, wanted = half.score(queries, keys, setting), full.score(queries, keys, setting)
+        assert not torch.equal(scores.maps, wanted.maps)
+        torch.testing.assert_close(scores.maps, wanted.maps, rtol=2e-3, atol=1e-4)
+        torch.testing.assert_close(scores.images, wanted.images, rtol=2e-3, atol=1e-4)
 
 
 def test_a_float16_bank_of_features_from_the_cache_loses_nothing() -> None:

@@ -16,20 +16,18 @@ from made_features import (
 from made_training import numbers
 from torch import Tensor
 
-from methods.base import Batch, Batches
 from methods.networks.patch_encoder import (
     COARSE,
     FINE,
     Direction,
     Encoder,
-    anywhere,
     beside,
     cells,
-    crop,
     jittered,
     spread,
 )
-from methods.parts.training import Draws
+from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.windows import anywhere, crop
 from methods.patchsvdd import METHOD, PatchSVDD
 
 COUNT, SIDE = 4000, 256
@@ -59,8 +57,8 @@ def test_labels_are_the_directions_in_which_neighbours_lie() -> None:
         # Those at the border were moved back into the image, and their direction with them.
         inside = ((second > 0) & (second < SIDE - patch)).all(dim=1)
         assert 0.1 < inside.double().mean() < 0.9
-        found = [by_angle[int(eighth)] for eighth in compass(first, second)[inside]]
-        assert found == label[inside].tolist()
+        directions = [by_angle[int(eighth)] for eighth in compass(first, second)[inside]]
+        assert directions == label[inside].tolist()
         reach = (second - first)[inside].abs().amax(dim=1)
         assert reach.min() == 3 * patch // 4 and reach.max() == patch - 1
         assert label.bincount(minlength=8).min() > 0.8 * COUNT / 8
@@ -93,7 +91,7 @@ def test_crops_are_the_slices_of_their_corners() -> None:
 def test_one_pass_over_an_image_embeds_its_patches_as_one_by_one(coarse: int, fine: int) -> None:
     torch.manual_seed(0)
     encoder, images, side = Encoder(4, 6), numbers(2, 3, 112, 112), 112
-    for found, patch, stride, embed in (
+    for embedded, patch, stride, embed in (
         (encoder.dense(images, coarse=coarse, fine=fine)[0], COARSE, coarse, encoder.coarse),
         (encoder.dense(images, coarse=coarse, fine=fine)[1], FINE, fine, encoder.fine),
     ):
@@ -102,8 +100,8 @@ def test_one_pass_over_an_image_embeds_its_patches_as_one_by_one(coarse: int, fi
         wanted = (
             embed(patches.reshape(-1, 3, patch, patch)).view(2, row, row, 6).permute(0, 3, 1, 2)
         )
-        assert found.shape == wanted.shape
-        torch.testing.assert_close(found, wanted)
+        assert embedded.shape == wanted.shape
+        torch.testing.assert_close(embedded, wanted)
 
 
 @pytest.mark.parametrize(("side", "patch", "stride"), [(256, 64, 16), (70, 32, 6)])
@@ -115,9 +113,9 @@ def test_a_pixel_has_the_mean_of_the_patches_that_hold_it(
     whole, count = torch.zeros(2, side, side), torch.zeros(side, side)
     for i in range(row):
         for j in range(row):
-            place = slice(i * stride, i * stride + patch), slice(j * stride, j * stride + patch)
-            whole[:, *place] += maps[:, i, j, None, None]
-            count[place] += 1
+            window = slice(i * stride, i * stride + patch), slice(j * stride, j * stride + patch)
+            whole[:, *window] += maps[:, i, j, None, None]
+            count[window] += 1
     torch.testing.assert_close(spread(maps, side, patch, stride), whole / count.clamp(min=1))
 
 
@@ -132,18 +130,18 @@ def test_scores_are_brute_force_distances_multiplied() -> None:
     method, images = trained(coarse_rate=1.0, fine_rate=1.0)
     torch.testing.assert_close(method.mean, images.mean(dim=0))
     queries = torch.rand(2, 3, 80, 80, generator=torch.Generator().manual_seed(2))
-    parts = []
-    for normal, found, patch, stride in zip(
+    scales = []
+    for normal, embedded, patch, stride in zip(
         method.embed(images), method.embed(queries), (COARSE, FINE), (16, 8), strict=True
     ):
-        rows, near = (x.permute(0, 2, 3, 1).flatten(0, 2).double() for x in (normal, found))
-        apart = torch.cdist(near, rows).amin(dim=1).view(2, *found.shape[2:])
-        parts.append(spread(apart.float(), 80, patch, stride))
+        rows, near = (x.permute(0, 2, 3, 1).flatten(0, 2).double() for x in (normal, embedded))
+        apart = torch.cdist(near, rows).amin(dim=1).view(2, *embedded.shape[2:])
+        scales.append(spread(apart.float(), 80, patch, stride))
     scores = method.score(queries, ["a", "b"], KNOBS)
-    torch.testing.assert_close(scores.maps, parts[0] * parts[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores.maps, scales[0] * scales[1], rtol=1e-4, atol=1e-6)
     assert torch.equal(scores.images, scores.maps.flatten(1).amax(dim=1))
-    both = method.score(queries, ["a", "b"], replace(KNOBS, combine="sum"))
-    torch.testing.assert_close(both.maps, parts[0] + parts[1], rtol=1e-4, atol=1e-6)
+    summed = method.score(queries, ["a", "b"], replace(KNOBS, combine="sum"))
+    torch.testing.assert_close(summed.maps, scales[0] + scales[1], rtol=1e-4, atol=1e-6)
 
 
 def test_an_image_that_was_learned_is_at_no_distance_of_a_whole_bank() -> None:
@@ -173,18 +171,18 @@ def test_the_loss_is_cross_entropy_and_lambda_times_distance() -> None:
     patches = method._patches
 
     def spying(images: Tensor, draws: Draws, patch: int) -> tuple[Tensor, Tensor]:
-        found = patches(images, draws, patch)
-        labels.append(found[1])
-        return found
+        cut, label = patches(images, draws, patch)
+        labels.append(label)
+        return cut, label
 
     method._patches = spying  # type: ignore[method-assign]
-    found = method.losses(pretext, torch.rand(5, 3, 80, 80), drawn(5))  # type: ignore[arg-type]
+    losses = method.losses(pretext, torch.rand(5, 3, 80, 80), drawn(5))  # type: ignore[arg-type]
     odds = [
         [math.log(sum(map(math.exp, row))) - row[label] for row, label in zip(*pair, strict=True)]
-        for pair in zip(logits.tolist(), [one.tolist() for one in labels], strict=True)
+        for pair in zip(logits.tolist(), [label.tolist() for label in labels], strict=True)
     ]
     wanted = torch.tensor(odds).sum(dim=0) + CONFIG.svdd_weight * distances.sum(dim=0)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(losses, wanted)
 
 
 def test_patches_that_tell_directions_have_colours_and_noise_of_their_own() -> None:
@@ -216,9 +214,9 @@ def test_directions_of_coarse_patches_are_learned_and_hold_for_unseen_images() -
     unseen = inputs(method.inputs(config), "test") - method.mean
     patches, label = method._patches(unseen, drawn(len(unseen)), COARSE)
     first, neighbour, _, _ = method.network.encoder.coarse(patches).flatten(1).chunk(4)
-    found = method.network.coarse(first, neighbour).argmax(dim=1)
+    predicted = method.network.coarse(first, neighbour).argmax(dim=1)
     # Chance, and an encoder that learned nothing, is 0.125.
-    assert (found == label).double().mean() > 0.4
+    assert (predicted == label).double().mean() > 0.4
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from made_training import COUNT, TWO, PlainSteps, features, made, numbers, order
 from torch import Tensor, nn
 
 from harness.registry import load
-from methods.base import Batches, Method, quiet
+from methods.base import Method, quiet
 from methods.networks.mirrored_student import BatchNorm
 from methods.padim import METHOD, PaDiM
 from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size, wrap
 
 
@@ -43,8 +44,8 @@ class Normed(nn.Module):
 def normed() -> dict[str, Tensor]:
     network, values, wanted = Normed(), numbers(5, 3, 4, 4) * 3 + 1, numbers(5, 2, 4, 4, seed=1)
     wrapped = wrap(network).train()
-    mine = slice(rank(), None, world_size())
-    loss = (wrapped(values[mine]) - wanted[mine]).square().sum() * world_size() / 5
+    own = slice(rank(), None, world_size())
+    loss = (wrapped(values[own]) - wanted[own]).square().sum() * world_size() / 5
     loss.backward()
     gradients = {f"{name}.grad": p.grad for name, p in network.named_parameters()}
     return {**network.state_dict(), **gradients}
@@ -120,9 +121,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_two_ranks_interleave_the_samples(two_ranks: list[dict[str, Any]]) -> None:
-    assert [found["rank"] for found in two_ranks] == [0, 1]
+    assert [result["rank"] for result in two_ranks] == [0, 1]
     for size in (3, 64):
-        first, second = (found["ordered"][size] for found in two_ranks)
+        first, second = (result["ordered"][size] for result in two_ranks)
         assert (first, second) == ([0, 2, 4, 6], [1, 3, 5])
 
 
@@ -131,31 +132,31 @@ def test_two_ranks_fill_the_same_bank_as_one(two_ranks: list[dict[str, Any]]) ->
     alone.fit(features())
     bank.fit(features(), lambda x: x, 0.2, projection=None, seed=0, on_progress=quiet)
     official.fit(features(), lambda x: x, 0.2, projection=3, starts=4, seed=0, on_progress=quiet)
-    for found in two_ranks:
-        torch.testing.assert_close(dict(found["standardise"]), dict(alone.state_dict()))
-        assert torch.equal(found["bank"]["rows_MD"], bank.rows_MD)
-        assert torch.equal(found["official"]["rows_MD"], official.rows_MD)
+    for result in two_ranks:
+        torch.testing.assert_close(dict(result["standardise"]), dict(alone.state_dict()))
+        assert torch.equal(result["bank"]["rows_MD"], bank.rows_MD)
+        assert torch.equal(result["official"]["rows_MD"], official.rows_MD)
 
 
 def test_two_ranks_train_the_same_weights_as_one(two_ranks: list[dict[str, Any]]) -> None:
     network, losses = trained(PlainSteps(epochs=4, batch_size=5, learning_rate=1e-2))
-    for found in two_ranks:
+    for result in two_ranks:
         wanted = dict(network.state_dict())
-        torch.testing.assert_close(dict(found["weights"]), wanted, rtol=0, atol=1e-5)
-        assert found["losses"] == pytest.approx(losses, rel=1e-5)
+        torch.testing.assert_close(dict(result["weights"]), wanted, rtol=0, atol=1e-5)
+        assert result["losses"] == pytest.approx(losses, rel=1e-5)
 
 
 def test_two_ranks_share_the_statistics_of_a_batch(two_ranks: list[dict[str, Any]]) -> None:
     alone = normed()
     assert float(alone["layers.0.weight.grad"].norm()) > 0.01
-    for found in two_ranks:
-        torch.testing.assert_close(found["normed"], alone, rtol=1e-4, atol=1e-4)
+    for result in two_ranks:
+        torch.testing.assert_close(result["normed"], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_two_ranks_learn_the_same_gaussians_as_one(two_ranks: list[dict[str, Any]]) -> None:
     alone = gaussians()
-    for found in two_ranks:
-        torch.testing.assert_close(found["gaussians"], alone)
+    for result in two_ranks:
+        torch.testing.assert_close(result["gaussians"], alone)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -163,14 +164,14 @@ def test_two_ranks_learn_what_one_learns(two_ranks: list[dict[str, Any]], name: 
     alone = learned(name)
     weights = {key: weight.detach() for key, weight in tiny(name).named_parameters()}
     moved = sum(float((alone[key] - weights[key]).norm()) for key in weights)
-    for found in two_ranks:
-        both = found["learned"][name]
-        apart = sum(float((both[key] - alone[key]).norm()) for key in weights)
+    for result in two_ranks:
+        joint = result["learned"][name]
+        apart = sum(float((joint[key] - alone[key]).norm()) for key in weights)
         assert apart < 1e-3 * moved
         for key in alone.keys() - weights.keys():  # batch statistics, the mean image, banks
-            torch.testing.assert_close(both[key], alone[key], rtol=1e-4, atol=1e-4, msg=key)
+            torch.testing.assert_close(joint[key], alone[key], rtol=1e-4, atol=1e-4, msg=key)
 
 
 def test_a_batch_too_small_for_the_ranks_is_refused(two_ranks: list[dict[str, Any]]) -> None:
     # A rank without a sample would leave the others waiting in the gradients' sum.
-    assert all("batch_size=1" in found["refused"] for found in two_ranks)
+    assert all("batch_size=1" in result["refused"] for result in two_ranks)

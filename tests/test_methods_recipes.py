@@ -19,10 +19,11 @@ from made_training import numbers
 from torch import Tensor, nn
 
 from harness.registry import load, names
-from methods.base import Batch, Batches, Method
+from methods.base import Method
 from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures
-from methods.parts.training import Draws, Recipe
+from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.training import Recipe
 
 IMAGES = 3
 
@@ -84,8 +85,8 @@ def what_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Metho
     declared = load("methods", name)
     asked: list[Any] = []
 
-    def optimise(*what: Any, **_: Any) -> None:
-        asked.extend(what)
+    def optimise(*arguments: Any, **_: Any) -> None:
+        asked.extend(arguments[:4])
         raise Seen
 
     monkeypatch.setattr(f"methods.{name}.optimise", optimise)
@@ -117,9 +118,11 @@ def test_the_paper_preset_is_trained_as_published(
         assert (group["lr"], group["betas"]) == (published.rate, published.betas)
         assert (group["weight_decay"], group["eps"]) == (published.decay, 1e-8)
         assert not group["amsgrad"]
-    trained = {id(one) for group in optimiser.param_groups for one in group["params"]}
-    assert trained == {id(one) for one in method.parameters() if one.requires_grad}
-    assert trained == {id(one) for one in network.parameters()}
+    trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    assert trained == {
+        id(parameter) for parameter in method.parameters() if parameter.requires_grad
+    }
+    assert trained == {id(parameter) for parameter in network.parameters()}
     assert (recipe.epochs, recipe.batch_size) == (published.epochs, published.batch_size)
     assert (recipe.clip, recipe.ema, recipe.precision) == (published.clip, 0, "float32")
     assert len(batches) == published.samples

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from methods.networks.mirrored_student import Student
 from methods.parts.backbone import LITE0
-from methods.parts.training import Draws
+from methods.parts.batches import Draws
 from methods.revdistill import METHOD, RevDistill, ends_in_relu
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
@@ -26,8 +26,8 @@ SHAPES = ((24, 16, 16), (40, 8, 8), (112, 4, 4))
 
 
 def pyramid(count: int, seed: int = 0) -> Tensor:
-    parts = [numbers(count, *shape, seed=seed + i) for i, shape in enumerate(SHAPES)]
-    return torch.cat([part.flatten(1) for part in parts], dim=1)
+    layers = [numbers(count, *shape, seed=seed + i) for i, shape in enumerate(SHAPES)]
+    return torch.cat([layer.flatten(1) for layer in layers], dim=1)
 
 
 def pairs(method: RevDistill, values: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -57,31 +57,33 @@ def apart(method: RevDistill, values: Tensor) -> list[np.ndarray]:
 def test_maps_are_scipys_cosine_distances() -> None:
     method, values = RevDistill(CONFIG), pyramid(2)
     wanted = apart(method, values)
-    for found, one in zip(method.cosine_maps(values), wanted, strict=True):
-        np.testing.assert_allclose(found.detach().numpy(), one, atol=1e-5)
+    for scores, layer in zip(method.cosine_maps(values), wanted, strict=True):
+        np.testing.assert_allclose(scores.detach().numpy(), layer, atol=1e-5)
     upsampled = sum(
-        F.interpolate(torch.from_numpy(one)[:, None], (64, 64), mode="bilinear", align_corners=True)
-        for one in wanted
+        F.interpolate(
+            torch.from_numpy(layer)[:, None], (64, 64), mode="bilinear", align_corners=True
+        )
+        for layer in wanted
     )
-    smooth = np.stack([gaussian_filter(one, 4.0) for one in upsampled[:, 0].numpy()])
-    found = method.score(values, ["a", "b"], replace(KNOBS, sigma=4.0))
-    np.testing.assert_allclose(found.maps.numpy(), smooth, atol=1e-5)
-    np.testing.assert_allclose(found.images.numpy(), smooth.max(axis=(1, 2)), atol=1e-5)
+    smooth = np.stack([gaussian_filter(layer, 4.0) for layer in upsampled[:, 0].numpy()])
+    scores = method.score(values, ["a", "b"], replace(KNOBS, sigma=4.0))
+    np.testing.assert_allclose(scores.maps.numpy(), smooth, atol=1e-5)
+    np.testing.assert_allclose(scores.images.numpy(), smooth.max(axis=(1, 2)), atol=1e-5)
 
 
 def test_losses_are_the_named_ones() -> None:
     values = pyramid(2)
     per_location = RevDistill(replace(CONFIG, loss="per_location"))
     none = Draws(None, per_location.device, 0)  # type: ignore[arg-type]
-    found = per_location.losses(per_location.student, values, none)
-    wanted = sum(one.mean(axis=(1, 2)) for one in apart(per_location, values))
-    np.testing.assert_allclose(found.detach().numpy(), wanted, atol=1e-5)
+    losses = per_location.losses(per_location.student, values, none)
+    wanted = sum(layer.mean(axis=(1, 2)) for layer in apart(per_location, values))
+    np.testing.assert_allclose(losses.detach().numpy(), wanted, atol=1e-5)
     flattened = RevDistill(CONFIG)
-    found = flattened.losses(flattened.student, values, none)
+    losses = flattened.losses(flattened.student, values, none)
     # The official code: the whole map is one vector.
     layers = pairs(flattened, values)
     wanted = [sum(cosine(t[i].flatten(), s[i].flatten()) for t, s in layers) for i in range(2)]
-    np.testing.assert_allclose(found.detach().numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(losses.detach().numpy(), wanted, atol=1e-5)
 
 
 def test_the_student_of_a_wide_resnet_has_the_official_shapes() -> None:
@@ -142,7 +144,7 @@ def test_the_student_ends_as_the_teacher_unless_it_is_told(
     assert non_negative(replace(config, relu=None)) is relu
     # The paper preset names none, so that it fits any backbone; smoke is linear, which fits any.
     assert non_negative(config) is (relu and preset == "paper")
-    assert all(non_negative(replace(config, relu=told)) is told for told in (True, False))
+    assert all(non_negative(replace(config, relu=asked)) is asked for asked in (True, False))
 
 
 def test_names_of_relu_backbones_are_those_of_resnets_that_end_in_one() -> None:
@@ -155,8 +157,8 @@ def test_names_of_relu_backbones_are_those_of_resnets_that_end_in_one() -> None:
             network = timm.create_model(name, pretrained=False)
         last = [*network.layer4[-1].children()]
         assert isinstance(network, timm.models.ResNet) and isinstance(network.act1, torch.nn.ReLU)
-        assert not any(isinstance(one, (torch.nn.SiLU, torch.nn.GELU)) for one in last)
-        assert any(isinstance(one, torch.nn.ReLU) for one in last)
+        assert not any(isinstance(module, (torch.nn.SiLU, torch.nn.GELU)) for module in last)
+        assert any(isinstance(module, torch.nn.ReLU) for module in last)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from methods.base import Diverged, Keeper, quiet
 from methods.parts.accelerating import accelerated, compile_in_place, why_not
-from methods.parts.training import Draws, optimise
+from methods.parts.batches import Draws
+from methods.parts.training import optimise
 
 
 def test_training_lowers_the_loss_and_leaves_eval_mode() -> None:

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Batches
 from methods.networks.masked_transformer import (
     DecoderLayer,
     EncoderLayer,
     Reconstructor,
     neighbour_mask,
 )
-from methods.parts.training import Draws
+from methods.parts.batches import Batch, Batches, Draws
 from methods.uniad import METHOD, UniAD
 
 CONFIG = UniAD.Config(
@@ -155,8 +154,8 @@ def test_jitter_is_as_strong_as_the_norm_of_the_token() -> None:
 def test_scoring_adds_no_jitter() -> None:
     method, values = made(), numbers(2, 40, 10, 10)
     knobs = UniAD.Knobs(pool=1)
-    one, two = (method.score(values, ["a", "b"], knobs) for _ in range(2))
-    assert torch.equal(one.maps, two.maps)
+    first, second = (method.score(values, ["a", "b"], knobs) for _ in range(2))
+    assert torch.equal(first.maps, second.maps)
 
 
 def test_image_score_is_the_largest_average_of_16_by_16_pixels() -> None:
@@ -164,10 +163,10 @@ def test_image_score_is_the_largest_average_of_16_by_16_pixels() -> None:
     with torch.inference_mode():
         error = (values - method.network(values)).square().sum(dim=1).sqrt()
     maps = F.interpolate(error[:, None], (80, 80), mode="bilinear", align_corners=True)[:, 0]
-    found = method.score(values, ["a", "b"], UniAD.Knobs())
-    torch.testing.assert_close(found.maps, maps)
+    scores = method.score(values, ["a", "b"], UniAD.Knobs())
+    torch.testing.assert_close(scores.maps, maps)
     windows = maps.unfold(1, 16, 1).unfold(2, 16, 1).mean(dim=(3, 4))
-    torch.testing.assert_close(found.images, windows.amax(dim=(1, 2)))
+    torch.testing.assert_close(scores.images, windows.amax(dim=(1, 2)))
 
 
 def test_editing_first_gives_the_network_bank_rows() -> None:
@@ -179,10 +178,10 @@ def test_editing_first_gives_the_network_bank_rows() -> None:
     with torch.inference_mode():
         edited = method.bank.edit(queries, 3, 0.5, "softmax", 1.0)
         error = (queries - method.network(edited)).norm(dim=1)
-    found = method.score(queries, ["a"], UniAD.Knobs(k=3, coreset=0.5, pool=1))
+    scores = method.score(queries, ["a"], UniAD.Knobs(k=3, coreset=0.5, pool=1))
     # Compared with the unedited features.
     wanted = F.interpolate(error[:, None], (224, 224), mode="bilinear", align_corners=True)[:, 0]
-    torch.testing.assert_close(found.maps, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores.maps, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from torch import nn
 from harness.memory import peak_memory, reset_peak_memory
 from harness.options import PRESETS, RaceOptions, Say
 from harness.registry import UsageError, did_you_mean, load
-from methods.base import Batches
 from methods.parts.accelerating import compile_in_place, why_not
 from methods.parts.backbone import feature_channels
+from methods.parts.batches import Batches
 from methods.parts.training import Recipe, optimise
 
 NETWORKS = {"lafite": "unet", "uniad": "network"}

@@ -1,7 +1,7 @@
 """A normalising flow on feature maps: affine coupling, one scale and offset a channel, permutation.
 
 The blocks are those of FrEIA's `AllInOneBlock` (Ardizzone et al.), which FastFlow is built of.
-Shape legend: B images, C channels, h and w grid cells.
+Shape legend: B images, C channels, of a half where the tensor is one, h and w grid cells.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SOFT = 0.5
-"""Sharpness of the softplus that keeps the scale of a channel above zero."""
+"""Sharpness of the softplus that makes the scale of a channel positive."""
 
 
 class FlowStep(nn.Module):
-    """The second half of the channels, scaled and moved by what the first half says.
+    """Scales and shifts the second half of the channels, by a function of the first half.
 
-    Log scales stay within +-`clamp`. The Jacobian is triangular, so each location has its own part
-    of the log-determinant.
+    Log scales stay within +-`clamp`. The Jacobian is triangular: its log-determinant is a sum over
+    locations.
     """
 
     permutation: Tensor
@@ -29,12 +29,13 @@ class FlowStep(nn.Module):
     def __init__(self, channels: int, *, kernel: int, hidden_ratio: float, clamp: float) -> None:
         super().__init__()
         self.clamp = clamp
-        self.first, self.second = channels - channels // 2, channels // 2
-        hidden = max(1, int(self.first * hidden_ratio))
+        first, second = channels - channels // 2, channels // 2
+        self.halves = [first, second]
+        hidden = max(1, int(first * hidden_ratio))
         self.subnet = nn.Sequential(
-            nn.Conv2d(self.first, hidden, kernel, padding=kernel // 2),
+            nn.Conv2d(first, hidden, kernel, padding=kernel // 2),
             nn.ReLU(),
-            nn.Conv2d(hidden, 2 * self.second, kernel, padding=kernel // 2),
+            nn.Conv2d(hidden, 2 * second, kernel, padding=kernel // 2),
         )
         # A scale of one.
         self.scale = nn.Parameter(torch.full((channels, 1, 1), math.log(math.expm1(5.0)) / SOFT))
@@ -42,27 +43,30 @@ class FlowStep(nn.Module):
         self.register_buffer("permutation", torch.randperm(channels))
 
     def forward(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) to the same shape, and the log-determinant of each location (B, h, w)."""
-        kept, changed = x_BChw.split([self.first, self.second], dim=1)
-        log_scale, offset = self._coupling(kept)
-        scale = self._channel_scale()
-        out = torch.cat([kept, changed * log_scale.exp() + offset], dim=1) * scale + self.offset
-        return out[:, self.permutation], log_scale.sum(dim=1) + scale.log().sum()
+        """The step's output, of the same shape, and its log-determinant (B, h, w)."""
+        first_BChw, second_BChw = x_BChw.split(self.halves, dim=1)
+        log_scale_BChw, offset_BChw = self._coupling(first_BChw)
+        second_BChw = second_BChw * log_scale_BChw.exp() + offset_BChw
+        scale_C11 = self._channel_scale()
+        out_BChw = torch.cat([first_BChw, second_BChw], dim=1) * scale_C11 + self.offset
+        log_det_Bhw = log_scale_BChw.sum(dim=1) + scale_C11.log().sum()
+        return out_BChw[:, self.permutation], log_det_Bhw
 
     def inverse(self, z_BChw: Tensor) -> Tensor:
-        """What `forward` made z of."""
-        out = z_BChw[:, self.permutation.argsort()]
-        kept, changed = ((out - self.offset) / self._channel_scale()).split(
-            [self.first, self.second], dim=1
-        )
-        log_scale, offset = self._coupling(kept)
-        return torch.cat([kept, (changed - offset) * (-log_scale).exp()], dim=1)
+        """The input of `forward` whose output is z."""
+        out_BChw = z_BChw[:, self.permutation.argsort()]
+        coupled_BChw = (out_BChw - self.offset) / self._channel_scale()
+        first_BChw, second_BChw = coupled_BChw.split(self.halves, dim=1)
+        log_scale_BChw, offset_BChw = self._coupling(first_BChw)
+        second_BChw = (second_BChw - offset_BChw) * (-log_scale_BChw).exp()
+        return torch.cat([first_BChw, second_BChw], dim=1)
 
-    def _coupling(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        # A tenth of what the convolutions say: a step starts close to the identity.
-        says = 0.1 * self.subnet(kept).to(kept.dtype)
-        log_scale, offset = says.chunk(2, dim=1)
-        return self.clamp * log_scale.tanh(), offset
+    def _coupling(self, first_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """Log scale and offset of the second half, each (B, C, h, w)."""
+        # A tenth of the output of the convolutions: a step starts close to the identity.
+        out_BChw = 0.1 * self.subnet(first_BChw).to(first_BChw.dtype)
+        log_scale_BChw, offset_BChw = out_BChw.chunk(2, dim=1)
+        return self.clamp * log_scale_BChw.tanh(), offset_BChw
 
     def _channel_scale(self) -> Tensor:
         return 0.1 * F.softplus(self.scale, beta=SOFT)
@@ -81,15 +85,15 @@ class Flow(nn.Module):
         )
 
     def forward(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) to the latent z, and the log-determinant of each location (B, h, w)."""
-        log_det = x_BChw.new_zeros(())
+        """The latent z, of the same shape, and the log-determinant of all steps (B, h, w)."""
+        log_det_Bhw = x_BChw.new_zeros(())
         for step in self.steps:
-            x_BChw, part = step(x_BChw)
-            log_det = log_det + part
-        return x_BChw, log_det
+            x_BChw, step_log_det_Bhw = step(x_BChw)
+            log_det_Bhw = log_det_Bhw + step_log_det_Bhw
+        return x_BChw, log_det_Bhw
 
     def inverse(self, z_BChw: Tensor) -> Tensor:
-        """What `forward` made z of."""
+        """The input of `forward` whose latent is z."""
         for step in reversed(self.steps):
             assert isinstance(step, FlowStep)
             z_BChw = step.inverse(z_BChw)

@@ -1,6 +1,6 @@
-"""DRAEM's two networks and three losses: rebuild the image, then tell where it was damaged.
+"""DRAEM's two networks and its losses: rebuild the image, then tell where it was damaged.
 
-Shape legend: B images, C channels, S side in pixels.
+Shape legend: B images, C channels, h and w cells of a level, H and W pixels, S side in pixels.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WINDOW, SIGMA = 11, 1.5
-"""Of the Gaussian in which SSIM compares."""
+"""Side and sigma, in pixels, of the Gaussian window of SSIM."""
 SMOOTH = 1e-5
-"""Focal loss: what a label keeps away from 0 and 1, and a probability from 0."""
+"""Of the focal loss: the distance of a label from 0 and 1, and of a probability from 0."""
 
 
 def block(before: int, *widths: int) -> nn.Sequential:
     """3x3 convolutions, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
-    for one, other in pairwise((before, *widths)):
-        layers += [nn.Conv2d(one, other, 3, padding=1), nn.BatchNorm2d(other), nn.ReLU(True)]
+    for width, after in pairwise((before, *widths)):
+        layers += [nn.Conv2d(width, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 
 def grow(before: int, after: int) -> nn.Sequential:
-    """Twice the side, then a block."""
+    """Upsampling to twice the side, then a block."""
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), *block(before, after)
     )
@@ -45,7 +45,7 @@ class Rebuilder(nn.Sequential):
 
 
 class Segmenter(nn.Module):
-    """The segmentation network: a U-Net of six levels over the image and what it was rebuilt to."""
+    """The segmentation network: a U-Net of six levels over the rebuilt and the given image."""
 
     def __init__(self, base: int) -> None:
         super().__init__()
@@ -58,17 +58,17 @@ class Segmenter(nn.Module):
             self.mix.append(block(after + skip, after, after))
         self.leave = nn.Conv2d(base, 2, 3, padding=1)
 
-    def forward(self, both_B6SS: Tensor) -> Tensor:
-        """Rebuilt and given image, one above the other, to logits (B, 2, S, S)."""
-        x, kept = both_B6SS, []
-        for level, stage in enumerate(self.down):
-            x = stage(F.max_pool2d(x, 2) if level else x)
-            kept.append(x)
-        x = kept.pop()
+    def forward(self, images_B6SS: Tensor) -> Tensor:
+        """Logits (B, 2, S, S) of rebuilt and given images, whose channels are concatenated."""
+        x_BChw, skips_BChw = images_B6SS, []
+        for level, convolve in enumerate(self.down):
+            x_BChw = convolve(F.max_pool2d(x_BChw, 2) if level else x_BChw)
+            skips_BChw.append(x_BChw)
+        x_BChw = skips_BChw.pop()
         for grow, mix in zip(self.grow, self.mix, strict=True):
-            x = mix(torch.cat([grow(x), kept.pop()], dim=1))
-        out: Tensor = self.leave(x)
-        return out
+            x_BChw = mix(torch.cat([grow(x_BChw), skips_BChw.pop()], dim=1))
+        logits_B2SS: Tensor = self.leave(x_BChw)
+        return logits_B2SS
 
 
 class RebuildAndTell(nn.Module):
@@ -84,45 +84,45 @@ class RebuildAndTell(nn.Module):
                 nn.init.normal_(module.weight, 1.0, 0.02)
 
     def forward(self, images_B3SS: Tensor) -> tuple[Tensor, Tensor]:
-        """Images to what they are rebuilt to and logits (B, 2, S, S): normal, damaged."""
-        rebuilt = self.rebuild(images_B3SS)
-        return rebuilt, self.segment(torch.cat([rebuilt, images_B3SS], dim=1))
+        """Rebuilt images (B, 3, S, S) and logits (B, 2, S, S) of normal and damaged."""
+        rebuilt_B3SS = self.rebuild(images_B3SS)
+        return rebuilt_B3SS, self.segment(torch.cat([rebuilt_B3SS, images_B3SS], dim=1))
 
 
-def ssim(one_BCSS: Tensor, other_BCSS: Tensor) -> Tensor:
+def ssim(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
     """Structural similarity of images in [0, 1], mean over channels and pixels: (B,).
 
     A Gaussian of 11 pixels and sigma 1.5, zeros beyond the border (Wang et al. 2004; the official
     DRAEM). The window is separable: a banded matrix on either side.
     """
-    rows, columns = (_window(side).to(one_BCSS) for side in one_BCSS.shape[-2:])
+    rows_HH, columns_WW = (_window(side).to(x_BCHW) for side in x_BCHW.shape[-2:])
 
-    def local(images: Tensor) -> Tensor:
-        return rows @ images @ columns.T
+    def local(images_BCHW: Tensor) -> Tensor:
+        return rows_HH @ images_BCHW @ columns_WW.T
 
-    mean, other = local(one_BCSS), local(other_BCSS)
-    spread = local(one_BCSS.square()) - mean.square()
-    other_spread = local(other_BCSS.square()) - other.square()
-    together = local(one_BCSS * other_BCSS) - mean * other
-    light = (2 * mean * other + 0.01**2) / (mean.square() + other.square() + 0.01**2)
-    contrast = (2 * together + 0.03**2) / (spread + other_spread + 0.03**2)
-    return (light * contrast).mean(dim=(1, 2, 3))
+    # Local statistics, each (B, C, H, W).
+    mean_x, mean_y = local(x_BCHW), local(y_BCHW)
+    variance_x = local(x_BCHW.square()) - mean_x.square()
+    variance_y = local(y_BCHW.square()) - mean_y.square()
+    covariance = local(x_BCHW * y_BCHW) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x.square() + mean_y.square() + 0.01**2)
+    structure = (2 * covariance + 0.03**2) / (variance_x + variance_y + 0.03**2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
 
 
 def _window(side: int) -> Tensor:
-    """(S, S): row i holds the weights around pixel i."""
-    away = torch.arange(side)[:, None] - torch.arange(side)
-    reach = torch.arange(WINDOW) - WINDOW // 2
-    whole = torch.exp(-(reach.double() ** 2) / (2 * SIGMA**2)).sum()
-    weights = torch.exp(-(away.double() ** 2) / (2 * SIGMA**2)) / whole
-    return torch.where(away.abs() <= WINDOW // 2, weights, 0.0)
+    """The window as a matrix (S, S): row i holds the weights around pixel i, float64."""
+    offsets_SS = torch.arange(side)[:, None] - torch.arange(side)
+    taps = torch.arange(WINDOW) - WINDOW // 2
+    total = torch.exp(-(taps.double() ** 2) / (2 * SIGMA**2)).sum()
+    weights_SS = torch.exp(-(offsets_SS.double() ** 2) / (2 * SIGMA**2)) / total
+    return torch.where(offsets_SS.abs() <= WINDOW // 2, weights_SS, 0.0)
 
 
 def focal(logits_B2SS: Tensor, damaged_B1SS: Tensor) -> Tensor:
     """Focal loss with gamma = 2 of labels smoothed by 1e-5, mean over pixels: (B,)."""
-    normal, anomalous = logits_B2SS.softmax(dim=1).unbind(1)
-    true, false = (
-        torch.where(damaged_B1SS[:, 0], a, b) for a, b in ((anomalous, normal), (normal, anomalous))
-    )
-    certain = (1 - SMOOTH) * true + SMOOTH * false + SMOOTH
-    return -((1 - certain).square() * certain.log()).mean(dim=(1, 2))
+    normal_BSS, anomalous_BSS = logits_B2SS.softmax(dim=1).unbind(1)
+    right_BSS = torch.where(damaged_B1SS[:, 0], anomalous_BSS, normal_BSS)
+    wrong_BSS = torch.where(damaged_B1SS[:, 0], normal_BSS, anomalous_BSS)
+    smooth_BSS = (1 - SMOOTH) * right_BSS + SMOOTH * wrong_BSS + SMOOTH
+    return -((1 - smooth_BSS).square() * smooth_BSS.log()).mean(dim=(1, 2))

@@ -1,6 +1,6 @@
 """UniAD's network: a transformer auto-encoder that may not look at a token's own neighbourhood.
 
-Shape legend: B images, C channels, g grid cells a side, T = g g tokens, W width.
+Shape legend: B images, C channels, g grid cells a side, T = g g tokens, W width, V half of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Sizes(Protocol):
-    """What of a configuration decides the network."""
+    """The fields of a configuration that decide the network."""
 
     @property
     def feature_size(self) -> int: ...
@@ -33,14 +33,14 @@ class Sizes(Protocol):
 
 
 def neighbour_mask(grid: int, window: int) -> Tensor:
-    """(g g, g g) bool, True where attention is blocked: each token's window, itself too."""
-    cells = torch.arange(grid)
-    near = (cells[:, None] - cells[None, :]).abs() <= window // 2
-    return (near[:, None, :, None] & near[None, :, None, :]).flatten(2).flatten(0, 1)
+    """(T, T) bool, True where attention is blocked: in each token's window, itself included."""
+    cells_g = torch.arange(grid)
+    near_gg = (cells_g[:, None] - cells_g[None, :]).abs() <= window // 2
+    return (near_gg[:, None, :, None] & near_gg[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 class Reconstructor(nn.Module):
-    """The network: tokens in, tokens out, through encoder and query decoder."""
+    """The network: features to their reconstruction, through encoder and query decoder."""
 
     blocked: Tensor
 
@@ -66,22 +66,22 @@ class Reconstructor(nn.Module):
             later.data.copy_(queries[0].data)
 
     def position(self) -> Tensor:
-        """Learned position of each token, column then row: (g g, width)."""
-        columns = self.column[None, :, :].expand(self.grid, -1, -1)
-        rows = self.row[:, None, :].expand(-1, self.grid, -1)
-        return torch.cat([columns, rows], dim=2).flatten(0, 1)
+        """Learned position of each token, column then row: (T, W)."""
+        columns_ggV = self.column[None, :, :].expand(self.grid, -1, -1)
+        rows_ggV = self.row[:, None, :].expand(-1, self.grid, -1)
+        return torch.cat([columns_ggV, rows_ggV], dim=2).flatten(0, 1)
 
     def forward(self, features_BCgg: Tensor) -> Tensor:
-        """(B, C, g, g) to their reconstruction, same shape."""
-        memory = self.enter(features_BCgg.flatten(2).transpose(1, 2))
-        position = self.position()
+        """The reconstruction of the features, (B, C, g, g)."""
+        memory_BTW = self.enter(features_BCgg.flatten(2).transpose(1, 2))
+        position_TW = self.position()
         for layer in self.encoder:
-            memory = layer(memory, position, self.blocked)
-        out = memory
+            memory_BTW = layer(memory_BTW, position_TW, self.blocked)
+        out_BTW = memory_BTW
         for layer in self.decoder:
-            out = layer(out, memory, position, self.blocked)
-        tokens: Tensor = self.leave(self.norm(out))
-        return tokens.transpose(1, 2).reshape(features_BCgg.shape)
+            out_BTW = layer(out_BTW, memory_BTW, position_TW, self.blocked)
+        tokens_BTC: Tensor = self.leave(self.norm(out_BTW))
+        return tokens_BTC.transpose(1, 2).reshape(features_BCgg.shape)
 
 
 def _attention(sizes: Sizes) -> nn.MultiheadAttention:
@@ -103,9 +103,9 @@ class Tail(nn.Module):
         self.norm = nn.LayerNorm(sizes.width)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """(B, tokens, width), unchanged in shape."""
-        out: Tensor = self.norm(x_BTW + self.feed_forward(x_BTW))
-        return out
+        """The normalised sum of tokens and feed-forward, (B, T, W)."""
+        out_BTW: Tensor = self.norm(x_BTW + self.feed_forward(x_BTW))
+        return out_BTW
 
 
 class EncoderLayer(nn.Module):
@@ -119,15 +119,17 @@ class EncoderLayer(nn.Module):
         self.tail = Tail(sizes)
 
     def forward(self, x_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor) -> Tensor:
-        """(B, tokens, width), unchanged in shape."""
-        placed = x_BTW + position_TW
-        seen, _ = self.attention(placed, placed, x_BTW, attn_mask=blocked_TT, need_weights=False)
-        out: Tensor = self.tail(self.norm(x_BTW + self.dropout(seen)))
-        return out
+        """Tokens (B, T, W) to tokens of the same shape."""
+        key_BTW = x_BTW + position_TW
+        mixed_BTW, _ = self.attention(
+            key_BTW, key_BTW, x_BTW, attn_mask=blocked_TT, need_weights=False
+        )
+        out_BTW: Tensor = self.tail(self.norm(x_BTW + self.dropout(mixed_BTW)))
+        return out_BTW
 
 
 class DecoderLayer(nn.Module):
-    """Learned queries look at the memory, then at the previous layer's output."""
+    """Learned queries attend to the memory, then to the previous layer's output."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -142,23 +144,19 @@ class DecoderLayer(nn.Module):
     def forward(
         self, out_BTW: Tensor, memory_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor
     ) -> Tensor:
-        """(B, tokens, width), unchanged in shape."""
-        x = self.queries.expand(len(out_BTW), -1, -1)
-        seen, _ = self.to_memory(
-            x + position_TW,
-            memory_BTW + position_TW,
-            memory_BTW,
-            attn_mask=blocked_TT,
-            need_weights=False,
-        )
-        x = self.memory_norm(x + self.memory_dropout(seen))
-        seen, _ = self.to_output(
-            x + position_TW,
-            out_BTW + position_TW,
-            out_BTW,
-            attn_mask=blocked_TT,
-            need_weights=False,
-        )
-        x = self.output_norm(x + self.output_dropout(seen))
-        tail: Tensor = self.tail(x)
-        return tail
+        """The previous layer's output and the memory to this layer's output, each (B, T, W)."""
+
+        def attend(attention: nn.Module, queries_BTW: Tensor, values_BTW: Tensor) -> Tensor:
+            query_BTW, key_BTW = queries_BTW + position_TW, values_BTW + position_TW
+            mixed_BTW: Tensor = attention(
+                query_BTW, key_BTW, values_BTW, attn_mask=blocked_TT, need_weights=False
+            )[0]
+            return mixed_BTW
+
+        x_BTW = self.queries.expand(len(out_BTW), -1, -1)
+        mixed_BTW = attend(self.to_memory, x_BTW, memory_BTW)
+        x_BTW = self.memory_norm(x_BTW + self.memory_dropout(mixed_BTW))
+        mixed_BTW = attend(self.to_output, x_BTW, out_BTW)
+        x_BTW = self.output_norm(x_BTW + self.output_dropout(mixed_BTW))
+        tail_BTW: Tensor = self.tail(x_BTW)
+        return tail_BTW

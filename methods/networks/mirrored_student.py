@@ -19,35 +19,36 @@ Grid = Literal["keep", "halve", "double"]
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by the whole batch: its statistics are those of all ranks together."""
+    """Batch normalisation whose statistics are those of all ranks' samples together."""
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """(B, C, h, w), unchanged in shape."""
         if not self.training or world_size() == 1:
             return super().forward(x_BChw)
-        x = x_BChw.float()
-        count = total_with_gradient(x.new_tensor(x.numel() / x.shape[1]))
-        mean = total_with_gradient(x.sum(dim=(0, 2, 3))) / count
-        away = x - mean[:, None, None]
-        variance = total_with_gradient(away.square().sum(dim=(0, 2, 3))) / count
-        self._remember(mean.detach(), (variance * count / (count - 1)).detach())
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (away * scale[:, None, None] + self.bias[:, None, None]).to(x_BChw.dtype)
+        float_BChw = x_BChw.float()
+        count = total_with_gradient(float_BChw.new_tensor(x_BChw.numel() / x_BChw.shape[1]))
+        mean_C = total_with_gradient(float_BChw.sum(dim=(0, 2, 3))) / count
+        centred_BChw = float_BChw - mean_C[:, None, None]
+        variance_C = total_with_gradient(centred_BChw.square().sum(dim=(0, 2, 3))) / count
+        self._track(mean_C.detach(), (variance_C * count / (count - 1)).detach())
+        scale_C = self.weight * (variance_C + self.eps).rsqrt()
+        out_BChw = centred_BChw * scale_C[:, None, None] + self.bias[:, None, None]
+        return out_BChw.to(x_BChw.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """What `nn.BatchNorm2d` keeps for scoring."""
+    def _track(self, mean_C: Tensor, variance_C: Tensor) -> None:
+        """Update the running statistics that `nn.BatchNorm2d` scores with."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        self.running_mean.lerp_(mean_C, self.momentum)
+        self.running_var.lerp_(variance_C, self.momentum)
         self.num_batches_tracked.add_(1)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions at half of the width they give, plus the input.
+    """1x1, 3x3 and 1x1 convolutions, plus the input: the block of WideResNet-50-2.
 
-    Those of WideResNet-50-2; where the grid doubles, 2x2 transposed convolutions take the place of
-    the strided ones. Without `relu` the sum is left as it is.
+    The inner width is half of `after`. Where the grid doubles, 2x2 transposed convolutions replace
+    the strided ones. Without `relu` the sum stays linear.
     """
 
     def __init__(self, before: int, after: int, grid: Grid = "keep", *, relu: bool = True) -> None:
@@ -70,8 +71,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """(B, before, h, w) to (B, after, h', w')."""
-        out: Tensor = self.leave(self.inner(x_BChw) + self.skip(x_BChw))
-        return out
+        out_BChw: Tensor = self.leave(self.inner(x_BChw) + self.skip(x_BChw))
+        return out_BChw
 
 
 def _resized(before: int, after: int, grid: Grid, kernel: int) -> nn.Module:
@@ -82,11 +83,11 @@ def _resized(before: int, after: int, grid: Grid, kernel: int) -> nn.Module:
 
 
 class Student(nn.Module):
-    """The teacher's layers through the one-class bottleneck, and rebuilt by the mirrored decoder.
+    """The one-class bottleneck of a teacher's layers, and the mirrored decoder that rebuilds them.
 
-    `channels` are the teacher's, from the shallowest layer to the deepest, each on half the grid of
-    the one before it. `decoder_blocks` count from the deepest. Without `relu` the rebuilt layers
-    may be negative, as those of a backbone with linear outputs are.
+    `channels` are the teacher's, from its shallowest layer to its deepest; each layer has half the
+    grid of the one before it. `decoder_blocks` count from the deepest. Without `relu` the rebuilt
+    layers may be negative, as those of a backbone with linear outputs are.
     """
 
     def __init__(
@@ -117,14 +118,14 @@ class Student(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, *layers_BChw: Tensor) -> list[Tensor]:
-        """The teacher's layers to their reconstructions, in the same order and shapes."""
-        shrunk = [to(x) for to, x in zip(self.shrink, layers_BChw, strict=True)]
-        x = self.embed(torch.cat(shrunk, dim=1))
-        rebuilt: list[Tensor] = []
-        for step in self.grow:
-            x = step(x)
-            rebuilt.insert(0, x)
-        return rebuilt
+        """The reconstructions of the teacher's layers, in the same order and shapes."""
+        shrunk_BChw = [shrink(x) for shrink, x in zip(self.shrink, layers_BChw, strict=True)]
+        x_BChw = self.embed(torch.cat(shrunk_BChw, dim=1))
+        rebuilt_BChw: list[Tensor] = []
+        for grow in self.grow:
+            x_BChw = grow(x_BChw)
+            rebuilt_BChw.insert(0, x_BChw)
+        return rebuilt_BChw
 
 
 def _halved(before: int, after: int) -> nn.Sequential:
@@ -133,7 +134,7 @@ def _halved(before: int, after: int) -> nn.Sequential:
 
 
 def _grown(before: int, after: int, blocks: int, relu: bool) -> nn.Sequential:
-    """Blocks of one width, the first on twice the grid; the last alone may be without ReLU."""
-    first = Bottleneck(before, after, "double", relu=relu or blocks > 1)
-    others = (Bottleneck(after, after, relu=relu or n < blocks - 1) for n in range(1, blocks))
-    return nn.Sequential(first, *others)
+    """Blocks of one width, the first of which doubles the grid; `relu` concerns the last alone."""
+    doubling = Bottleneck(before, after, "double", relu=relu or blocks > 1)
+    further = (Bottleneck(after, after, relu=relu or n < blocks - 1) for n in range(1, blocks))
+    return nn.Sequential(doubling, *further)

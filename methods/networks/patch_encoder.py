@@ -1,6 +1,7 @@
 """Patches of two sizes, where they lie, and the encoder that embeds them (PatchSVDD).
 
-Shape legend: B images, S view side in pixels, K patch side, D embedding, h and w grid cells.
+Shape legend: B images, S view side in pixels, K patch side, Q side of a quarter of it, D embedding,
+h and w grid cells, 4B four patches of each image. A leading 2 stands for the two sizes.
 """
 
 from __future__ import annotations
@@ -11,75 +12,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.parts.training import Draws
+from methods.parts.batches import Draws
 
 COARSE, FINE = 64, 32
 """Sides of the two kinds of patch; a coarse one is made of four fine ones."""
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-"""Row and column steps to the eight neighbours of a patch; the index is the label."""
+"""Steps by row and by column to the eight neighbours of a patch; the index is the label."""
 
 Initial = Literal["pytorch", "he"]
-"""Weights to start from: PyTorch's own let eight layers without norms fade a patch to a thousandth,
-out of which only thousands of steps lead; He's keep its variance."""
-
-
-def anywhere(draws: Draws, side: int, patch: int) -> Tensor:
-    """Top left corners (B, 2) of patches that lie inside the image."""
-    return draws.integers(0, side - patch + 1, 2)
+"""Weights to start from. Through eight layers without norms PyTorch's own shrink a patch to a
+thousandth, from which only thousands of steps recover; He's keep its variance."""
 
 
 def beside(corners_B2: Tensor, draws: Draws, side: int, patch: int) -> tuple[Tensor, Tensor]:
     """Corners (B, 2) of a neighbour of each patch, and its direction (B,).
 
-    A neighbour is 3/4 to 1 patch away; one that would leave the image is moved back into it, label
-    and all, as in the official code.
+    A neighbour is 3/4 to 1 patch away. One that would leave the image is moved back into it and
+    keeps its label, as in the official code.
     """
-    label = draws.integers(0, len(DIRECTIONS))
-    away = 3 * patch // 4 + draws.integers(0, patch // 4, 2)
-    step = torch.tensor(DIRECTIONS, device=label.device)[label] * away
-    return (corners_B2 + step).clamp(0, side - patch), label
+    label_B = draws.integers(0, len(DIRECTIONS))
+    distance_B2 = 3 * patch // 4 + draws.integers(0, patch // 4, 2)
+    step_B2 = torch.tensor(DIRECTIONS, device=label_B.device)[label_B] * distance_B2
+    return (corners_B2 + step_B2).clamp(0, side - patch), label_B
 
 
 def jittered(corners_B2: Tensor, draws: Draws, side: int, patch: int) -> Tensor:
-    """Corners (B, 2) moved by up to patch / 32 pixels in each direction, never by none."""
+    """Corners (B, 2) moved by up to patch / 32 pixels in each direction, but always moved."""
     reach = patch // 32
     window = 2 * reach + 1
-    moves = draws.integers(0, window**2 - 1)
-    moves = moves + (moves >= window**2 // 2)  # leaves out the middle, which is no move
-    step = torch.stack([moves // window, moves % window], dim=1) - reach
-    return (corners_B2 + step).clamp(0, side - patch)
-
-
-def crop(images_B3SS: Tensor, corners_B2: Tensor, patch: int) -> Tensor:
-    """One patch of each image: (B, 3, K, K)."""
-    steps = torch.arange(patch, device=images_B3SS.device)
-    rows, columns = (corners_B2[:, axis, None] + steps for axis in (0, 1))
-    images = torch.arange(len(images_B3SS), device=images_B3SS.device)[:, None, None]
-    cut: Tensor = images_B3SS.movedim(1, 3)[images, rows[:, :, None], columns[:, None, :]]
-    return cut.movedim(3, 1)
+    moves_B = draws.integers(0, window**2 - 1)
+    moves_B = moves_B + (moves_B >= window**2 // 2)  # leaves out the middle, which is no move
+    step_B2 = torch.stack([moves_B // window, moves_B % window], dim=1) - reach
+    return (corners_B2 + step_B2).clamp(0, side - patch)
 
 
 def cells(side: int, patch: int, stride: int) -> int:
-    """How many patches of an image stand in a row."""
+    """The number of an image's patches in a row."""
     return (side - patch) // stride + 1
 
 
 def spread(maps_Bhw: Tensor, side: int, patch: int, stride: int) -> Tensor:
     """Each pixel's mean over the patches that hold it: (B, S, S), 0 where there is none.
 
-    Rows and columns are covered independently, so that one small matrix on either side does it.
+    Rows and columns are covered independently: one small matrix on either side suffices.
     """
-    starts = stride * torch.arange(maps_Bhw.shape[1])
-    pixels = torch.arange(side)[:, None]
-    covers = ((pixels >= starts) & (pixels < starts + patch)).double()
-    weights = (covers / covers.sum(dim=1, keepdim=True).clamp(min=1)).to(maps_Bhw)
-    return weights @ maps_Bhw @ weights.T
+    starts_h = stride * torch.arange(maps_Bhw.shape[1])
+    pixels_S1 = torch.arange(side)[:, None]
+    covers_Sh = ((pixels_S1 >= starts_h) & (pixels_S1 < starts_h + patch)).double()
+    weights_Sh = (covers_Sh / covers_Sh.sum(dim=1, keepdim=True).clamp(min=1)).to(maps_Bhw)
+    return weights_Sh @ maps_Bhw @ weights_Sh.T
 
 
 class Encoder(nn.Module):
-    """The hierarchical encoder: fine patches by eight convolutions, coarse ones out of four fine.
+    """The hierarchical encoder: fine patches by eight convolutions, coarse ones from four fine.
 
-    Nothing is padded, so an image in one pass has the embeddings of its patches one by one.
+    Nothing is padded: one pass over an image gives the embeddings of its patches, one by one.
     """
 
     def __init__(self, width: int, embedding: int) -> None:
@@ -94,19 +81,21 @@ class Encoder(nn.Module):
         self.leave = nn.Sequential(nn.LeakyReLU(0.1), nn.Conv2d(4 * width, embedding, 1), nn.Tanh())
 
     def coarse(self, patches_B3KK: Tensor) -> Tensor:
-        """Patches of 64 pixels, quarter by quarter: (B, D, 1, 1)."""
-        quarters = patches_B3KK.unflatten(3, (2, FINE)).unflatten(2, (2, FINE))
-        apart = quarters.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        fine = self.fine(apart).reshape(-1, 2, 2, self.join.in_channels).permute(0, 3, 1, 2)
-        out: Tensor = self.leave(self.join(fine))
-        return out
+        """Embeddings (B, D, 1, 1) of patches of 64 pixels, quarter by quarter."""
+        quarters_B32Q2Q = patches_B3KK.unflatten(3, (2, FINE)).unflatten(2, (2, FINE))
+        quarters_4B3QQ = quarters_B32Q2Q.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        fine_B22D = self.fine(quarters_4B3QQ).reshape(-1, 2, 2, self.join.in_channels)
+        embedded_BD11: Tensor = self.leave(self.join(fine_B22D.permute(0, 3, 1, 2)))
+        return embedded_BD11
 
     def dense(self, images_B3SS: Tensor, *, coarse: int, fine: int) -> tuple[Tensor, Tensor]:
         """Embeddings of all coarse and all fine patches at these strides, each (B, D, h, w)."""
-        every = self.fine(images_B3SS)  # at stride 2, that of the first convolution
-        some = every[:, :, :: coarse // 2, :: coarse // 2]
-        joined = F.conv2d(some, self.join.weight, self.join.bias, dilation=FINE // coarse)
-        return self.leave(joined), every[:, :, :: fine // 2, :: fine // 2]
+        fine_BDhw = self.fine(images_B3SS)  # at stride 2, that of the first convolution
+        sparse_BDhw = fine_BDhw[:, :, :: coarse // 2, :: coarse // 2]
+        joined_BDhw = F.conv2d(
+            sparse_BDhw, self.join.weight, self.join.bias, dilation=FINE // coarse
+        )
+        return self.leave(joined_BDhw), fine_BDhw[:, :, :: fine // 2, :: fine // 2]
 
 
 class Direction(nn.Module):
@@ -143,17 +132,17 @@ class Pretext(nn.Module):
                     nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, coarse_4B3KK: Tensor, fine_4B3KK: Tensor) -> tuple[Tensor, Tensor]:
-        """Four patches an image and scale, (first, neighbour, second, jittered) one after another.
+        """Logits (2, B, 8) of a neighbour's direction, and distances (2, B) of a jittered patch.
 
-        Returns logits (2, B, 8) of the neighbour's direction and distances (2, B) of the jittered.
+        At each scale all first patches come first, then their neighbours, then all second patches,
+        then the jittered ones.
         """
-        found = [
+        logits_B8, distances_B = [], []
+        for direction, embedded_4BD11 in (
             (self.coarse, self.encoder.coarse(coarse_4B3KK)),
             (self.fine, self.encoder.fine(fine_4B3KK)),
-        ]
-        logits, distances = [], []
-        for direction, embedded in found:
-            first, beside, second, moved = embedded.flatten(1).float().chunk(4)
-            logits.append(direction(first, beside))
-            distances.append(torch.linalg.vector_norm(second - moved, dim=1))
-        return torch.stack(logits), torch.stack(distances)
+        ):
+            first_BD, beside_BD, second_BD, moved_BD = embedded_4BD11.flatten(1).float().chunk(4)
+            logits_B8.append(direction(first_BD, beside_BD))
+            distances_B.append(torch.linalg.vector_norm(second_BD - moved_BD, dim=1))
+        return torch.stack(logits_B8), torch.stack(distances_B)

@@ -1,6 +1,7 @@
 """The U-Net that predicts noise on a feature grid (Ho et al. 2020, on latents).
 
-Shape legend: B images, C channels, h and w grid cells.
+Shape legend: B images, C channels, h and w grid cells, N = h w, E numbers of a step's embedding, A
+attention heads, D numbers of a head.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 def step_embedding(steps_B: Tensor, width: int) -> Tensor:
     """Sines and cosines of the corruption step: (B, width)."""
     half = width // 2
-    rates = torch.exp(-math.log(10_000) * torch.arange(half, device=steps_B.device) / half)
-    angles = steps_B[:, None].float() * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    rates_E = torch.exp(-math.log(10_000) * torch.arange(half, device=steps_B.device) / half)
+    angles_BE = steps_B[:, None].float() * rates_E
+    return torch.cat([angles_BE.sin(), angles_BE.cos()], dim=1)
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -27,7 +28,7 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around a step embedding, plus the input."""
+    """Two 3x3 convolutions with a step embedding between them, plus the input."""
 
     def __init__(self, before: int, after: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -40,9 +41,9 @@ class Residual(nn.Module):
 
     def forward(self, x_BChw: Tensor, moment_BE: Tensor) -> Tensor:
         """(B, before, h, w) to (B, after, h, w)."""
-        inner = self.enter(x_BChw) + self.moment(moment_BE)[:, :, None, None]
-        out: Tensor = self.skip(x_BChw) + self.leave(inner)
-        return out
+        inner_BChw = self.enter(x_BChw) + self.moment(moment_BE)[:, :, None, None]
+        out_BChw: Tensor = self.skip(x_BChw) + self.leave(inner_BChw)
+        return out_BChw
 
 
 class Attention(nn.Module):
@@ -57,15 +58,18 @@ class Attention(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """(B, C, h, w), unchanged in shape."""
-        parts = self.qkv(self.norm(x_BChw)).flatten(2).chunk(3, dim=1)
-        q, k, v = (part.unflatten(1, (self.heads, -1)).transpose(2, 3) for part in parts)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = x_BChw + self.out(mixed.transpose(2, 3).flatten(1, 2).view_as(x_BChw))
-        return out
+        qkv_BCN = self.qkv(self.norm(x_BChw)).flatten(2).chunk(3, dim=1)
+        q_BAND, k_BAND, v_BAND = (
+            x_BCN.unflatten(1, (self.heads, -1)).transpose(2, 3) for x_BCN in qkv_BCN
+        )
+        mixed_BAND = F.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND)
+        mixed_BChw = mixed_BAND.transpose(2, 3).flatten(1, 2).view_as(x_BChw)
+        out_BChw: Tensor = x_BChw + self.out(mixed_BChw)
+        return out_BChw
 
 
-class Stage(nn.Module):
-    """A residual block, with attention behind it where asked."""
+class AttendedBlock(nn.Module):
+    """A residual block, followed by attention if `attend`."""
 
     def __init__(
         self, before: int, after: int, embedding: int, dropout: float, attend: bool
@@ -76,15 +80,15 @@ class Stage(nn.Module):
 
     def forward(self, x_BChw: Tensor, moment_BE: Tensor) -> Tensor:
         """(B, before, h, w) to (B, after, h, w)."""
-        out: Tensor = self.attention(self.block(x_BChw, moment_BE))
-        return out
+        out_BChw: Tensor = self.attention(self.block(x_BChw, moment_BE))
+        return out_BChw
 
 
 class UNet(nn.Module):
-    """Noise predictor: `multipliers` levels, halving the grid between them.
+    """Noise predictor: a level for each of `multipliers`, halving the grid between them.
 
-    A grid that the levels can't halve (14 with four of them) is padded at the right and bottom by
-    its border and cut again at the end.
+    A grid that can't be halved so often (14 with four levels) is padded at the right and bottom by
+    its border and cropped at the end.
     """
 
     def __init__(
@@ -107,27 +111,24 @@ class UNet(nn.Module):
         )
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
 
-        def stage(before: int, after: int, level: int) -> Stage:
+        def block(before: int, after: int, level: int) -> AttendedBlock:
             attend = level >= len(widths) - attention_levels
-            return Stage(before, after, embedding, dropout, attend)
+            return AttendedBlock(before, after, embedding, dropout, attend)
 
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         for level, (before, after) in enumerate(pairwise([widths[0], *widths])):
-            steps = [stage(before, after, level)]
-            steps += [stage(after, after, level) for _ in range(blocks - 1)]
-            self.down.append(nn.ModuleList(steps))
+            pairs = [(before, after), *[(after, after)] * (blocks - 1)]
+            self.down.append(nn.ModuleList([block(*pair, level) for pair in pairs]))
             if level < self.halvings:
                 self.shrink.append(nn.Conv2d(after, after, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(
-            [
-                Stage(widths[-1], widths[-1], embedding, dropout, True),
-                Stage(widths[-1], widths[-1], embedding, dropout, False),
-            ]
+            AttendedBlock(widths[-1], widths[-1], embedding, dropout, attend)
+            for attend in (True, False)
         )
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(widths))):
             width = widths[level]
-            self.up.append(nn.ModuleList([stage(2 * width, width, level) for _ in range(blocks)]))
+            self.up.append(nn.ModuleList([block(2 * width, width, level) for _ in range(blocks)]))
             if level > 0:
                 self.grow.append(nn.Conv2d(width, widths[level - 1], 3, padding=1))
         last = nn.Conv2d(widths[0], channels, 3, padding=1)
@@ -137,26 +138,27 @@ class UNet(nn.Module):
         self.leave = nn.Sequential(norm(widths[0]), nn.SiLU(), last)
 
     def forward(self, noisy_BChw: Tensor, steps_B: Tensor) -> Tensor:
-        """Noisy features (B, C, h, w) and their corruption steps (B,) to the noise in them."""
+        """The noise (B, C, h, w) in noisy features at these corruption steps."""
         height, width = noisy_BChw.shape[-2:]
         unit = 2**self.halvings
         padding = (0, -width % unit, 0, -height % unit)
-        x = F.pad(noisy_BChw, padding, mode="replicate") if any(padding) else noisy_BChw
-        moment = self.moment(step_embedding(steps_B, self.base))
-        x = self.enter(x)
-        kept: list[Tensor] = []
-        for level, steps in enumerate(self.down):
-            for step in steps:  # type: ignore[attr-defined]
-                x = step(x, moment)
-                kept.append(x)
+        x_BChw = F.pad(noisy_BChw, padding, mode="replicate") if any(padding) else noisy_BChw
+        moment_BE = self.moment(step_embedding(steps_B, self.base))
+        x_BChw = self.enter(x_BChw)
+        skips_BChw: list[Tensor] = []
+        for level, blocks in enumerate(self.down):
+            for block in blocks:  # type: ignore[attr-defined]
+                x_BChw = block(x_BChw, moment_BE)
+                skips_BChw.append(x_BChw)
             if level < self.halvings:
-                x = self.shrink[level](x)
-        for step in self.middle:
-            x = step(x, moment)
-        for level, steps in enumerate(self.up):
-            for step in steps:  # type: ignore[attr-defined]
-                x = step(torch.cat([x, kept.pop()], dim=1), moment)
+                x_BChw = self.shrink[level](x_BChw)
+        for block in self.middle:
+            x_BChw = block(x_BChw, moment_BE)
+        for level, blocks in enumerate(self.up):
+            for block in blocks:  # type: ignore[attr-defined]
+                x_BChw = block(torch.cat([x_BChw, skips_BChw.pop()], dim=1), moment_BE)
             if level < self.halvings:
-                x = self.grow[level](F.interpolate(x, scale_factor=2, mode="nearest"))
-        out: Tensor = self.leave(x)[..., :height, :width]
-        return out
+                x_BChw = F.interpolate(x_BChw, scale_factor=2, mode="nearest")
+                x_BChw = self.grow[level](x_BChw)
+        noise_BChw: Tensor = self.leave(x_BChw)[..., :height, :width]
+        return noise_BChw

@@ -1,4 +1,8 @@
-"""Where the textures of synthetic defects come from: a folder of images, or the data themselves."""
+"""Where the textures of synthetic defects come from: a folder of images, or the data themselves.
+
+Shape legend: B images, S side in pixels, of the textures that are asked for or of a whole image, N
+images of a folder.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,16 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from methods.base import Batches, OnProgress, Progress
+from methods.base import OnProgress, Progress
 from methods.painting import perlin
-from methods.parts.training import Draws
+from methods.parts.batches import Batches, Draws
+from methods.parts.windows import crop
 
 OWN = "own"
-"""Half of the textures are training images, half are procedural."""
+"""The word for textures of which half are training images, half are procedural."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Source = Callable[[Draws, int], Tensor]
-"""Textures (B, 3, S, S) in [0, 1] for the samples of some draws."""
+"""source(draws, side): textures (B, 3, S, S) in [0, 1] for the samples of these draws."""
 
 
 def texture_files(folder: Path) -> list[Path]:
@@ -33,61 +38,56 @@ def texture_files(folder: Path) -> list[Path]:
 
 
 def texture_bytes(folder: Path, side: int) -> int:
-    """What a folder's textures take while a training runs: all of them, at this side."""
+    """Memory of a folder's textures while a training runs: all of them, at this side."""
     return len(texture_files(folder)) * 3 * side**2
 
 
 def textures_sha256(folder: Path) -> str:
-    """Identity of a folder's images, by relative path and bytes; ValueError for one that is none.
+    """Identity of a folder's images, by relative path and bytes; ValueError where one is no image.
 
-    Headers alone are looked at; pixels are decoded when they are needed.
+    Headers alone are checked; pixels are decoded when they are needed.
     """
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in texture_files(folder):
         try:
             with Image.open(path) as image:
                 image.verify()
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
             raise ValueError(f"textures: {path} is no image; replace or remove it") from None
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
-    return whole.hexdigest()
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def own_textures(train: Batches) -> Source:
-    """Any training image, moved cyclically so that equal products differ, or a made texture."""
+    """A random training image, moved cyclically so that equal products differ, or noise."""
 
-    def drawn(draws: Draws, side: int) -> Tensor:
-        others = train.fetch(draws.integers(0, len(train)).tolist()).to(draws.device)
-        moved = _window(others, draws, side)
-        made = perlin.textures(draws, side)
-        return torch.where(draws.uniform(1, 1, 1) < 0.5, moved, made)
+    def draw(draws: Draws, side: int) -> Tensor:
+        images_B3SS = train.fetch(draws.integers(0, len(train)).tolist()).to(draws.device)
+        moved_B3SS = _window(images_B3SS, draws, side)
+        procedural_B3SS = perlin.textures(draws, side)
+        return torch.where(draws.uniform(1, 1, 1) < 0.5, moved_B3SS, procedural_B3SS)
 
-    return drawn
+    return draw
 
 
 def folder_textures(folder: Path, side: int, on_progress: OnProgress) -> Source:
-    """A random image of the folder, resized to the side; all are decoded here, once."""
+    """A random image of the folder, resized to `side`; all are decoded now, once."""
     files = texture_files(folder)
-    kept = torch.empty(len(files), 3, side, side, dtype=torch.uint8)
-    for number, path in enumerate(files):
+    textures_N3SS = torch.empty(len(files), 3, side, side, dtype=torch.uint8)
+    for index, path in enumerate(files):
         with Image.open(path) as image:
             resized = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-        kept[number] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-        on_progress(Progress(stage="textures", step=number + 1, steps=len(files)))
+        textures_N3SS[index] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        on_progress(Progress(stage="textures", step=index + 1, steps=len(files)))
 
-    def drawn(draws: Draws, side: int) -> Tensor:
-        chosen = kept[draws.integers(0, len(files)).cpu()].to(draws.device)
-        return _window(chosen.float() / 255, draws, side)
+    def draw(draws: Draws, side: int) -> Tensor:
+        textures_B3SS = textures_N3SS[draws.integers(0, len(files)).cpu()].to(draws.device)
+        return _window(textures_B3SS.float() / 255, draws, side)
 
-    return drawn
+    return draw
 
 
 def _window(images_B3SS: Tensor, draws: Draws, side: int) -> Tensor:
-    """A square of each image at a drawn place, beyond whose border it starts anew."""
-    starts = draws.integers(0, images_B3SS.shape[-1], 2)
-    places = (starts[..., None] + torch.arange(side, device=starts.device)) % images_B3SS.shape[-1]
-    rows, columns = places[:, 0, :, None], places[:, 1, None, :]
-    image = torch.arange(len(starts), device=starts.device)[:, None, None]
-    cut: Tensor = images_B3SS.movedim(1, 3)[image, rows, columns]
-    return cut.movedim(3, 1)
+    """A square of each image, from a random corner on."""
+    return crop(images_B3SS, draws.integers(0, images_B3SS.shape[-1], 2), side)

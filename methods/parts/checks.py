@@ -1,4 +1,4 @@
-"""Ranges of settings, refused in one line while planning."""
+"""Ranges of settings; values beyond them are refused, in one line, while planning."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def above_zero(settings: Any, *names: str) -> None:
 
 
 def _finite(settings: Any, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """The named fields that are not None; ValueError for one that is not finite."""
     for name in names:
         value = getattr(settings, name)
         if value is None:
@@ -41,7 +42,7 @@ def check_map(knobs: Any, side: int) -> None:
 
 
 def check_bank(bank_rate: float, coreset: float, k: int, patches: int) -> None:
-    """Raise ValueError unless 0 < coreset <= bank_rate <= 1 and the coreset holds k patches."""
+    """Raise ValueError unless 0 < coreset <= bank_rate <= 1 and the coreset has k rows or more."""
     if not 0 < bank_rate <= 1:
         raise ValueError(f"bank_rate={bank_rate}: must be in (0, 1]")
     if not 0 < coreset <= bank_rate:

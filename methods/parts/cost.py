@@ -1,9 +1,9 @@
-"""What a fit will cost, counted before it runs and without allocating its weights."""
+"""What a fit will cost, counted before it runs; no weights are allocated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ BACKWARD = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Counted from the settings: an upper bound for exact searches that can stop early."""
+    """Costs counted from the settings; an upper bound for exact searches that can stop early."""
 
     train_flops: float = 0.0
     bank_rows: int = 0
@@ -23,19 +23,19 @@ class Cost:
     coreset_flops: float = 0.0
     parameters: int = 0
     held_bytes: int = 0
-    """What a training keeps in memory beside its network."""
+    """Data that a training holds in memory beside its network."""
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(**{name: getattr(self, name) + getattr(other, name) for name in asdict(self)})
 
     @property
     def coreset_bytes(self) -> float:
-        """What the coreset reads: every pick reads all patches (4 bytes for 2 FLOPs)."""
+        """Bytes that the choice of a coreset reads: all patches for every pick, 4 for 2 FLOPs."""
         return 2.0 * self.coreset_flops
 
     @property
     def training_bytes(self) -> int:
-        """Weights, gradients and AdamW's two moments in float32, and what is held beside them.
+        """Weights, gradients and AdamW's two moments in float32, and the held data.
 
         Activations come on top.
         """
@@ -43,14 +43,14 @@ class Cost:
 
 
 def coreset_rows(patches: int, rate: float) -> int:
-    """How many patches a coreset keeps: floor(patches x rate), at least one."""
+    """Rows of a coreset: floor(patches x rate), at least one."""
     return max(1, int(patches * rate))
 
 
 def bank_cost(
     patches: int, rate: float, channels: int, projection: int | None, number_bytes: int = 4
 ) -> Cost:
-    """A greedy coreset of `rate` of all patches: every pick is compared with every patch."""
+    """The cost of a greedy coreset; none where `rate` is 0. Every pick meets every patch."""
     if rate == 0:
         return Cost()
     rows = coreset_rows(patches, rate)
@@ -58,27 +58,27 @@ def bank_cost(
     copied = 4 * width * patches if width < channels or number_bytes < 4 else 0
     return Cost(
         bank_rows=rows,
-        # The rows are picked from all patches, which are held meanwhile; the choice sees them in
-        # float32, projected or not.
+        # All patches are held while rows are picked, and beside them a copy that is projected or
+        # in float32.
         bank_bytes=number_bytes * channels * (patches + rows) + copied,
         coreset_flops=2.0 * rows * patches * width,
     )
 
 
 def training_cost(
-    bank: Cost, build: Callable[[], nn.Module], *shapes: tuple[int, ...], samples: int
+    build: Callable[[], nn.Module], *shapes: tuple[int, ...], samples: int, rows: int = 1
 ) -> Cost:
-    """The bank's cost and that of a network trained on so many samples with one of these inputs.
+    """The cost of a network that is trained on so many samples.
 
-    FLOPs of a forward pass are counted on the meta device.
+    `shapes` are those of the network's inputs without their first axis, which has `rows` entries
+    for each sample. FLOPs of a forward pass are counted on the meta device.
     """
     with torch.device("meta"):
-        module = build().eval()
-        inputs: list[Tensor] = [torch.zeros(shape) for shape in shapes]
+        network = build().eval()
+        inputs: list[Tensor] = [torch.zeros(rows, *shape) for shape in shapes]
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(*inputs)
-    return replace(
-        bank,
+            network(*inputs)
+    return Cost(
         train_flops=float(BACKWARD * counter.get_total_flops() * samples),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
     )

@@ -1,4 +1,4 @@
-"""The torch.distributed seam: who started the processes is not the method's business."""
+"""What methods ask torch.distributed; who started the processes is not their business."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ def world_size() -> int:
     return dist.get_world_size() if active() else 1
 
 
+def local_count(samples: int, rank: int) -> int:
+    """How many of so many samples a rank holds: rank, rank + world, ..."""
+    return -(-(samples - rank) // world_size())
+
+
 def wrap(module: nn.Module) -> nn.Module:
-    """The module under DDP where processes work together, else itself."""
+    """The module under DDP where processes work together, else the module itself."""
     if world_size() == 1:
         return module
     # Gradients then live in the buckets that are summed: no copy of them is made or held.
@@ -33,14 +38,14 @@ def wrap(module: nn.Module) -> nn.Module:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over ranks."""
+    """The sum over ranks, of any shape; in place where there are several."""
     if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
 def total_with_gradient(values: Tensor) -> Tensor:
-    """The sum over ranks, through which gradients flow to all of them."""
+    """The sum over ranks, of any shape; gradients flow back to all of them."""
     summed: Tensor = _Total.apply(values)
     return summed
 

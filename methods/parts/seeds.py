@@ -1,4 +1,4 @@
-"""Random draws: each derives from (seed, purpose), never from what was drawn before."""
+"""Random draws: each derives from (seed, purpose), never from an earlier draw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def derive(seed: int, *purpose: object) -> int:
-    """A 63-bit seed for one purpose; any change of the arguments gives an unrelated one."""
+    """A 63-bit seed for one purpose; any change of the arguments gives an unrelated seed."""
     text = repr((seed, *purpose)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
@@ -21,9 +21,9 @@ def generator(seed: int, *purpose: object) -> torch.Generator:
 
 
 def image_noise(seed: int, keys: Sequence[str], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise (B, *shape) float32 that depends on (seed, image key) alone.
+    """Standard normal noise (B, *shape) float32, drawn from (seed, image key) alone.
 
-    Drawn on the CPU, so that neither batch size, order, worker nor device changes it.
+    It is drawn on the CPU, so that neither batch size, order, worker nor device changes it.
     """
     return torch.stack(
         [torch.randn(*shape, generator=generator(seed, "image noise", key)) for key in keys]

@@ -1,4 +1,7 @@
-"""The one gradient loop that all trained methods use."""
+"""The one gradient loop that all trained methods use.
+
+Shape legend: B this rank's samples of a batch.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from methods.base import Batch, Batches, Diverged, Keeper, OnProgress, Progress
+from methods.base import Diverged, Keeper, OnProgress, Progress
 from methods.parts.accelerating import accelerated, autocast
+from methods.parts.batches import Batches, Draws
 from methods.parts.dist import rank, total, world_size, wrap
 from methods.parts.seeds import derive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to optimise; `batch_size` is the global one, whatever the number of workers.
+    """How to optimise; `batch_size` is that of all workers together.
 
-    With `step` the rate is multiplied by `drop_to` after each share of the training in `drops`.
+    The schedule `step` multiplies the rate by `drop_to` after each share of the training in
+    `drops`.
     """
 
     epochs: int
@@ -40,14 +45,14 @@ class Recipe:
 
     @classmethod
     def of(cls, config: Any, **others: Any) -> Recipe:
-        """The fields that a method's Config names like these, and others."""
+        """A recipe of a method's Config: of its fields with these names, and of `others`."""
         shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
         return cls(**{name: getattr(config, name) for name in shared} | others)
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of a network's parameters."""
-        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
-        return kind(
+        optimiser = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
+        return optimiser(
             network.parameters(),
             lr=self.learning_rate,
             betas=self.betas,
@@ -67,56 +72,27 @@ class Recipe:
         return 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
 
 
-class Draws:
-    """Random numbers for the samples of one batch, the same for any number of ranks.
-
-    Each call draws for the whole batch and keeps this rank's rows.
-    """
-
-    def __init__(self, batch: Batch, device: torch.device, seed: int) -> None:
-        self.batch = batch
-        self.device = device
-        self.generator = torch.Generator(device).manual_seed(seed)
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal (B, *shape) float32."""
-        whole = torch.randn(self.batch.size, *shape, generator=self.generator, device=self.device)
-        return whole[self.batch.positions.to(self.device)]
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform (B, *shape) float32 in [0, 1)."""
-        whole = torch.rand(self.batch.size, *shape, generator=self.generator, device=self.device)
-        return whole[self.batch.positions.to(self.device)]
-
-    def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        """Uniform integers (B, *shape) in [low, high)."""
-        size = (self.batch.size, *shape)
-        whole = torch.randint(low, high, size, generator=self.generator, device=self.device)
-        return whole[self.batch.positions.to(self.device)]
-
-
-LossOf = Callable[[nn.Module, Tensor, Draws], Tensor]
+Losses = Callable[[nn.Module, Tensor, Draws], Tensor]
 
 
 def optimise(
     network: nn.Module,
-    losses_of: LossOf,
-    batches: Batches,
+    losses_of: Losses,
+    train: Batches,
     recipe: Recipe,
-    *,
     seed: int,
     on_progress: OnProgress,
     keeper: Keeper | None = None,
 ) -> None:
-    """Train `network` in place; the last epoch is what stays (its EMA, if the recipe has one).
+    """Train `network` in place, to the end of the last epoch; then take the EMA, if there is one.
 
-    `losses_of(network, inputs, draws)` gives one loss per sample (B,). Every draw derives from
-    (seed, epoch, batch), so a training that `keeper` resumes equals a straight one, and so does one
-    on another number of ranks but for rounding (and dropout). Raises Diverged at the end of an
+    `losses_of(network, inputs, draws)` returns one loss per sample (B,). Every draw derives from
+    (seed, epoch, batch). A training that `keeper` resumes therefore equals a straight one; so does
+    one on another number of ranks, but for rounding and dropout. Raises Diverged at the end of an
     epoch whose loss is not finite, ValueError where a batch has fewer samples than ranks.
     """
-    pieces = -(-len(batches) // recipe.batch_size)
-    if len(batches) // pieces < world_size():
+    batches = -(-len(train) // recipe.batch_size)
+    if len(train) // batches < world_size():
         # A rank without a sample would leave the others waiting for its gradients.
         raise ValueError(
             f"batch_size={recipe.batch_size}: too small to give each of {world_size()} workers a "
@@ -131,15 +107,15 @@ def optimise(
         # Dropout draws from the global state: derived anew each epoch.
         torch.manual_seed(derive(seed, "dropout", epoch, rank()))
         running = torch.zeros((), dtype=torch.float64, device=device)
-        for index, batch in enumerate(batches.epoch(epoch, recipe.batch_size)):
-            factor = recipe.rate((epoch + index / pieces) / recipe.epochs)
+        for index, batch in enumerate(train.epoch(epoch, recipe.batch_size)):
+            factor = recipe.rate((epoch + index / batches) / recipe.epochs)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * factor
             draws = Draws(batch, device, derive(seed, "training draws", epoch, index))
             with autocast(device, recipe.precision):
-                losses = losses_of(wrapped, batch.inputs.to(device), draws)
+                losses_B = losses_of(wrapped, batch.inputs.to(device), draws)
             # DDP averages over ranks; this way each sample weighs the same on uneven ranks too.
-            loss = losses.float().sum() * world_size() / batch.size
+            loss = losses_B.float().sum() * world_size() / batch.size
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if recipe.clip is not None:
@@ -147,8 +123,8 @@ def optimise(
             optimiser.step()
             if average is not None:
                 average.update_parameters(network)
-            running += losses.detach().double().sum()
-        mean = float(total(running)) / len(batches)
+            running += losses_B.detach().double().sum()
+        mean = float(total(running)) / len(train)
         if not math.isfinite(mean):
             raise Diverged(f"loss is {mean} in epoch {epoch + 1} of {recipe.epochs}")
         on_progress(Progress(stage="train", step=epoch + 1, steps=recipe.epochs, loss=mean))
