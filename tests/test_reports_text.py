@@ -10,6 +10,7 @@ import pytest
 
 from results import table
 from results.analysis import summary
+from results.metrics import METRICS
 from results.reports import text as report
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -210,6 +211,80 @@ def test_csv_is_the_summary_and_holds_no_formula():
     parsed = pl.read_csv(io.StringIO(report.render(frame, "csv")))
     assert parsed["mean"].to_list() == [0.7]
     assert parsed["worst_category"].to_list() == ["'=cmd()"]
+
+
+METHODS = ("draem", "fastflow", "lafite", "padim", "patchcore", "patchsvdd", "revdistill", "uniad")
+LONG = "coreset=0.25, image_size=320, crop=288"
+
+
+def _grid(metrics, variant=""):
+    """Eight methods, each with a twin of a variant name, by seven metrics and two seeds."""
+    cells = [
+        _rows(
+            {(c, m): 0.9 + 0.01 * seed for c in ("a", "b") for m in metrics},
+            seed=seed, method=method, variant=name, cell_id=f"{method}-{name}-{seed}",
+        )
+        for method in METHODS
+        for name in ("", variant)
+        for seed in range(2)
+    ]  # fmt: skip
+    failed = [
+        _failed(
+            seed, f"no memory {seed}", method=method, variant=variant, cell_id=f"{method}{seed}"
+        )
+        for method in METHODS[:3]
+        for seed in (7, 8)
+    ]
+    return _frame(*cells, *failed)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_brief_report_is_one_table_of_80_columns_and_the_notes(width):
+    frame = _grid(METRICS, LONG)
+    text = report.render(frame, "terminal", width, brief=True)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "mixed · multi-class · quick"
+    assert sum("─" in line for line in lines) == 1  # the rule below a header: one table
+    (header,) = [line.split() for line in lines if line.lstrip().startswith("method")]
+    assert header == ["method", "image_auroc", "image_ap", "pixel_auroc", "fit", "s", "images/s"]
+    shown = [line.split()[0] for line in lines if "90.5 ± 0.7" in line]
+    assert shown == [method for method in METHODS for _ in range(2)]
+    notes = list(report.notes(summary.summary(frame), frame))
+    assert lines[-len(notes) :] == notes and len(notes) == 6
+    assert "diverged: lafite " + LONG + ", seed 8: no memory 8" in notes
+
+
+def test_a_brief_report_has_all_metrics_where_they_fit():
+    frame = _frame(
+        _rows({"a": 0.9, ("a", "image_ap"): 0.8, ("a", "sound_eer"): 0.1, "b": None}),
+        _rows({"a": 0.7, ("a", "image_ap"): 0.6, "b": 0.7}, method="uniad"),
+        _failed(0, "no memory", method="draem"),
+    )
+    lines = report.render(frame, "md", brief=True).splitlines()
+    assert "| method | image_auroc | image_ap | sound_eer | fit s | images/s |" in lines
+    assert "| draem | – | – | – | – | – |" in lines
+    assert r"| patchcore | 90.0 \* | 80.0 \* | 10.0 \* | 10.0 | 5.0 |" in lines
+    assert r"| uniad | 70.0 | 60.0 \* | – | 10.0 | 5.0 |" in lines
+    assert r"\* patchcore, image_auroc: over 1 of 2 categories only, not comparable  " in lines
+    assert "– image_auroc of b: no anomalous test images  " in lines
+    assert lines[-1] == "diverged: draem, seed 0: no memory  "
+
+
+def test_a_brief_report_knows_no_metric_by_name():
+    sounds = [f"sound_metric_{number}" for number in range(7)]
+    lines = report.render(_grid(sounds), "terminal", brief=True).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("sound_metric_0   sound_metric_1 " in line for line in lines) == 1
+
+
+def test_a_report_is_brief_on_demand_alone():
+    frame = _grid(METRICS)
+    whole = report.render(frame, "md")
+    assert report.render(frame, "md", brief=False) == whole
+    assert "image_ap by category" in whole and "cost of one seed**" in whole
+    for fmt in ("csv", "latex"):
+        assert report.render(frame, fmt, brief=True) == report.render(frame, fmt)
 
 
 def test_an_unknown_format_is_refused():

@@ -14,10 +14,10 @@ import polars as pl
 from results.analysis.cells import SECTION, Record, label, title
 from results.analysis.summary import per_category, summary
 from results.reports.layout import plain
+from results.reports.numbers import UNKNOWN_IN_LATEX, percent
 from results.table import POOLED
 
 KINDS = {"image_auroc": "detection", "pixel_auroc": "localisation"}
-MISSING = "--"
 _SPELLED = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -55,14 +55,14 @@ def marked(values: Values, *, lowest: bool = False, decimals: int = 1) -> dict[s
     A single column is not the best of anything.
     """
     printed = {
-        name: MISSING if value is None else f"{100 * value:.{decimals}f}"
+        name: percent(value, decimals=decimals, unknown=UNKNOWN_IN_LATEX)
         for name, value in values.items()
     }
-    ranked = sorted({float(text) for text in printed.values() if text != MISSING})
+    ranked = sorted({float(text) for text in printed.values() if text != UNKNOWN_IN_LATEX})
     order = [] if len(values) < 2 else ranked if lowest else ranked[::-1]
     marks = dict(zip(order, (r"\textbf{%s}", r"\underline{%s}"), strict=False))
     return {
-        name: text if text == MISSING else marks.get(float(text), "%s") % text
+        name: text if text == UNKNOWN_IN_LATEX else marks.get(float(text), "%s") % text
         for name, text in printed.items()
     }
 

@@ -13,8 +13,8 @@ from results.analysis.published import MEAN, beside_published
 from results.analysis.statistics import compare, pairwise
 from results.analysis.summary import summary
 from results.reports.layout import Cells, join_blocks
+from results.reports.numbers import interval, number, p_value, percent, points
 
-MISSING = "–"
 MAIN = ("image_auroc", "pixel_auroc")
 """The metrics whose best row is compared with all others."""
 
@@ -86,10 +86,11 @@ def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) 
 def _sentence(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return f"{row['metric']}: {row['verdict']}"
+    ends = "" if row["low"] is None else f" [{_ends(row)}]"
     return (
-        f"{row['metric']}: {row['verdict']}; {row['a']} {_points(row['difference'])} points"
-        f"{_interval(row)}, {row['categories']} categories x {row['seeds']} seeds, "
-        f"wins {row['probability']:.0%}, p {_p(row['p_holm'])}"
+        f"{row['metric']}: {row['verdict']}; {row['a']} {points(row['difference'])} points"
+        f"{ends}, {row['categories']} categories x {row['seeds']} seeds, "
+        f"wins {percent(row['probability'], decimals=0)}%, p {p_value(row['p_holm'])}"
     )
 
 
@@ -108,7 +109,7 @@ def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:
     metrics = rows["metric"].unique(maintain_order=True).to_list()
     gaps = {(category, metric): gap for category, metric, gap in means.iter_rows()}
     lines = [
-        [category, *(_points(gaps.get((category, metric))) for metric in metrics)]
+        [category, *(points(gaps.get((category, metric))) for metric in metrics)]
         for category in means["category"].unique().sort()
     ]
     return Cells(f"{a} minus {b}, points", ["category", *metrics], lines)
@@ -118,34 +119,24 @@ def _versus(row: dict[str, Any]) -> list[str]:
     known = row["difference"] is not None
     return [
         row["b"],
-        _points(row["difference"]),
-        _interval(row).strip(" []") or MISSING,
-        f"{row['probability']:.2f}" if known else MISSING,
-        _p(row["p_holm"]),
+        points(row["difference"]),
+        _ends(row),
+        number(row["probability"] if known else None, 2),
+        p_value(row["p_holm"]),
         row["verdict"],
     ]
 
 
 def _beside(row: dict[str, Any]) -> list[str]:
-    values = [f"{100 * row[name]:.1f}" for name in ("mean", "value")]
-    names = [label(row), row["metric"], _source(row)]
-    return [*names, *values, _points(row["difference"]), row["verdict"]]
+    names = label(row), row["metric"], _source(row)
+    values = percent(row["mean"]), percent(row["value"]), points(row["difference"])
+    return [*names, *values, row["verdict"]]
 
 
-def _interval(row: dict[str, Any]) -> str:
-    if row["low"] is None:
-        return ""
-    return f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+def _ends(row: dict[str, Any]) -> str:
+    return interval(row["low"], row["high"], points, ", ")
 
 
 def _source(row: dict[str, Any]) -> str:
     epochs = f", {row['epochs']} epochs" if row["epochs"] else ""
     return {"paper": "the paper", "ader": f"ADer{epochs}"}[row["source"]]
-
-
-def _points(value: float | None) -> str:
-    return MISSING if value is None else f"{100 * value:+.1f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from results.analysis.cells import label
+from results.reports.numbers import number
 from results.table import DONE
 
 _PER_ROW = {"category", "metric", "value", "reason"}  # of a number, not of its cell
@@ -51,10 +52,8 @@ def cells(frame: pl.DataFrame) -> list[CellView]:
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S} UTC"
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, (int, float)):
+        return number(value, 2 if isinstance(value, float) else 0)
     if value.startswith("{"):
         return ", ".join(f"{name} = {one}" for name, one in json.loads(value).items())
     return str(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ import polars as pl
 from markupsafe import Markup
 
 from results.analysis.selection import AVERAGE, by_setting, swept
+from results.reports.numbers import number, percent
 from results.reports.page.charts import knob
-from results.reports.page.tables import ABSENT, Entry, Table
+from results.reports.page.tables import Entry, Table
 from results.table import read_part
 
 
@@ -51,15 +53,16 @@ def _selector(path: Path, out: Path) -> Selector:
 def _table(rows: list[dict[str, Any]]) -> Table:
     header = ["category", "settings", "Spearman", "Kendall", "best on test, %", "chosen, %"]
     header += ["regret, points", "rank"]
-    formats = {"settings": "d", "spearman": ".2f", "kendall": ".2f", "best": ".1%"}
-    formats |= {"chosen": ".1%", "regret": ".1f", "rank": "d"}
-
-    def entry(value: float | None, style: str) -> Entry:
-        text = ABSENT if value is None else f"{value:{style}}".rstrip("%")
-        return Entry(text=text, sort=value)
-
+    correlation = partial(number, decimals=2)
+    shown: dict[str, Callable[[Any], str]] = {
+        "settings": str, "spearman": correlation, "kendall": correlation, "best": percent,
+        "chosen": percent, "regret": number, "rank": str,
+    }  # fmt: skip
     body = [
-        [Entry(text=row["category"]), *(entry(row[name], style) for name, style in formats.items())]
+        [
+            Entry(text=row["category"]),
+            *(Entry(text=show(row[name]), sort=row[name]) for name, show in shown.items()),
+        ]
         for row in rows
     ]
     return Table(caption="pseudo-validation against the test split", header=header, rows=body)

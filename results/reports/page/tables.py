@@ -10,10 +10,9 @@ import polars as pl
 from results.analysis.cells import label
 from results.analysis.published import MEAN as AVERAGE
 from results.analysis.statistics import pairwise
+from results.reports.numbers import UNKNOWN, gibibytes, interval, number, percent, points, spread
 from results.reports.page.sections import MEAN, Section
 from results.table import POOLED
-
-ABSENT = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,23 +59,19 @@ def methods(section: Section, metric: str) -> Table:
     for name, mean in zip(section.present, means, strict=True):
         row = section.row(metric, name)
         assert row is not None
-        low, memory = row["low"], row["peak_memory_bytes"]
-        worst = row["worst_category"]
+        low, worst = row["low"], row["worst_category"]
         rows.append(
             [
                 Entry(text=name),
                 mean,
-                Entry(
-                    text=ABSENT if low is None else f"{_text(low)} to {_text(row['high'])}",
-                    sort=low,
-                ),
-                Entry(text=_text(row["category_std"]), sort=row["category_std"]),
-                _number(section, metric, worst, name, row["worst"], worst),
-                _number(section, metric, POOLED, name, row["pooled"], _spread(row["pooled_std"])),
+                Entry(text=interval(low, row["high"]), sort=low),
+                Entry(text=percent(row["category_std"]), sort=row["category_std"]),
+                _traced(section, metric, worst, name, row["worst"], worst),
+                _traced(section, metric, POOLED, name, row["pooled"], spread(row["pooled_std"])),
                 Entry(text=str(row["seeds"]), sort=row["seeds"]),
-                _plain(row["images_per_second"]),
-                _plain(None if memory is None else memory / 2**30),
-                _plain(row["fit_seconds"]),
+                _cost(row["images_per_second"]),
+                _cost(gibibytes(row["peak_memory_bytes"])),
+                _cost(row["fit_seconds"]),
             ]
         )
     return Table(caption=f"{metric}, %, and the cost of one seed", header=header, rows=rows)
@@ -92,7 +87,7 @@ def by_category(section: Section, metric: str) -> Table:
         entries = []
         for name in section.present:
             row = found.get((category, name), {"mean": None, "std": None})
-            entry = _number(section, metric, category, name, row["mean"], _spread(row["std"]))
+            entry = _traced(section, metric, category, name, row["mean"], spread(row["std"]))
             place = None if row["mean"] is None else (row["mean"] - low) / span
             entries.append(replace(entry, heat=place))
         if any(entry.heat is not None for entry in entries):
@@ -110,7 +105,7 @@ def ablation(section: Section, metric: str) -> Table | None:
         base, mine = section.row(metric, method), section.row(metric, name)
         if not variant or not base or not mine or None in (base["mean"], mine["mean"]):
             continue
-        points = 100 * (mine["mean"] - base["mean"])
+        gap = mine["mean"] - base["mean"]
         speed = mine["images_per_second"], base["images_per_second"]
         ratio = speed[0] / speed[1] if all(speed) else None
         rows.append(
@@ -118,8 +113,8 @@ def ablation(section: Section, metric: str) -> Table | None:
                 Entry(text=name),
                 _mean(section, metric, name),
                 _mean(section, metric, method),
-                Entry(text=f"{points:+.1f}", sort=points),
-                Entry(text=ABSENT if ratio is None else f"{ratio:.2f} ×", sort=ratio),
+                Entry(text=points(gap), sort=100 * gap),
+                Entry(text=UNKNOWN if ratio is None else f"{ratio:.2f} ×", sort=ratio),
             ]
         )
     header = ["variant", "its mean", "the method's", "difference, points", "images/s"]
@@ -134,15 +129,15 @@ def differences(section: Section, metric: str) -> Table | None:
     for pair in pairwise(of_metric).to_dicts():
         if pair["difference"] is None:
             continue
-        ends = (pair["low"], pair["high"])
-        interval = ABSENT if None in ends else " to ".join(f"{100 * end:+.1f}" for end in ends)
         rows.append(
             [
                 Entry(text=f"{pair['a']} − {pair['b']}"),
-                Entry(text=f"{100 * pair['difference']:+.1f}", sort=pair["difference"]),
-                Entry(text=interval, sort=pair["low"]),
-                Entry(text=f"{100 * pair['probability']:.0f} %", sort=pair["probability"]),
-                Entry(text=f"{pair['p_holm']:.3f}", sort=pair["p_holm"]),
+                Entry(text=points(pair["difference"]), sort=pair["difference"]),
+                Entry(text=interval(pair["low"], pair["high"], points), sort=pair["low"]),
+                Entry(
+                    text=f"{percent(pair['probability'], decimals=0)} %", sort=pair["probability"]
+                ),
+                Entry(text=number(pair["p_holm"], 3), sort=pair["p_holm"]),
                 Entry(text=pair["verdict"], mark="words"),
             ]
         )
@@ -163,7 +158,7 @@ def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | No
                 small=f"{row['epochs']} epochs" if row["epochs"] else "",
                 mark="words",
             ),
-            _number(
+            _traced(
                 section,
                 metric,
                 MEAN if row["category"] == AVERAGE else row["category"],
@@ -171,8 +166,8 @@ def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | No
                 row["mean"],
                 "",
             ),
-            Entry(text=_text(row["value"]), small=_spread(row["std"]), sort=row["value"]),
-            Entry(text=f"{100 * row['difference']:+.1f}", sort=row["difference"]),
+            Entry(text=percent(row["value"]), small=spread(row["std"]), sort=row["value"]),
+            Entry(text=points(row["difference"]), sort=row["difference"]),
             Entry(text=row["verdict"], mark="words"),
         ]
         for row in rows.to_dicts()
@@ -185,21 +180,21 @@ def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | No
 def _mean(section: Section, metric: str, name: str) -> Entry:
     row = section.row(metric, name)
     if row is None or row["mean"] is None:
-        return Entry(text=ABSENT)
-    entry = _number(section, metric, MEAN, name, row["mean"], _spread(row["std"]))
+        return Entry(text=UNKNOWN)
+    entry = _traced(section, metric, MEAN, name, row["mean"], spread(row["std"]))
     if row["complete"]:
         return entry
     covered = f"{row['categories']} of {row['expected']} categories"
     return replace(entry, small=covered, mark="incomplete")
 
 
-def _number(
+def _traced(
     section: Section, metric: str, category: str | None, name: str, value: float | None, small: str
 ) -> Entry:
     if value is None or category is None:
-        return Entry(text=ABSENT)
+        return Entry(text=UNKNOWN)
     key = section.key(metric, category, name)
-    return Entry(text=_text(value), small=small, sort=value, key=key)
+    return Entry(text=percent(value), small=small, sort=value, key=key)
 
 
 def _best(entries: Iterable[Entry]) -> list[Entry]:
@@ -213,13 +208,5 @@ def _best(entries: Iterable[Entry]) -> list[Entry]:
     ]
 
 
-def _plain(value: float | None) -> Entry:
-    return Entry(text=ABSENT if value is None else f"{value:,.1f}", sort=value)
-
-
-def _text(value: float | None) -> str:
-    return ABSENT if value is None else f"{100 * value:.1f}"
-
-
-def _spread(std: float | None) -> str:
-    return "" if std is None else f"± {100 * std:.1f}"
+def _cost(value: float | None) -> Entry:
+    return Entry(text=number(value), sort=value)
