@@ -47,8 +47,8 @@ def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
 
     mean, low, high, seeds: ours, with the interval over seeds; value, std: theirs; difference:
     ours minus theirs; reason: why they are not comparable, empty where they are; verdict: null
-    where they are not, AGREES where the difference is within our interval and twice their std, or
-    within the tolerance, else BELOW or ABOVE.
+    where they are not, AGREES where the difference is at most half our interval plus twice their
+    std, or the tolerance, else BELOW or ABOVE.
     """
     numbers = published().filter(pl.col("category") != INTER_STD)
     numbers = numbers.rename({"variant": "their_variant"})
