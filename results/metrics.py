@@ -27,6 +27,7 @@ CHUNK = 1 << 23  # normal scores that a thread sorts at once
 SMALL = 1 << 16  # not worth another thread
 MOST_THREADS = 8
 
+Booleans = NDArray[np.bool_]
 Integers = NDArray[np.signedinteger[Any]]
 Floats = NDArray[Any]  # float32 or float64, as the caller gave them
 Complex = NDArray[Any]  # score + 1j * size of its region
@@ -129,9 +130,7 @@ def pixel_metrics(masks_NHW: ArrayLike, maps_NHW: ArrayLike) -> dict[str, Measur
     return _measure(PIXEL_METRICS, truth_NHW, judged_NHW, anomalous_A, "test pixels")
 
 
-def _checked(
-    truth: ArrayLike, scores: ArrayLike, name: str, ndim: int
-) -> tuple[NDArray[np.bool_], Floats]:
+def _checked(truth: ArrayLike, scores: ArrayLike, name: str, ndim: int) -> tuple[Booleans, Floats]:
     scores_I = np.asarray(scores)
     if scores_I.dtype not in (np.float32, np.float64):
         scores_I = scores_I.astype(np.float64)
@@ -148,7 +147,7 @@ def _checked(
     return truth_I, scores_I
 
 
-def region_sizes(masks_NHW: NDArray[np.bool_]) -> Integers:
+def region_sizes(masks_NHW: Booleans) -> Integers:
     """(A,): of each anomalous pixel, in array order, the pixels of its 8-connected region."""
     from scipy import ndimage  # here, so that listing the metrics' names stays quick
 
@@ -174,7 +173,7 @@ def ranked(scores_A: Floats, sizes_A: Integers) -> Complex:
 
 
 def normals_above(
-    truth_I: NDArray[np.bool_], scores_I: Floats, thresholds_T: Floats
+    truth_I: Booleans, scores_I: Floats, thresholds_T: Floats
 ) -> tuple[Integers, Integers]:
     """(T,) twice: normal items at or above, and strictly above, each of rising thresholds."""
     threads = min(MOST_THREADS, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
@@ -200,11 +199,7 @@ def normals_above(
 
 
 def _measure(
-    names: tuple[str, ...],
-    truth_I: NDArray[np.bool_],
-    scores_I: Floats,
-    anomalous_A: Complex,
-    items: str,
+    names: tuple[str, ...], truth_I: Booleans, scores_I: Floats, anomalous_A: Complex, items: str
 ) -> dict[str, Measured]:
     if len(anomalous_A) in (0, truth_I.size):
         kind = "normal" if len(anomalous_A) else "anomalous"
@@ -213,7 +208,7 @@ def _measure(
     return {name: Measured(_METRICS[name][0](curve)) for name in names}
 
 
-def _curve(truth_I: NDArray[np.bool_], scores_I: Floats, anomalous_A: Complex) -> Curve:
+def _curve(truth_I: Booleans, scores_I: Floats, anomalous_A: Complex) -> Curve:
     """Count at each distinct anomalous score."""
     falling_A = anomalous_A.real
     last_T = np.append(np.flatnonzero(falling_A[1:] != falling_A[:-1]), len(falling_A) - 1)

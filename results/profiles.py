@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from results.metrics import (
     AUPRO_LIMIT,
+    Booleans,
     Floats,
     Measured,
     normals_above,
@@ -50,7 +51,7 @@ PROFILES: dict[str, Profile] = {
 AUPRO_STEPS, F1_STEPS = 100, 20  # of ADer, between the smallest and the largest score
 
 
-def judge(profile: Profile, masks_NHW: NDArray[np.bool_], maps_NHW: Floats) -> dict[str, Measured]:
+def judge(profile: Profile, masks_NHW: Booleans, maps_NHW: Floats) -> dict[str, Measured]:
     """`metrics.pixel_metrics` by the profile's rules; the same arguments and errors."""
     exact = pixel_metrics(masks_NHW, maps_NHW)
     if not profile.steps or exact["pixel_aupro"].value is None:
@@ -58,7 +59,7 @@ def judge(profile: Profile, masks_NHW: NDArray[np.bool_], maps_NHW: Floats) -> d
     return exact | _stepped(masks_NHW, maps_NHW)
 
 
-def _stepped(masks_NHW: NDArray[np.bool_], maps_NHW: Floats) -> dict[str, Measured]:
+def _stepped(masks_NHW: Booleans, maps_NHW: Floats) -> dict[str, Measured]:
     """ADer's AUPRO and F1-max: strictly above thresholds in equal steps.
 
     Its AUPRO drops thresholds with an FPR of 0.3 or more, and stretches the others' FPR to 0 to 1.

@@ -37,10 +37,7 @@ def one_cell_per_seed(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_every_seed(done: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `one_cell_per_seed` that may be averaged.
-
-    Those are the values of real categories that were measured with every seed of their group.
-    """
+    """The rows of `one_cell_per_seed` to average: real categories measured with every seed."""
     single = done.filter(pl.col("category") != POOLED, pl.col("value").is_not_null())
     keys = (*GROUP, "metric")
     seeds = pl.col("seed").n_unique()

@@ -67,7 +67,7 @@ def marked(
 
 
 def _by_category(frame: pl.DataFrame, rows: pl.DataFrame) -> str:
-    kinds, names = _measured(rows), _names(rows)
+    kinds, names = _measured(rows), list(dict.fromkeys(map(label, rows.to_dicts())))
     whole = [_whole(rows, kind, names) for kind in kinds]
     stds = [_column(summaries, "category_std") for summaries in whole]
     lines = [
@@ -100,7 +100,7 @@ def _ablation(rows: pl.DataFrame) -> Iterator[str]:
     part = rows.filter(pl.col("variant").n_unique().over("method") > 1)
     if part.is_empty():
         return
-    names = _names(part)
+    names = list(dict.fromkeys(map(label, part.to_dicts())))
     columns = [
         (benchmark, KINDS[kind], marked(_column(_whole(group, kind, names), "mean")))
         for (benchmark,), group in part.group_by("benchmark", maintain_order=True)
@@ -114,10 +114,6 @@ def _ablation(rows: pl.DataFrame) -> Iterator[str]:
     ]
     caption = _caption(part.with_columns(benchmark=pl.lit("ablation")), "what each part adds")
     yield _table(caption, "c" * len(columns), lines)
-
-
-def _names(rows: pl.DataFrame) -> list[str]:
-    return list(dict.fromkeys(label(row) for row in rows.to_dicts()))
 
 
 def _measured(rows: pl.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reports over the long result table: its summaries as text, and what spoils them.
+"""Reports of the long result table as text: its summaries, and notes on what spoils them.
 
 Names of methods, metrics and categories come from the rows alone, so a new one needs no edit.
 """
@@ -28,11 +28,11 @@ MOST_TELLING = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 
 
 def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str, pl.DataFrame]:
-    """What reports say, as polars frames by name, from `table.read`'s frame and `read_scores`'s.
+    """All that reports are made of, as frames by name: for Python.
 
-    summary, categories, pairs, ranks, published and failures; see the functions of these files
-    for their columns. With scores the summary has images_low and images_high, the bootstrap
-    interval over seeds and images.
+    summary, categories (`per_category` of each metric), pairs (`pairwise`), ranks, published
+    (`beside_published`) and failures; the columns are those of the functions. With `read_scores`'s
+    scores the summary has images_low and images_high, the bootstrap interval over seeds and images.
     """
     metrics = frame["metric"].drop_nulls().unique(maintain_order=True)
     by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in metrics]
@@ -132,7 +132,7 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
         if part["mean"].null_count() == len(part):
             continue  # the notes say why
         metrics = part["metric"].unique(maintain_order=True).to_list()
-        methods = [g.to_dicts() for g in part.partition_by("method", "variant")]
+        methods = [group.to_dicts() for group in part.partition_by("method", "variant")]
         lines = [
             ["" if number else name, label(records[0]), *map(show, records)]
             for name, show in statistics.items()
@@ -168,7 +168,7 @@ def _category_tables(part: pl.DataFrame) -> Iterator[Cells]:
 
 
 def notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
-    """What spoils the tables of one section, whose summary is `rows`: one line each."""
+    """What spoils the tables of one section, a line each; `rows` are its summary."""
     for row in rows.filter(~pl.col("complete"), pl.col("categories") > 0).to_dicts():
         covered = f"{row['categories']} of {row['expected']} categories"
         yield f"* {label(row)}, {row['metric']}: over {covered} only, not comparable"
@@ -181,20 +181,16 @@ def notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
     for reason, metrics, categories in undefined.sort("reason").iter_rows():
         yield f"{UNKNOWN} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
     for row in failures(part).to_dicts():
-        yield f"{row['status']}: {label(row)}, seed {row['seed']}: {_first_line(row['error'])}"
+        error = row["error"] or "no message"
+        yield f"{row['status']}: {label(row)}, seed {row['seed']}: {error.splitlines()[0]}"
     hidden = part.filter(pl.col("status") == DONE)["cell_id"].n_unique()
     if hidden := hidden - chosen["cell_id"].n_unique():
         yield f"{hidden} finished cells not shown: broader or newer ones have the same seed"
 
 
-def _first_line(text: str | None) -> str:
-    return text.splitlines()[0] if text else "no message"
-
-
 def _mean(row: dict[str, Any]) -> str:
-    return percent(row["mean"], row["std"]) + (
-        "" if row["complete"] or row["mean"] is None else " *"
-    )
+    mark = "" if row["complete"] or row["mean"] is None else " *"
+    return percent(row["mean"], row["std"]) + mark
 
 
 def _worst(row: dict[str, Any]) -> str:

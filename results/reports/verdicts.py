@@ -1,5 +1,4 @@
-"""What the numbers say, as tables: intervals, the best row against the others, and theirs beside
-ours."""
+"""What differs and by how much, as tables: methods among one another, ours and published ones."""
 
 from __future__ import annotations
 
@@ -30,13 +29,12 @@ def best_against_others(part: pl.DataFrame) -> Iterator[Cells]:
         if rows:
             lines = [_versus(row if row["a"] in names else turned(row)) for row in rows]
             header = ["against", "points", "95 % interval", "beats it", "p (Holm)", "verdict"]
-            yield Cells(
-                f"{metric}: {names[0]}, the highest mean, against the others", header, lines
-            )
+            caption = f"{metric}: {names[0]}, the highest mean, against the others"
+            yield Cells(caption, header, lines)
 
 
 def beside(part: pl.DataFrame) -> tuple[list[Cells], list[str]]:
-    """The means of one section beside published ones, and lines why others are not comparable."""
+    """One section's means beside published ones, and a line for each that is not comparable."""
     rows = beside_published(part).filter(category=MEAN)
     lines = [_beside(row) for row in rows.filter(pl.col("verdict").is_not_null()).to_dicts()]
     header = ["method", "metric", "source", "ours", "theirs", "points", "verdict"]
@@ -51,32 +49,32 @@ def beside(part: pl.DataFrame) -> tuple[list[Cells], list[str]]:
 
 def turned(pair: dict[str, Any]) -> dict[str, Any]:
     """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
-    difference, low, high, probability = (
-        pair[name] for name in ("difference", "low", "high", "probability")
-    )
+
+    def minus(name: str) -> float | None:
+        return None if pair[name] is None else -pair[name]
+
     return pair | {
         "a": pair["b"],
         "b": pair["a"],
-        "difference": None if difference is None else -difference,
-        "low": None if high is None else -high,
-        "high": None if low is None else -low,
+        "difference": minus("difference"),
+        "low": minus("high"),
+        "high": minus("low"),
         "wins": pair["losses"],
         "losses": pair["wins"],
-        "probability": None if probability is None else 1 - probability,
+        "probability": None if pair["probability"] is None else 1 - pair["probability"],
     }
 
 
 def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) -> str:
-    """Two rows of a folder: a line of verdict for each metric, and their gaps by category.
+    """Two rows of a folder: a verdict on each metric in a line, and their gaps by category.
 
     Raises ValueError where a or b is not the name of a row, or no section has both.
     """
     blocks: list[list[str] | Cells] = []
-    for (_, *_), rows in compare(frame, a, b).group_by(SECTION, maintain_order=True):
-        first = rows.row(0, named=True)
-        blocks.append([title(first)])
+    for key, rows in compare(frame, a, b).group_by(SECTION, maintain_order=True):
+        part = frame.filter(**dict(zip(SECTION, key, strict=True)))
+        blocks.append([title(rows.row(0, named=True))])
         blocks.append([_sentence(row) for row in rows.to_dicts()])
-        part = frame.filter(**{name: first[name] for name in SECTION})
         blocks.append(_gaps(part, a, b))
     if not blocks:
         raise ValueError(f"'{a}' and '{b}' have no data set, mode, preset and profile in common")
@@ -96,7 +94,7 @@ def _sentence(row: dict[str, Any]) -> str:
 
 def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:
     """a - b in points, by category and metric."""
-    rows = with_every_seed(one_cell_per_seed(part)).filter(pl.col("value").is_not_null())
+    rows = with_every_seed(one_cell_per_seed(part))
     names = pl.Series([label(row) for row in rows.select("method", "variant").to_dicts()])
     means = (
         rows.with_columns(name=names)

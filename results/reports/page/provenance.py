@@ -17,7 +17,7 @@ _TITLE = {"cell_id", "method", "variant", "seed", "status", "benchmark"}
 
 
 class CellView(NamedTuple):
-    """One cell: its names, and all else that is known of it by the words of the table."""
+    """One cell as the page shows it."""
 
     cell_id: str
     name: str
@@ -25,7 +25,7 @@ class CellView(NamedTuple):
     seed: int
     status: str
     done: bool
-    facts: dict[str, str]
+    facts: dict[str, str]  # the other columns of the table that have a value, by name
 
 
 def cells(frame: pl.DataFrame) -> list[CellView]:
@@ -55,5 +55,5 @@ def _text(value: Any) -> str:
     if isinstance(value, (int, float)):
         return number(value, 2 if isinstance(value, float) else 0)
     if value.startswith("{"):
-        return ", ".join(f"{name} = {one}" for name, one in json.loads(value).items())
+        return ", ".join(f"{name} = {setting}" for name, setting in json.loads(value).items())
     return str(value)
