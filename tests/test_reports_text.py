@@ -47,7 +47,7 @@ def _frame(*cells):
     return pl.DataFrame([row for cell in cells for row in cell], schema=schema)
 
 
-def _one(frame):
+def _only_row(frame):
     (row,) = summary.summary(frame).to_dicts()
     return row
 
@@ -57,7 +57,7 @@ def test_mean_over_categories_then_mean_and_std_over_seeds():
         _rows({"a": 0.9, "b": 0.7, table.POOLED: 0.6}, seed=0),
         _rows({"a": 0.8, "b": 0.4, table.POOLED: 0.5}, seed=1),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.7)  # of 0.8 and 0.6
     assert row["std"] == pytest.approx(0.02**0.5)
     assert row["seeds"] == 2
@@ -69,13 +69,13 @@ def test_mean_over_categories_then_mean_and_std_over_seeds():
 
 
 def test_one_seed_has_no_std():
-    row = _one(_frame(_rows({"a": 0.9, "b": 0.7})))
+    row = _only_row(_frame(_rows({"a": 0.9, "b": 0.7})))
     assert (row["seeds"], row["std"]) == (1, None)
 
 
 def test_an_undefined_category_marks_the_mean_as_incomplete():
     frame = _frame(_rows({"a": 0.9, "b": None, "c": 0.7}))
-    row = _one(frame)
+    row = _only_row(frame)
     assert (row["categories"], row["expected"], row["complete"]) == (2, 3, False)
     assert row["reason"] == "no anomalous test images"
     text = report.render(frame, "terminal")
@@ -85,14 +85,14 @@ def test_an_undefined_category_marks_the_mean_as_incomplete():
 
 
 def test_only_categories_measured_with_every_seed_are_averaged():
-    one = {"mode": "separate", "fit_seconds": 10.0}
+    separate = {"mode": "separate", "fit_seconds": 10.0}
     frame = _frame(
-        _rows({"a": 0.9}, seed=0, cell_id="a0", **one),
-        _rows({"b": 0.1}, seed=0, cell_id="b0", **one),
-        _rows({"a": 0.7}, seed=1, cell_id="a1", **one),
+        _rows({"a": 0.9}, seed=0, cell_id="a0", **separate),
+        _rows({"b": 0.1}, seed=0, cell_id="b0", **separate),
+        _rows({"a": 0.7}, seed=1, cell_id="a1", **separate),
         _failed(1, "out of memory", mode="separate"),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.8)
     assert (row["categories"], row["expected"], row["complete"]) == (1, 2, False)
     assert row["failed"] == 1
@@ -104,7 +104,7 @@ def test_a_separate_model_has_no_pooled_score_of_the_whole():
         _rows({"a": 0.9, table.POOLED: 0.9}, cell_id="a0", mode="separate"),
         _rows({"b": 0.7, table.POOLED: 0.7}, cell_id="b0", mode="separate"),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.8)
     assert row["pooled"] is None
 
@@ -115,7 +115,7 @@ def test_two_models_never_make_one_mean():
         _rows({"a": 0.9, "b": 0.7}, cell_id="first"),
         _rows({"c": 0.1}, cell_id="second", finished_at=later),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.8)
     assert (row["categories"], row["expected"]) == (2, 3)
     assert "1 finished cells not shown" in report.render(frame, "md")
@@ -126,14 +126,14 @@ def test_of_equal_cells_the_newest_is_shown():
     frame = _frame(
         _rows({"a": 0.9}, cell_id="new", finished_at=later), _rows({"a": 0.1}, cell_id="old")
     )
-    assert _one(frame)["mean"] == pytest.approx(0.9)
+    assert _only_row(frame)["mean"] == pytest.approx(0.9)
 
 
 def test_failed_cells_are_counted_and_shown():
     frame = _frame(
         _rows({"a": 0.9}), _failed(1, "NaN loss \x1b[31mat step 3\nwith a traceback below")
     )
-    assert _one(frame)["failed"] == 1
+    assert _only_row(frame)["failed"] == 1
     text = report.render(frame, "terminal")
     assert "diverged: patchcore, seed 1: NaN loss  at step 3\n" in text
     assert "\x1b" not in text

@@ -36,10 +36,10 @@ def bootstrap(
     weights = _Weights(draws, seed)
     by_group: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
     by = (*GROUP, "seed", "category")
-    for (*group, trained, _), part in images.group_by(by, maintain_order=True):
+    for (*group, trained_seed, _), part in images.group_by(by, maintain_order=True):
         labels_N = part["label"].to_numpy()
-        drawn = resample(labels_N, part["score"].to_numpy(), weights.of(part["key"], labels_N))
-        by_group.setdefault(tuple(group), {}).setdefault(trained, []).append(drawn)
+        drawn = resample(labels_N, part["score"].to_numpy(), weights(part["key"], labels_N))
+        by_group.setdefault(tuple(group), {}).setdefault(trained_seed, []).append(drawn)
     intervals = [
         {**dict(zip(GROUP, group, strict=True)), "metric": metric, **interval}
         for group, by_seed in by_group.items()
@@ -89,7 +89,7 @@ class _Weights:
         self.draws, self.seed = draws, seed
         self.known: dict[int, NDArray[np.int32]] = {}
 
-    def of(self, keys: pl.Series, labels_N: NDArray[np.bool_]) -> NDArray[np.int32]:
+    def __call__(self, keys: pl.Series, labels_N: NDArray[np.bool_]) -> NDArray[np.int32]:
         """(draws + 1, N): each image once; then draws, with as many of each label as there are."""
         name = zlib.crc32("\n".join(keys).encode() + labels_N.tobytes())
         if name not in self.known:

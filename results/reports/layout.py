@@ -13,8 +13,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-NAME_WIDTH = 16
-"""Letters to which a name may be folded; a column of numbers is narrower."""
+NAME_WIDTH = 16  # letters to which a name may be folded; columns of numbers are narrower
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _MARKDOWN_MARKS = re.compile(r"([\\`*\[\]<>|#])")
 _FORMULA = r"^([=+\-@\t\r])"

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
 UNKNOWN = "–"
-UNKNOWN_IN_LATEX = "--"
-"""LaTeX sets it as the same dash."""
+UNKNOWN_IN_LATEX = "--"  # set as the same dash
 
 
 def percent(

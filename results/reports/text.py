@@ -69,10 +69,10 @@ def render(
     if fmt == "csv":
         return csv_text(rows)
     blocks: list[list[str] | Cells] = []
-    for key, of_section in rows.group_by(SECTION, maintain_order=True):
+    for key, section in rows.group_by(SECTION, maintain_order=True):
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
-        blocks.append([title(of_section.row(0, named=True))])
-        blocks += _brief(of_section, part, width) if brief else _full(of_section, part)
+        blocks.append([title(section.row(0, named=True))])
+        blocks += _brief(section, part, width) if brief else _full(section, part)
     return join_blocks(blocks, fmt, width)
 
 

@@ -110,9 +110,9 @@ class Closer:
         for (category, name, kind), rows in self.shown.group_by(by, maintain_order=True):
             number, method = self.categories.index(str(category)), self._index(name)
             for rank, row in enumerate(rows.to_dicts()):
-                names = kind == MISS, row["key"], row["defect"], _shortened(row["score"])
+                facts = kind == MISS, row["key"], row["defect"], _shortened(row["score"])
                 uris = (_data_uri(row[picture]) for picture in ("image", "mask", "overlay"))
-                yield Picture(self.section.index, number, method, rank, *names, *uris)
+                yield Picture(self.section.index, number, method, rank, *facts, *uris)
 
     def _scores(self, category: str) -> pl.DataFrame:
         return self.scores if category == POOLED else self.scores.filter(category=category)
@@ -123,8 +123,9 @@ class Closer:
     def _image_curves(self, category: str) -> Iterator[Line]:
         from sklearn.metrics import roc_curve  # here, so that listing formats stays quick
 
+        scores = self._scores(category)
         for name in self.section.present:
-            rows = self._scores(category).filter(name=name)
+            rows = scores.filter(name=name)
             if rows["label"].n_unique() == 2:
                 fpr_P, tpr_P, _ = roc_curve(rows["label"].to_numpy(), rows["score"].to_numpy())
                 yield Line(self._index(name), fpr_P, tpr_P)

@@ -103,9 +103,8 @@ def _cost(section: Section, metric: str) -> Iterator[Markup]:
     for words, (column, unit) in axes.items():
         rows = section.summary.filter(pl.col("metric") == metric, pl.col(column) > 0)
         points = [
-            Point(section.labels.index(row["label"]), row["label"], x / unit, 100 * row["mean"])
-            for row in rows.drop_nulls("mean").to_dicts()
-            if (x := row[column])
+            Point(section.labels.index(name), name, x / unit, 100 * mean)
+            for name, x, mean in rows.drop_nulls("mean").select("label", column, "mean").iter_rows()
         ]
         if points:
             title = f"{metric} against {words}, {section.title}"
