@@ -1,7 +1,9 @@
-"""What lies behind a cell's numbers: its curves over pixels, and pictures of its worst images.
+"""The evidence behind a cell's numbers: its curves over pixels, and pictures of its worst images.
 
 Under the output folder lie `pixel_curves/<cell_id>.parquet` (points of ROC and PRO curves) and
-`pictures/<cell_id>.parquet`, both written before the part that says that the cell is done.
+`pictures/<cell_id>.parquet`. Both are written before the part that marks the cell as done.
+
+Shapes: N images of H x W pixels, A anomalous pixels, T thresholds, P points of a curve.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from results.metrics import region_sizes
 from results.table import schema_of, write_rows
 
 POINTS = 240
-"""Of a curve: half of them evenly over the anomalous pixels, half densely where FPR is low."""
+"""Thresholds of a curve: half evenly over the anomalous pixels, half densely where FPR is low."""
 SAMPLED = 200_000
-"""Normal pixels that thresholds are placed by; counts are of all pixels."""
+"""About so many normal pixels place the thresholds; counts are of all pixels."""
 
 MISS, ALARM = "miss", "false alarm"
 """A defective image with one of the lowest scores, a normal one with one of the highest."""
@@ -68,21 +71,22 @@ def pictures_path(out: Path, cell_id: str) -> Path:
     return out / "pictures" / f"{cell_id}.parquet"
 
 
-def write_evidence(out: Path, cell_id: str, found: Evidence, *, replace: bool = False) -> None:
-    """Publish what there is, each file whole or not at all; see `results.table.write_rows`."""
-    if found.curves:
-        write_rows(curves_path(out, cell_id), found.curves, CURVES_SCHEMA, replace=replace)
-    if found.pictures:
-        write_rows(pictures_path(out, cell_id), found.pictures, PICTURES_SCHEMA, replace=replace)
+def write_evidence(out: Path, cell_id: str, evidence: Evidence, *, replace: bool = False) -> None:
+    """Publish curves and pictures, where there are any, as `results.table.write_rows` does."""
+    curves, pictures = evidence
+    if curves:
+        write_rows(curves_path(out, cell_id), curves, CURVES_SCHEMA, replace=replace)
+    if pictures:
+        write_rows(pictures_path(out, cell_id), pictures, PICTURES_SCHEMA, replace=replace)
 
 
 def read_curves(out: Path, cell_id: str) -> pl.DataFrame:
-    """The points of a cell's curves; none where they were not kept."""
+    """The points of a cell's curves; no rows where there is no file."""
     return _read(curves_path(out, cell_id), CURVES_SCHEMA)
 
 
 def read_pictures(out: Path, cell_id: str) -> pl.DataFrame:
-    """The pictures of a cell; none where they were not kept."""
+    """The pictures of a cell; no rows where there is no file."""
     return _read(pictures_path(out, cell_id), PICTURES_SCHEMA)
 
 
@@ -90,14 +94,11 @@ def curve_rows(
     cell_id: str, category: str, masks_NHW: NDArray[np.bool_], maps_NHW: NDArray[np.float32]
 ) -> list[dict[str, Any]]:
     """The points of `pixel_curves` as rows of CURVES_SCHEMA; none where there is no curve."""
-    points = pixel_curves(masks_NHW, maps_NHW) or {}
+    curves = pixel_curves(masks_NHW, maps_NHW) or {}
+    names = {"cell_id": cell_id, "category": category}
     return [
-        {
-            "cell_id": cell_id,
-            "category": category,
-            **dict(zip(points, map(float, point), strict=True)),
-        }
-        for point in zip(*points.values(), strict=True)
+        names | dict(zip(curves, map(float, point), strict=True))
+        for point in zip(*curves.values(), strict=True)
     ]
 
 
@@ -106,49 +107,45 @@ def pixel_curves(
 ) -> dict[str, NDArray[np.float64]] | None:
     """fpr, tpr and pro, (P,) each, from (0, 0, 0) to (1, 1, 1), P at most POINTS + 2.
 
-    Each point is exact: the thresholds alone are a choice, all pixels are counted at them, one
-    image at a time. None where there are no anomalous or no normal pixels.
+    Each point is exact: only the thresholds are a choice, and all pixels are counted at each. None
+    where there are no anomalous or no normal pixels.
     """
-    anomalous = maps_NHW[masks_NHW]
-    if not len(anomalous) or len(anomalous) == masks_NHW.size:
+    scores_A = maps_NHW[masks_NHW]
+    if not len(scores_A) or len(scores_A) == masks_NHW.size:
         return None
-    thresholds = _thresholds(anomalous, maps_NHW, masks_NHW)
-    counts = np.zeros((3, len(thresholds) + 1))
-    for mask, scores in zip(masks_NHW, maps_NHW, strict=True):
-        # A pixel in bin b is at or above the first b thresholds.
-        bins = np.searchsorted(thresholds, scores.ravel(), side="right").reshape(scores.shape)
-        counts[0] += np.bincount(bins[~mask], minlength=len(thresholds) + 1)
-        if mask.any():
-            counts[1] += np.bincount(bins[mask], minlength=len(thresholds) + 1)
-            counts[2] += np.bincount(bins[mask], _shares(mask), minlength=len(thresholds) + 1)
-    above = np.cumsum(counts[:, ::-1], axis=1)
-    above /= above[:, -1:].copy()  # normal pixels, anomalous ones, regions: so each ends in 1
-    above = np.concatenate((np.zeros((3, 1)), above[:, :-1], np.ones((3, 1))), axis=1)
-    return dict(zip(("fpr", "tpr", "pro"), above, strict=True))
+    thresholds_T = _thresholds(scores_A, maps_NHW, masks_NHW)
+    bins = len(thresholds_T) + 1  # a pixel in bin b is at or above the first b thresholds
+    counts_3B = np.zeros((3, bins))  # of normal pixels, anomalous ones and regions
+    for mask_HW, map_HW in zip(masks_NHW, maps_NHW, strict=True):
+        bins_HW = np.searchsorted(thresholds_T, map_HW.ravel(), "right").reshape(map_HW.shape)
+        counts_3B[0] += np.bincount(bins_HW[~mask_HW], minlength=bins)
+        if mask_HW.any():
+            counts_3B[1] += np.bincount(bins_HW[mask_HW], minlength=bins)
+            counts_3B[2] += np.bincount(bins_HW[mask_HW], _shares(mask_HW), minlength=bins)
+    above_3B = np.cumsum(counts_3B[:, ::-1], axis=1)
+    above_3B /= above_3B[:, -1:].copy()
+    curves_3P = np.concatenate((np.zeros((3, 1)), above_3B[:, :-1], np.ones((3, 1))), axis=1)
+    return dict(zip(("fpr", "tpr", "pro"), curves_3P, strict=True))
 
 
 def _thresholds(
-    anomalous: NDArray[np.float32], maps_NHW: NDArray[np.float32], masks_NHW: NDArray[np.bool_]
+    scores_A: NDArray[np.float32], maps_NHW: NDArray[np.float32], masks_NHW: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
+    """(T,), rising: quantiles of the anomalous pixels' scores and of some normal ones'."""
     every = max(1, masks_NHW.size // SAMPLED)
     # A step that shares no factor with the images' width, or a few columns would stand for all.
     step = next(n for n in range(every, 2 * every + 2) if np.gcd(n, masks_NHW.shape[-1]) == 1)
     normal = maps_NHW.reshape(-1)[::step][~masks_NHW.reshape(-1)[::step]]
-    share = np.linspace(0, 1, POINTS // 2)
-    chosen = [np.quantile(anomalous, share, method="nearest")]
+    shares = np.linspace(0, 1, POINTS // 2)
+    quantiles = [np.quantile(scores_A, shares, method="nearest")]
     if len(normal):
-        chosen.append(np.quantile(normal, 1 - share**2, method="nearest"))
-    return np.unique(np.concatenate(chosen))
+        quantiles.append(np.quantile(normal, 1 - shares**2, method="nearest"))
+    return np.unique(np.concatenate(quantiles))
 
 
-def _shares(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What share of its 8-connected region each anomalous pixel is."""
-    from scipy import ndimage  # here, so that reading needs none
-
-    regions, _ = ndimage.label(mask, structure=np.ones((3, 3)))
-    members = regions[mask]
-    shares: NDArray[np.float64] = 1 / np.bincount(members)[members]
-    return shares
+def _shares(mask_HW: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(A,): the share of its 8-connected region that each anomalous pixel is."""
+    return 1 / region_sizes(mask_HW[None])
 
 
 def _read(path: Path, schema: pa.Schema) -> pl.DataFrame:

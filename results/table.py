@@ -1,9 +1,8 @@
-"""The long result table: one immutable Parquet part for each cell, one row for each
-(cell, category, metric).
+"""The long result table: a Parquet part for each cell, in it a row for each category and metric.
 
 Under the output folder lie `parts/<cell_id>.parquet` (finished cells),
-`failures/<cell_id>-<attempt>.parquet` (failed ones) and `scores/<cell_id>.parquet` (one row for
-each test image).
+`failures/<cell_id>-<attempt>.parquet` (failed ones) and `scores/<cell_id>.parquet` (a row for each
+test image).
 """
 
 from __future__ import annotations
@@ -70,9 +69,9 @@ _COLUMNS: dict[str, pa.DataType] = {
     "started_at": _UTC,
     "finished_at": _UTC,
 }
-# A row without these has no place in any report; the rest may be unknown for a failed cell.
-_WHAT = ("mode", "preset", "profile", "benchmark", "method", "variant", "seed", "split")
-_REQUIRED = frozenset(("cell_id", *_WHAT, "status", "finished_at"))
+# No report can show a row without these; the others may be unknown for a failed cell.
+_NAMES = ("mode", "preset", "profile", "benchmark", "method", "variant", "seed", "split")
+_REQUIRED = frozenset(("cell_id", *_NAMES, "status", "finished_at"))
 _SCORE_COLUMNS: dict[str, pa.DataType] = {
     "cell_id": pa.string(),
     "key": pa.string(),
@@ -84,7 +83,7 @@ _SCORE_COLUMNS: dict[str, pa.DataType] = {
 
 
 def schema_of(columns: Mapping[str, pa.DataType], optional: Collection[str] = ()) -> pa.Schema:
-    """A schema whose files say which version and program wrote them."""
+    """A schema that stamps the version and the program into the files written with it."""
     fields = [pa.field(name, kind, name in optional) for name, kind in columns.items()]
     stamps = {_VERSION_KEY: str(SCHEMA_VERSION).encode(), _PRODUCER_KEY: PRODUCER.encode()}
     return pa.schema(fields, metadata=stamps)
@@ -119,24 +118,26 @@ def write_part(path: Path, rows: Sequence[Mapping[str, Any]], *, replace: bool =
     for number, row in enumerate(rows):
         if row.get("status") == DONE:
             _check_done(row, f"{path.name}, row {number}")
-    _publish(path, _table(rows, SCHEMA, path.name), replace)
+    write_rows(path, rows, SCHEMA, replace=replace)
 
 
 def write_rows(
     path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, *, replace: bool = False
 ) -> None:
     """Publish rows of another schema, such as SCORES_SCHEMA, as `write_part` does."""
-    _publish(path, _table(rows, schema, path.name), replace)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(_table(rows, schema, path.name), buffer, compression="zstd")
+    write_whole(path, memoryview(buffer.getvalue()), replace=replace)
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """All finished cells under an output folder and the newest failure of each unfinished one.
+    """The rows of all finished cells under an output folder, and each other's newest failure.
 
     Raises ValueError where the folder holds no results, and for a part that cannot be read or was
     written by a newer version, naming it.
     """
-    parts = _read_all(folder / "parts")
-    failures = _read_all(folder / "failures")
+    parts = _read_tables(folder / "parts")
+    failures = _read_tables(folder / "failures")
     if not parts and not failures:
         raise ValueError(f"{folder}: no results here (parts/*.parquet); name a run's --out folder")
     empty = SCHEMA.empty_table()
@@ -147,13 +148,13 @@ def read(folder: Path) -> pl.DataFrame:
 
 
 def read_part(path: Path) -> pl.DataFrame:
-    """The rows of one part; ValueError, naming it, as for `read`."""
-    return pl.DataFrame(_read_one(path))
+    """The rows of one part; raises ValueError as `read` does."""
+    return pl.DataFrame(_read_table(path))
 
 
 def read_scores(folder: Path) -> pl.DataFrame:
-    """All per-image scores under an output folder, SCORES_SCHEMA; ValueError as for `read`."""
-    parts = _read_all(folder / "scores", SCORES_SCHEMA)
+    """All rows of SCORES_SCHEMA under an output folder; raises ValueError as `read` does."""
+    parts = _read_tables(folder / "scores", SCORES_SCHEMA)
     return pl.DataFrame(pa.concat_tables([SCORES_SCHEMA.empty_table(), *parts]))
 
 
@@ -193,17 +194,11 @@ def _column(values: list[Any], field: pa.Field, where: str) -> pa.Array:
         raise ValueError(f"{where}: column {field.name} is not {field.type}: {error}") from error
 
 
-def _publish(path: Path, table: pa.Table, replace: bool) -> None:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    write_whole(path, memoryview(buffer.getvalue()), replace=replace)
+def _read_tables(folder: Path, schema: pa.Schema = SCHEMA) -> list[pa.Table]:
+    return [_read_table(path, schema) for path in sorted(folder.glob("[!.]*.parquet"))]
 
 
-def _read_all(folder: Path, schema: pa.Schema = SCHEMA) -> list[pa.Table]:
-    return [_read_one(path, schema) for path in sorted(folder.glob("[!.]*.parquet"))]
-
-
-def _read_one(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
+def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
@@ -226,7 +221,7 @@ def _read_one(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
 
 
 def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
-    """Version 1 had no metric profiles: all rows were of the default one."""
+    """The table with the columns of today: version 1 had no profiles but the default one."""
     if version == 1 and set(schema.names) - set(table.schema.names) == {"profile"}:
         profile = pa.array([DEFAULT_PROFILE] * len(table), pa.string())
         return table.add_column(schema.get_field_index("profile"), "profile", profile)

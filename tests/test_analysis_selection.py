@@ -46,8 +46,8 @@ def test_correlations_regret_and_rank() -> None:
 
 def test_seeds_are_averaged_before_anything_is_compared() -> None:
     both = pl.concat([rows({"a": (0.2, 0.4)}), rows({"a": (0.6, 0.0)}, seed=1)])
-    found = by_setting(both).filter(pl.col("category") == "a").sort("knobs_json")
-    assert found["value"].to_list() == pytest.approx([0.4, 0.2])
+    means = by_setting(both).filter(pl.col("category") == "a").sort("knobs_json")
+    assert means["value"].to_list() == pytest.approx([0.4, 0.2])
 
 
 def test_a_setting_that_was_not_revealed_is_an_error() -> None:
@@ -56,16 +56,16 @@ def test_a_setting_that_was_not_revealed_is_an_error() -> None:
 
 
 def test_the_objective_is_a_mean_of_means_over_real_categories() -> None:
-    one = pl.DataFrame(
+    cell = pl.DataFrame(
         {
             "metric": ["image_auroc"] * 3 + ["pixel_ap"] * 2,
             "category": ["a", "b", "(pooled)", "a", "b"],
             "value": [0.8, 0.6, 0.0, 0.2, None],
         }
     )
-    assert objective(one, ["image_auroc"]) == pytest.approx(0.7)
-    assert objective(one, ["image_auroc", "pixel_ap"]) == pytest.approx((0.7 + 0.2) / 2)
-    assert objective(one, ["image_ap"]) is None
+    assert objective(cell, ["image_auroc"]) == pytest.approx(0.7)
+    assert objective(cell, ["image_auroc", "pixel_ap"]) == pytest.approx((0.7 + 0.2) / 2)
+    assert objective(cell, ["image_ap"]) is None
 
 
 def test_a_category_at_the_level_of_a_coin_has_no_vote() -> None:

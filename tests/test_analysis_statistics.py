@@ -132,14 +132,14 @@ def test_a_row_that_lacks_a_category_is_not_compared_and_not_ranked():
     assert rows["a", "c"]["verdict"] == rows["b", "c"]["verdict"] == INCOMPLETE
     assert rows["a", "c"]["categories"] == 4
     assert rows["a", "b"]["p_holm"] == rows["a", "b"]["p_value"]  # the only test
-    found = ranks(frame).select("method", "rank", "complete", "methods").rows()
-    assert found == [("a", 1.0, True, 2), ("b", 2.0, True, 2), ("c", None, False, 2)]
+    rows = ranks(frame).select("method", "rank", "complete", "methods").rows()
+    assert rows == [("a", 1.0, True, 2), ("b", 2.0, True, 2), ("c", None, False, 2)]
 
 
 def test_sections_are_never_compared_with_one_another():
-    one = made_frame(_random({"a": 0.9}))
+    default = made_frame(_random({"a": 0.9}))
     other = made_frame(_random({"b": 0.9}), profile="ader", cell_id="other")
-    assert pairwise(pl.concat([one, other])).is_empty()
+    assert pairwise(pl.concat([default, other])).is_empty()
 
 
 def test_holm_by_hand():
@@ -150,8 +150,8 @@ def test_holm_by_hand():
 
 def test_holm_is_applied_over_the_pairs_of_a_metric():
     frame = made_frame(_random({"a": 0.9, "b": 0.89, "c": 0.88}, noise=0.02))
-    found = pairwise(frame)
-    assert found["p_holm"].to_list() == pytest.approx(holm(found["p_value"].to_list()))
+    pairs = pairwise(frame)
+    assert pairs["p_holm"].to_list() == pytest.approx(holm(pairs["p_value"].to_list()))
 
 
 def test_compare_puts_the_first_name_first_and_corrects_nothing():
@@ -169,13 +169,13 @@ def test_compare_names_what_there_is(a, b, why):
 
 
 def test_demsars_example_of_ranks():
-    found = {row["method"]: row for row in ranks(_demsar()).to_dicts()}
-    assert [round(found[name]["rank"], 3) for name in CLASSIFIERS] == [3.143, 2.0, 2.893, 1.964]
-    assert list(found) == ["m+cf", "m", "cf", "c45"]
+    rows = {row["method"]: row for row in ranks(_demsar()).to_dicts()}
+    assert [round(rows[name]["rank"], 3) for name in CLASSIFIERS] == [3.143, 2.0, 2.893, 1.964]
+    assert list(rows) == ["m+cf", "m", "cf", "c45"]
     # The paper's chi-square leaves ties uncorrected: one of four and three of two items in 14 rows.
     tied = (4**3 - 4 + 3 * (2**3 - 2)) / (14 * (4**3 - 4))
-    assert stats.chi2.isf(found["m"]["p_value"], 3) == pytest.approx(9.28 / (1 - tied), rel=1e-3)
-    assert found["m"]["critical_difference"] == pytest.approx(1.25, abs=0.005)
+    assert stats.chi2.isf(rows["m"]["p_value"], 3) == pytest.approx(9.28 / (1 - tied), rel=1e-3)
+    assert rows["m"]["critical_difference"] == pytest.approx(1.25, abs=0.005)
 
 
 @pytest.mark.parametrize("methods, q", [(2, 1.960), (3, 2.343), (4, 2.569), (8, 3.031)])
@@ -200,14 +200,14 @@ def test_resampled_metrics_equal_scikit_learn_on_repeated_images():
     generator = np.random.default_rng(0)
     labels, scores = _scores(generator)
     weights = generator.integers(0, 3, (6, len(labels)))
-    found = resample(labels, scores, weights)
+    drawn = resample(labels, scores, weights)
     for number, weight in enumerate(weights):
         truth, judged = labels.repeat(weight), scores.repeat(weight)
         precision, recall, _ = precision_recall_curve(truth, judged)
         f1 = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))
-        assert found["image_auroc"][number] == pytest.approx(roc_auc_score(truth, judged))
-        assert found["image_ap"][number] == pytest.approx(average_precision_score(truth, judged))
-        assert found["image_f1max"][number] == pytest.approx(f1)
+        assert drawn["image_auroc"][number] == pytest.approx(roc_auc_score(truth, judged))
+        assert drawn["image_ap"][number] == pytest.approx(average_precision_score(truth, judged))
+        assert drawn["image_f1max"][number] == pytest.approx(f1)
 
 
 def _scored(quality):
@@ -239,8 +239,8 @@ def test_bootstrap_of_one_seed_has_the_spread_of_auroc_over_images():
 
 def test_bootstrap_draws_the_same_images_for_every_seed():
     def width(*quality):
-        found = bootstrap(*_scored(quality)).filter(metric="image_auroc").row(0, named=True)
-        return found["high"] - found["low"]
+        row = bootstrap(*_scored(quality)).filter(metric="image_auroc").row(0, named=True)
+        return row["high"] - row["low"]
 
     # Equal trainings do not make the test set any larger; different ones are a noise of their own.
     assert width(1, 1, 1, 1) == pytest.approx(width(1), rel=1e-9)
@@ -249,9 +249,9 @@ def test_bootstrap_draws_the_same_images_for_every_seed():
 
 def test_bootstrap_never_claims_less_noise_than_the_seeds_have():
     frame, scores = _scored([0, 1, 2])
-    of_seeds = summary(frame).row(0, named=True)
-    found = bootstrap(frame, scores, draws=4000).filter(metric="image_auroc").row(0, named=True)
-    assert found["high"] - found["low"] > 0.9 * (of_seeds["high"] - of_seeds["low"])
+    student = summary(frame).row(0, named=True)
+    drawn = bootstrap(frame, scores, draws=4000).filter(metric="image_auroc").row(0, named=True)
+    assert drawn["high"] - drawn["low"] > 0.9 * (student["high"] - student["low"])
 
 
 def test_bootstrap_is_repeatable_and_independent_of_row_order():

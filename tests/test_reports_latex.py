@@ -69,7 +69,7 @@ def test_a_table_by_category_like_the_papers():
     assert spread.count("3.00") == 6  # ddof 0
     assert text.count(r"\begin{") == text.count(r"\end{")
     columns = [re.findall(r"(?<!\\)&", line) for line in text.splitlines() if line[-2:] == r"\\"]
-    assert {len(found) for found in columns} == {3}
+    assert {len(separators) for separators in columns} == {3}
 
 
 def test_without_pixel_metrics_cells_have_one_value():

@@ -145,12 +145,12 @@ def test_each_seed_of_a_number_and_its_cells_are_in_the_page(tmp_path: Path) -> 
     cells = [publish(tmp_path, "mvtec", MVTEC[:2], "lafite", seed) for seed in range(3)]
     data = _data(page(tmp_path))
     frame = table.read(tmp_path)
-    found = data["traced"]["0.0.0.0"]  # the mean of image_auroc
-    assert [seed for seed, _, _ in found] == [0, 1, 2]
-    for seed, value, numbers in found:
+    traced = data["traced"]["0.0.0.0"]  # the mean of image_auroc
+    assert [seed for seed, _, _ in traced] == [0, 1, 2]
+    for seed, value, numbers in traced:
         assert [data["cells"][number] for number in numbers] == [cells[seed]]
-        of = frame.filter(pl.col("category") != table.POOLED, metric="image_auroc", seed=seed)
-        assert value == pytest.approx(of["value"].mean(), abs=1e-6)
+        rows = frame.filter(pl.col("category") != table.POOLED, metric="image_auroc", seed=seed)
+        assert value == pytest.approx(rows["value"].mean(), abs=1e-6)
 
 
 def _picture(label: int, rank: int, size: int = 100) -> Picture:
@@ -159,10 +159,10 @@ def _picture(label: int, rank: int, size: int = 100) -> Picture:
 
 def test_pictures_that_do_not_fit_are_left_out_evenly_the_mildest_first() -> None:
     pictures = [_picture(label, rank) for label in range(4) for rank in range(3)]
-    kept, ranks = within(pictures, 900)
-    assert ranks == 2 and sorted({picture.rank for picture in kept}) == [0, 1]
-    assert len(kept) == 8
-    assert within(pictures, 10_000) == (sorted(pictures, key=lambda one: one.rank), 3)
+    shown, ranks = within(pictures, 900)
+    assert ranks == 2 and sorted({picture.rank for picture in shown}) == [0, 1]
+    assert len(shown) == 8
+    assert within(pictures, 10_000) == (sorted(pictures, key=lambda picture: picture.rank), 3)
     assert within([], 10) == ([], 0)
 
 
@@ -206,9 +206,9 @@ def test_figure_6_shows_each_tried_setting_on_both_sets(
     path.write_text(json.dumps(choice))
     [hidden] = selectors(tmp_path)
     assert hidden.agreement is None and not hidden.charts
-    found = {"category": "screw", "settings": 3, "spearman": None, "kendall": 0.5, "best": 0.83}
-    found |= {"chosen": 0.8, "regret": 3.0, "rank": 3}
-    path.with_suffix(".revealed.json").write_text(json.dumps([found]))
+    agreement = {"category": "screw", "settings": 3, "spearman": None, "kendall": 0.5, "best": 0.83}
+    agreement |= {"chosen": 0.8, "regret": 3.0, "rank": 3}
+    path.with_suffix(".revealed.json").write_text(json.dumps([agreement]))
     [shown] = selectors(tmp_path)
     assert (shown.name, shown.chosen) == ("mixed lafite, quick", "t = 200, k = 0")
     [row] = shown.agreement.rows

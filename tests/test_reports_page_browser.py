@@ -46,8 +46,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_the_slider_moves_the_counts_as_the_scores_say(desk: Any, report: Path) 
     seen = set()
     for step, threshold in enumerate([*scores["score"].unique().sort(), float("inf")]):
         slider.fill(str(step))
-        of = scores.with_columns(called=pl.col("score") >= threshold)
+        judged = scores.with_columns(called=pl.col("score") >= threshold)
         expected = [
-            of.filter(label=label, called=called).height
+            judged.filter(label=label, called=called).height
             for label, called in ((True, True), (True, False), (False, True), (False, False))
         ]
         assert counts() == expected
@@ -150,8 +150,8 @@ def test_each_number_says_where_it_comes_from(desk: Any, report: Path) -> None:
     assert [row.split()[0] for row in rows] == ["0", "1"]
     cells = {row.split()[2] for row in rows}
     assert len(cells) == 2 and cells <= set(frame["cell_id"])
-    said = dialog.inner_text()
-    assert all(cell in said for cell in cells)
+    text = dialog.inner_text()
+    assert all(cell in text for cell in cells)
     dialog.locator("summary").first.click()
     facts = dialog.inner_text()
     for name in ("data_fingerprint", "weights_sha256", "torch_version", "code_version"):

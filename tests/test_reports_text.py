@@ -10,6 +10,7 @@ import pytest
 
 from results import table
 from results.analysis import summary
+from results.metrics import METRICS
 from results.reports import text as report
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -46,7 +47,7 @@ def _frame(*cells):
     return pl.DataFrame([row for cell in cells for row in cell], schema=schema)
 
 
-def _one(frame):
+def _only_row(frame):
     (row,) = summary.summary(frame).to_dicts()
     return row
 
@@ -56,7 +57,7 @@ def test_mean_over_categories_then_mean_and_std_over_seeds():
         _rows({"a": 0.9, "b": 0.7, table.POOLED: 0.6}, seed=0),
         _rows({"a": 0.8, "b": 0.4, table.POOLED: 0.5}, seed=1),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.7)  # of 0.8 and 0.6
     assert row["std"] == pytest.approx(0.02**0.5)
     assert row["seeds"] == 2
@@ -68,13 +69,13 @@ def test_mean_over_categories_then_mean_and_std_over_seeds():
 
 
 def test_one_seed_has_no_std():
-    row = _one(_frame(_rows({"a": 0.9, "b": 0.7})))
+    row = _only_row(_frame(_rows({"a": 0.9, "b": 0.7})))
     assert (row["seeds"], row["std"]) == (1, None)
 
 
 def test_an_undefined_category_marks_the_mean_as_incomplete():
     frame = _frame(_rows({"a": 0.9, "b": None, "c": 0.7}))
-    row = _one(frame)
+    row = _only_row(frame)
     assert (row["categories"], row["expected"], row["complete"]) == (2, 3, False)
     assert row["reason"] == "no anomalous test images"
     text = report.render(frame, "terminal")
@@ -84,14 +85,14 @@ def test_an_undefined_category_marks_the_mean_as_incomplete():
 
 
 def test_only_categories_measured_with_every_seed_are_averaged():
-    one = {"mode": "separate", "fit_seconds": 10.0}
+    separate = {"mode": "separate", "fit_seconds": 10.0}
     frame = _frame(
-        _rows({"a": 0.9}, seed=0, cell_id="a0", **one),
-        _rows({"b": 0.1}, seed=0, cell_id="b0", **one),
-        _rows({"a": 0.7}, seed=1, cell_id="a1", **one),
+        _rows({"a": 0.9}, seed=0, cell_id="a0", **separate),
+        _rows({"b": 0.1}, seed=0, cell_id="b0", **separate),
+        _rows({"a": 0.7}, seed=1, cell_id="a1", **separate),
         _failed(1, "out of memory", mode="separate"),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.8)
     assert (row["categories"], row["expected"], row["complete"]) == (1, 2, False)
     assert row["failed"] == 1
@@ -103,7 +104,7 @@ def test_a_separate_model_has_no_pooled_score_of_the_whole():
         _rows({"a": 0.9, table.POOLED: 0.9}, cell_id="a0", mode="separate"),
         _rows({"b": 0.7, table.POOLED: 0.7}, cell_id="b0", mode="separate"),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.8)
     assert row["pooled"] is None
 
@@ -114,7 +115,7 @@ def test_two_models_never_make_one_mean():
         _rows({"a": 0.9, "b": 0.7}, cell_id="first"),
         _rows({"c": 0.1}, cell_id="second", finished_at=later),
     )
-    row = _one(frame)
+    row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.8)
     assert (row["categories"], row["expected"]) == (2, 3)
     assert "1 finished cells not shown" in report.render(frame, "md")
@@ -125,14 +126,14 @@ def test_of_equal_cells_the_newest_is_shown():
     frame = _frame(
         _rows({"a": 0.9}, cell_id="new", finished_at=later), _rows({"a": 0.1}, cell_id="old")
     )
-    assert _one(frame)["mean"] == pytest.approx(0.9)
+    assert _only_row(frame)["mean"] == pytest.approx(0.9)
 
 
 def test_failed_cells_are_counted_and_shown():
     frame = _frame(
         _rows({"a": 0.9}), _failed(1, "NaN loss \x1b[31mat step 3\nwith a traceback below")
     )
-    assert _one(frame)["failed"] == 1
+    assert _only_row(frame)["failed"] == 1
     text = report.render(frame, "terminal")
     assert "diverged: patchcore, seed 1: NaN loss  at step 3\n" in text
     assert "\x1b" not in text
@@ -210,6 +211,80 @@ def test_csv_is_the_summary_and_holds_no_formula():
     parsed = pl.read_csv(io.StringIO(report.render(frame, "csv")))
     assert parsed["mean"].to_list() == [0.7]
     assert parsed["worst_category"].to_list() == ["'=cmd()"]
+
+
+METHODS = ("draem", "fastflow", "lafite", "padim", "patchcore", "patchsvdd", "revdistill", "uniad")
+LONG = "coreset=0.25, image_size=320, crop=288"
+
+
+def _grid(metrics, variant=""):
+    """Eight methods, each with a twin of a variant name, by seven metrics and two seeds."""
+    cells = [
+        _rows(
+            {(c, m): 0.9 + 0.01 * seed for c in ("a", "b") for m in metrics},
+            seed=seed, method=method, variant=name, cell_id=f"{method}-{name}-{seed}",
+        )
+        for method in METHODS
+        for name in ("", variant)
+        for seed in range(2)
+    ]  # fmt: skip
+    failed = [
+        _failed(
+            seed, f"no memory {seed}", method=method, variant=variant, cell_id=f"{method}{seed}"
+        )
+        for method in METHODS[:3]
+        for seed in (7, 8)
+    ]
+    return _frame(*cells, *failed)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_brief_report_is_one_table_of_80_columns_and_the_notes(width):
+    frame = _grid(METRICS, LONG)
+    text = report.render(frame, "terminal", width, brief=True)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "mixed · multi-class · quick"
+    assert sum("─" in line for line in lines) == 1  # the rule below a header: one table
+    (header,) = [line.split() for line in lines if line.lstrip().startswith("method")]
+    assert header == ["method", "image_auroc", "image_ap", "pixel_auroc", "fit", "s", "images/s"]
+    shown = [line.split()[0] for line in lines if "90.5 ± 0.7" in line]
+    assert shown == [method for method in METHODS for _ in range(2)]
+    notes = list(report.notes(summary.summary(frame), frame))
+    assert lines[-len(notes) :] == notes and len(notes) == 6
+    assert "diverged: lafite " + LONG + ", seed 8: no memory 8" in notes
+
+
+def test_a_brief_report_has_all_metrics_where_they_fit():
+    frame = _frame(
+        _rows({"a": 0.9, ("a", "image_ap"): 0.8, ("a", "sound_eer"): 0.1, "b": None}),
+        _rows({"a": 0.7, ("a", "image_ap"): 0.6, "b": 0.7}, method="uniad"),
+        _failed(0, "no memory", method="draem"),
+    )
+    lines = report.render(frame, "md", brief=True).splitlines()
+    assert "| method | image_auroc | image_ap | sound_eer | fit s | images/s |" in lines
+    assert "| draem | – | – | – | – | – |" in lines
+    assert r"| patchcore | 90.0 \* | 80.0 \* | 10.0 \* | 10.0 | 5.0 |" in lines
+    assert r"| uniad | 70.0 | 60.0 \* | – | 10.0 | 5.0 |" in lines
+    assert r"\* patchcore, image_auroc: over 1 of 2 categories only, not comparable  " in lines
+    assert "– image_auroc of b: no anomalous test images  " in lines
+    assert lines[-1] == "diverged: draem, seed 0: no memory  "
+
+
+def test_a_brief_report_knows_no_metric_by_name():
+    sounds = [f"sound_metric_{number}" for number in range(7)]
+    lines = report.render(_grid(sounds), "terminal", brief=True).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("sound_metric_0   sound_metric_1 " in line for line in lines) == 1
+
+
+def test_a_report_is_brief_on_demand_alone():
+    frame = _grid(METRICS)
+    whole = report.render(frame, "md")
+    assert report.render(frame, "md", brief=False) == whole
+    assert "image_ap by category" in whole and "cost of one seed**" in whole
+    for fmt in ("csv", "latex"):
+        assert report.render(frame, fmt, brief=True) == report.render(frame, fmt)
 
 
 def test_an_unknown_format_is_refused():

@@ -78,9 +78,9 @@ def test_a_comparison_has_a_verdict_a_metric_and_gaps_by_category():
 
 
 def test_rows_of_different_sections_have_nothing_in_common():
-    one, other = made_frame(_values(a=0.8)), made_frame(_values(b=0.8), preset="paper")
+    quick, paper = made_frame(_values(a=0.8)), made_frame(_values(b=0.8), preset="paper")
     with pytest.raises(ValueError, match="'a' and 'b' have no data set"):
-        comparison(pl.concat([one, other]), "a", "b", "terminal")
+        comparison(pl.concat([quick, paper]), "a", "b", "terminal")
 
 
 def _uniad(value):
@@ -105,17 +105,17 @@ def test_published_numbers_stand_beside_ours_and_reasons_below():
 
 def test_the_same_as_frames():
     frame = made_frame(_values(a=0.8, b=0.9))
-    found = frames(frame)
-    assert list(found) == ["summary", "categories", "pairs", "ranks", "published", "failures"]
-    assert found["pairs"]["verdict"].to_list() == ["b is better"]
-    assert found["categories"].select("metric", "category", "method").unique().height == 8
-    assert found["published"].is_empty() and found["failures"].is_empty()
+    by_name = frames(frame)
+    assert list(by_name) == ["summary", "categories", "pairs", "ranks", "published", "failures"]
+    assert by_name["pairs"]["verdict"].to_list() == ["b is better"]
+    assert by_name["categories"].select("metric", "category", "method").unique().height == 8
+    assert by_name["published"].is_empty() and by_name["failures"].is_empty()
 
 
 def test_frames_of_a_folder_where_all_failed_are_empty():
     failed = made_frame({("a", 0, None): None}, status="error", metric=None, error="no memory")
-    found = frames(failed)
-    assert len(found["failures"]) == 1 and found["pairs"].is_empty()
+    by_name = frames(failed)
+    assert len(by_name["failures"]) == 1 and by_name["pairs"].is_empty()
     assert "no memory" in render(failed, "terminal")
 
 

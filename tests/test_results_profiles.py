@@ -27,13 +27,13 @@ def _ader_aupro(masks, maps, steps=100, limit=0.3):
     low, high = maps.min(), maps.max()
     points = []
     for step in range(steps):
-        found = maps > low + (high - low) / steps * step
+        above = maps > low + (high - low) / steps * step
         overlaps = [
-            found[n][region == number].mean()
+            above[n][region == number].mean()
             for n, region in enumerate(regions)
             for number in range(1, region.max() + 1)
         ]
-        points.append((found[~masks].mean(), np.mean(overlaps)))
+        points.append((above[~masks].mean(), np.mean(overlaps)))
     fpr, overlap = np.array([point for point in points if point[0] < limit]).T
     return auc((fpr - fpr.min()) / (fpr.max() - fpr.min()), overlap)
 
@@ -42,9 +42,9 @@ def _ader_f1_max(masks, maps):
     scaled = (maps - maps.min()) / (maps.max() - maps.min())
     values = []
     for threshold in np.arange(0, 1.001, 0.05):
-        found = scaled > threshold
-        hit = (found & masks).sum()
-        precision, recall = hit / max(found.sum(), 1), hit / masks.sum()
+        above = scaled > threshold
+        hit = (above & masks).sum()
+        precision, recall = hit / max(above.sum(), 1), hit / masks.sum()
         values.append(2 * precision * recall / max(precision + recall, 1e-12))
     return max(values)
 
@@ -52,13 +52,13 @@ def _ader_f1_max(masks, maps):
 @pytest.mark.parametrize("seed", range(3))
 def test_ader_takes_aupro_and_f1_at_equal_steps(seed):
     masks, maps = _maps(seed)
-    found = judge(PROFILES["ader"], masks, maps)
-    assert found["pixel_aupro"].value == pytest.approx(_ader_aupro(masks, maps), abs=1e-6)
-    assert found["pixel_f1max"].value == pytest.approx(_ader_f1_max(masks, maps), abs=1e-6)
+    stepped = judge(PROFILES["ader"], masks, maps)
+    assert stepped["pixel_aupro"].value == pytest.approx(_ader_aupro(masks, maps), abs=1e-6)
+    assert stepped["pixel_f1max"].value == pytest.approx(_ader_f1_max(masks, maps), abs=1e-6)
     exact = pixel_metrics(masks, maps)
-    assert found["pixel_aupro"] != exact["pixel_aupro"]
-    assert found["pixel_f1max"].value < exact["pixel_f1max"].value
-    assert [found[name] for name in ("pixel_auroc", "pixel_ap")] == [
+    assert stepped["pixel_aupro"] != exact["pixel_aupro"]
+    assert stepped["pixel_f1max"].value < exact["pixel_f1max"].value
+    assert [stepped[name] for name in ("pixel_auroc", "pixel_ap")] == [
         exact[name] for name in ("pixel_auroc", "pixel_ap")
     ]
 
@@ -71,9 +71,9 @@ def test_the_other_profiles_take_exact_thresholds(name):
 
 def test_constant_maps_have_no_steps():
     masks, maps = _maps(0)
-    found = judge(PROFILES["ader"], masks, np.zeros_like(maps))
-    assert found["pixel_auroc"].value == 0.5
-    assert found["pixel_aupro"].value is None and "no thresholds" in found["pixel_aupro"].reason
+    metrics = judge(PROFILES["ader"], masks, np.zeros_like(maps))
+    assert metrics["pixel_auroc"].value == 0.5
+    assert metrics["pixel_aupro"].value is None and "no thresholds" in metrics["pixel_aupro"].reason
 
 
 def test_one_outlier_leaves_steps_too_few_points():
@@ -85,5 +85,5 @@ def test_one_outlier_leaves_steps_too_few_points():
 
 def test_without_anomalous_pixels_every_profile_gives_a_reason():
     _, maps = _maps(0)
-    found = judge(PROFILES["ader"], np.zeros(maps.shape, bool), maps)
-    assert {measured.reason for measured in found.values()} == {"no anomalous test pixels"}
+    metrics = judge(PROFILES["ader"], np.zeros(maps.shape, bool), maps)
+    assert {measured.reason for measured in metrics.values()} == {"no anomalous test pixels"}

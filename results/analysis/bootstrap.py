@@ -1,4 +1,7 @@
-"""How far image metrics would differ with other seeds and other test images."""
+"""How far image metrics would differ with other seeds and other test images.
+
+Shapes: N images, D draws, T distinct scores, S seeds, C categories.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +15,34 @@ from results.analysis.cells import GROUP, expected_categories, one_cell_per_seed
 from results.analysis.statistics import LEVEL
 from results.metrics import IMAGE_METRICS
 
-Drawn = dict[str, NDArray[np.float64]]  # a value for each draw, by metric
+Drawn = dict[str, NDArray[np.float64]]  # (D,) by metric
 
 
 def bootstrap(
     frame: pl.DataFrame, scores: pl.DataFrame, draws: int = 1000, seed: int = 0
 ) -> pl.DataFrame:
-    """One row for each group and image metric of `table.read`'s frame: bootstrap low and high.
+    """A bootstrap interval for each group and image metric of `table.read`'s frame.
 
     Test images (`table.read_scores`) are drawn again with replacement, within their category and
-    label and the same ones for every cell; the noise of seeds is added as draws of Student's t, for
-    a few seeds are too few to draw from. low, high: what holds the middle 95 % of the means over
-    categories (drawn F1-max and AP lie somewhat higher than the real ones); seeds, categories:
-    what was averaged; complete: whether these are all categories of the data set. Cells without
-    stored scores have no row.
+    label, the same ones for every cell. The noise of seeds is added as draws of Student's t: seeds
+    are too few to draw from. low, high: the middle 95 % of the drawn means over categories (drawn
+    F1-max and AP lie somewhat higher than the real ones); seeds, categories: how many were
+    averaged; complete: whether these are all categories of the data set. Cells without stored
+    scores have no row.
     """
     rows = with_every_seed(one_cell_per_seed(frame)).filter(pl.col("metric").is_in(IMAGE_METRICS))
     wanted = rows.select(*GROUP, "seed", "cell_id", "category").unique()
     images = wanted.join(scores, on=("cell_id", "category")).sort("key")
     weights = _Weights(draws, seed)
-    found: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
-    for (*group, of_seed, _), part in images.group_by(
-        *GROUP, "seed", "category", maintain_order=True
-    ):
-        labels = part["label"].to_numpy()
-        values = resample(labels, part["score"].to_numpy(), weights.of(part["key"], labels))
-        found.setdefault(tuple(group), {}).setdefault(of_seed, []).append(values)
+    by_group: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
+    by = (*GROUP, "seed", "category")
+    for (*group, trained_seed, _), part in images.group_by(by, maintain_order=True):
+        labels_N = part["label"].to_numpy()
+        drawn = resample(labels_N, part["score"].to_numpy(), weights(part["key"], labels_N))
+        by_group.setdefault(tuple(group), {}).setdefault(trained_seed, []).append(drawn)
     intervals = [
         {**dict(zip(GROUP, group, strict=True)), "metric": metric, **interval}
-        for group, by_seed in found.items()
+        for group, by_seed in by_group.items()
         for metric, interval in _intervals([*by_seed.values()], seed).items()
     ]
     table = pl.DataFrame(intervals, schema=_SCHEMA).join(expected_categories(frame), on="benchmark")
@@ -61,43 +63,44 @@ def resample(
 
     Each draw needs an image of either label. AUROC counts a tie one half, as in `metrics`.
     """
-    order = np.argsort(-scores_N, kind="stable")
-    ranked = scores_N[order]
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    weights_ND = weights_DN.T[order]  # draws side by side: sums down the images are fast
-    hits = np.cumsum(weights_ND * labels_N[order, None], axis=0, dtype=np.float64)[last]
-    false = np.cumsum(weights_ND * ~labels_N[order, None], axis=0, dtype=np.float64)[last]
-    anomalous, normal = hits[-1], false[-1]
-    gained = np.diff(hits, axis=0, prepend=0)
-    before = np.concatenate((np.zeros_like(false[:1]), false[:-1]))
-    found = hits + false
+    order_N = np.argsort(-scores_N, kind="stable")
+    ranked_N, labels_N1 = scores_N[order_N], labels_N[order_N, None]
+    last_T = np.append(np.flatnonzero(ranked_N[1:] != ranked_N[:-1]), len(ranked_N) - 1)
+    weights_ND = weights_DN.T[order_N]  # draws side by side: sums down the images are fast
+    hits_TD = np.cumsum(weights_ND * labels_N1, axis=0, dtype=np.float64)[last_T]
+    false_TD = np.cumsum(weights_ND * ~labels_N1, axis=0, dtype=np.float64)[last_T]
+    anomalous_D, normal_D = hits_TD[-1], false_TD[-1]
+    gained_TD = np.diff(hits_TD, axis=0, prepend=0)
+    before_TD = np.concatenate((np.zeros_like(false_TD[:1]), false_TD[:-1]))
+    lost_D = (gained_TD * (false_TD + before_TD)).sum(axis=0)
+    called_TD = hits_TD + false_TD
     return {
-        "image_auroc": 1 - (gained * (false + before)).sum(axis=0) / (2 * anomalous * normal),
+        "image_auroc": 1 - lost_D / (2 * anomalous_D * normal_D),
         # The first scores may have been drawn 0 times: they gain nothing.
-        "image_ap": (gained * hits / np.maximum(found, 1)).sum(axis=0) / anomalous,
-        "image_f1max": (2 * hits / (found + anomalous)).max(axis=0),
+        "image_ap": (gained_TD * hits_TD / np.maximum(called_TD, 1)).sum(axis=0) / anomalous_D,
+        "image_f1max": (2 * hits_TD / (called_TD + anomalous_D)).max(axis=0),
     }
 
 
 class _Weights:
-    """How often each image is drawn: that depends on the images alone, not on who scored them."""
+    """How often each image is drawn, which depends on the images alone, not on their scores."""
 
     def __init__(self, draws: int, seed: int) -> None:
         self.draws, self.seed = draws, seed
         self.known: dict[int, NDArray[np.int32]] = {}
 
-    def of(self, keys: pl.Series, labels: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """(draws + 1, images): all images once, then each label as often as there are of it."""
-        name = zlib.crc32("\n".join(keys).encode() + labels.tobytes())
+    def __call__(self, keys: pl.Series, labels_N: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """(draws + 1, N): each image once; then draws, with as many of each label as there are."""
+        name = zlib.crc32("\n".join(keys).encode() + labels_N.tobytes())
         if name not in self.known:
             generator = np.random.default_rng((self.seed, name))
-            weights = np.zeros((self.draws + 1, len(labels)), dtype=np.int32)
-            weights[0] = 1
-            for of in (True, False):
-                (members,) = np.nonzero(labels == of)
-                chosen = members[generator.integers(0, len(members), (self.draws, len(members)))]
-                np.add.at(weights, (np.arange(1, self.draws + 1)[:, None], chosen), 1)
-            self.known[name] = weights
+            weights_DN = np.zeros((self.draws + 1, len(labels_N)), dtype=np.int32)
+            weights_DN[0] = 1
+            for label in (True, False):
+                (members,) = np.nonzero(labels_N == label)
+                drawn = members[generator.integers(0, len(members), (self.draws, len(members)))]
+                np.add.at(weights_DN, (np.arange(1, self.draws + 1)[:, None], drawn), 1)
+            self.known[name] = weights_DN
         return self.known[name]
 
 
@@ -109,12 +112,14 @@ def _intervals(by_seed: list[list[Drawn]], seed: int) -> dict[str, dict[str, flo
     seeds, draws = len(by_seed), len(by_seed[0][0][IMAGE_METRICS[0]])
     several = seeds > 1
     noise_D = np.random.default_rng(seed).standard_t(seeds - 1, draws) if several else 0.0
-    found: dict[str, dict[str, float | int]] = {}
+    counts = {"seeds": seeds, "categories": len(by_seed[0])}
+    intervals: dict[str, dict[str, float | int]] = {}
     for metric in IMAGE_METRICS:
-        of_SD = np.array([np.mean([drawn[metric] for drawn in drawns], 0) for drawns in by_seed])
-        error = of_SD[:, 0].std(ddof=1) / np.sqrt(seeds) if several else 0.0
-        means_D = of_SD.mean(axis=0) + error * noise_D
-        low, high = np.quantile(means_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        counts = {"seeds": seeds, "categories": len(by_seed[0])}
-        found[metric] = {"low": float(low), "high": float(high), **counts}
-    return found
+        means_SD = np.array(
+            [np.mean([drawn[metric] for drawn in draws_C], 0) for draws_C in by_seed]
+        )
+        error = means_SD[:, 0].std(ddof=1) / np.sqrt(seeds) if several else 0.0
+        noisy_D = means_SD.mean(axis=0) + error * noise_D
+        low, high = np.quantile(noisy_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        intervals[metric] = {"low": float(low), "high": float(high), **counts}
+    return intervals

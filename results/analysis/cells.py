@@ -13,17 +13,18 @@ from results.profiles import DEFAULT_PROFILE
 from results.table import DONE, POOLED
 
 SECTION = ("benchmark", "mode", "preset", "profile")
-"""What a table has in common: rows of different sections are never averaged or compared."""
+"""What all rows of a table share: rows of different sections are never averaged or compared."""
 GROUP = (*SECTION, "method", "variant")
-"""One row of a table; its cells differ in seed alone (and in category, where mode is separate)."""
+"""What all cells behind a table's row share. They differ in seed, in separate mode in category."""
 Record = dict[str, Any]
 
 
 def one_cell_per_seed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Finished rows of one cell for each group and seed: the broadest, of these the newest.
+    """The finished rows of one cell for each group and seed.
 
-    One model's categories never fill another's gaps; only in separate mode each category is a
-    model of its own. Adds breadth, the number of real categories in a row's cell.
+    Of several cells that with the most categories counts, of these the newest: one model's
+    categories never fill another's gaps. In separate mode each category is a model of its own.
+    Adds breadth, the number of real categories in a row's cell.
     """
     alone = pl.when(pl.col("mode") == "separate").then("category").otherwise(pl.lit(""))
     real = pl.col("category").filter(pl.col("category") != POOLED)
@@ -36,7 +37,7 @@ def one_cell_per_seed(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_every_seed(done: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `one_cell_per_seed` that may be averaged: real categories, no seed missing."""
+    """The rows of `one_cell_per_seed` to average: real categories measured with every seed."""
     single = done.filter(pl.col("category") != POOLED, pl.col("value").is_not_null())
     keys = (*GROUP, "metric")
     seeds = pl.col("seed").n_unique()
@@ -44,7 +45,7 @@ def with_every_seed(done: pl.DataFrame) -> pl.DataFrame:
 
 
 def expected_categories(frame: pl.DataFrame) -> pl.DataFrame:
-    """benchmark, expected: how many real categories of each data set the frame holds."""
+    """benchmark, expected: the number of its real categories in the frame."""
     real = pl.col("category").filter(pl.col("category") != POOLED).drop_nulls()
     return frame.group_by("benchmark").agg(expected=real.n_unique())
 
@@ -63,9 +64,9 @@ def title(row: Mapping[str, Any]) -> str:
 
 
 class Values(NamedTuple):
-    """One section and metric: values (categories, seeds) by label, NaN where there is none."""
+    """All values of one section and metric."""
 
-    by_label: dict[str, NDArray[np.float64]]
+    by_label: dict[str, NDArray[np.float64]]  # (C categories, S seeds), NaN where there is none
     rows: dict[str, Record]  # method and variant by label
     expected: int  # categories of the data set
 
@@ -78,23 +79,23 @@ def labelled(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def by_section(frame: pl.DataFrame, judge: Callable[[Values], Iterable[Record]]) -> list[Record]:
-    """What `judge` finds in each section and metric of the frame, with their names."""
+    """The rows that `judge` returns for each section and metric, with their names added."""
     by = [*SECTION, "metric"]
     rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
     expected = dict(expected_categories(frame).iter_rows())
-    found: list[Record] = []
+    judged: list[Record] = []
     for key, part in rows.partition_by(by, as_dict=True, maintain_order=True).items():
         names = dict(zip(by, key, strict=True))
-        found += [names | row for row in judge(_arranged(part, expected[names["benchmark"]]))]
-    return found
+        judged += [names | row for row in judge(_arranged(part, expected[names["benchmark"]]))]
+    return judged
 
 
 def _arranged(part: pl.DataFrame, expected: int) -> Values:
     axes = {name: part[name].unique().sort().to_list() for name in ("label", "category", "seed")}
-    places = [{name: i for i, name in enumerate(names)} for names in axes.values()]
-    values = np.full([len(names) for names in axes.values()], np.nan)
+    indices = [{name: i for i, name in enumerate(names)} for names in axes.values()]
+    values_LCS = np.full([len(names) for names in axes.values()], np.nan)
     for *key, value in part.select(*axes, "value").iter_rows():
-        values[tuple(place[name] for place, name in zip(places, key, strict=True))] = value
+        values_LCS[tuple(index[name] for index, name in zip(indices, key, strict=True))] = value
     rows = part.unique("label").select("label", "method", "variant").to_dicts()
-    by_label = dict(zip(axes["label"], values, strict=True))
+    by_label = dict(zip(axes["label"], values_LCS, strict=True))
     return Values(by_label, {row.pop("label"): row for row in rows}, expected)

@@ -1,9 +1,8 @@
 """Published multi-class numbers beside ours: the LafitE paper's, and ADer's independent ones.
 
-Only facts are kept, in `results/paper/`: Tables 1, 2 and 4 of the paper (five seeds for LafitE,
-unknown for the others; its AU-PR table could not be had), and what ADer reports at 256 pixels with
-one seed. Numbers are beside one another only where the protocol is the same; else the reason why
-they are not.
+`results/paper/` holds Tables 1, 2 and 4 of the paper (five seeds for LafitE, an unknown number for
+the others; its AU-PR table could not be had) and what ADer reports at 256 pixels with one seed.
+Numbers are compared where the protocol is the same; elsewhere a reason says why not.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -24,7 +22,7 @@ MEAN = "mean"
 """The category of what is averaged over the categories of a data set."""
 INTER_STD = "inter_category_std"
 TOLERANCE, CATEGORY_TOLERANCE = 0.01, 0.03
-"""How far ours may lie from a number of unknown noise: 1 point for a mean, 3 for a category."""
+"""How far a mean, and a value of one category, may lie from a number of unknown noise."""
 AGREES, BELOW = "agrees", "below: not reproduced"
 ABOVE = "above: too good is a finding too"
 ADER_SIDE = 256
@@ -36,24 +34,24 @@ _FREE = {"image_size", "resize", "crop", "epochs"}  # what a variant may name an
 
 
 def published() -> pl.DataFrame:
-    """source, benchmark, method, variant, epochs, metric, category, value and std of every number.
+    """source, benchmark, method, variant, epochs, metric, category, value, std of every number.
 
-    value and std, over seeds, are fractions; the category is MEAN, or INTER_STD (the paper's
-    spread over categories), or a real one; epochs are null where the source does not vary them.
+    value and std (over seeds) are fractions. category is a real one, MEAN or INTER_STD, the
+    paper's spread over categories. epochs is null where the source does not vary them.
     """
     return pl.concat([_table("mvtec", "table1_mvtec"), _table("mpdd", "table2_mpdd"), *_rest()])
 
 
 def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row for each of our means, by category and overall, and each number published for it.
+    """Each of our means, by category and overall, beside each number published for it.
 
-    mean, low, high, seeds: ours, the interval over seeds; value, std: theirs; difference: ours
-    minus theirs; reason: why they are not comparable, empty where they are; verdict: AGREES where
-    the difference is within the interval and their std, or within TOLERANCE, else BELOW or ABOVE;
-    null where not comparable.
+    mean, low, high, seeds: ours, with the interval over seeds; value, std: theirs; difference:
+    ours minus theirs; reason: why they are not comparable, empty where they are; verdict: null
+    where they are not, AGREES where the difference is at most half our interval plus twice their
+    std, or the tolerance, else BELOW or ABOVE.
     """
     numbers = published().filter(pl.col("category") != INTER_STD)
-    numbers = numbers.rename({"variant": "of_variant"})
+    numbers = numbers.rename({"variant": "their_variant"})
     real = numbers.filter(pl.col("category") != MEAN).group_by("benchmark")
     numbers = numbers.join(real.agg(expected=pl.col("category").n_unique()), on="benchmark")
     rows = _ours(frame).join(numbers, on=_KEYS, maintain_order="left_right")
@@ -66,9 +64,9 @@ def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _table(benchmark: str, name: str) -> pl.DataFrame:
-    found = pl.read_csv(_FOLDER / f"{name}.csv", schema_overrides={"seed_std": pl.Float64})
-    return _number(
-        found.with_columns(pl.col("category").replace({"average": MEAN})),
+    table = pl.read_csv(_FOLDER / f"{name}.csv", schema_overrides={"seed_std": pl.Float64})
+    return _numbers(
+        table.with_columns(pl.col("category").replace({"average": MEAN})),
         source="paper", benchmark=benchmark, variant="", std=pl.col("seed_std") / 100,
     )  # fmt: skip
 
@@ -78,25 +76,27 @@ def _rest() -> Iterator[pl.DataFrame]:
     long = table.unpivot(
         index=["benchmark", "variant"], variable_name="metric", value_name="percent"
     )
-    yield _number(
+    yield _numbers(
         long, source="paper", category=MEAN, method=pl.col("variant").str.split("_").list.first(),
         variant=pl.col("variant").replace(_ABLATIONS),
     )  # fmt: skip
     ader = pl.read_csv(_FOLDER / "ader.csv", schema_overrides={"epochs": pl.Int64})
-    yield _number(ader, source="ader", category=MEAN, variant="")
+    yield _numbers(ader, source="ader", category=MEAN, variant="")
 
 
-def _number(frame: pl.DataFrame, **columns: Any) -> pl.DataFrame:
-    given = {name: pl.lit(of) if isinstance(of, str) else of for name, of in columns.items()}
-    empty = {"std": pl.lit(None, pl.Float64), "epochs": pl.lit(None, pl.Int64)}
-    missing = {name: of for name, of in empty.items() if name not in {*frame.columns, *given}}
+def _numbers(frame: pl.DataFrame, **columns: str | pl.Expr) -> pl.DataFrame:
+    """The columns of `published`: those of the frame, and others, as text or an expression."""
+    texts = {name: pl.lit(text) for name, text in columns.items() if isinstance(text, str)}
+    unknown = {"std": pl.lit(None, pl.Float64), "epochs": pl.lit(None, pl.Int64)}
+    missing = {name: null for name, null in unknown.items() if name not in frame.columns}
     value = (pl.col("percent") / 100).round(6)
     names = ("source", "benchmark", "method", "variant", "epochs", "metric", "category")
-    return frame.with_columns(**missing, **given, value=value).select(*names, "value", "std")
+    full = frame.with_columns(**missing | columns | texts, value=value)
+    return full.select(*names, "value", "std")
 
 
 def _ours(frame: pl.DataFrame) -> pl.DataFrame:
-    """Our means: overall and by category, with the settings that they were made with."""
+    """Our means, overall and by category, with the settings that they were made with."""
     done = one_cell_per_seed(frame)
     keys = (*GROUP, "metric", "category")
     seeds = (
@@ -113,9 +113,9 @@ def _ours(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _named(row: Record) -> bool:
-    """Whether the number is of this row: an ablation's is of the same ablation alone."""
-    if row["of_variant"] or row["variant"] in _ABLATIONS.values():
-        return bool(row["variant"] == row["of_variant"])
+    """Whether the number is published for this row: of an ablation, for the same one alone."""
+    if row["their_variant"] or row["variant"] in _ABLATIONS.values():
+        return bool(row["variant"] == row["their_variant"])
     return True
 
 
@@ -139,7 +139,7 @@ def _mismatch(row: Record) -> str:
     independent = row["source"] == "ader"
     profile = "ader" if independent else DEFAULT_PROFILE
     changed = {part.partition("=")[0] for part in row["variant"].split(", ") if part}
-    allowed = _FREE if independent else {"tuned", "refit", row["of_variant"]}
+    allowed = _FREE if independent else {"tuned", "refit", row["their_variant"]}
     reasons = [
         (row["mode"] != "multi-class", "one model a category, theirs is multi-class"),
         (row["preset"] != "paper", f"the preset is {row['preset']}, not paper"),

@@ -23,26 +23,26 @@ _RANKS = pl.Schema(
 
 
 def ranks(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row for each section, metric and row of it: its average rank over categories, best first.
+    """The average rank over categories of each method and variant, by section and metric.
 
-    rank: 1 is best, ties share; null for a row that lacks categories (complete is false), which
-    takes no part. methods, categories: what was ranked; p_value: Friedman's test that all are
-    equal (three methods or more); critical_difference: Nemenyi's at LEVEL, rows whose ranks differ
-    by less are not told apart (Demsar, JMLR 2006).
+    The best comes first. rank: 1 is best, ties share; null for a row that lacks categories
+    (complete is false) and takes no part. methods, categories: how many were ranked; p_value:
+    Friedman's test that all are equal, of three methods or more; critical_difference: Nemenyi's at
+    LEVEL, ranks that differ by less are not told apart.
     """
     return pl.DataFrame(by_section(frame, _average_ranks), schema=_RANKS)
 
 
 def critical_difference(methods: int, categories: int) -> float:
-    """Nemenyi's critical difference of average ranks at LEVEL (Demsar, JMLR 2006, section 3.2)."""
+    """Nemenyi's critical difference of average ranks at LEVEL (Demsar, section 3.2)."""
     spread = float(stats.studentized_range.ppf(LEVEL, methods, np.inf)) / np.sqrt(2)
     return float(spread * np.sqrt(methods * (methods + 1) / (6 * categories)))
 
 
 def cliques(ranked: Sequence[float], difference: float) -> list[tuple[int, int]]:
-    """The bars of a critical-difference diagram: first and last index into rising ranks.
+    """The bars of a critical-difference diagram, as first and last index into rising ranks.
 
-    Each is a largest run of at least two ranks that differ by less than `difference`.
+    A bar is a longest run of two or more ranks that differ by less than `difference`.
     """
     bars: list[tuple[int, int]] = []
     for first, start in enumerate(ranked):
@@ -52,22 +52,23 @@ def cliques(ranked: Sequence[float], difference: float) -> list[tuple[int, int]]
     return bars
 
 
-def _average_ranks(of: Values) -> list[Record]:
-    means = {name: _over_seeds(values_CS) for name, values_CS in of.by_label.items()}
-    whole = [name for name, values in means.items() if len(values) == of.expected]
+def _average_ranks(values: Values) -> list[Record]:
+    means = {name: _over_seeds(values_CS) for name, values_CS in values.by_label.items()}
+    whole = [name for name, means_C in means.items() if len(means_C) == values.expected]
     values_MC = np.array([means[name] for name in whole]).round(DECIMALS)
     ranked = stats.rankdata(-values_MC, axis=0).mean(axis=1) if whole else []
     rank = {name: float(value) for name, value in zip(whole, ranked, strict=True)}
     several = len(whole) > 1
+    least = critical_difference(len(whole), values.expected) if several else None
     common = {
         "methods": len(whole),
-        "categories": of.expected,
+        "categories": values.expected,
         "p_value": _friedman(values_MC),
-        "critical_difference": critical_difference(len(whole), of.expected) if several else None,
+        "critical_difference": least,
     }
     rows = [
-        {**of.rows[name], **common, "rank": rank.get(name), "complete": name in rank}
-        for name in of.by_label
+        {**values.rows[name], **common, "rank": rank.get(name), "complete": name in rank}
+        for name in values.by_label
     ]
     return sorted(rows, key=lambda row: (not row["complete"], row["rank"] or 0))
 

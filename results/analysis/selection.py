@@ -1,6 +1,6 @@
 """How good a choice without anomalies is: pseudo-validation beside the test split.
 
-The frames are rows of `table.SCHEMA`; a setting is one `knobs_json`.
+Frames hold rows of `table.SCHEMA`. A setting is a value of `knobs_json`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import polars as pl
 from results.table import POOLED
 
 AVERAGE = "mean"
-"""The category of what is averaged over the categories."""
+"""The category of means over categories."""
 
 
 def objective(
     rows: pl.DataFrame, metrics: Sequence[str], silent: Sequence[str] = ()
 ) -> float | None:
-    """Mean over metrics of the mean over categories of one cell; None where one has no value.
+    """The mean over metrics of a cell's mean over categories; None if a metric has no value.
 
-    Categories that are `silent` do not count.
+    The `silent` categories do not count.
     """
     counted = rows.filter(~pl.col("category").is_in([POOLED, *silent]))
     means = [counted.filter(pl.col("metric") == metric)["value"].mean() for metric in metrics]
@@ -30,11 +30,11 @@ def objective(
 
 
 def without_signal(rows: pl.DataFrame, images: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Categories on which no setting of `rows` tells anomalous from normal images.
+    """The categories on which no setting of `rows` tells anomalous from normal images.
 
-    Their best image AUROC, averaged over seeds, is within two standard errors (Mann-Whitney's, of
-    `images`: normal and anomalous ones) of a coin's 0.5, so that settings differ there by chance
-    alone. None where that is so on all categories.
+    The best image AUROC there, averaged over seeds, is less than two standard errors above the 0.5
+    of a coin, so that settings differ by chance alone. The error is Mann-Whitney's, of so many
+    normal and anomalous `images`. If all categories are like that, none is named.
     """
     best = (
         by_setting(rows)
@@ -52,7 +52,7 @@ def without_signal(rows: pl.DataFrame, images: Mapping[str, tuple[int, int]]) ->
 
 
 def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
-    """One row for each setting and category, `mean` among them: the value, averaged over seeds."""
+    """Of each setting and category, AVERAGE among them, the value averaged over seeds."""
     single = rows.filter(pl.col("metric") == metric, pl.col("category") != POOLED)
     keys = ("knobs_json", "category")
     each = single.group_by(*keys).agg(pl.col("value").mean())
@@ -63,12 +63,13 @@ def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
 def agreement(
     tried: pl.DataFrame, revealed: pl.DataFrame, chosen: str, metric: str = "image_auroc"
 ) -> pl.DataFrame:
-    """One row for each category and one for their mean, of `metric` over the settings of `tried`.
+    """One row for each category, and one for their mean, over the settings of `tried`.
 
-    settings: how many; spearman, kendall: rank correlation between pseudo-validation and test
-    (null where one of them is constant); best, chosen: the best value on test and that of the
-    setting `chosen`; regret: their difference in points; rank: settings better on test, plus one.
-    Raises ValueError where a tried setting was not revealed.
+    settings: how many; spearman, kendall: rank correlation of `metric` between pseudo-validation
+    and test, null where it is constant on either; best: the highest value on test; chosen: that of
+    the setting `chosen`; regret: best minus chosen in points; rank: 1 plus the number of settings
+    that are better than the chosen one on test. Raises ValueError where a tried setting was not
+    revealed.
     """
     pairs = by_setting(tried, metric).join(
         by_setting(revealed, metric).rename({"value": "test"}),
@@ -77,34 +78,34 @@ def agreement(
     )
     if missing := pairs["test"].null_count():
         raise ValueError(f"{missing} of the tried settings have no value on the test split")
-    found = []
+    rows = []
     for (category,), part in pairs.group_by("category", maintain_order=True):
-        on_test = part.filter(pl.col("knobs_json") == chosen)["test"]
-        best, mine = float(part["test"].to_numpy().max()), float(on_test.item())
-        found.append(
+        best = float(part["test"].to_numpy().max())
+        reached = float(part.filter(pl.col("knobs_json") == chosen)["test"].item())
+        rows.append(
             {
                 "category": category,
                 "settings": len(part),
                 "spearman": _correlation("spearmanr", part),
                 "kendall": _correlation("kendalltau", part),
                 "best": best,
-                "chosen": mine,
-                "regret": 100 * (best - mine),
-                "rank": 1 + int((part["test"] > mine).sum()),
+                "chosen": reached,
+                "regret": 100 * (best - reached),
+                "rank": 1 + int((part["test"] > reached).sum()),
             }
         )
-    return pl.DataFrame(found).sort(pl.col("category") == AVERAGE, "category")
+    return pl.DataFrame(rows).sort(pl.col("category") == AVERAGE, "category")
 
 
 def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The knobs of those settings of a frozen choice's stage that have a value and differ from its
-    best in the named knob alone: a curve of Figure 6."""
+    """The settings along one curve of Figure 6, as knobs.
+
+    Those of a stage of a frozen choice that have a value and differ from its best setting in the
+    named knob alone.
+    """
     best = stage["tried"][stage["best"]]["knobs"]
-    return [
-        one["knobs"]
-        for one in stage["tried"]
-        if one["values"] and all(one["knobs"][knob] == best[knob] for knob in best if knob != name)
-    ]
+    measured = [tried["knobs"] for tried in stage["tried"] if tried["values"]]
+    return [knobs for knobs in measured if knobs | {name: best[name]} == best]
 
 
 def _correlation(name: str, part: pl.DataFrame) -> float | None:

@@ -1,8 +1,8 @@
-"""Is a difference real? Student's intervals over seeds and paired comparisons.
+"""Is a difference real? Student's intervals over seeds, and paired comparisons.
 
-They take `table.read`'s frame. Sections (data set, mode, preset, profile) are never mixed, and a
-category counts only where it was measured with every seed of its row; a row that lacks categories
-is marked, not compared. A verdict is about these categories: seeds say how far another training
+Frames are those of `table.read`, and sections (data set, mode, preset, profile) are never mixed. A
+category counts where it was measured with every seed of its row. A row that lacks categories is
+marked, not compared. A verdict holds for these categories: seeds tell how far another training
 would differ, not how far another product would.
 """
 
@@ -19,7 +19,7 @@ from scipy import stats
 from results.analysis.cells import SECTION, Record, Values, by_section, labelled
 
 LEVEL = 0.95
-"""Of intervals; tests call a difference real below 1 - LEVEL."""
+"""The confidence of intervals; a difference is significant where p is below 1 - LEVEL."""
 WITHIN_NOISE = "within noise"
 UNSETTLED = "more than seed noise, but not on all categories"
 TOO_FEW = "too few pairs to tell"
@@ -27,7 +27,7 @@ INCOMPLETE = "not comparable: categories are missing"
 APART = "not comparable: no category was measured with the same seed"
 
 DECIMALS = 12
-"""To which values are rounded, so that 0.9 - 0.8 and 0.8 - 0.7 tie."""
+"""Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
 _PAIRS = pl.Schema(
     {name: pl.String for name in (*SECTION, "metric", "a", "b")}
     | {name: pl.Int64 for name in ("categories", "seeds", "pairs")}
@@ -39,9 +39,9 @@ _PAIRS = pl.Schema(
 
 
 def t_interval(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with low and high: mean plus and minus Student's t, from `std` over `seeds`.
+    """Add low and high: `mean` plus and minus Student's t, from `std` over `seeds`.
 
-    Null for one seed, whose noise is unknown.
+    Both are null for one seed, whose noise is unknown.
     """
     counts = [n for n in frame["seeds"].unique() if n is not None and n > 1]
     half = pl.col("std") * pl.col("seeds").replace_strict(
@@ -51,23 +51,23 @@ def t_interval(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def pairwise(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row for each section, metric and pair of rows a, b (names as in `cells.label`).
+    """Every pair of rows a, b (names as in `cells.label`) of each section and metric.
 
-    Values of equal category and seed are paired. categories, seeds, pairs: how many; difference:
-    mean of a - b; low, high: its t interval over seeds; wins, ties, losses of a; probability: that
-    a beats b on one of the categories, with any seed of either, a tie counting one half; p_value:
-    Wilcoxon's signed-rank test over the pairs; p_holm: corrected over all pairs of the section and
-    metric; complete: both have all categories of the data set; verdict: INCOMPLETE, or APART
-    without any pair;
-    WITHIN_NOISE where the interval holds 0 or, of one seed, p_holm is 0.05 or more; "<name> is
-    better" where p_holm is less; else TOO_FEW where so few pairs could not be significant, or
-    UNSETTLED.
+    Values of equal category and seed are paired.
+    categories, seeds, pairs: how many; difference: mean of a - b; low, high: its t interval over
+    seeds; wins, ties, losses: pairs, as a sees them;
+    probability: that a beats b on a category, each with any of its seeds; a tie counts one half;
+    p_value: Wilcoxon's signed-rank test over the pairs; p_holm: corrected for all complete pairs
+    of rows; complete: both rows have all categories of the data set;
+    verdict, the first that holds: APART, nothing is paired; INCOMPLETE; WITHIN_NOISE, the interval
+    holds 0; "<name> is better", p_holm is below 0.05; TOO_FEW, so few pairs can't be significant;
+    UNSETTLED, the interval excludes 0; else, of one seed, WITHIN_NOISE.
     """
     return pl.DataFrame(by_section(frame, _all_pairs), schema=_PAIRS)
 
 
 def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
-    """The rows of `pairwise` for one pair, a first; a single pair needs no correction.
+    """The rows of `pairwise` for one pair, a first, whose p-value needs no correction.
 
     Raises ValueError, naming what there is, where a or b is not the name of a row.
     """
@@ -78,15 +78,15 @@ def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
     if a == b:
         raise ValueError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
 
-    def one_pair(of: Values) -> Iterable[Record]:
-        if a in of.by_label and b in of.by_label:
-            yield _judged(_pair(of, a, b), 1)
+    def judge(values: Values) -> Iterable[Record]:
+        if a in values.by_label and b in values.by_label:
+            yield _judged(_pair(values, a, b), 1)
 
-    return pl.DataFrame(by_section(frame, one_pair), schema=_PAIRS)
+    return pl.DataFrame(by_section(frame, judge), schema=_PAIRS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p-values for their number, in their order."""
+    """p-values corrected for their number by Holm's step-down method, in the same order."""
     order = np.argsort(p_values, kind="stable")
     steps = np.arange(len(p_values), 0, -1) * np.asarray(p_values, dtype=float)[order]
     corrected = np.empty(len(p_values))
@@ -94,39 +94,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _all_pairs(of: Values) -> Iterable[Record]:
-    pairs = [_pair(of, a, b) for a, b in combinations(of.by_label, 2)]
+def _all_pairs(values: Values) -> Iterable[Record]:
+    pairs = [_pair(values, a, b) for a, b in combinations(values.by_label, 2)]
     compared = [pair for pair in pairs if pair["complete"]]
     for pair, p_holm in zip(compared, holm([p["p_value"] for p in compared]), strict=True):
         pair["p_holm"] = p_holm
     return [_judged(pair, len(compared)) for pair in pairs]
 
 
-def _pair(of: Values, a: str, b: str) -> Record:
-    gap_CS = (of.by_label[a] - of.by_label[b]).round(DECIMALS)
-    paired_CS = np.isfinite(gap_CS)
-    gap = gap_CS[paired_CS]
-    by_seed = np.array([row[np.isfinite(row)].mean() for row in gap_CS.T if np.isfinite(row).any()])
-    mean = float(by_seed.mean()) if len(by_seed) else None
-    half = _t_factor(len(by_seed)) * float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
+def _pair(values: Values, a: str, b: str) -> Record:
+    a_CS, b_CS = values.by_label[a], values.by_label[b]
+    gaps_CS = (a_CS - b_CS).round(DECIMALS)
+    paired_CS = np.isfinite(gaps_CS)
+    gaps_P = gaps_CS[paired_CS]  # P pairs
+    by_seed = zip(gaps_CS.T, paired_CS.T, strict=True)
+    means_S = np.array([gaps_C[paired_C].mean() for gaps_C, paired_C in by_seed if paired_C.any()])
+    mean = float(means_S.mean()) if len(means_S) else None
+    half = _t_factor(len(means_S)) * float(means_S.std(ddof=1)) if len(means_S) > 1 else None
     categories = int(paired_CS.any(axis=1).sum())
-    p_value = float(stats.wilcoxon(gap).pvalue) if gap.any() else 1.0
+    p_value = float(stats.wilcoxon(gaps_P).pvalue) if gaps_P.any() else 1.0
     return {
         "a": a,
         "b": b,
         "categories": categories,
-        "seeds": len(by_seed),
-        "pairs": len(gap),
+        "seeds": len(means_S),
+        "pairs": len(gaps_P),
         "difference": mean,
         "low": None if mean is None or half is None else mean - half,
         "high": None if mean is None or half is None else mean + half,
-        "wins": int((gap > 0).sum()),
-        "ties": int((gap == 0).sum()),
-        "losses": int((gap < 0).sum()),
-        "probability": _probability(of.by_label[a], of.by_label[b]),
+        "wins": int((gaps_P > 0).sum()),
+        "ties": int((gaps_P == 0).sum()),
+        "losses": int((gaps_P < 0).sum()),
+        "probability": _probability(a_CS, b_CS),
         "p_value": p_value,
         "p_holm": p_value,
-        "complete": categories == of.expected,
+        "complete": categories == values.expected,
     }
 
 
@@ -138,7 +140,7 @@ def _probability(a_CS: NDArray[np.float64], b_CS: NDArray[np.float64]) -> float 
 
 
 def _judged(pair: Record, tests: int) -> Record:
-    """The pair with its verdict; `tests` pairs were corrected for."""
+    """The pair with its verdict; p_holm is corrected for so many `tests`."""
     apart = pair["low"] is not None and (pair["low"] > 0 or pair["high"] < 0)
     significant = pair["p_holm"] < 1 - LEVEL
     decided = pair["wins"] + pair["losses"]

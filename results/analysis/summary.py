@@ -25,11 +25,12 @@ def summary(frame: pl.DataFrame) -> pl.DataFrame:
 
     mean, std: over seeds (ddof 1, null for one seed) of the mean over categories; seeds: how many;
     low, high: the 95 % interval of the mean, Student's t over seeds;
-    category_std: over categories (ddof 0) of their means over seeds; worst, worst_category; pooled,
-    pooled_std: all test images under one threshold; categories: those measured with every seed,
-    the only ones averaged; expected: all of the benchmark in this frame; complete: whether the two
-    agree; reason: why values are null; failed: failed cells; fit_seconds, images_per_second and
-    peak_memory_bytes: of one seed, averaged.
+    category_std: over categories (ddof 0) of their means over seeds; worst, worst_category: the
+    lowest of these; pooled, pooled_std: all test images under one threshold; categories: how many
+    were measured with every seed, the only ones averaged; expected: how many of the benchmark the
+    frame holds; complete: whether the two are equal; reason: why values are null;
+    failed: how many cells failed; fit_seconds, images_per_second, peak_memory_bytes: of one seed,
+    averaged.
     """
     keys = (*GROUP, "metric")
     done = one_cell_per_seed(frame)
@@ -54,9 +55,9 @@ def summary(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def per_category(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """One row for each section, category, method and variant: mean, std, seeds.
+    """One row for each section, category, method and variant, the pooled category last.
 
-    mean and std (ddof 1) of one metric are over seeds; the pooled category comes last.
+    mean, std (ddof 1): of the metric over seeds; seeds: how many.
     """
     keys = (*SECTION, "category", "method", "variant")
     done = one_cell_per_seed(frame).filter(pl.col("metric") == metric)
@@ -89,7 +90,7 @@ def _over_categories(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
 
 
 def _expected(frame: pl.DataFrame) -> pl.DataFrame:
-    """Every group beside every metric of its benchmark, with failed cells and category counts."""
+    """Every group with every metric of its benchmark, its failed cells and expected categories."""
     failed = pl.col("cell_id").filter(pl.col("status") != DONE).n_unique()
     groups = frame.group_by(GROUP).agg(failed=failed).sort(GROUP)
     done = frame.filter(pl.col("status") == DONE)

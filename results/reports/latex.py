@@ -14,10 +14,10 @@ import polars as pl
 from results.analysis.cells import SECTION, Record, label, title
 from results.analysis.summary import per_category, summary
 from results.reports.layout import plain
+from results.reports.numbers import UNKNOWN_IN_LATEX, percent
 from results.table import POOLED
 
 KINDS = {"image_auroc": "detection", "pixel_auroc": "localisation"}
-MISSING = "--"
 _SPELLED = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -25,12 +25,9 @@ _SPELLED = {
     **{letter: rf"\{letter}" for letter in "&%$#_{}"},
 }
 
-Values = Mapping[str, float | None]
-"""Fractions by column."""
-
 
 def latex(frame: pl.DataFrame) -> str:
-    """Of `table.read`'s frame: for each section a table by category, then the ablations.
+    """The tables of `table.read`'s frame: one by category for each section, then the ablations.
 
     Cells are image and pixel AUROC in percent, "98.5 / 97.6"; averages have the std over seeds.
     """
@@ -49,68 +46,71 @@ def escaped(text: str) -> str:
     return "".join(_SPELLED.get(letter, letter) for letter in plain(text))
 
 
-def marked(values: Values, *, lowest: bool = False, decimals: int = 1) -> dict[str, str]:
-    """Percentages as printed: the best in bold, the second best underlined, unknown ones dashes.
+def marked(
+    values: Mapping[str, float | None], *, lowest: bool = False, decimals: int = 1
+) -> dict[str, str]:
+    """Fractions in percent, by column: the best in bold, the second best underlined.
 
-    A single column is not the best of anything.
+    Unknown ones are dashes. A single column is not the best of anything.
     """
     printed = {
-        name: MISSING if value is None else f"{100 * value:.{decimals}f}"
+        name: percent(value, decimals=decimals, unknown=UNKNOWN_IN_LATEX)
         for name, value in values.items()
     }
-    ranked = sorted({float(text) for text in printed.values() if text != MISSING})
+    ranked = sorted({float(text) for text in printed.values() if text != UNKNOWN_IN_LATEX})
     order = [] if len(values) < 2 else ranked if lowest else ranked[::-1]
     marks = dict(zip(order, (r"\textbf{%s}", r"\underline{%s}"), strict=False))
     return {
-        name: text if text == MISSING else marks.get(float(text), "%s") % text
+        name: text if text == UNKNOWN_IN_LATEX else marks.get(float(text), "%s") % text
         for name, text in printed.items()
     }
 
 
 def _by_category(frame: pl.DataFrame, rows: pl.DataFrame) -> str:
-    kinds = _measured(rows)
-    names = [
-        label(row) for row in rows.unique(["method", "variant"], maintain_order=True).to_dicts()
-    ]
-    by_kind = [per_category(frame, kind).to_dicts() for kind in kinds]
-    categories = sorted({row["category"] for of in by_kind for row in of} - {POOLED})
-    lines = []
-    for category in categories:
-        found = [{label(r): r["mean"] for r in of if r["category"] == category} for of in by_kind]
-        shown = [marked({name: of.get(name) for name in names}) for of in found]
-        lines.append(_line(escaped(category), names, shown))
+    kinds, names = _measured(rows), list(dict.fromkeys(map(label, rows.to_dicts())))
     whole = [_whole(rows, kind, names) for kind in kinds]
-    stds = [{name: row.get("category_std") for name, row in of.items()} for of in whole]
-    spread = [marked(of, lowest=True, decimals=2) for of in stds]
-    lines += [
+    stds = [_column(summaries, "category_std") for summaries in whole]
+    lines = [
+        _row(["Category", *map(escaped, names)]),
         r"\midrule",
-        _line("Average", names, [_with_noise(of) for of in whole]),
-        _line("Inter-category Std", names, spread),
+        *_category_lines(frame, kinds, names),
+        r"\midrule",
+        _line("Average", names, [_with_noise(summaries) for summaries in whole]),
+        _line("Inter-category Std", names, [marked(std, lowest=True, decimals=2) for std in stds]),
     ]
-    what = " / ".join(KINDS[kind] for kind in kinds)
-    head = _row(["Category", *map(escaped, names)])
-    return _table(_caption(rows, what), "c" * len(names), [head, r"\midrule", *lines])
+    caption = _caption(rows, " / ".join(KINDS[kind] for kind in kinds))
+    return _table(caption, "c" * len(names), lines)
+
+
+def _category_lines(
+    frame: pl.DataFrame, kinds: Sequence[str], names: Sequence[str]
+) -> Iterator[str]:
+    means = [
+        {(row["category"], label(row)): row["mean"] for row in per_category(frame, kind).to_dicts()}
+        for kind in kinds
+    ]
+    categories = {category for by_key in means for category, _ in by_key} - {POOLED}
+    for category in sorted(categories):
+        shown = [marked({name: by_key.get((category, name)) for name in names}) for by_key in means]
+        yield _line(escaped(category), names, shown)
 
 
 def _ablation(rows: pl.DataFrame) -> Iterator[str]:
-    """The means of methods that have variants: rows are these, columns data sets and kinds."""
+    """The means of methods that have variants, by data set and kind of AUROC."""
     part = rows.filter(pl.col("variant").n_unique().over("method") > 1)
     if part.is_empty():
         return
-    names = [
-        label(row) for row in part.unique(["method", "variant"], maintain_order=True).to_dicts()
-    ]
+    names = list(dict.fromkeys(map(label, part.to_dicts())))
     columns = [
-        (benchmark, KINDS[kind], _whole(of, kind, names))
-        for (benchmark,), of in part.group_by("benchmark", maintain_order=True)
-        for kind in _measured(of)
+        (benchmark, KINDS[kind], marked(_column(_whole(group, kind, names), "mean")))
+        for (benchmark,), group in part.group_by("benchmark", maintain_order=True)
+        for kind in _measured(group)
     ]
-    shown = [marked({name: row.get("mean") for name, row in of.items()}) for *_, of in columns]
     lines = [
-        _row(["", *(escaped(benchmark) for benchmark, *_ in columns)]),
+        _row(["", *(escaped(benchmark) for benchmark, _, _ in columns)]),
         _row(["Method", *(kind for _, kind, _ in columns)]),
         r"\midrule",
-        *(_row([escaped(name), *(of[name] for of in shown)]) for name in names),
+        *(_row([escaped(name), *(shown[name] for _, _, shown in columns)]) for name in names),
     ]
     caption = _caption(part.with_columns(benchmark=pl.lit("ablation")), "what each part adds")
     yield _table(caption, "c" * len(columns), lines)
@@ -123,22 +123,25 @@ def _measured(rows: pl.DataFrame) -> list[str]:
 
 def _whole(rows: pl.DataFrame, kind: str, names: Sequence[str]) -> dict[str, Record]:
     """The summary of each row that has all categories; of others nothing."""
-    of = rows.filter(pl.col("metric") == kind, "complete").to_dicts()
-    found = {label(row): row for row in of}
-    return {name: found.get(name, {}) for name in names}
+    complete = rows.filter(pl.col("metric") == kind, "complete").to_dicts()
+    summaries = {label(row): row for row in complete}
+    return {name: summaries.get(name, {}) for name in names}
 
 
-def _with_noise(of: Mapping[str, Record]) -> dict[str, str]:
-    shown = marked({name: row.get("mean") for name, row in of.items()})
-    stds = {name: row.get("std") for name, row in of.items()}
-    return {
-        name: text if (std := stds[name]) is None else rf"{text}{{\scriptsize$\pm${100 * std:.2f}}}"
-        for name, text in shown.items()
-    }
+def _column(summaries: Mapping[str, Record], key: str) -> dict[str, float | None]:
+    return {name: row.get(key) for name, row in summaries.items()}
 
 
-def _caption(rows: pl.DataFrame, what: str) -> str:
-    return f"{title(rows.row(0, named=True)).replace(' · ', ', ')}: {what}, AUROC in %"
+def _with_noise(summaries: Mapping[str, Record]) -> dict[str, str]:
+    shown = marked(_column(summaries, "mean"))
+    for name, std in _column(summaries, "std").items():
+        if std is not None:
+            shown[name] += rf"{{\scriptsize$\pm${percent(std, decimals=2)}}}"
+    return shown
+
+
+def _caption(rows: pl.DataFrame, content: str) -> str:
+    return f"{title(rows.row(0, named=True)).replace(' · ', ', ')}: {content}, AUROC in %"
 
 
 def _line(first: str, names: Sequence[str], kinds: Sequence[Mapping[str, str]]) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+NAME_WIDTH = 16  # letters to which a name may be folded; columns of numbers are narrower
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _MARKDOWN_MARKS = re.compile(r"([\\`*\[\]<>|#])")
 _FORMULA = r"^([=+\-@\t\r])"
@@ -36,6 +37,14 @@ def join_blocks(blocks: Sequence[list[str] | Cells], fmt: str, width: int) -> st
     else:
         raise ValueError(f"unknown report format {fmt!r}: choose terminal, md, latex or csv")
     return "\n\n".join(text for text in shown if text) + "\n"
+
+
+def columns(table: Cells) -> int:
+    """The columns of a terminal that a table needs, its names folded."""
+    lines = (table.header, *table.rows)
+    widths = [max(len(plain(cell)) for cell in column) for column in zip(*lines, strict=True)]
+    names = [min(width, NAME_WIDTH) for width in widths[: table.names]]
+    return 1 + sum(width + 3 for width in (*names, *widths[table.names :]))
 
 
 def csv_text(frame: pl.DataFrame) -> str:

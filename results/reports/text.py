@@ -1,11 +1,11 @@
-"""Reports over the long result table: its summaries as text, and what spoils them.
+"""Reports of the long result table as text: its summaries, and notes on what spoils them.
 
 Names of methods, metrics and categories come from the rows alone, so a new one needs no edit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -17,17 +17,22 @@ from results.analysis.ranks import ranks
 from results.analysis.statistics import pairwise
 from results.analysis.summary import failures, per_category, summary
 from results.reports.latex import latex
-from results.reports.layout import Cells, csv_text, join_blocks
-from results.reports.verdicts import MISSING, beside, best_against_others
+from results.reports.layout import Cells, columns, csv_text, join_blocks
+from results.reports.numbers import UNKNOWN, gibibytes, interval, number, percent
+from results.reports.verdicts import beside, best_against_others
 from results.table import DONE
+
+BRIEF_WIDTH = 80
+MOST_TELLING = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+"""The metrics of a brief report that has no room for all, the most important first."""
 
 
 def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str, pl.DataFrame]:
-    """What reports say, as polars frames by name, from `table.read`'s frame and `read_scores`'s.
+    """All that reports are made of, as frames by name: for Python.
 
-    summary, categories, pairs, ranks, published and failures; see the functions of these files
-    for their columns. With scores the summary has images_low and images_high, the bootstrap
-    interval over seeds and images.
+    summary, categories (`per_category` of each metric), pairs (`pairwise`), ranks, published
+    (`beside_published`) and failures; the columns are those of the functions. With `read_scores`'s
+    scores the summary has images_low and images_high, the bootstrap interval over seeds and images.
     """
     metrics = frame["metric"].drop_nulls().unique(maintain_order=True)
     by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in metrics]
@@ -42,30 +47,64 @@ def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str,
 
 
 def render(
-    frame: pl.DataFrame, fmt: str, width: int = 120, scores: pl.DataFrame | None = None
+    frame: pl.DataFrame,
+    fmt: str,
+    width: int = 120,
+    scores: pl.DataFrame | None = None,
+    *,
+    brief: bool = False,
 ) -> str:
     """The report as text: "terminal" (of a width in columns), "md", "latex", "csv" (the summary).
 
     In tables metrics are percentages with one decimal. With per-image scores means have a second
-    interval, over seeds and images. Raises ValueError for another format.
+    interval, over seeds and images. A brief report, terminal or md, has one table a section, of at
+    most BRIEF_WIDTH columns, and its notes. Raises ValueError for another format.
     """
     if fmt == "latex":
         return latex(frame)
-    found = _with_images(summary(frame), frame, scores)
+    if fmt == "csv" or not brief:
+        rows = _with_images(summary(frame), frame, scores)
+    else:
+        rows, width = summary(frame), min(width, BRIEF_WIDTH)
     if fmt == "csv":
-        return csv_text(found)
+        return csv_text(rows)
     blocks: list[list[str] | Cells] = []
-    for key, rows in found.group_by(SECTION, maintain_order=True):
+    for key, section in rows.group_by(SECTION, maintain_order=True):
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
-        blocks.append([title(rows.row(0, named=True))])
-        blocks += _summary_tables(rows)
-        blocks.append(_cost_table(rows))
-        blocks += _category_tables(part)
-        blocks += best_against_others(part)
-        published, reasons = beside(part)
-        blocks += published
-        blocks.append([*notes(rows, part), *reasons])
+        blocks.append([title(section.row(0, named=True))])
+        blocks += _brief(section, part, width) if brief else _full(section, part)
     return join_blocks(blocks, fmt, width)
+
+
+def _full(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[list[str] | Cells]:
+    published, reasons = beside(part)
+    yield from _summary_tables(rows)
+    yield _cost_table(rows)
+    yield from _category_tables(part)
+    yield from best_against_others(part)
+    yield from published
+    yield [*notes(rows, part), *reasons]
+
+
+def _brief(rows: pl.DataFrame, part: pl.DataFrame, width: int) -> Iterator[list[str] | Cells]:
+    """A table with all metrics, or with as many of MOST_TELLING as fit; then the notes."""
+    measured = rows.drop_nulls("mean")["metric"].unique(maintain_order=True).to_list()
+    telling = [name for name in MOST_TELLING if name in measured] or measured
+    fewer = [telling[:count] for count in range(len(telling), 0, -1)]
+    tables = [_means_and_costs(rows, metrics) for metrics in (measured, *fewer)]
+    yield next((table for table in tables if columns(table) <= width), tables[-1])
+    yield [*notes(rows, part)]
+
+
+def _means_and_costs(rows: pl.DataFrame, metrics: Sequence[str]) -> Cells:
+    lines = []
+    for group in rows.partition_by("method", "variant"):
+        row = group.row(0, named=True)
+        means = {mean["metric"]: _mean(mean) for mean in group.to_dicts()}
+        costs = number(row["fit_seconds"]), number(row["images_per_second"])
+        lines.append([label(row), *(means[name] for name in metrics), *costs])
+    caption = "mean over categories, % (± std over seeds); cost of one seed"
+    return Cells(caption, ["method", *metrics, "fit s", "images/s"], lines)
 
 
 def _with_images(
@@ -81,11 +120,11 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
     """One table for each kind of metric, the word before its first underscore."""
     statistics: dict[str, Callable[[dict[str, Any]], str]] = {
         "mean": _mean,
-        "95 %, seeds": lambda row: _range(row["low"], row["high"]),
-        "95 %, images too": lambda row: _range(row.get("images_low"), row.get("images_high")),
-        "std (ddof 0)": lambda row: _percent(row["category_std"]),
+        "95 %, seeds": lambda row: interval(row["low"], row["high"]),
+        "95 %, images too": lambda row: interval(row.get("images_low"), row.get("images_high")),
+        "std (ddof 0)": lambda row: percent(row["category_std"]),
         "worst": _worst,
-        "pooled": lambda row: _percent(row["pooled"], row["pooled_std"]),
+        "pooled": lambda row: percent(row["pooled"], row["pooled_std"]),
     }
     measured = rows.drop_nulls("metric")
     kinds = measured["metric"].str.split("_").list.first()
@@ -93,11 +132,11 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
         if part["mean"].null_count() == len(part):
             continue  # the notes say why
         metrics = part["metric"].unique(maintain_order=True).to_list()
-        methods = [g.to_dicts() for g in part.partition_by("method", "variant")]
+        methods = [group.to_dicts() for group in part.partition_by("method", "variant")]
         lines = [
             ["" if number else name, label(records[0]), *map(show, records)]
             for name, show in statistics.items()
-            if any(show(record) != MISSING for records in methods for record in records)
+            if any(show(record) != UNKNOWN for records in methods for record in records)
             for number, records in enumerate(methods)
         ]
         caption = f"{kind} metrics, % (± std over seeds)"
@@ -107,19 +146,11 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
 def _cost_table(rows: pl.DataFrame) -> Cells:
     header = ["method", "seeds", "failed cells", "fit s", "images/s", "peak GiB"]
     lines = []
-    for _, group in rows.group_by("method", "variant", maintain_order=True):
-        first = group.row(0, named=True)
-        memory = first["peak_memory_bytes"]
-        lines.append(
-            [
-                label(first),
-                str(group["seeds"].max()),
-                str(first["failed"]),
-                _number(first["fit_seconds"]),
-                _number(first["images_per_second"]),
-                _number(None if memory is None else memory / 2**30),
-            ]
-        )
+    for group in rows.partition_by("method", "variant"):
+        row = group.row(0, named=True)
+        counts = group["seeds"].max(), row["failed"]
+        costs = row["fit_seconds"], row["images_per_second"], gibibytes(row["peak_memory_bytes"])
+        lines.append([label(row), *map(str, counts), *map(number, costs)])
     return Cells("cost of one seed", header, lines)
 
 
@@ -130,14 +161,14 @@ def _category_tables(part: pl.DataFrame) -> Iterator[Cells]:
         names = sorted({label(row) for row in rows})
         lines: dict[str, dict[str, str]] = {}
         for row in rows:
-            cells = lines.setdefault(row["category"], dict.fromkeys(names, MISSING))
-            cells[label(row)] = _percent(row["mean"], row["std"])
+            cells = lines.setdefault(row["category"], dict.fromkeys(names, UNKNOWN))
+            cells[label(row)] = percent(row["mean"], row["std"])
         body = [[category, *cells.values()] for category, cells in lines.items()]
         yield Cells(f"{metric} by category, % (± std over seeds)", ["category", *names], body)
 
 
 def notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
-    """What spoils the tables of one section, whose summary is `rows`: one line each."""
+    """What spoils the tables of one section, a line each; `rows` are its summary."""
     for row in rows.filter(~pl.col("complete"), pl.col("categories") > 0).to_dicts():
         covered = f"{row['categories']} of {row['expected']} categories"
         yield f"* {label(row)}, {row['metric']}: over {covered} only, not comparable"
@@ -148,37 +179,19 @@ def notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
         .agg(pl.col("metric", "category").unique(maintain_order=True))
     )
     for reason, metrics, categories in undefined.sort("reason").iter_rows():
-        yield f"{MISSING} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
+        yield f"{UNKNOWN} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
     for row in failures(part).to_dicts():
-        yield f"{row['status']}: {label(row)}, seed {row['seed']}: {_first_line(row['error'])}"
+        error = row["error"] or "no message"
+        yield f"{row['status']}: {label(row)}, seed {row['seed']}: {error.splitlines()[0]}"
     hidden = part.filter(pl.col("status") == DONE)["cell_id"].n_unique()
     if hidden := hidden - chosen["cell_id"].n_unique():
         yield f"{hidden} finished cells not shown: broader or newer ones have the same seed"
 
 
-def _first_line(text: str | None) -> str:
-    return text.splitlines()[0] if text else "no message"
-
-
 def _mean(row: dict[str, Any]) -> str:
-    return _percent(row["mean"], row["std"]) + (
-        "" if row["complete"] or row["mean"] is None else " *"
-    )
+    mark = "" if row["complete"] or row["mean"] is None else " *"
+    return percent(row["mean"], row["std"]) + mark
 
 
 def _worst(row: dict[str, Any]) -> str:
-    return _percent(row["worst"]) + (f" {row['worst_category']}" if row["worst_category"] else "")
-
-
-def _percent(value: float | None, std: float | None = None) -> str:
-    if value is None:
-        return MISSING
-    return f"{100 * value:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return MISSING if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:,.1f}"
+    return percent(row["worst"]) + (f" {row['worst_category']}" if row["worst_category"] else "")

@@ -1,5 +1,4 @@
-"""What the numbers say, as tables: intervals, the best row against the others, and theirs beside
-ours."""
+"""What differs and by how much, as tables: methods among one another, ours and published ones."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from results.analysis.published import MEAN, beside_published
 from results.analysis.statistics import compare, pairwise
 from results.analysis.summary import summary
 from results.reports.layout import Cells, join_blocks
+from results.reports.numbers import interval, number, p_value, percent, points
 
-MISSING = "–"
 MAIN = ("image_auroc", "pixel_auroc")
 """The metrics whose best row is compared with all others."""
 
@@ -30,13 +29,12 @@ def best_against_others(part: pl.DataFrame) -> Iterator[Cells]:
         if rows:
             lines = [_versus(row if row["a"] in names else turned(row)) for row in rows]
             header = ["against", "points", "95 % interval", "beats it", "p (Holm)", "verdict"]
-            yield Cells(
-                f"{metric}: {names[0]}, the highest mean, against the others", header, lines
-            )
+            caption = f"{metric}: {names[0]}, the highest mean, against the others"
+            yield Cells(caption, header, lines)
 
 
 def beside(part: pl.DataFrame) -> tuple[list[Cells], list[str]]:
-    """The means of one section beside published ones, and lines why others are not comparable."""
+    """One section's means beside published ones, and a line for each that is not comparable."""
     rows = beside_published(part).filter(category=MEAN)
     lines = [_beside(row) for row in rows.filter(pl.col("verdict").is_not_null()).to_dicts()]
     header = ["method", "metric", "source", "ours", "theirs", "points", "verdict"]
@@ -51,32 +49,32 @@ def beside(part: pl.DataFrame) -> tuple[list[Cells], list[str]]:
 
 def turned(pair: dict[str, Any]) -> dict[str, Any]:
     """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
-    difference, low, high, probability = (
-        pair[name] for name in ("difference", "low", "high", "probability")
-    )
+
+    def minus(name: str) -> float | None:
+        return None if pair[name] is None else -pair[name]
+
     return pair | {
         "a": pair["b"],
         "b": pair["a"],
-        "difference": None if difference is None else -difference,
-        "low": None if high is None else -high,
-        "high": None if low is None else -low,
+        "difference": minus("difference"),
+        "low": minus("high"),
+        "high": minus("low"),
         "wins": pair["losses"],
         "losses": pair["wins"],
-        "probability": None if probability is None else 1 - probability,
+        "probability": None if pair["probability"] is None else 1 - pair["probability"],
     }
 
 
 def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) -> str:
-    """Two rows of a folder: a line of verdict for each metric, and their gaps by category.
+    """Two rows of a folder: a verdict on each metric in a line, and their gaps by category.
 
     Raises ValueError where a or b is not the name of a row, or no section has both.
     """
     blocks: list[list[str] | Cells] = []
-    for (_, *_), rows in compare(frame, a, b).group_by(SECTION, maintain_order=True):
-        first = rows.row(0, named=True)
-        blocks.append([title(first)])
+    for key, rows in compare(frame, a, b).group_by(SECTION, maintain_order=True):
+        part = frame.filter(**dict(zip(SECTION, key, strict=True)))
+        blocks.append([title(rows.row(0, named=True))])
         blocks.append([_sentence(row) for row in rows.to_dicts()])
-        part = frame.filter(**{name: first[name] for name in SECTION})
         blocks.append(_gaps(part, a, b))
     if not blocks:
         raise ValueError(f"'{a}' and '{b}' have no data set, mode, preset and profile in common")
@@ -86,16 +84,17 @@ def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) 
 def _sentence(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return f"{row['metric']}: {row['verdict']}"
+    ends = "" if row["low"] is None else f" [{_ends(row)}]"
     return (
-        f"{row['metric']}: {row['verdict']}; {row['a']} {_points(row['difference'])} points"
-        f"{_interval(row)}, {row['categories']} categories x {row['seeds']} seeds, "
-        f"wins {row['probability']:.0%}, p {_p(row['p_holm'])}"
+        f"{row['metric']}: {row['verdict']}; {row['a']} {points(row['difference'])} points"
+        f"{ends}, {row['categories']} categories x {row['seeds']} seeds, "
+        f"wins {percent(row['probability'], decimals=0)}%, p {p_value(row['p_holm'])}"
     )
 
 
 def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:
     """a - b in points, by category and metric."""
-    rows = with_every_seed(one_cell_per_seed(part)).filter(pl.col("value").is_not_null())
+    rows = with_every_seed(one_cell_per_seed(part))
     names = pl.Series([label(row) for row in rows.select("method", "variant").to_dicts()])
     means = (
         rows.with_columns(name=names)
@@ -108,7 +107,7 @@ def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:
     metrics = rows["metric"].unique(maintain_order=True).to_list()
     gaps = {(category, metric): gap for category, metric, gap in means.iter_rows()}
     lines = [
-        [category, *(_points(gaps.get((category, metric))) for metric in metrics)]
+        [category, *(points(gaps.get((category, metric))) for metric in metrics)]
         for category in means["category"].unique().sort()
     ]
     return Cells(f"{a} minus {b}, points", ["category", *metrics], lines)
@@ -118,34 +117,24 @@ def _versus(row: dict[str, Any]) -> list[str]:
     known = row["difference"] is not None
     return [
         row["b"],
-        _points(row["difference"]),
-        _interval(row).strip(" []") or MISSING,
-        f"{row['probability']:.2f}" if known else MISSING,
-        _p(row["p_holm"]),
+        points(row["difference"]),
+        _ends(row),
+        number(row["probability"] if known else None, 2),
+        p_value(row["p_holm"]),
         row["verdict"],
     ]
 
 
 def _beside(row: dict[str, Any]) -> list[str]:
-    values = [f"{100 * row[name]:.1f}" for name in ("mean", "value")]
-    names = [label(row), row["metric"], _source(row)]
-    return [*names, *values, _points(row["difference"]), row["verdict"]]
+    names = label(row), row["metric"], _source(row)
+    values = percent(row["mean"]), percent(row["value"]), points(row["difference"])
+    return [*names, *values, row["verdict"]]
 
 
-def _interval(row: dict[str, Any]) -> str:
-    if row["low"] is None:
-        return ""
-    return f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+def _ends(row: dict[str, Any]) -> str:
+    return interval(row["low"], row["high"], points, ", ")
 
 
 def _source(row: dict[str, Any]) -> str:
     epochs = f", {row['epochs']} epochs" if row["epochs"] else ""
     return {"paper": "the paper", "ader": f"ADer{epochs}"}[row["source"]]
-
-
-def _points(value: float | None) -> str:
-    return MISSING if value is None else f"{100 * value:+.1f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

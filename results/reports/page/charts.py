@@ -1,4 +1,4 @@
-"""Charts for the page: matplotlib draws, the page's style colours, at the width of a phone."""
+"""Charts for the page, as wide as a phone: matplotlib draws them, the page's style colours them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _GROUPS = re.compile(r'<g id="[^"]*"')
 
 
 class Line(NamedTuple):
-    """One method's curve; `series` is its place among the methods."""
+    """One method's curve; `series` is the method's index."""
 
     series: int
     x: ArrayLike
@@ -68,11 +68,12 @@ class Point(NamedTuple):
 
 @_styled
 def curves(lines: Sequence[Line], title: str, names: tuple[str, str], right: float = 1.0) -> Markup:
-    """Curves in the unit square, of which x is shown up to `right`."""
+    """Curves in the unit square, drawn up to `right` on the x axis."""
     figure, axis = _axes(290)
     axis.plot((0, 1), (0, 1), color=_FAINT, linewidth=1, zorder=0)
     for line in lines:
-        axis.plot(line.x, line.y, color=_colour(line.series), linestyle=_dash(line.series))
+        dash = DASHES[line.series // 4 % len(DASHES)]
+        axis.plot(line.x, line.y, color=_colour(line.series), linestyle=dash)
     axis.set(xlim=(0, right), ylim=(0, 1.01), xlabel=names[0])
     axis.set_title(names[1], loc="left")
     return _svg(figure, title)
@@ -101,7 +102,7 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> Mark
 def critical_difference(
     ranked: Sequence[Point], bars: Sequence[tuple[int, int]], title: str
 ) -> Markup:
-    """Average ranks (x), best first; bars below join those that are not told apart."""
+    """Average ranks (x), the best first; bars below join ranks that are not told apart."""
     rows, step = len(ranked), 0.45
     longest = max(len(point.name) for point in ranked)
     figure, axis = _axes(76 + 24 * rows + 11 * len(bars), left=min(18 + 6.2 * longest, 190))
@@ -122,7 +123,7 @@ def critical_difference(
 def knob(
     name: str, values: Sequence[float], heights: Mapping[str, Sequence[float]], chosen: float
 ) -> Markup:
-    """Figure 6: what is measured on each set against one knob, the chosen value marked."""
+    """Figure 6: image AUROC on each set against one knob, the chosen value marked."""
     figure, axis = _axes(260)
     for series, (label, line) in enumerate(heights.items()):
         style = MARKERS[series] + ("-", "--")[series]
@@ -135,7 +136,7 @@ def knob(
 
 
 def _axes(height: float, left: float = 38, right: float = 16) -> tuple[Figure, Axes]:
-    """Axes in a figure of so many pixels, with room for what stands outside of them."""
+    """Axes in a figure `height` pixels high, with room for labels on the left and right."""
     figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI)
     width, inside = WIDTH - left - right, height - 70
     return figure, figure.add_axes((left / WIDTH, 46 / height, width / WIDTH, inside / height))
@@ -158,10 +159,6 @@ def _svg(figure: Figure, title: str) -> Markup:
 
 def _colour(series: int) -> str:
     return _SERIES[series % COLOURS]
-
-
-def _dash(series: int) -> str:
-    return DASHES[series // 4 % len(DASHES)]
 
 
 def _marker(series: int) -> str:

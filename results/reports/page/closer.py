@@ -16,27 +16,29 @@ from results.reports.page.sections import Section
 from results.table import POOLED
 
 RIGHT = 0.3
-"""Up to which false positive rate PRO curves are drawn: that of AUPRO."""
+"""PRO curves are drawn up to this false positive rate, that of AUPRO."""
 FPR, TPR = "false positive rate", "true positive rate"
+IMAGE_AXES, PIXEL_AXES = (FPR, f"images: {TPR}"), (FPR, f"pixels: {TPR}")
+REGION_AXES = f"{FPR} of pixels", "regions: mean overlap (PRO)"
 NOT_KEPT = "not kept by the version that ran these cells; run them again with --overwrite"
 
 
 class Panel(NamedTuple):
-    """What the page shows while a data set and a category are chosen."""
+    """The charts that the page shows for a data set and a category."""
 
     section: int
     category: int
     charts: Sequence[Markup]
-    missing: str  # which charts there are not, and why
+    missing: str  # which charts are missing, and why
 
 
 class Picture(NamedTuple):
-    """One image of the gallery; pictures are data URIs, an empty mask is none."""
+    """One image of the gallery. Pictures are data URIs; an empty mask stands for none."""
 
     section: int
     category: int
     label: int
-    rank: int  # 0 for the worst of its kind
+    rank: int  # 0 for the worst of its kind: misses or false alarms
     is_miss: bool
     key: str
     defect: str
@@ -46,8 +48,8 @@ class Picture(NamedTuple):
     overlay: str
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        """Where it is shown."""
+    def panel(self) -> tuple[int, int, int]:
+        """The section, category and method with which it is shown."""
         return self.section, self.category, self.label
 
     @property
@@ -57,7 +59,7 @@ class Picture(NamedTuple):
 
 
 class Closer:
-    """Scores, curves and pictures of a section's first seed; `scores` are of the whole folder."""
+    """Scores, curves and pictures of a section's first seed; `scores` are the whole folder's."""
 
     def __init__(self, section: Section, out: Path, scores: pl.DataFrame) -> None:
         self.section = section
@@ -80,69 +82,59 @@ class Closer:
     def panels(self) -> Iterator[Panel]:
         """The charts of each category, and of all their images under one threshold."""
         for number, category in enumerate(self.categories):
-            of = f"{category}, {self.section.title}"
+            subject = f"{category}, {self.section.title}"
             roc = list(self._image_curves(category))
-            charts = [curves(roc, f"Image ROC of {of}", (FPR, f"images: {TPR}"))] if roc else []
+            charts = [curves(roc, f"Image ROC of {subject}", IMAGE_AXES)] if roc else []
             points = self.points.filter(category=category)
             if not points.is_empty():
-                tpr, pro = ([*self._pixel_curves(points, name)] for name in ("tpr", "pro"))
-                names = (f"{FPR} of pixels", "regions: mean overlap (PRO)")
-                charts += [
-                    curves(tpr, f"Pixel ROC of {of}", (FPR, f"pixels: {TPR}")),
-                    curves(pro, f"PRO of {of}", names, RIGHT),
-                ]
+                tpr, pro = ([*self._pixel_curves(points, rate)] for rate in ("tpr", "pro"))
+                charts.append(curves(tpr, f"Pixel ROC of {subject}", PIXEL_AXES))
+                charts.append(curves(pro, f"PRO of {subject}", REGION_AXES, RIGHT))
             missing = "" if len(charts) == 3 else self._missing(category, bool(roc))
             yield Panel(self.section.index, number, charts, missing)
 
     def thresholds(self) -> dict[str, list[list[float]]]:
         """For each "section.category.method" the scores of normal and defective images, rising."""
-        found = {}
+        by_panel = {}
         for number, category in enumerate(self.categories):
-            of = self._of(category).sort("score")
-            for (name,), rows in of.group_by("name", maintain_order=True):
-                key = f"{self.section.index}.{number}.{self._place(name)}"
+            scores = self._scores(category).sort("score")
+            for (name,), rows in scores.group_by("name", maintain_order=True):
+                key = f"{self.section.index}.{number}.{self._index(name)}"
                 kinds = (rows.filter(label=is_defect)["score"] for is_defect in (False, True))
-                found[key] = [[*map(_shortened, kind)] for kind in kinds]
-        return found
+                by_panel[key] = [[*map(_shortened, kind)] for kind in kinds]
+        return by_panel
 
     def pictures(self) -> Iterator[Picture]:
         """The worst images of each category and method, the worst first."""
         by = ("category", "name", "kind")
         for (category, name, kind), rows in self.shown.group_by(by, maintain_order=True):
-            places = self.categories.index(str(category)), self._place(name)
+            number, method = self.categories.index(str(category)), self._index(name)
             for rank, row in enumerate(rows.to_dicts()):
-                yield Picture(
-                    self.section.index,
-                    *places,
-                    rank,
-                    kind == MISS,
-                    row["key"],
-                    row["defect"],
-                    _shortened(row["score"]),
-                    *(_data_uri(row[panel]) for panel in ("image", "mask", "overlay")),
-                )
+                facts = kind == MISS, row["key"], row["defect"], _shortened(row["score"])
+                uris = (_data_uri(row[picture]) for picture in ("image", "mask", "overlay"))
+                yield Picture(self.section.index, number, method, rank, *facts, *uris)
 
-    def _of(self, category: str) -> pl.DataFrame:
+    def _scores(self, category: str) -> pl.DataFrame:
         return self.scores if category == POOLED else self.scores.filter(category=category)
 
-    def _place(self, name: Any) -> int:
+    def _index(self, name: Any) -> int:
         return self.section.labels.index(str(name))
 
     def _image_curves(self, category: str) -> Iterator[Line]:
         from sklearn.metrics import roc_curve  # here, so that listing formats stays quick
 
-        rows = self._of(category)
+        scores = self._scores(category)
         for name in self.section.present:
-            of = rows.filter(name=name)
-            if of["label"].n_unique() == 2:
-                fpr, tpr, _ = roc_curve(of["label"].to_numpy(), of["score"].to_numpy())
-                yield Line(self._place(name), fpr, tpr)
+            rows = scores.filter(name=name)
+            if rows["label"].n_unique() == 2:
+                fpr_P, tpr_P, _ = roc_curve(rows["label"].to_numpy(), rows["score"].to_numpy())
+                yield Line(self._index(name), fpr_P, tpr_P)
 
-    def _pixel_curves(self, points: pl.DataFrame, name: str) -> Iterator[Line]:
-        for method in self.section.present:
-            of = points.filter(name=method)
-            if not of.is_empty():
-                yield Line(self._place(method), of["fpr"].to_numpy(), of[name].to_numpy())
+    def _pixel_curves(self, points: pl.DataFrame, rate: str) -> Iterator[Line]:
+        for name in self.section.present:
+            rows = points.filter(name=name)
+            if not rows.is_empty():
+                yield Line(self._index(name), rows["fpr"].to_numpy(), rows[rate].to_numpy())
 
     def _missing(self, category: str, has_scores: bool) -> str:
         if not has_scores:
@@ -156,20 +148,22 @@ class Closer:
 
 
 def within(pictures: Sequence[Picture], most_bytes: int) -> tuple[list[Picture], int]:
-    """The pictures that fit into so many bytes, equally many of each category and method, the
-    worst first; and how many of each kind those are."""
-    kept: list[Picture] = []
+    """The pictures that fit into so many bytes, and how many of each kind these are.
+
+    The worst come first, and each category and method has equally many.
+    """
+    chosen: list[Picture] = []
     ranks = max((picture.rank for picture in pictures), default=-1) + 1
     for rank in range(ranks):
         more = [picture for picture in pictures if picture.rank == rank]
-        if sum(picture.size for picture in [*kept, *more]) > most_bytes:
-            return kept, rank
-        kept += more
-    return kept, ranks
+        if sum(picture.size for picture in [*chosen, *more]) > most_bytes:
+            return chosen, rank
+        chosen += more
+    return chosen, ranks
 
 
 def _shortened(score: float) -> float:
-    """Nine digits: they tell any two float32 apart, so that counts and verdicts are exact."""
+    """The score to nine digits. They tell any two float32 apart, so that counts stay exact."""
     return float(f"{score:.9g}")
 
 

@@ -1,7 +1,6 @@
-"""The report as one HTML file without a network: tables, charts, pictures, and where each number
-comes from.
+"""The report as one HTML file: tables, charts, pictures, and where each number comes from.
 
-`report.html` is the template; its style and script are written into the page.
+`report.html` is the template. Style and script are written into the page: it needs no network.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from results.reports.text import notes
 from results.table import read, read_scores
 
 PICTURE_BYTES = 15_000_000
-"""Of pictures in one page; beyond it each category shows fewer."""
+"""Most bytes of all pictures in a page; where there are more, each category shows fewer."""
 
 
 def page(out: Path) -> str:
@@ -61,7 +60,7 @@ def page(out: Path) -> str:
 
 
 def _section(section: Section) -> dict[str, Any]:
-    """What the template shows of a section, by metric."""
+    """A section as the template shows it, by metric."""
     ranked = labelled(ranks(section.frame))
     beside = beside_published(section.frame)
     return {
@@ -104,9 +103,8 @@ def _cost(section: Section, metric: str) -> Iterator[Markup]:
     for words, (column, unit) in axes.items():
         rows = section.summary.filter(pl.col("metric") == metric, pl.col(column) > 0)
         points = [
-            Point(section.labels.index(row["label"]), row["label"], x / unit, 100 * row["mean"])
-            for row in rows.drop_nulls("mean").to_dicts()
-            if (x := row[column])
+            Point(section.labels.index(name), name, x / unit, 100 * mean)
+            for name, x, mean in rows.drop_nulls("mean").select("label", column, "mean").iter_rows()
         ]
         if points:
             title = f"{metric} against {words}, {section.title}"
@@ -130,7 +128,7 @@ def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:
             for closer in closers
         ],
         "thresholds": {key: kinds for c in closers for key, kinds in c.thresholds().items()},
-        "pictures": sorted(shown, key=lambda one: (one.place, not one.is_miss, one.rank)),
+        "pictures": sorted(shown, key=lambda picture: (not picture.is_miss, picture.rank)),
         "ranks_shown": ranks_shown,
         "dropped": len(pictures) - len(shown),
         "licences": [row for closer in closers for row in closer.licences()],

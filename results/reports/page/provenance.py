@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from results.analysis.cells import label
+from results.reports.numbers import number
 from results.table import DONE
 
 _PER_ROW = {"category", "metric", "value", "reason"}  # of a number, not of its cell
@@ -16,7 +17,7 @@ _TITLE = {"cell_id", "method", "variant", "seed", "status", "benchmark"}
 
 
 class CellView(NamedTuple):
-    """One cell: its names, and all else that is known of it by the words of the table."""
+    """One cell as the page shows it."""
 
     cell_id: str
     name: str
@@ -24,7 +25,7 @@ class CellView(NamedTuple):
     seed: int
     status: str
     done: bool
-    facts: dict[str, str]
+    facts: dict[str, str]  # the other columns of the table that have a value, by name
 
 
 def cells(frame: pl.DataFrame) -> list[CellView]:
@@ -51,10 +52,8 @@ def cells(frame: pl.DataFrame) -> list[CellView]:
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S} UTC"
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, (int, float)):
+        return number(value, 2 if isinstance(value, float) else 0)
     if value.startswith("{"):
-        return ", ".join(f"{name} = {one}" for name, one in json.loads(value).items())
+        return ", ".join(f"{name} = {setting}" for name, setting in json.loads(value).items())
     return str(value)

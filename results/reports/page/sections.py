@@ -1,4 +1,4 @@
-"""The parts of the page: data sets run in one way, their methods, and what each number is of."""
+"""The sections of the page: a data set run in one way, its methods, and a key for each number."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MEAN = "mean over categories"
 class Section:
     """One data set, mode, preset and metric profile: everything that may be compared.
 
-    `labels` are the methods of the whole page, so that each keeps its colour; `cells` are all cell
-    ids of the page, by which a number says where it comes from.
+    `labels` are the methods of the whole page, where each has one colour. `cells` are the ids of
+    all cells of the page, whose numbers tell where a value comes from.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Section:
         self.chosen = labelled(one_cell_per_seed(frame))
         measured = self.chosen.filter(pl.col("value").is_not_null())
         self.metrics: list[str] = measured["metric"].unique(maintain_order=True).to_list()
-        found = self.chosen["category"].unique().sort().to_list()
-        self.categories: list[str] = [name for name in found if name != POOLED]
+        names = self.chosen["category"].unique().sort().to_list()
+        self.categories: list[str] = [name for name in names if name != POOLED]
         self.present = [name for name in labels if name in set(self.chosen["label"])]
 
     @cached_property
@@ -54,45 +54,44 @@ class Section:
 
     def row(self, metric: str, name: str) -> dict[str, Any] | None:
         """The summary of one method, if it has any."""
-        rows = self._summaries
-        return rows.get((metric, name))
+        return self._summaries.get((metric, name))
 
     @cached_property
     def _summaries(self) -> dict[tuple[str, str], dict[str, Any]]:
         return {(row["metric"], row["label"]): row for row in self.summary.to_dicts()}
 
     def key(self, metric: str, category: str, name: str) -> str:
-        """What the page calls a number, to show on demand where it comes from."""
-        places = self.metrics.index(metric), self.rows.index(category), self.labels.index(name)
-        return ".".join(map(str, (self.index, *places)))
+        """The page's name of a number, by which it finds where the number comes from."""
+        indices = self.metrics.index(metric), self.rows.index(category), self.labels.index(name)
+        return ".".join(map(str, (self.index, *indices)))
 
     @property
     def rows(self) -> list[str]:
-        """What numbers are of: the mean, each category, all images under one threshold."""
+        """What a number may be of: the mean, a category, all images under one threshold."""
         return [MEAN, *self.categories, POOLED]
 
     def traced(self) -> dict[str, list[list[Any]]]:
-        """For each number's key its value for each seed, and the cells that it was measured in."""
+        """By a number's key: for each seed the seed, the value and its cells, as numbers."""
         single = self.chosen.filter(pl.col("value").is_not_null())
         means = with_every_seed(self.chosen).with_columns(category=pl.lit(MEAN))
         by = ("metric", "category", "label", "seed")
-        found: dict[str, list[list[Any]]] = {}
+        seeds: dict[str, list[list[Any]]] = {}
         for rows in (means, single):
             each = rows.group_by(by).agg(pl.col("value").mean(), pl.col("cell_id").unique())
             for metric, category, name, seed, value, cells in each.sort(by).iter_rows():
                 numbers = sorted(self.cell_numbers[cell] for cell in cells)
                 key = self.key(metric, category, name)
-                found.setdefault(key, []).append([seed, round(value, 6), numbers])
-        return found
+                seeds.setdefault(key, []).append([seed, round(value, 6), numbers])
+        return seeds
 
     def first_cells(self) -> pl.DataFrame:
-        """name (a label), category, cell_id: the cell of the first seed, which one looks at."""
+        """name (a label), category, cell_id: the cell of the first seed."""
         rows = self.chosen.filter(pl.col("category") != POOLED).sort("seed", maintain_order=True)
         return rows.group_by(name="label", category="category").agg(pl.col("cell_id").first())
 
 
 def sections(frame: pl.DataFrame) -> list[Section]:
-    """The sections of `table.read`'s frame, those without any finished cell left out."""
+    """The sections of `table.read`'s frame that have a finished cell."""
     labels = sorted({label(row) for row in frame.select("method", "variant").unique().to_dicts()})
     cells = frame["cell_id"].unique().sort().to_list()
     parts = frame.sort(SECTION, maintain_order=True).partition_by(SECTION, maintain_order=True)

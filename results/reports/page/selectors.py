@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,18 +12,19 @@ import polars as pl
 from markupsafe import Markup
 
 from results.analysis.selection import AVERAGE, by_setting, swept
+from results.reports.numbers import number, percent
 from results.reports.page.charts import knob
-from results.reports.page.tables import ABSENT, Entry, Table
+from results.reports.page.tables import Entry, Table
 from results.table import read_part
 
 
 class Selector(NamedTuple):
-    """One frozen choice: what was chosen, how it fared on the test split, Figure 6."""
+    """One frozen choice, its agreement with the test split and Figure 6."""
 
     name: str
     chosen: str
     frozen_at: str
-    agreement: Table | None
+    agreement: Table | None  # None where it was not revealed
     charts: Sequence[Markup]
 
 
@@ -35,8 +37,8 @@ def selectors(out: Path) -> list[Selector]:
 def _selector(path: Path, out: Path) -> Selector:
     try:
         choice = json.loads(path.read_text())
-        found = path.with_suffix(".revealed.json")
-        agreement = _table(json.loads(found.read_text())) if found.exists() else None
+        revealed = path.with_suffix(".revealed.json")
+        agreement = _table(json.loads(revealed.read_text())) if revealed.exists() else None
         return Selector(
             name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
@@ -51,15 +53,16 @@ def _selector(path: Path, out: Path) -> Selector:
 def _table(rows: list[dict[str, Any]]) -> Table:
     header = ["category", "settings", "Spearman", "Kendall", "best on test, %", "chosen, %"]
     header += ["regret, points", "rank"]
-    formats = {"settings": "d", "spearman": ".2f", "kendall": ".2f", "best": ".1%"}
-    formats |= {"chosen": ".1%", "regret": ".1f", "rank": "d"}
-
-    def entry(value: float | None, style: str) -> Entry:
-        text = ABSENT if value is None else f"{value:{style}}".rstrip("%")
-        return Entry(text=text, sort=value)
-
+    correlation = partial(number, decimals=2)
+    shown: dict[str, Callable[[Any], str]] = {
+        "settings": str, "spearman": correlation, "kendall": correlation, "best": percent,
+        "chosen": percent, "regret": number, "rank": str,
+    }  # fmt: skip
     body = [
-        [Entry(text=row["category"]), *(entry(row[name], style) for name, style in formats.items())]
+        [
+            Entry(text=row["category"]),
+            *(Entry(text=show(row[name]), sort=row[name]) for name, show in shown.items()),
+        ]
         for row in rows
     ]
     return Table(caption="pseudo-validation against the test split", header=header, rows=body)
@@ -67,7 +70,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
     """A chart a knob: the mean over categories on both sets, at the other knobs of its stage."""
-    heights = {
+    means = {
         "pseudo-validation": _means(out / "trials", choice),
         "test": _means(out / "revealed", choice),
     }
@@ -75,23 +78,23 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
         best = stage["tried"][stage["best"]]["knobs"]
         for name in stage["knobs"]:
             line = swept(stage, name)
-            lines = {
-                label: [of.get(json.dumps(knobs), float("nan")) for knobs in line]
-                for label, of in heights.items()
+            heights = {
+                split: [by_knobs.get(json.dumps(knobs), float("nan")) for knobs in line]
+                for split, by_knobs in means.items()
             }
-            yield knob(name, [knobs[name] for knobs in line], lines, best[name])
+            yield knob(name, [knobs[name] for knobs in line], heights, best[name])
 
 
 def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") -> dict[str, float]:
-    """By the JSON of the knobs, the mean over categories, %, of one study's settings."""
+    """The mean over categories, %, of each setting of one study, by the JSON of its knobs."""
     parts = [read_part(path) for path in sorted(folder.glob("[!.]*.parquet"))]
     if not parts:
         return {}
     rows = pl.concat(parts).filter(
+        pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"]),
         benchmark=choice["benchmark"],
         method=choice["method"],
         config_json=json.dumps(choice["config"]),
     )
-    kept = rows.filter(pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"]))
-    mean = by_setting(kept, metric).filter(pl.col("category") == AVERAGE)
-    return {row["knobs_json"]: 100 * row["value"] for row in mean.to_dicts()}
+    means = by_setting(rows, metric).filter(pl.col("category") == AVERAGE)
+    return {row["knobs_json"]: 100 * row["value"] for row in means.to_dicts()}

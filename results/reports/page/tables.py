@@ -1,8 +1,8 @@
-"""The tables of the page, as entries that its template writes."""
+"""The tables of the page, as entries that the template writes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -10,26 +10,22 @@ import polars as pl
 from results.analysis.cells import label
 from results.analysis.published import MEAN as AVERAGE
 from results.analysis.statistics import pairwise
+from results.reports.numbers import UNKNOWN, gibibytes, interval, number, percent, points, spread
 from results.reports.page.sections import MEAN, Section
 from results.table import POOLED
-
-ABSENT = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One cell of a table: what is read, what it is sorted by, and what a click shows.
-
-    `heat` is its place between the table's lowest and highest value; `mark` a word for its style.
-    """
+    """One cell of a table."""
 
     text: str
-    small: str = ""
-    sort: float | str | None = None
-    key: str = ""
-    heat: float | None = None
-    mark: str = ""
-    category: str = ""
+    small: str = ""  # written small behind the text
+    sort: float | str | None = None  # what a column is sorted by
+    key: str = ""  # of a number whose source a click shows: `Section.key`
+    heat: float | None = None  # 0 at the table's lowest value, 1 at 100 %
+    mark: str = ""  # a class of the style sheet
+    category: str = ""  # which a click opens under "One category"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +39,16 @@ class Table:
 
 def overview(sections: Sequence[Section], metric: str) -> Table:
     """Methods x data sets: means over categories."""
-    of = [section for section in sections if metric in section.metrics]
-    names = [name for name in sections[0].labels if any(name in s.present for s in of)]
-    columns = [_best([_mean(section, metric, name) for name in names]) for section in of]
+    measured = [section for section in sections if metric in section.metrics]
+    names = [name for name in sections[0].labels if any(name in s.present for s in measured)]
+    columns = [_best([_mean(section, metric, name) for name in names]) for section in measured]
     rows = zip([Entry(text=name) for name in names], *columns, strict=True)
     caption = f"{metric}, mean over categories, % (± std over seeds)"
-    return Table(caption=caption, header=["method", *(s.title for s in of)], rows=list(rows))
+    return Table(caption=caption, header=["method", *(s.title for s in measured)], rows=list(rows))
 
 
 def methods(section: Section, metric: str) -> Table:
-    """All that is known of each method in one metric, and its cost."""
+    """Every summary of each method in one metric, and its cost."""
     header = ["method", "mean", "95 % interval", "std over categories", "worst category"]
     header += ["pooled", "seeds", "images/s", "peak GiB", "fit s"]
     means = _best([_mean(section, metric, name) for name in section.present])
@@ -60,23 +56,19 @@ def methods(section: Section, metric: str) -> Table:
     for name, mean in zip(section.present, means, strict=True):
         row = section.row(metric, name)
         assert row is not None
-        low, memory = row["low"], row["peak_memory_bytes"]
-        worst = row["worst_category"]
+        low, worst = row["low"], row["worst_category"]
         rows.append(
             [
                 Entry(text=name),
                 mean,
-                Entry(
-                    text=ABSENT if low is None else f"{_text(low)} to {_text(row['high'])}",
-                    sort=low,
-                ),
-                Entry(text=_text(row["category_std"]), sort=row["category_std"]),
-                _number(section, metric, worst, name, row["worst"], worst),
-                _number(section, metric, POOLED, name, row["pooled"], _spread(row["pooled_std"])),
+                Entry(text=interval(low, row["high"]), sort=low),
+                Entry(text=percent(row["category_std"]), sort=row["category_std"]),
+                _traced(section, metric, worst, name, row["worst"], worst),
+                _traced(section, metric, POOLED, name, row["pooled"], spread(row["pooled_std"])),
                 Entry(text=str(row["seeds"]), sort=row["seeds"]),
-                _plain(row["images_per_second"]),
-                _plain(None if memory is None else memory / 2**30),
-                _plain(row["fit_seconds"]),
+                _cost(row["images_per_second"]),
+                _cost(gibibytes(row["peak_memory_bytes"])),
+                _cost(row["fit_seconds"]),
             ]
         )
     return Table(caption=f"{metric}, %, and the cost of one seed", header=header, rows=rows)
@@ -84,17 +76,17 @@ def methods(section: Section, metric: str) -> Table:
 
 def by_category(section: Section, metric: str) -> Table:
     """Categories x methods, coloured by value."""
-    found = {(r["category"], r["label"]): r for r in section.by_category(metric).to_dicts()}
-    values = [row["mean"] for row in found.values() if row["mean"] is not None]
-    low, span = min(values), max(1 - min(values), 1e-9)
+    summaries = {(r["category"], r["label"]): r for r in section.by_category(metric).to_dicts()}
+    low = min(row["mean"] for row in summaries.values() if row["mean"] is not None)
+    span = max(1 - low, 1e-9)
     rows = []
     for category in [*section.categories, POOLED]:
         entries = []
         for name in section.present:
-            row = found.get((category, name), {"mean": None, "std": None})
-            entry = _number(section, metric, category, name, row["mean"], _spread(row["std"]))
-            place = None if row["mean"] is None else (row["mean"] - low) / span
-            entries.append(replace(entry, heat=place))
+            row = summaries.get((category, name), {"mean": None, "std": None})
+            entry = _traced(section, metric, category, name, row["mean"], spread(row["std"]))
+            heat = None if row["mean"] is None else (row["mean"] - low) / span
+            entries.append(replace(entry, heat=heat))
         if any(entry.heat is not None for entry in entries):
             link = "" if category == POOLED else category
             rows.append([Entry(text=category, category=link), *_best(entries)])
@@ -103,14 +95,14 @@ def by_category(section: Section, metric: str) -> Table:
 
 
 def ablation(section: Section, metric: str) -> Table | None:
-    """What each variant of a method differs by from the method itself, in points."""
+    """How far the mean of each variant lies from that of the method itself, in points."""
     pairs = section.summary.select("method", "variant", "label").unique(maintain_order=True)
     rows = []
     for method, variant, name in pairs.sort("method", "variant").iter_rows():
         base, mine = section.row(metric, method), section.row(metric, name)
         if not variant or not base or not mine or None in (base["mean"], mine["mean"]):
             continue
-        points = 100 * (mine["mean"] - base["mean"])
+        gap = mine["mean"] - base["mean"]
         speed = mine["images_per_second"], base["images_per_second"]
         ratio = speed[0] / speed[1] if all(speed) else None
         rows.append(
@@ -118,8 +110,8 @@ def ablation(section: Section, metric: str) -> Table | None:
                 Entry(text=name),
                 _mean(section, metric, name),
                 _mean(section, metric, method),
-                Entry(text=f"{points:+.1f}", sort=points),
-                Entry(text=ABSENT if ratio is None else f"{ratio:.2f} ×", sort=ratio),
+                Entry(text=points(gap), sort=100 * gap),
+                Entry(text=UNKNOWN if ratio is None else f"{ratio:.2f} ×", sort=ratio),
             ]
         )
     header = ["variant", "its mean", "the method's", "difference, points", "images/s"]
@@ -129,23 +121,18 @@ def ablation(section: Section, metric: str) -> Table | None:
 
 def differences(section: Section, metric: str) -> Table | None:
     """Each pair of methods: is the difference real?"""
-    of_metric = section.frame.filter(pl.col("metric").eq_missing(metric))
-    rows = []
-    for pair in pairwise(of_metric).to_dicts():
-        if pair["difference"] is None:
-            continue
-        ends = (pair["low"], pair["high"])
-        interval = ABSENT if None in ends else " to ".join(f"{100 * end:+.1f}" for end in ends)
-        rows.append(
-            [
-                Entry(text=f"{pair['a']} − {pair['b']}"),
-                Entry(text=f"{100 * pair['difference']:+.1f}", sort=pair["difference"]),
-                Entry(text=interval, sort=pair["low"]),
-                Entry(text=f"{100 * pair['probability']:.0f} %", sort=pair["probability"]),
-                Entry(text=f"{pair['p_holm']:.3f}", sort=pair["p_holm"]),
-                Entry(text=pair["verdict"], mark="words"),
-            ]
-        )
+    pairs = pairwise(section.frame.filter(pl.col("metric").eq_missing(metric)))
+    rows = [
+        [
+            Entry(text=f"{pair['a']} − {pair['b']}"),
+            Entry(text=points(pair["difference"]), sort=pair["difference"]),
+            Entry(text=interval(pair["low"], pair["high"], points), sort=pair["low"]),
+            Entry(text=f"{percent(pair['probability'], decimals=0)} %", sort=pair["probability"]),
+            Entry(text=number(pair["p_holm"], 3), sort=pair["p_holm"]),
+            Entry(text=pair["verdict"], mark="words"),
+        ]
+        for pair in pairs.drop_nulls("difference").to_dicts()
+    ]
     header = ["pair", "points", "95 % interval", "first wins", "p (Holm)", "verdict"]
     caption = f"{metric}: pairs of methods over categories and seeds"
     return Table(caption=caption, header=header, rows=rows) if rows else None
@@ -154,29 +141,21 @@ def differences(section: Section, metric: str) -> Table | None:
 def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | None:
     """Ours beside the paper's and ADer's numbers; None where none has the same protocol."""
     rows = beside.filter(pl.col("metric") == metric, pl.col("verdict").is_not_null())
-    shown = [
-        [
-            Entry(text=label(row)),
-            Entry(text=row["category"], mark="words"),
-            Entry(
-                text=row["source"],
-                small=f"{row['epochs']} epochs" if row["epochs"] else "",
-                mark="words",
-            ),
-            _number(
-                section,
-                metric,
-                MEAN if row["category"] == AVERAGE else row["category"],
-                label(row),
-                row["mean"],
-                "",
-            ),
-            Entry(text=_text(row["value"]), small=_spread(row["std"]), sort=row["value"]),
-            Entry(text=f"{100 * row['difference']:+.1f}", sort=row["difference"]),
-            Entry(text=row["verdict"], mark="words"),
-        ]
-        for row in rows.to_dicts()
-    ]
+    shown = []
+    for row in rows.to_dicts():
+        name, category = label(row), MEAN if row["category"] == AVERAGE else row["category"]
+        epochs = f"{row['epochs']} epochs" if row["epochs"] else ""
+        shown.append(
+            [
+                Entry(text=name),
+                Entry(text=row["category"], mark="words"),
+                Entry(text=row["source"], small=epochs, mark="words"),
+                _traced(section, metric, category, name, row["mean"], ""),
+                Entry(text=percent(row["value"]), small=spread(row["std"]), sort=row["value"]),
+                Entry(text=points(row["difference"]), sort=row["difference"]),
+                Entry(text=row["verdict"], mark="words"),
+            ]
+        )
     header = ["method", "category", "source", "ours", "theirs", "points", "verdict"]
     caption = f"{metric}, %, beside published numbers"
     return Table(caption=caption, header=header, rows=shown) if shown else None
@@ -185,41 +164,31 @@ def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | No
 def _mean(section: Section, metric: str, name: str) -> Entry:
     row = section.row(metric, name)
     if row is None or row["mean"] is None:
-        return Entry(text=ABSENT)
-    entry = _number(section, metric, MEAN, name, row["mean"], _spread(row["std"]))
+        return Entry(text=UNKNOWN)
+    entry = _traced(section, metric, MEAN, name, row["mean"], spread(row["std"]))
     if row["complete"]:
         return entry
     covered = f"{row['categories']} of {row['expected']} categories"
     return replace(entry, small=covered, mark="incomplete")
 
 
-def _number(
+def _traced(
     section: Section, metric: str, category: str | None, name: str, value: float | None, small: str
 ) -> Entry:
     if value is None or category is None:
-        return Entry(text=ABSENT)
+        return Entry(text=UNKNOWN)
     key = section.key(metric, category, name)
-    return Entry(text=_text(value), small=small, sort=value, key=key)
+    return Entry(text=percent(value), small=small, sort=value, key=key)
 
 
-def _best(entries: Iterable[Entry]) -> list[Entry]:
-    """The entries, the highest that may be compared marked."""
-    found = list(entries)
-    values = [e.sort for e in found if not e.mark and isinstance(e.sort, float)]
-    top = max(values, default=None)
-    return [
-        replace(e, mark="best") if len(values) > 1 and not e.mark and e.sort == top else e
-        for e in found
-    ]
+def _best(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, with the highest of those that may be compared marked."""
+    values = [entry.sort for entry in entries if not entry.mark and isinstance(entry.sort, float)]
+    if len(values) < 2:
+        return [*entries]
+    marks = [entry.mark or ("best" if entry.sort == max(values) else "") for entry in entries]
+    return [replace(entry, mark=mark) for entry, mark in zip(entries, marks, strict=True)]
 
 
-def _plain(value: float | None) -> Entry:
-    return Entry(text=ABSENT if value is None else f"{value:,.1f}", sort=value)
-
-
-def _text(value: float | None) -> str:
-    return ABSENT if value is None else f"{100 * value:.1f}"
-
-
-def _spread(std: float | None) -> str:
-    return "" if std is None else f"± {100 * std:.1f}"
+def _cost(value: float | None) -> Entry:
+    return Entry(text=number(value), sort=value)

@@ -1,0 +1,57 @@
+"""Numbers as reports print them: fractions in percent, gaps in points, a dash for the unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
+
+UNKNOWN = "–"
+UNKNOWN_IN_LATEX = "--"  # set as the same dash
+
+
+def percent(
+    fraction: float | None, std: float | None = None, *, decimals: int = 1, unknown: str = UNKNOWN
+) -> str:
+    """`98.5`; with a standard deviation, a fraction as well, `98.5 ± 0.3`."""
+    if fraction is None:
+        return unknown
+    return f"{100 * fraction:.{decimals}f} {spread(std)}".rstrip()
+
+
+def spread(std: float | None) -> str:
+    """`± 0.3`; nothing where it is unknown, as of a single seed."""
+    return "" if std is None else f"± {100 * std:.1f}"
+
+
+def mean_percent(fractions: Sequence[float]) -> str:
+    """`98.53 ± 0.27`, the standard deviation with ddof 1; of a single fraction `98.53`."""
+    percents = [100 * fraction for fraction in fractions]
+    noise = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
+    return f"{fmean(percents):.2f}{noise}"
+
+
+def points(gap: float | None) -> str:
+    """A difference of two fractions: `+1.5`."""
+    return UNKNOWN if gap is None else f"{100 * gap:+.1f}"
+
+
+def interval(
+    low: float | None, high: float | None, show: Callable[[float], str] = percent, sep: str = " to "
+) -> str:
+    """`97.9 to 99.1`; of gaps, shown as points, `+0.4 to +1.6`."""
+    return UNKNOWN if low is None or high is None else f"{show(low)}{sep}{show(high)}"
+
+
+def p_value(probability: float) -> str:
+    """`0.034`, or that it is below a thousandth."""
+    return "< 0.001" if probability < 0.001 else f"{probability:.3f}"
+
+
+def number(value: float | None, decimals: int = 1, unknown: str = UNKNOWN) -> str:
+    """Seconds, GiB, a correlation: `1,234.5`; a count has no decimals."""
+    return unknown if value is None else f"{value:,.{decimals}f}"
+
+
+def gibibytes(size: float | None) -> float | None:
+    """The GiB of so many bytes."""
+    return None if size is None else size / 2**30
