@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from harness.search.choice import Choice
 from harness.search.study import Study
 from harness.store.journal import entries
 from harness.store.store import Store
-from results.reports.numbers import number, percent
+from results.reports.numbers import mean_percent, number, percent
 
 
 def show_choice(study: Study, choice: Choice, console: Console) -> None:
@@ -61,11 +60,9 @@ def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
     for name in (*stage["knobs"], f"{' + '.join(objective)}, %", ""):
         table.add_column(name, justify="right")
     for place, setting in enumerate(stage["tried"]):
-        values = setting["values"]
-        if not values:
+        if not setting["values"]:
             continue
-        std = statistics.stdev(values) if len(values) > 1 else None
-        shown = percent(statistics.fmean(values), std, decimals=2)
+        shown = mean_percent(setting["values"])
         mark = "◄ chosen" if place == stage["best"] else ""
         table.add_row(*(f"{setting['knobs'][name]}" for name in stage["knobs"]), shown, mark)
     return table
@@ -79,7 +76,7 @@ def agreement_table(agreement: pl.DataFrame) -> Table:
     for row in agreement.to_dicts():
         table.add_row(
             row["category"],
-            *("constant" if row[c] is None else number(row[c], 2) for c in ("spearman", "kendall")),
+            *(number(row[c], 2, "constant") for c in ("spearman", "kendall")),
             *(percent(row[c]) for c in ("best", "chosen")),
             number(row["regret"]),
             str(row["rank"]),

@@ -127,12 +127,12 @@ def _print(
     cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
 ) -> None:
     """The main table of the cells, and where everything lies."""
-    from results.reports.text import brief
+    from results.reports.text import render
     from results.table import read
 
     frame = read(store.out)
     mine = frame.filter(frame["cell_id"].is_in({cell.cell_id for cell in cells}))
-    console.out(brief(mine, console.width))
+    console.out(render(mine, "terminal", console.width, brief=True))
     for what, where in (
         ("rows", f"{store.out / 'parts'}/*.parquet"),
         ("scores", f"{store.out / 'scores'}/*.parquet"),

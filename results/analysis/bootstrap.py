@@ -59,9 +59,10 @@ _SCHEMA = pl.Schema(
 def resample(
     labels_N: NDArray[np.bool_], scores_N: NDArray[np.float64], weights_DN: NDArray[np.int32]
 ) -> Drawn:
-    """The image metrics of D draws at once; an image counts as often as its weight.
+    """AUROC, AP and F1-max of D draws at once; an image counts as often as its weight.
 
     Each draw needs an image of either label. AUROC counts a tie one half, as in `metrics`.
+    Other image metrics have no bootstrap interval.
     """
     order_N = np.argsort(-scores_N, kind="stable")
     ranked_N, labels_N1 = scores_N[order_N], labels_N[order_N, None]
@@ -109,12 +110,13 @@ def _intervals(by_seed: list[list[Drawn]], seed: int) -> dict[str, dict[str, flo
 
     The variance of a mean over seeds and images is that over seeds plus that over images.
     """
-    seeds, draws = len(by_seed), len(by_seed[0][0][IMAGE_METRICS[0]])
+    metrics = list(by_seed[0][0])
+    seeds, draws = len(by_seed), len(by_seed[0][0][metrics[0]])
     several = seeds > 1
     noise_D = np.random.default_rng(seed).standard_t(seeds - 1, draws) if several else 0.0
     counts = {"seeds": seeds, "categories": len(by_seed[0])}
     intervals: dict[str, dict[str, float | int]] = {}
-    for metric in IMAGE_METRICS:
+    for metric in metrics:
         means_SD = np.array(
             [np.mean([drawn[metric] for drawn in draws_C], 0) for draws_C in by_seed]
         )

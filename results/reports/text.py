@@ -102,9 +102,10 @@ def _means_and_costs(rows: pl.DataFrame, metrics: Sequence[str]) -> Cells:
         row = group.row(0, named=True)
         means = {mean["metric"]: _mean(mean) for mean in group.to_dicts()}
         costs = number(row["fit_seconds"]), number(row["images_per_second"])
-        lines.append([label(row), *(means[name] for name in metrics), *costs])
+        shown = [means.get(name, UNKNOWN) for name in metrics]
+        lines.append([label(row), *shown, str(group["seeds"].max()), *costs])
     caption = "mean over categories, % (± std over seeds); cost of one seed"
-    return Cells(caption, ["method", *metrics, "fit s", "images/s"], lines)
+    return Cells(caption, ["method", *metrics, "seeds", "fit s", "images/s"], lines)
 
 
 def _with_images(

@@ -10,7 +10,16 @@ import polars as pl
 from results.analysis.cells import label
 from results.analysis.published import MEAN as AVERAGE
 from results.analysis.statistics import pairwise
-from results.reports.numbers import UNKNOWN, gibibytes, interval, number, percent, points, spread
+from results.reports.numbers import (
+    UNKNOWN,
+    gibibytes,
+    interval,
+    number,
+    p_value,
+    percent,
+    points,
+    spread,
+)
 from results.reports.page.sections import MEAN, Section
 from results.table import POOLED
 
@@ -128,7 +137,7 @@ def differences(section: Section, metric: str) -> Table | None:
             Entry(text=points(pair["difference"]), sort=pair["difference"]),
             Entry(text=interval(pair["low"], pair["high"], points), sort=pair["low"]),
             Entry(text=f"{percent(pair['probability'], decimals=0)} %", sort=pair["probability"]),
-            Entry(text=number(pair["p_holm"], 3), sort=pair["p_holm"]),
+            Entry(text=p_value(pair["p_holm"]), sort=pair["p_holm"]),
             Entry(text=pair["verdict"], mark="words"),
         ]
         for pair in pairs.drop_nulls("difference").to_dicts()
