@@ -247,7 +247,7 @@ def test_a_brief_report_is_one_table_of_80_columns_and_the_notes(width):
     assert lines[0] == "mixed · multi-class · quick"
     assert sum("─" in line for line in lines) == 1  # the rule below a header: one table
     (header,) = [line.split() for line in lines if line.lstrip().startswith("method")]
-    assert header == ["method", "image_auroc", "image_ap", "pixel_auroc", "fit", "s", "images/s"]
+    assert header == ["method", "image_auroc", "image_ap", "seeds", "fit", "s", "images/s"]
     shown = [line.split()[0] for line in lines if "90.5 ± 0.7" in line]
     assert shown == [method for method in METHODS for _ in range(2)]
     notes = list(report.notes(summary.summary(frame), frame))
@@ -262,10 +262,10 @@ def test_a_brief_report_has_all_metrics_where_they_fit():
         _failed(0, "no memory", method="draem"),
     )
     lines = report.render(frame, "md", brief=True).splitlines()
-    assert "| method | image_auroc | image_ap | sound_eer | fit s | images/s |" in lines
-    assert "| draem | – | – | – | – | – |" in lines
-    assert r"| patchcore | 90.0 \* | 80.0 \* | 10.0 \* | 10.0 | 5.0 |" in lines
-    assert r"| uniad | 70.0 | 60.0 \* | – | 10.0 | 5.0 |" in lines
+    assert "| method | image_auroc | image_ap | sound_eer | seeds | fit s | images/s |" in lines
+    assert "| draem | – | – | – | 0 | – | – |" in lines
+    assert r"| patchcore | 90.0 \* | 80.0 \* | 10.0 \* | 1 | 10.0 | 5.0 |" in lines
+    assert r"| uniad | 70.0 | 60.0 \* | – | 1 | 10.0 | 5.0 |" in lines
     assert r"\* patchcore, image_auroc: over 1 of 2 categories only, not comparable  " in lines
     assert "– image_auroc of b: no anomalous test images  " in lines
     assert lines[-1] == "diverged: draem, seed 0: no memory  "
