@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.overrides import PATHS
 from harness.registry import UsageError, did_you_mean, load, names
+from methods.base import identifying
 from results.profiles import DEFAULT_PROFILE
 
 CELL_SCHEMA = 1
-"""Raised when the code changes what a cell with unchanged settings gives."""
+"""Raised when the code changes what every cell gives; for one method there is its `revision`."""
 
 Split = Literal["train", "validation", "test"]
 Purpose = Literal["run", "tuned", "tune", "reveal"]
@@ -121,7 +121,7 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """Names the cell."""
-        tested = {"test": self.data.test_fingerprint, "knobs": dataclasses.asdict(self.knobs)}
+        tested = {"test": self.data.test_fingerprint, "knobs": identifying(self.knobs)}
         if self.profile != DEFAULT_PROFILE:
             tested["profile"] = self.profile
         return digest(self._learned() | tested)
@@ -132,9 +132,10 @@ class Cell:
         return digest(
             {
                 "method": self.method,
-                "config": dataclasses.asdict(self.config),
-                "knobs": dataclasses.asdict(self.knobs),
+                "config": identifying(self.config),
+                "knobs": identifying(self.knobs),
             }
+            | self.revision
         )
 
     def _learned(self) -> dict[str, Any]:
@@ -145,7 +146,13 @@ class Cell:
             "config": without_paths(self.config),
             "weights": self.weights_sha256,
             "seed": self.seed,
-        }
+        } | self.revision
+
+    @property
+    def revision(self) -> dict[str, int]:
+        """What tells cells apart that equal settings gave before the code changed."""
+        revision = load("methods", self.method).revision(self.config)
+        return {"revision": revision} if revision else {}
 
     @property
     def label(self) -> str:
@@ -155,8 +162,8 @@ class Cell:
 
 
 def without_paths(config: Any) -> dict[str, Any]:
-    """The settings but for where files lie."""
-    return {name: v for name, v in dataclasses.asdict(config).items() if name not in PATHS}
+    """The settings that identify a Config, but for where files lie."""
+    return {name: v for name, v in identifying(config).items() if name not in PATHS}
 
 
 def digest(content: dict[str, Any]) -> str:

@@ -99,7 +99,7 @@ class Watching(Protocol):
 
     seconds: float
 
-    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper: ...
+    def around(self, method: Method, keeper: Checkpoints) -> Keeper: ...
 
 
 def learn(
@@ -117,16 +117,15 @@ def learn(
     samples = benchmark.train(cell.data.categories)
     train = inputs(cell, samples, "train", place, tell)
     keeper = Checkpoints(place.store.training(cell), method, place.resources.checkpoint_every)
-    around: Keeper = keeper if watch is None else watch.around(method, keeper, keeper.losses)
+    around: Keeper = keeper if watch is None else watch.around(method, keeper)
 
-    def noting_losses(progress: Progress) -> None:
-        if progress.loss is not None:
-            keeper.losses.append(progress.loss)
+    def noting(progress: Progress) -> None:
+        keeper.note(progress)
         tell(progress)
 
     reset_peak_memory()
     started = time.perf_counter()
-    method.fit(train.batches, on_progress=noting_losses, keeper=around)
+    method.fit(train.batches, on_progress=noting, keeper=around)
     seconds = keeper.seconds + time.perf_counter() - started - (watch.seconds if watch else 0)
     pace = None if watch else keeper.pace(seconds)  # the looks lie between the epochs
     facts = FitFacts(
@@ -139,7 +138,7 @@ def learn(
         peak_memory_bytes=peak_memory(),
     )
     if rank() == 0:
-        place.store.save_model(cell, method, facts, keeper.losses)
+        place.store.save_model(cell, method, facts, keeper.losses, keeper.yardsticks)
         place.store.note("training", cell)
         keeper.remove()
     return method, facts

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class Progress:
     step: int
     steps: int
     loss: float | None = None
+    yardsticks: Mapping[str, float] = field(default_factory=dict)
+    """Losses of predictors that need no training, by what they are: what `loss` must beat."""
 
 
 OnProgress = Callable[[Progress], None]
@@ -61,6 +63,26 @@ class Keeper:
 
 class Diverged(RuntimeError):
     """The loss of a training is not finite."""
+
+
+LATER = "later"
+Value = TypeVar("Value")
+
+
+def later(default: Value) -> Value:
+    """The default of a field that a Config or Knobs got later: at it, rows keep the identity that
+    they had before."""
+    made: Value = field(default=default, metadata={LATER: True})
+    return made
+
+
+def identifying(settings: Any) -> dict[str, Any]:
+    """The fields that tell settings apart: not those that came later and are at their default."""
+    return {
+        each.name: getattr(settings, each.name)
+        for each in fields(settings)
+        if LATER not in each.metadata or getattr(settings, each.name) != each.default
+    }
 
 
 class Stage(NamedTuple):
@@ -146,6 +168,10 @@ class Declaration:
     files_sha256: Callable[[Any], str] = lambda config: ""
     """files_sha256(config): identity of further files that `fit` reads, beside data and backbone;
     ValueError, in one line, where they can't be read."""
+    revision: Callable[[Any], int] = lambda config: 0
+    """revision(config): raised where the code changes what unchanged settings give."""
+    caution: Callable[[Any], str] = lambda config: ""
+    """caution(config): what is to be read, in one line, before this is trained; empty for most."""
     scores_while_training: bool = True
     """False where scores need what is learned after the last epoch."""
 

@@ -152,7 +152,7 @@ class Draem(Method):
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
         """How far the first network changes the image."""
         rebuilt_B3SS, _ = self._segment(inputs)
-        return {"original to rebuilt": error_map(inputs.to(self.device), rebuilt_B3SS)}
+        return {"original to rebuilt": error_map(inputs.to(self.device) - rebuilt_B3SS)}
 
     def _segment(self, images_B3SS: Tensor) -> tuple[Tensor, Tensor]:
         """The rebuilt images (B, 3, S, S) and the logits (B, 2, S, S) of normal and damaged."""

@@ -9,17 +9,22 @@ nearest, noised to step t, denoised with DDIM, compared with the *unedited* patc
 The paper leaves open, and we named: standardised features (raw EfficientNet stages differ in
 scale, unit noise would drown or vanish), the grid (32), learning rate and weight decay (1e-4), the
 weighting (softmax of negative distances), the number of DDIM steps (10), t and K, the pool of the
-image score (16, as UniAD), residual blocks (2) and attention (the two coarsest levels).
+image score (16, as UniAD), residual blocks (2) and attention (the two coarsest levels). The U-Net
+then has 354 million parameters.
+
+Ours: `parameterisation="preconditioned"` (`networks/preconditioning.py`), for a U-Net that is
+narrower than its features: as published its loss can't fall below 1 - base / C. `quick` and `smoke`
+have it.
 
 Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels, N corruption
-steps.
+steps, D noise draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +37,31 @@ from methods.base import (
     Neighbours,
     OnProgress,
     Preset,
+    Progress,
     Scores,
     Stage,
+    later,
     quiet,
 )
-from methods.networks.diffusion import corrupt, cosine_schedule, ddim_denoise
+from methods.networks.diffusion import (
+    Predictor,
+    corrupt,
+    cosine_schedule,
+    ddim_denoise,
+    ddim_invert,
+)
+from methods.networks.preconditioning import PrincipalAxes, floor, scaled_input_loss
 from methods.networks.unet import UNet
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
-from methods.parts.bank import KS, MemoryBank, Standardise, Weighting, coresets
+from methods.parts.bank import (
+    KS,
+    MemoryBank,
+    Standardise,
+    TemperatureUnit,
+    Weighting,
+    coresets,
+)
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
@@ -50,10 +71,15 @@ from methods.parts.training import Recipe, optimise
 
 TS = range(50, 601, 50)
 """Corruption steps that a search for knobs tries."""
+FLOOR = 0.2
+"""The least loss above which a configuration can't be called trained."""
 
 
 class LafitE(Method):
     """Feature editing, then diffusion to step t and back, then the distance to the original."""
+
+    preconditioned: Tensor
+    """() bool: whether `unet` predicts what is left of the noise, or the noise itself."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -80,6 +106,8 @@ class LafitE(Method):
         ema: float = 0.0
         bank_rate: float = 0.1
         projection: int | None = None
+        parameterisation: Literal["noise", "preconditioned"] = later("noise")
+        loss_weights: Literal["equal", "min_snr"] = later("equal")
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
@@ -91,7 +119,10 @@ class LafitE(Method):
         coreset: float = 0.1
         weighting: Weighting = "softmax"
         temperature: float = 1.0
-        score_space: Literal["standardised", "raw"] = "standardised"
+        temperature_unit: TemperatureUnit = later("absolute")
+        score: Literal["rebuilt", "latent"] = later("rebuilt")
+        score_space: Literal["standardised", "raw", "whitened"] = "standardised"
+        draws: int = later(1)
         sigma: float = 4.0
         pool: int = 16
 
@@ -101,7 +132,12 @@ class LafitE(Method):
         channels = feature_channels(self.inputs(config))
         self.standardise = Standardise(channels)
         self.bank = MemoryBank()
+        self.axes = PrincipalAxes(channels)
         self.unet = noise_predictor(channels, config)
+        # Of equal shapes either way: a state must say itself what its U-Net was taught.
+        self.register_buffer(
+            "preconditioned", torch.tensor(config.parameterisation == "preconditioned")
+        )
         self.alpha_bar_N = cosine_schedule(config.diffusion_steps)
 
     @classmethod
@@ -114,8 +150,9 @@ class LafitE(Method):
     ) -> None:
         """Standardise, fill the bank, then train the noise predictor (eq. 6)."""
         config = self.config
-        if self.bank.empty:  # else a resumed training brought both with it
+        if self.bank.empty:  # else a resumed training brought all three with it
             self.standardise.fit(train)
+            self.axes.fit(train, self._standardised)
             self.bank.fit(
                 train,
                 self._standardised,
@@ -124,18 +161,42 @@ class LafitE(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        recipe = Recipe.of(config, optimiser="adamw")
-        optimise(self.unet, self.losses, train, recipe, self.seed, on_progress, keeper)
+        recipe, yardsticks = Recipe.of(config, optimiser="adamw"), self.yardsticks()
 
-    def losses(self, predict: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
+        def tell(progress: Progress) -> None:
+            on_progress(replace(progress, yardsticks=yardsticks))
+
+        optimise(self.unet, self.losses, train, recipe, self.seed, tell, keeper)
+
+    def losses(self, network: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
         """Eq. 6: the mean squared error of the predicted noise, (B,)."""
         clean_BCgg = self.standardise(features_BCgg)
-        last_step = self.config.train_t or self.config.diffusion_steps
-        steps_B = draws.integers(1, last_step + 1)
+        weights_N = self._loss_weights().to(self.device)
+        steps_B = draws.integers(1, len(weights_N) + 1)
         noise_BCgg = draws.normal(*clean_BCgg.shape[1:])
         noisy_BCgg = corrupt(clean_BCgg, steps_B, noise_BCgg, self.alpha_bar_N.to(self.device))
-        predicted_BCgg: Tensor = predict(noisy_BCgg, steps_B)
-        return (predicted_BCgg.float() - noise_BCgg).square().mean(dim=(1, 2, 3))
+        errors_BCgg = self._noise(network, noisy_BCgg, steps_B) - noise_BCgg
+        return weights_N[steps_B - 1] * errors_BCgg.square().mean(dim=(1, 2, 3))
+
+    def yardsticks(self) -> dict[str, float]:
+        """The loss of three predictors that need no training, over the steps that are trained."""
+        weights_N = self._loss_weights()
+        level_N = self.alpha_bar_N[1 : len(weights_N) + 1]
+        losses = {
+            "no noise": torch.ones_like(level_N),
+            "scaled input": scaled_input_loss(self.axes, level_N),
+            "best linear": self.axes.left(level_N),
+        }
+        return {name: float((weights_N * loss_N).mean()) for name, loss_N in losses.items()}
+
+    def _loss_weights(self) -> Tensor:
+        """The weight of each trained step 1, 2, ... in the loss: (N,) float32."""
+        level_N = self.alpha_bar_N[1 : (self.config.train_t or self.config.diffusion_steps) + 1]
+        if self.config.loss_weights == "equal":
+            return torch.ones(len(level_N))
+        # Min-SNR (Hang et al. 2023, arXiv 2303.09556) with gamma = 5, for predicted noise.
+        snr_N = level_N / (1 - level_N)
+        return (snr_N.clamp(max=5) / snr_N).float()
 
     @classmethod
     def bank_search(cls, knobs: Knobs) -> BankSearch | None:
@@ -157,14 +218,42 @@ class LafitE(Method):
     ) -> Scores:
         """Features (B, C, g, g) and image keys to maps (B, S, S) and image scores (B,)."""
         features_BCgg = self._standardised(inputs)
-        edited_BCgg = self.edit(features_BCgg, knobs, neighbours)
-        rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
-        if knobs.score_space == "raw":
-            features_BCgg = features_BCgg * self.standardise.std
-            rebuilt_BCgg = rebuilt_BCgg * self.standardise.std
-        error_Bgg = error_map(features_BCgg, rebuilt_BCgg)
-        maps_BSS = smooth_upsample(error_Bgg, self.config.image_size, knobs.sigma)
+        if knobs.score == "latent":
+            error_Bgg = self._latent_norm(features_BCgg, knobs)
+        else:
+            edited_BCgg = self.edit(features_BCgg, knobs, neighbours)
+            errors_DBgg = [
+                self._distance(features_BCgg, self.reconstruct(edited_BCgg, keys, knobs, n), knobs)
+                for n in range(knobs.draws)
+            ]
+            error_Bgg = torch.stack(errors_DBgg).mean(dim=0)
+        # Aligned as the layers were laid on the grid (`align`).
+        side = self.config.image_size
+        maps_BSS = smooth_upsample(error_Bgg, side, knobs.sigma, align_corners=True)
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
+
+    def _distance(self, features_BCgg: Tensor, rebuilt_BCgg: Tensor, knobs: Knobs) -> Tensor:
+        """Eq. 12, (B, g, g), in the space that the knobs name."""
+        difference_BCgg = features_BCgg - rebuilt_BCgg
+        if knobs.score_space == "raw":
+            difference_BCgg = difference_BCgg * self.standardise.std
+        elif knobs.score_space == "whitened":
+            expected_C = self.axes.rebuilt_deviation(float(self.alpha_bar_N[knobs.t]))
+            difference_BCgg = self.axes.to_axes(difference_BCgg) / expected_C[:, None, None]
+        return error_map(difference_BCgg)
+
+    def _latent_norm(self, features_BCgg: Tensor, knobs: Knobs) -> Tensor:
+        """How long the latent at step t is that leads back to the features, (B, g, g).
+
+        InversionAD (arXiv 2504.05662): one pass towards noise, which nothing is drawn for.
+        """
+        latent_BCgg = ddim_invert(
+            features_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar_N
+        )
+        if knobs.score_space == "whitened":
+            expected_C = self.axes.noisy_deviation(float(self.alpha_bar_N[knobs.t]))
+            latent_BCgg = self.axes.to_axes(latent_BCgg) / expected_C[:, None, None]
+        return error_map(latent_BCgg)
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
@@ -185,42 +274,64 @@ class LafitE(Method):
         """Eq. 10 on standardised features; the features themselves where k = 0."""
         if knobs.k == 0:
             return features_BCgg
-        edited_BCgg = self.bank.edit(
-            features_BCgg, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, neighbours
-        )
+        edited_BCgg = self.bank.edit(features_BCgg, knobs, neighbours)
         # The bank's rows come channels-last, in which a CPU convolves slower.
         return edited_BCgg.contiguous()
 
-    def reconstruct(self, edited_BCgg: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:
+    def reconstruct(
+        self, edited_BCgg: Tensor, keys: Sequence[str], knobs: Knobs, draw: int = 0
+    ) -> Tensor:
         """Eqs. 11 and 7 on standardised features: corrupt to step t, denoise; none if t = 0."""
         if knobs.t == 0:
             return edited_BCgg
-        noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
+        noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t, draw)
         return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar_N)
 
     def _standardised(self, features_BCgg: Tensor) -> Tensor:
         standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
         return standardised_BCgg
 
-    def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        noise_BCgg = image_noise(derive(self.seed, "corruption"), keys, features_BCgg.shape[1:])
+    def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int, draw: int = 0) -> Tensor:
+        purpose = ("corruption", draw) if draw else ("corruption",)
+        noise_BCgg = image_noise(derive(self.seed, *purpose), keys, features_BCgg.shape[1:])
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
         noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
         return corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
 
     def _predict(self, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
         with autocast(self.device, self.config.precision):
-            noise_BCgg: Tensor = accelerated(self.unet)(noisy_BCgg, steps_B)
-        return noise_BCgg.float()
+            return self._noise(accelerated(self.unet), noisy_BCgg, steps_B)
+
+    def _noise(self, network: Predictor, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
+        """The noise in features that are corrupted to these steps, in float32."""
+        if self.config.parameterisation == "noise":
+            return network(noisy_BCgg, steps_B).float()
+        alpha_bar_N = self.alpha_bar_N.to(self.device)
+        return self.axes.noise(network, noisy_BCgg, steps_B, alpha_bar_N)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As torch; ValueError where the state is of the other parameterisation."""
+        stored = state_dict.get("preconditioned")
+        if stored is not None and bool(stored) != bool(self.preconditioned):
+            other, own = ("preconditioned" if each else "noise" for each in (stored, not stored))
+            raise ValueError(
+                f"a model of parameterisation={other} can't serve as one of parameterisation={own}"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
 
 
 def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
     """Ranges of t, k, steps, coreset and the trained part of the schedule."""
     at_least(config, 1, "epochs", "batch_size", "base", "blocks", "diffusion_steps")
     at_least(config, 1, "projection")
+    at_least(knobs, 1, "draws")
     above_zero(config, "learning_rate")
     above_zero(knobs, "temperature")
     check_map(knobs, config.image_size)
+    if not 0 <= config.ema < 1:
+        raise ValueError(f"ema={config.ema}: must be in [0, 1)")
     last_step = config.diffusion_steps if config.train_t is None else config.train_t
     if not 0 < last_step <= config.diffusion_steps:
         raise ValueError(f"train_t={last_step}: must be in 1..{config.diffusion_steps}")
@@ -230,7 +341,38 @@ def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
         raise ValueError(f"steps={knobs.steps}: must be in 1..t={knobs.t}")
     if knobs.t == knobs.k == 0:
         raise ValueError("t=0 and k=0: neither editing nor diffusion is left")
+    check_score(knobs)
     check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.feature_size**2)
+
+
+def check_score(knobs: LafitE.Knobs) -> None:
+    """The scores that need diffusion, and what they leave no room for."""
+    if knobs.score_space == "whitened" and not knobs.t:
+        raise ValueError("score_space=whitened: needs t > 0, it weighs what diffusion leaves")
+    if knobs.score == "latent":
+        if not knobs.t or knobs.k:
+            raise ValueError("score=latent: needs t > 0 and k=0, it scores unedited features")
+        if knobs.draws > 1:
+            raise ValueError(f"draws={knobs.draws}: score=latent draws no noise; must be 1")
+        if knobs.score_space == "raw":
+            raise ValueError("score_space=raw: score=latent has no raw space")
+
+
+def caution(config: LafitE.Config) -> str:
+    """That the U-Net is too narrow to say its noise."""
+    if config.parameterisation == "preconditioned":
+        return ""
+    channels, grid = feature_channels(LafitE.inputs(config)), config.feature_size
+    padded = grid % 2 ** (len(config.multipliers) - 1) > 0
+    width, reach = config.base * config.multipliers[0], (grid + padded) ** 2
+    least = floor(channels, width, grid, reach)
+    if least <= FLOOR:
+        return ""
+    return (
+        f"its loss can't fall below {least:.2f} however long it trains: noise in {channels} "
+        f"channels passes through {width} numbers a cell; --set lafite.parameterisation="
+        f"preconditioned, or --set lafite.base={config.base * -(-channels // width)}"
+    )
 
 
 def cost(config: LafitE.Config, images: int) -> Cost:
@@ -263,8 +405,8 @@ def ablation(
 
 
 def passes(knobs: LafitE.Knobs) -> int:
-    """One for each DDIM step."""
-    return knobs.steps if knobs.t else 0
+    """One for each DDIM step, for each draw."""
+    return knobs.steps * knobs.draws if knobs.t else 0
 
 
 def noise_predictor(channels: int, config: LafitE.Config) -> UNet:
@@ -321,4 +463,7 @@ METHOD = Declaration(
     search=search,
     ablation=ablation,
     passes=passes,
+    # 1: the U-Net became that of Ho et al.; maps are laid over the image as the layers were.
+    revision=lambda config: 1,
+    caution=caution,
 )

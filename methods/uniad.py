@@ -32,12 +32,20 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
+    later,
     quiet,
 )
 from methods.networks.masked_transformer import Reconstructor
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
-from methods.parts.bank import KS, MemoryBank, Weighting, coresets
+from methods.parts.bank import (
+    KS,
+    MemoryBank,
+    Standardise,
+    TemperatureUnit,
+    Weighting,
+    coresets,
+)
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
@@ -86,6 +94,7 @@ class UniAD(Method):
         coreset: float = 0.1
         weighting: Weighting = "softmax"
         temperature: float = 1.0
+        temperature_unit: TemperatureUnit = later("absolute")
         sigma: float = 0.0
         pool: int = 16
 
@@ -93,8 +102,11 @@ class UniAD(Method):
         super().__init__(config, seed=seed)
         self.config: UniAD.Config = config
         self.bank = MemoryBank()
+        channels = feature_channels(self.inputs(config))
+        # Editing is LafitE's, in its space. The auto-encoder reads raw features, as published.
+        self.standardise = Standardise(channels) if config.bank_rate else nn.Identity()
         # In eval mode until it is trained: a loaded model must not drop out while it scores.
-        self.network = Reconstructor(feature_channels(self.inputs(config)), config).eval()
+        self.network = Reconstructor(channels, config).eval()
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -106,10 +118,11 @@ class UniAD(Method):
     ) -> None:
         """Fill the bank if there is one, then train the auto-encoder."""
         config = self.config
-        if config.bank_rate and self.bank.empty:
+        if isinstance(self.standardise, Standardise) and self.bank.empty:
+            self.standardise.fit(train)
             self.bank.fit(
                 train,
-                lambda features: features.to(self.device),
+                self._standardised,
                 config.bank_rate,
                 projection=config.projection,
                 seed=self.seed,
@@ -134,8 +147,12 @@ class UniAD(Method):
 
     @torch.inference_mode()
     def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
-        """The nearest rows of features (B, C, g, g)."""
-        return self.bank.search(inputs.to(self.device), search)
+        """The nearest rows of raw features (B, C, g, g)."""
+        return self.bank.search(self._standardised(inputs), search)
+
+    def _standardised(self, features_BCgg: Tensor) -> Tensor:
+        standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
+        return standardised_BCgg
 
     @torch.inference_mode()
     def score(
@@ -148,7 +165,7 @@ class UniAD(Method):
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = inputs.to(self.device)
         rebuilt_BCgg = self.reconstruct(self.edit(features_BCgg, knobs, neighbours))
-        error_Bgg = error_map(features_BCgg, rebuilt_BCgg)
+        error_Bgg = error_map(features_BCgg - rebuilt_BCgg)
         side = self.config.image_size
         maps_BSS = smooth_upsample(error_Bgg, side, knobs.sigma, align_corners=True)
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
@@ -163,12 +180,12 @@ class UniAD(Method):
     def edit(
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
-        """LafitE's eq. 10; the features themselves where k = 0."""
+        """LafitE's eq. 10 on raw features; the features themselves where k = 0."""
         if knobs.k == 0:
             return features_BCgg
-        return self.bank.edit(
-            features_BCgg, knobs.k, knobs.coreset, knobs.weighting, knobs.temperature, neighbours
-        )
+        assert isinstance(self.standardise, Standardise), "k > 0 was refused without a bank"
+        edited_BCgg = self.bank.edit(self._standardised(features_BCgg), knobs, neighbours)
+        return self.standardise.inverse(edited_BCgg)
 
     def reconstruct(self, edited_BCgg: Tensor) -> Tensor:
         """The auto-encoder's reconstruction of features, (B, C, g, g)."""
@@ -261,4 +278,6 @@ METHOD = Declaration(
     search=search,
     ablation=ablation,
     passes=lambda knobs: 1,
+    # 1: editing is in LafitE's space, standardised features.
+    revision=lambda config: 1 if config.bank_rate else 0,
 )

@@ -58,6 +58,16 @@ def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
     return table
 
 
+def cautions(cells: Sequence[Cell]) -> list[str]:
+    """What is to be read before these cells are trained, a line for each setting."""
+    lines: dict[str, None] = {}
+    for cell in cells:
+        if caution := load("methods", cell.method).caution(cell.config):
+            name = f"{cell.method} ({cell.variant})" if cell.variant else cell.method
+            lines[f"warning: {name}, {cell.preset}: {caution}"] = None
+    return list(lines)
+
+
 def gpu_seconds(cost: Cost, precision: str) -> float:
     """Seconds of a fit on one GPU at the assumed rates: a projection, never a measurement."""
     train = cost.train_flops / (GPU_PEAK[precision] * GPU_SHARE)

@@ -1,4 +1,4 @@
-"""Training losses while they come, for TensorBoard and MLflow.
+"""Training losses while they come, and what they must beat, for TensorBoard and MLflow.
 
 Directly, not through Ray's callbacks: those of Tune hear of Tune's trials alone, and a fit is a Ray
 task or a Ray Train job, which refuses them. The driver hears every worker's progress for its bars
@@ -19,8 +19,8 @@ from harness.registry import UsageError, did_you_mean
 from harness.task import Show
 from methods.base import Progress
 
-Log = Callable[[str, int, float], None]
-"""Told the name of a training, the epochs done and their mean loss."""
+Log = Callable[[str, str, int, float], None]
+"""Told the name of a training, the tag of a number, the epochs done and the number."""
 TAG = "train/loss"
 
 
@@ -33,8 +33,10 @@ def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> 
         def show_and_log(number: int, progress: Progress | None) -> None:
             show(number, progress)
             if progress is not None and progress.loss is not None:
-                for log in logs:
-                    log(labels[number], progress.step, progress.loss)
+                beside = {f"{TAG} of {what}": at for what, at in progress.yardsticks.items()}
+                for tag, value in {TAG: progress.loss, **beside}.items():
+                    for log in logs:
+                        log(labels[number], tag, progress.step, value)
 
         yield show_and_log
 
@@ -59,11 +61,11 @@ def _tensorboard(out: Path) -> Iterator[Log]:
 
     writers: dict[str, Any] = {}
 
-    def log(name: str, epochs: int, loss: float) -> None:
+    def log(name: str, tag: str, epochs: int, value: float) -> None:
         if name not in writers:
             folder = re.sub(r"[^\w.,=()+ -]", "_", name)
             writers[name] = SummaryWriter(out / "tensorboard" / folder)
-        writers[name].add_scalar(TAG, loss, epochs)
+        writers[name].add_scalar(tag, value, epochs)
         writers[name].flush()
 
     try:
@@ -84,10 +86,10 @@ def _mlflow(out: Path) -> Iterator[Log]:
     experiment = known.experiment_id if known else client.create_experiment("lafite-bench")
     runs: dict[str, str] = {}
 
-    def log(name: str, epochs: int, loss: float) -> None:
+    def log(name: str, tag: str, epochs: int, value: float) -> None:
         if name not in runs:
             runs[name] = client.create_run(experiment, run_name=name).info.run_id
-        client.log_metric(runs[name], TAG, loss, step=epochs)
+        client.log_metric(runs[name], tag, value, step=epochs)
 
     try:
         yield log

@@ -71,7 +71,17 @@ def bars(title: str, labels: Sequence[str], console: Console) -> Iterator[Show]:
             if number not in working:
                 task = progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
                 working[number] = (news.stage, task)
-            note = "" if news.loss is None else f"loss {news.loss:.4f}"
+            note = _loss(news)
             progress.update(working[number][1], completed=news.step, total=news.steps, note=note)
 
         yield show
+
+
+def _loss(news: base.Progress) -> str:
+    """The loss, and the nearest that a predictor without training comes to it."""
+    if news.loss is None:
+        return ""
+    if not news.yardsticks:
+        return f"loss {news.loss:.4f}"
+    best = min(news.yardsticks, key=lambda name: news.yardsticks[name])
+    return f"loss {news.loss:.4f} ({best} {news.yardsticks[best]:.4f})"

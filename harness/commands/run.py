@@ -56,7 +56,7 @@ def command(
     from harness.cluster.session import session
     from harness.commands._data_check import check_data
     from harness.commands._driver import on_screen
-    from harness.commands._estimate import estimate
+    from harness.commands._estimate import cautions, estimate
     from harness.commands._live import check_logs
     from harness.features import FeatureCache
     from harness.plan import plan
@@ -78,6 +78,8 @@ def command(
         if dry_run:
             console.width = max(console.width, DRY_RUN_WIDTH)
             console.print(estimate(cells, store, cache))
+            for line in cautions(cells):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
             return True
         store.prepare()
         if todo:

@@ -1,7 +1,8 @@
 """Loss and pseudo-validation scores against epochs, measured while a model is trained.
 
 OUT/curves/<fit>.jsonl     points as they come
-OUT/curves/<fit>.parquet   epoch, variant, category, metric, value; `loss` has no category
+OUT/curves/<fit>.parquet   epoch, variant, category, metric, value; `loss` has no category, and of
+                           its yardsticks `variant` says which predictor it is the loss of
 OUT/curves/<fit>.png
 """
 
@@ -22,12 +23,15 @@ from harness.cell import Cell
 from harness.execute import Scorer, learn, score
 from harness.place import Place
 from harness.registry import load
+from harness.store.checkpoints import Checkpoints
 from harness.store.journal import append, entries
 from methods.base import Keeper, Method, OnProgress, quiet
 from results.files import write_whole
 from results.table import POOLED
 
 METRIC = "image_auroc"
+YARDSTICK = "yardstick"
+STROKES = ("--", "-.", ":")
 
 
 def curve_path(place: Place, cell: Cell) -> Path:
@@ -64,9 +68,9 @@ class Watch(Keeper):
         self.cell, self.every, self.points, self.place = cell, every, points, place
         self.seconds = 0.0
 
-    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper:
-        """Begin to watch; `losses` has the mean loss of each epoch that is done."""
-        self.keeper, self.losses = keeper, losses
+    def around(self, method: Method, keeper: Checkpoints) -> Keeper:
+        """Begin to watch; the other keeper has the mean loss of each epoch that is done."""
+        self.keeper = keeper
         self.scorer = Scorer(self.cell, method, self.place, quiet)
         return self
 
@@ -79,7 +83,8 @@ class Watch(Keeper):
     ) -> None:
         """Keep, and score where it is time. The weights are scored, not their moving average."""
         self.keeper.keep(epochs, optimiser, average)
-        rows: list[list[object]] = [[epochs, "", "", "loss", self.losses[-1]]]
+        rows: list[list[object]] = [[epochs, "", "", "loss", self.keeper.losses[-1]]]
+        rows += [[epochs, name, "", YARDSTICK, at] for name, at in self.keeper.yardsticks.items()]
         started = time.perf_counter()
         if epochs % self.every == 0 or epochs == self.cell.config.epochs:
             training = [module for module in self.scorer.method.modules() if module.training]
@@ -117,7 +122,12 @@ def _figure(frame: pl.DataFrame, title: str) -> Figure:
     left, right = figure.subplots(1, 2)
     loss = frame.filter(pl.col("metric") == "loss")
     left.plot(loss["epoch"], loss["value"], "o-", markersize=3)
-    left.set(xlabel="epoch", ylabel="training loss")
+    known = frame.filter(pl.col("metric") == YARDSTICK).unique("variant").sort("value")
+    for at, (variant, value) in enumerate(known.select("variant", "value").iter_rows()):
+        left.axhline(value, color="0.5", linestyle=STROKES[at % len(STROKES)], label=variant)
+    left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    if len(known):
+        left.legend(fontsize=7)
     scored = frame.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
     mean = scored.group_by("variant", "epoch").agg(value=100 * pl.col("value").mean())
     for (variant,), line in mean.sort("variant", "epoch").group_by("variant", maintain_order=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from harness.options import SearchOptions
 from harness.overrides import parse_overrides
 from harness.registry import UsageError, did_you_mean, load
 from harness.search.space import check_settings, joined, reachable, settings, stages_of
-from methods.base import BankSearch, SearchesBank, Stage
+from methods.base import BankSearch, SearchesBank, Stage, identifying
 from results.metrics import METRICS, PIXEL_METRICS
 from results.profiles import DEFAULT_PROFILE
 
@@ -92,9 +91,10 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
             "train": train_fingerprint,
             "method": cell.method,
             "config": without_paths(cell.config),
-            "knobs": dataclasses.asdict(cell.knobs),
+            "knobs": identifying(cell.knobs),
             "weights": cell.weights_sha256,
         }
+        | cell.revision
     )
 
 

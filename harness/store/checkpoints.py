@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from methods.base import Keeper, Method
+from methods.base import Keeper, Method, Progress
 from methods.parts.backbone import file_sha256
 from results.files import whole_folder
 
@@ -25,8 +26,8 @@ class Checkpoints(Keeper):
     """Keeps a method's state, its optimiser and its EMA under one folder.
 
     Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
-    needs keeping. `seconds` and `restarts` tell what earlier attempts cost; `losses` is for the
-    caller to fill, one an epoch, and kept as well.
+    needs keeping. `seconds` and `restarts` tell what earlier attempts cost; `losses`, one an epoch,
+    and the `yardsticks` beside them come of `note`, and the losses are kept as well.
     """
 
     def __init__(self, folder: Path, method: Method, every: int) -> None:
@@ -36,6 +37,7 @@ class Checkpoints(Keeper):
         self.seconds = 0.0
         self.restarts = 0
         self.losses: list[float] = []
+        self.yardsticks: Mapping[str, float] = {}
         self._started = time.perf_counter()
         self._resumed: float | None = None
         self._pace: float | None = None
@@ -44,6 +46,12 @@ class Checkpoints(Keeper):
         for path in reversed(self._all()):
             if self._read(path):
                 return
+
+    def note(self, progress: Progress) -> None:
+        """Take down the loss of an epoch, if this is one."""
+        if progress.loss is not None:
+            self.losses.append(progress.loss)
+            self.yardsticks = progress.yardsticks
 
     def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
         """Put the newest whole checkpoint into optimiser and EMA; epochs done."""

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,7 +163,12 @@ class Store:
             yield json.loads(path.read_text())
 
     def save_model(
-        self, cell: Cell, method: Method, facts: FitFacts, losses: Sequence[float]
+        self,
+        cell: Cell,
+        method: Method,
+        facts: FitFacts,
+        losses: Sequence[float],
+        yardsticks: Mapping[str, float],
     ) -> None:
         """Write the learned state and the facts of the fit; atomic, the first writer wins."""
         from safetensors.torch import save_file
@@ -175,6 +180,7 @@ class Store:
             record = {
                 **facts._asdict(),
                 "losses": losses,
+                "yardsticks": dict(yardsticks),
                 "method": cell.method,
                 "config": dataclasses.asdict(cell.config),
                 "benchmark": cell.data.benchmark,

@@ -1,7 +1,11 @@
 """The U-Net that predicts noise on a feature grid (Ho et al. 2020, on latents).
 
-Shape legend: B images, C channels, h and w grid cells, N = h w, E numbers of a step's embedding, A
-attention heads, D numbers of a head.
+As theirs (`diffusion_tf/models/unet.py`): one more block in each level of the way up; a skip from
+the first convolution, every block and every halving; attention of one head; branches, attention and
+the last convolution start at zero. Differs: weights start as torch has them, where they take
+uniform numbers of the mean fan; fewer than 32 groups where a width asks for it.
+
+Shape legend: B images, C channels, h and w grid cells, N = h w, E numbers of a step's embedding.
 """
 
 from __future__ import annotations
@@ -27,6 +31,13 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
+def zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer, saying nothing at first: what it adds is learned."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 class Residual(nn.Module):
     """Two 3x3 convolutions with a step embedding between them, plus the input."""
 
@@ -35,7 +46,7 @@ class Residual(nn.Module):
         self.enter = nn.Sequential(norm(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1))
         self.moment = nn.Linear(embedding, after)
         self.leave = nn.Sequential(
-            norm(after), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(after, after, 3, padding=1)
+            norm(after), nn.SiLU(), nn.Dropout(dropout), zero(nn.Conv2d(after, after, 3, padding=1))
         )
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
@@ -47,24 +58,19 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the grid, heads of 64 channels, plus the input."""
+    """Self-attention of one head over the grid, plus the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // 64)
         self.norm = norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.out = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """(B, C, h, w), unchanged in shape."""
-        qkv_BCN = self.qkv(self.norm(x_BChw)).flatten(2).chunk(3, dim=1)
-        q_BAND, k_BAND, v_BAND = (
-            x_BCN.unflatten(1, (self.heads, -1)).transpose(2, 3) for x_BCN in qkv_BCN
-        )
-        mixed_BAND = F.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND)
-        mixed_BChw = mixed_BAND.transpose(2, 3).flatten(1, 2).view_as(x_BChw)
-        out_BChw: Tensor = x_BChw + self.out(mixed_BChw)
+        qkv_BNC = self.qkv(self.norm(x_BChw)).flatten(2).transpose(1, 2).chunk(3, dim=2)
+        mixed_BNC = F.scaled_dot_product_attention(*qkv_BNC)
+        out_BChw: Tensor = x_BChw + self.out(mixed_BNC.transpose(1, 2).reshape(x_BChw.shape))
         return out_BChw
 
 
@@ -116,25 +122,29 @@ class UNet(nn.Module):
             return AttendedBlock(before, after, embedding, dropout, attend)
 
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        skips = [widths[0]]
         for level, (before, after) in enumerate(pairwise([widths[0], *widths])):
             pairs = [(before, after), *[(after, after)] * (blocks - 1)]
             self.down.append(nn.ModuleList([block(*pair, level) for pair in pairs]))
+            skips += [after] * blocks
             if level < self.halvings:
                 self.shrink.append(nn.Conv2d(after, after, 3, stride=2, padding=1))
+                skips.append(after)
         self.middle = nn.ModuleList(
             AttendedBlock(widths[-1], widths[-1], embedding, dropout, attend)
             for attend in (True, False)
         )
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        before = widths[-1]
         for level in reversed(range(len(widths))):
-            width = widths[level]
-            self.up.append(nn.ModuleList([block(2 * width, width, level) for _ in range(blocks)]))
+            after = widths[level]
+            befores = [before, *[after] * blocks]
+            self.up.append(nn.ModuleList([block(b + skips.pop(), after, level) for b in befores]))
             if level > 0:
-                self.grow.append(nn.Conv2d(width, widths[level - 1], 3, padding=1))
-        last = nn.Conv2d(widths[0], channels, 3, padding=1)
-        # Start as "no noise": the loss begins at 1 rather than at a random network's error.
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
+                self.grow.append(nn.Conv2d(after, after, 3, padding=1))
+            before = after
+        # The last layer starts as "no noise".
+        last = zero(nn.Conv2d(widths[0], channels, 3, padding=1))
         self.leave = nn.Sequential(norm(widths[0]), nn.SiLU(), last)
 
     def forward(self, noisy_BChw: Tensor, steps_B: Tensor) -> Tensor:
@@ -145,13 +155,14 @@ class UNet(nn.Module):
         x_BChw = F.pad(noisy_BChw, padding, mode="replicate") if any(padding) else noisy_BChw
         moment_BE = self.moment(step_embedding(steps_B, self.base))
         x_BChw = self.enter(x_BChw)
-        skips_BChw: list[Tensor] = []
+        skips_BChw = [x_BChw]
         for level, blocks in enumerate(self.down):
             for block in blocks:  # type: ignore[attr-defined]
                 x_BChw = block(x_BChw, moment_BE)
                 skips_BChw.append(x_BChw)
             if level < self.halvings:
                 x_BChw = self.shrink[level](x_BChw)
+                skips_BChw.append(x_BChw)
         for block in self.middle:
             x_BChw = block(x_BChw, moment_BE)
         for level, blocks in enumerate(self.up):

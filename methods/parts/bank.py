@@ -6,8 +6,9 @@ row, K neighbours, X = 2 C + 1 sums.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,26 @@ from methods.parts.cost import coreset_rows
 from methods.parts.dist import local_count, rank, total
 
 Weighting = Literal["softmax", "inverse", "uniform"]
+TemperatureUnit = Literal["absolute", "root_channels"]
+"""What 1 is in a temperature of eq. 10: a distance of 1, or of sqrt(C). Distances between features
+of C channels grow with sqrt(C), so that only the latter means the same for every backbone."""
 KS = (1, 3, 5, 7, 9)
 """Numbers of neighbours that a search for knobs tries."""
+
+
+class Editing(Protocol):
+    """The knobs of eq. 10, whatever method has them."""
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def coreset(self) -> float: ...
+    @property
+    def weighting(self) -> Weighting: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def temperature_unit(self) -> TemperatureUnit: ...
 
 
 def coresets(bank_rate: float) -> tuple[float, ...]:
@@ -115,21 +134,17 @@ class MemoryBank(nn.Module):
         return Neighbours(*(numbers_NK.view(*cells, -1) for numbers_NK in nearest_NK))
 
     def edit(
-        self,
-        features_BChw: Tensor,
-        k: int,
-        rate: float,
-        weighting: Weighting,
-        temperature: float,
-        neighbours: Neighbours | None = None,
+        self, features_BChw: Tensor, editing: Editing, neighbours: Neighbours | None = None
     ) -> Tensor:
         """Eq. 10: each location becomes a weighted mix of its k nearest rows."""
-        bank_MD = self.prefix(rate)
+        bank_MD, k = self.prefix(editing.coreset), editing.k
+        unit = math.sqrt(bank_MD.shape[1]) if editing.temperature_unit == "root_channels" else 1.0
+        how = editing.weighting, editing.temperature * unit
         if neighbours is None:
-            edited_ND = topk_edit(patches(features_BChw), bank_MD, k, weighting, temperature)
+            edited_ND = topk_edit(patches(features_BChw), bank_MD, k, *how)
         else:
             distances_NK, rows_NK = (numbers.flatten(0, 2)[:, :k] for numbers in neighbours)
-            edited_ND = mix(bank_MD, rows_NK, weights(distances_NK, weighting, temperature))
+            edited_ND = mix(bank_MD, rows_NK, weights(distances_NK, *how))
         return edited_ND.view(*features_BChw[:, 0].shape, -1).permute(0, 3, 1, 2)
 
     def _load_from_state_dict(
@@ -173,3 +188,7 @@ class Standardise(nn.Module):
     def forward(self, features_BChw: Tensor) -> Tensor:
         """Features to standardised features, both (B, C, h, w)."""
         return (features_BChw - self.mean) / self.std
+
+    def inverse(self, standardised_BChw: Tensor) -> Tensor:
+        """Standardised features back to features."""
+        return standardised_BChw * self.std + self.mean

@@ -17,9 +17,9 @@ SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)}))
 """Stages of a search over how maps become scores, for methods without other knobs."""
 
 
-def error_map(features_BChw: Tensor, rebuilt_BChw: Tensor) -> Tensor:
-    """L2 norm of the difference over channels: (B, h, w)."""
-    error_Bhw: Tensor = torch.linalg.vector_norm(features_BChw - rebuilt_BChw, dim=1)
+def error_map(difference_BChw: Tensor) -> Tensor:
+    """L2 norm of a difference of features over channels: (B, h, w)."""
+    error_Bhw: Tensor = torch.linalg.vector_norm(difference_BChw, dim=1)
     return error_Bhw
 
 
@@ -28,9 +28,9 @@ def editing_maps(
 ) -> dict[str, Tensor]:
     """Figure 1: how far editing and the network each move the features, maps (B, h, w)."""
     return {
-        "original to edited": error_map(original_BChw, edited_BChw),
-        "edited to rebuilt": error_map(edited_BChw, rebuilt_BChw),
-        "original to rebuilt": error_map(original_BChw, rebuilt_BChw),
+        "original to edited": error_map(original_BChw - edited_BChw),
+        "edited to rebuilt": error_map(edited_BChw - rebuilt_BChw),
+        "original to rebuilt": error_map(original_BChw - rebuilt_BChw),
     }
 
 
