@@ -88,13 +88,14 @@ class UniAD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; k > 0 edits the features first."""
+        """What may change after learning; k > 0 edits first, without `rebuild` it only edits."""
 
         k: int = 0
         coreset: float = 0.1
         weighting: Weighting = "softmax"
         temperature: float = 1.0
         temperature_unit: TemperatureUnit = later("absolute")
+        rebuild: bool = later(True)
         sigma: float = 0.0
         pool: int = 16
 
@@ -164,7 +165,9 @@ class UniAD(Method):
     ) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = inputs.to(self.device)
-        rebuilt_BCgg = self.reconstruct(self.edit(features_BCgg, knobs, neighbours))
+        rebuilt_BCgg = self.edit(features_BCgg, knobs, neighbours)
+        if knobs.rebuild:
+            rebuilt_BCgg = self.reconstruct(rebuilt_BCgg)
         error_Bgg = error_map(features_BCgg - rebuilt_BCgg)
         side = self.config.image_size
         maps_BSS = smooth_upsample(error_Bgg, side, knobs.sigma, align_corners=True)
@@ -206,6 +209,8 @@ def check(config: UniAD.Config, knobs: UniAD.Knobs, images: int) -> None:
     if config.neighbours % 2 == 0 or config.neighbours >= 2 * config.feature_size:
         raise ValueError(f"neighbours={config.neighbours}: must be odd and leave tokens to see")
     at_least(knobs, 0, "k")
+    if not (knobs.rebuild or knobs.k):
+        raise ValueError("rebuild=False and k=0: neither editing nor the auto-encoder is left")
     if knobs.k:
         patches = images * config.feature_size**2
         check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
@@ -229,11 +234,15 @@ def search(config: UniAD.Config) -> tuple[Stage, ...]:
 def ablation(
     config: UniAD.Config, knobs: UniAD.Knobs
 ) -> dict[str, tuple[UniAD.Config, UniAD.Knobs]]:
-    """Table 4's last two rows; both keep a bank, so that they share a fit."""
-    banked = replace(config, bank_rate=knobs.coreset)
+    """Table 4's last two rows, and edit-only; all keep a bank, so that they share a fit."""
+    banked, edited = (
+        replace(config, bank_rate=knobs.coreset),
+        replace(knobs, k=knobs.k or EDITING_K),
+    )
     return {
         "": (banked, replace(knobs, k=0)),
-        "with editing": (banked, replace(knobs, k=knobs.k or EDITING_K)),
+        "with editing": (banked, edited),
+        "edit-only": (banked, replace(edited, rebuild=False)),
     }
 
 
@@ -277,7 +286,7 @@ METHOD = Declaration(
     cost=cost,
     search=search,
     ablation=ablation,
-    passes=lambda knobs: 1,
+    passes=lambda knobs: int(knobs.rebuild),
     # 1: editing is in LafitE's space, standardised features.
     revision=lambda config: 1 if config.bank_rate else 0,
 )

@@ -38,7 +38,8 @@ def test_tensorboard_gets_the_loss_of_each_epoch_of_a_training(tmp_path: Path) -
         run_job([cell], place, lambda progress: heard(0, progress))
         heard(0, None)
     assert {"train", "score"} <= {said.stage for said in told if said}, "the bars are told as well"
-    losses = json.loads((store.model(cell) / "fit.json").read_text())["losses"]
+    noted = json.loads((store.model(cell) / "fit.json").read_text())
+    losses, yardsticks = noted["losses"], noted["yardsticks"]
     assert len(losses) == cell.config.epochs > 1
     [folder] = (store.out / "tensorboard").iterdir()
     assert folder.name == cell.label.replace("/", "_")
@@ -47,6 +48,10 @@ def test_tensorboard_gets_the_loss_of_each_epoch_of_a_training(tmp_path: Path) -
     scalars = events.Scalars(TAG)
     assert [scalar.step for scalar in scalars] == [*range(1, len(losses) + 1)]
     assert [scalar.value for scalar in scalars] == pytest.approx(losses)
+    assert yardsticks.keys() == {"no noise", "scaled input", "best linear"}
+    for name, value in yardsticks.items():
+        beside = events.Scalars(f"{TAG} of {name}")
+        assert [scalar.value for scalar in beside] == pytest.approx([value] * len(losses))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of what it builds on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from harness.cell import Cell
 from harness.execute import jobs
 from harness.overrides import parse_overrides, with_overrides
 from harness.registry import UsageError, load, names
+from methods.base import identifying, later
 
 
 def cells(*overrides: str, **others: Any) -> list[Cell]:
@@ -105,6 +106,34 @@ def test_a_cell_is_its_content() -> None:
     moved = replace(first, config=replace(first.config, weights="/elsewhere/file.pth"))
     assert moved.cell_id == first.cell_id, "where the weights lie is not content"
     assert replace(first, weights_sha256="0").cell_id != first.cell_id
+
+
+def test_a_field_that_came_later_changes_no_row_at_its_default() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Knobs:
+        k: int = 3
+        draws: int = later(1)
+
+    assert identifying(Knobs()) == {"k": 3}
+    assert identifying(Knobs(draws=2)) == {"k": 3, "draws": 2}
+    first = cells("lafite.draws=1")[0]
+    assert first.cell_id == cells()[0].cell_id
+    other = cells("lafite.draws=2")[0]
+    assert other.cell_id != first.cell_id and other.config_hash != first.config_hash
+    assert other.fit_id == first.fit_id
+
+
+def test_a_revision_of_a_methods_code_names_new_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cells()[0]
+    declared = load("methods", "lafite")
+    revised = replace(declared, revision=lambda config: 99)
+    monkeypatch.setattr("harness.cell.load", lambda kind, name: revised)
+    after = replace(before)
+    assert after.fit_id != before.fit_id and after.cell_id != before.cell_id
+    assert after.config_hash != before.config_hash
+    untouched = replace(declared, revision=lambda config: 0)
+    monkeypatch.setattr("harness.cell.load", lambda kind, name: untouched)
+    assert "revision" not in replace(before).revision
 
 
 def test_seed_zero_is_a_seed() -> None:

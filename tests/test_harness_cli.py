@@ -147,16 +147,31 @@ def test_a_dry_run_projects_the_cost_on_one_gpu_as_an_assumption(
     text = " ".join(capsys.readouterr().out.split())
     assert "mvtec/screw lafite seed 0" in text
     assert "assumed, not measured: one H100 that reaches 40% of 989 TFLOP/s in bfloat16" in text
-    # 16 bytes for each of 284,329,744 parameters.
-    assert " 4.55 " in text and "activations come on top" in text
+    # 16 bytes for each of 353,900,560 parameters.
+    assert " 5.66 " in text and "activations come on top" in text
+
+
+def test_a_dry_run_warns_of_a_network_that_can_not_learn_its_target(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(folder), "--dry-run", "-m", "lafite", "--preset", "smoke"]
+    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    assert "warning" not in capsys.readouterr().out
+    narrow = ["--set", "lafite.parameterisation=noise", "--set", "lafite.base=32"]
+    assert call(*arguments, *narrow, monkeypatch=monkeypatch) == 0
+    [warning] = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")
+    ]
+    assert "its loss can't fall below 0.83" in warning
+    assert "--set lafite.parameterisation=preconditioned" in warning
 
 
 def test_the_projection_follows_precision_and_coreset() -> None:
     paper = LafitE.Config()
     cost = METHOD.cost(paper, 3629)
-    # A forward pass is 23.155 billion multiply-adds in convolutions and linear layers (counted with
+    # A forward pass is 31.290 billion multiply-adds in convolutions and linear layers (counted with
     # hooks), attention on top; a training step is three of them.
-    assert cost.train_flops == pytest.approx(3 * 2 * 23.155e9 * 3629 * 1000, rel=0.005)
+    assert cost.train_flops == pytest.approx(3 * 2 * 31.290e9 * 3629 * 1000, rel=0.005)
     exact, low = (gpu_seconds(cost, name) for name in ("float32", "bfloat16"))
     coreset = 371_609 * 3629 * 1024 * 272 * 4 / (0.4 * 3.35e12)
     assert exact - coreset == pytest.approx(cost.train_flops / (0.4 * 67e12), rel=1e-3)

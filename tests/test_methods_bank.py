@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from made_features import one_thread  # noqa: F401
 from made_training import COUNT, features, numbers
 
 from methods.base import BankSearch, quiet
+from methods.lafite import LafitE
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.batches import Batches
 from methods.parts.checks import check_bank
@@ -77,7 +79,7 @@ def test_nearest_is_the_mean_squared_distance_by_brute_force(k: int) -> None:
 
 def test_editing_with_one_neighbour_returns_bank_rows() -> None:
     bank, queries = filled(), numbers(2, 6, 3, 3, seed=9)
-    edited = bank.edit(queries, 1, 0.5, "softmax", 1.0)
+    edited = bank.edit(queries, LafitE.Knobs(k=1, coreset=0.5))
     rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
     closest = (rows[:, None] - bank.rows_MD[None]).norm(dim=2).argmin(dim=1)
     wanted = bank.rows_MD[closest].view(2, 3, 3, 6).permute(0, 3, 1, 2)
@@ -86,12 +88,27 @@ def test_editing_with_one_neighbour_returns_bank_rows() -> None:
 
 def test_editing_mixes_neighbours_by_softmax_of_distance() -> None:
     bank, queries = filled(), numbers(1, 6, 2, 2, seed=9)
-    edited = bank.edit(queries, 3, 0.5, "softmax", 0.5)
+    edited = bank.edit(queries, LafitE.Knobs(k=3, coreset=0.5, temperature=0.5))
     for y, x in itertools.product(range(2), range(2)):
         apart = (bank.rows_MD - queries[0, :, y, x]).norm(dim=1)
         near = apart.argsort()[:3]
         weights = torch.softmax(-apart[near] / 0.5, dim=0)
         torch.testing.assert_close(edited[0, :, y, x], weights @ bank.rows_MD[near])
+
+
+def test_a_temperature_in_root_channels_means_the_same_for_features_of_any_width() -> None:
+    """Every channel twice: distances grow with sqrt(2), the mix should not change."""
+    bank, queries = filled(), numbers(1, 6, 2, 2, seed=9)
+    wide = MemoryBank()
+    wide.rows_MD, wide.source = bank.rows_MD.repeat(1, 2), bank.source
+    relative = LafitE.Knobs(k=3, coreset=0.5, temperature=0.2, temperature_unit="root_channels")
+    edited = bank.edit(queries, relative)
+    torch.testing.assert_close(wide.edit(queries.repeat(1, 2, 1, 1), relative)[:, :6], edited)
+    absolute = replace(relative, temperature_unit="absolute", temperature=0.2 * 6**0.5)
+    torch.testing.assert_close(bank.edit(queries, absolute), edited)
+    assert not torch.allclose(wide.edit(queries.repeat(1, 2, 1, 1), absolute)[:, :6], edited)
+    neighbours = bank.search(queries, BankSearch(0.5, 4))
+    torch.testing.assert_close(bank.edit(queries, relative, neighbours), edited)
 
 
 def test_bank_state_takes_the_stored_size() -> None:

@@ -22,7 +22,13 @@ from made_features import (
 from torch import Tensor
 
 from methods.lafite import METHOD, LafitE, noise_predictor
-from methods.networks.diffusion import corrupt, cosine_schedule, ddim_denoise, ddim_steps
+from methods.networks.diffusion import (
+    corrupt,
+    cosine_schedule,
+    ddim_denoise,
+    ddim_invert,
+    ddim_steps,
+)
 from methods.networks.unet import UNet
 from methods.parts.backbone import LITE0
 from methods.parts.batches import Batch, Batches, Draws
@@ -99,6 +105,41 @@ def test_denoising_with_the_true_noise_returns_the_clean_sample() -> None:
         torch.testing.assert_close(denoised.float(), clean, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize(("t", "steps"), [(200, 10), (100, 5), (600, 30), (1000, 50)])
+def test_inversion_is_diffusers(t: int, steps: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        diffusers = pytest.importorskip("diffusers")
+        inverse = diffusers.DDIMInverseScheduler(
+            num_train_timesteps=1000,
+            beta_schedule="squaredcos_cap_v2",
+            clip_sample=False,
+            set_alpha_to_one=True,
+            prediction_type="epsilon",
+        )
+        inverse.set_timesteps(1000 * steps // t)
+        clean = wanted = numbers(2, 3, 4, 4)
+        for step in range(t // steps, t + 1, t // steps):
+            noise = predict(wanted, torch.full((2,), step))
+            # Our step t is theirs t - 1.
+            wanted = inverse.step(noise, step - 1, wanted).prev_sample
+    latent = ddim_invert(clean, predict, t, steps, cosine_schedule(1000))
+    torch.testing.assert_close(latent, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_inversion_and_denoising_are_inverse_where_the_noise_does_not_move() -> None:
+    clean, noise, level = (
+        numbers(3, 2, 4, 4).double(),
+        numbers(3, 2, 4, 4, seed=1),
+        cosine_schedule(1000),
+    )
+    for t, steps in [(1, 1), (300, 7), (900, 10)]:
+        latent = ddim_invert(clean, lambda x, m: noise.double(), t, steps, level)
+        back = ddim_denoise(latent, lambda x, m: noise.double(), t, steps, level)
+        torch.testing.assert_close(back, clean)
+        assert not torch.allclose(latent, clean, atol=1e-3) or t == 1
+
+
 @pytest.mark.parametrize(("t", "steps"), [(200, 10), (7, 3), (250, 8), (1, 1), (9, 9)])
 def test_steps_go_down_from_t_to_zero_evenly(t: int, steps: int) -> None:
     path = ddim_steps(t, steps)
@@ -116,10 +157,10 @@ def test_more_steps_than_t_are_refused(t: int, steps: int) -> None:
 # The U-Net
 
 
-def test_unet_of_the_paper_has_about_0_28_billion_parameters() -> None:
+def test_unet_of_the_paper_has_354_million_parameters() -> None:
     with torch.device("meta"):
         network = noise_predictor(272, LafitE.Config())
-    assert sum(parameter.numel() for parameter in network.parameters()) == 284_329_744
+    assert sum(parameter.numel() for parameter in network.parameters()) == 353_900_560
 
 
 @pytest.mark.parametrize("side", [14, 16, 32])
@@ -158,7 +199,8 @@ def test_gradient_reaches_every_parameter() -> None:
     network = small()
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     values, moment, noise = numbers(2, 6, 7, 7), torch.tensor([3, 700]), numbers(2, 6, 7, 7, seed=1)
-    for _ in range(2):  # the last layer starts at zero and passes nothing on the first time
+    # The last layer starts at zero and passes nothing at first, then so do the branches.
+    for _ in range(3):
         optimiser.zero_grad()
         (network(values, moment) - noise).square().mean().backward()
         optimiser.step()
@@ -170,9 +212,36 @@ def test_gradient_reaches_every_parameter() -> None:
     assert not silent
 
 
-def test_unet_tells_steps_and_places_apart() -> None:
+def test_a_new_unet_is_its_straight_path() -> None:
+    """Branches and attention start at zero: what is left is linear in the input, whatever t."""
     network = small().eval()
     torch.nn.init.normal_(network.leave[-1].weight)
+    network.leave[0], network.leave[1] = torch.nn.Identity(), torch.nn.Identity()
+    values, zero = numbers(2, 6, 8, 8), torch.zeros(2, 6, 8, 8)
+    for steps in (torch.tensor([1, 1]), torch.tensor([900, 3])):
+        with torch.inference_mode():
+            still = network(zero, steps)
+            once, twice = (network(x, steps) - still for x in (values, 2 * values))
+        torch.testing.assert_close(twice, 2 * once, rtol=1e-4, atol=1e-4)
+
+
+def test_the_way_up_has_a_block_more_and_takes_every_skip() -> None:
+    with torch.device("meta"):
+        network = noise_predictor(272, LafitE.Config())
+    assert [len(level) for level in network.down] == [2, 2, 2, 2]
+    assert [len(level) for level in network.up] == [3, 3, 3, 3]
+    # Ho et al.: the first convolution, two blocks a level, three halvings.
+    widths = [256, 256, 256, 256, 512, 512, 512, 768, 768, 768, 1024, 1024]
+    taken = [block.block.enter[2].in_channels for level in network.up for block in level]
+    before = [1024, 1024, 1024, 1024, 768, 768, 768, 512, 512, 512, 256, 256]
+    assert taken == [a + b for a, b in zip(before, reversed(widths), strict=True)]
+
+
+def test_unet_tells_steps_and_places_apart() -> None:
+    network = small().eval()
+    for module in network.modules():  # what starts at zero would tell nothing apart
+        if isinstance(module, torch.nn.Conv2d) and not module.weight.any():
+            torch.nn.init.normal_(module.weight)
     values = numbers(1, 6, 8, 8)
     with torch.inference_mode():
         early, late = (network(values, torch.tensor([t])) for t in (10, 11))
@@ -235,8 +304,8 @@ def queries(count: int = 3) -> Tensor:
 def test_t_zero_is_edit_only() -> None:
     method, values = fitted(), queries()
     clean = method.standardise(values)
-    edited = method.bank.edit(clean, 3, 0.2, "softmax", 1.0)
-    maps = smooth_upsample(error_map(clean, edited), 64, 1.0)
+    edited = method.bank.edit(clean, KNOBS)
+    maps = smooth_upsample(error_map(clean - edited), 64, 1.0, align_corners=True)
     scores = method.score(values, KEYS, replace(KNOBS, t=0))
     torch.testing.assert_close(scores.maps, maps)
     torch.testing.assert_close(scores.images, image_score(maps, 4))
@@ -258,8 +327,8 @@ def test_k_zero_is_without_editing() -> None:
 def test_the_edited_features_are_corrupted_and_denoised() -> None:
     method, values = fitted(), queries()
     clean = method.standardise(values)
-    edited = method.bank.edit(clean, 3, 0.2, "softmax", 1.0)
-    wanted = error_map(clean, method.reconstruct(edited, KEYS, replace(KNOBS, k=0)))
+    edited = method.bank.edit(clean, KNOBS)
+    wanted = error_map(clean - method.reconstruct(edited, KEYS, replace(KNOBS, k=0)))
     torch.testing.assert_close(method.explain(values, KEYS, KNOBS)["original to rebuilt"], wanted)
 
 
@@ -267,11 +336,59 @@ def test_the_edited_features_are_corrupted_and_denoised() -> None:
 def test_raw_score_space_measures_in_units_of_the_features() -> None:
     method, values = fitted(), queries()
     knobs = replace(KNOBS, t=0, sigma=0.0)
-    edited = method.bank.edit(method.standardise(values), 3, 0.2, "softmax", 1.0)
+    edited = method.bank.edit(method.standardise(values), KNOBS)
     raw = edited * method.standardise.std + method.standardise.mean
-    wanted = smooth_upsample(error_map(values, raw), 64, 0.0)
+    wanted = smooth_upsample(error_map(values - raw), 64, 0.0, align_corners=True)
     maps = method.score(values, KEYS, replace(knobs, score_space="raw")).maps
     torch.testing.assert_close(maps, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_several_draws_are_averaged_and_the_first_is_that_of_one() -> None:
+    method, values = fitted(), queries()
+    knobs = replace(KNOBS, sigma=0.0)
+    one, two, three = (method.score(values, KEYS, replace(knobs, draws=n)).maps for n in (1, 2, 3))
+    second, third = 2 * two - one, 3 * three - 2 * two
+    assert not torch.allclose(one, second, atol=1e-3), "the same noise twice"
+    assert not torch.allclose(third, second, atol=1e-3), "the same noise twice"
+    clean = method.standardise(values)
+    rebuilt = method.reconstruct(method.edit(clean, knobs), KEYS, knobs, 1)
+    wanted = smooth_upsample(error_map(clean - rebuilt), 64, 0.0, align_corners=True)
+    torch.testing.assert_close(second, wanted, rtol=1e-3, atol=1e-3)
+    assert METHOD.passes(replace(knobs, draws=3)) == 3 * knobs.steps
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_whitened_weighs_each_axis_by_what_diffusion_leaves_of_it() -> None:
+    method, values = fitted(), queries()
+    knobs = replace(KNOBS, sigma=0.0, score_space="whitened")
+    clean = method.standardise(values).double()
+    rebuilt = method.reconstruct(method.edit(clean.float(), knobs), KEYS, knobs)
+    # The norm of U^T d over its deviations, as a form of Sigma s^2 (a^2 Sigma + s^2 I)^-1.
+    u, variances = method.axes.axes_CC.double(), method.axes.variances_C.double()
+    level = float(cosine_schedule(1000)[knobs.t])
+    left = u @ torch.diag(variances) @ u.T * (1 - level)
+    left = left @ torch.linalg.inv(
+        level * u @ torch.diag(variances) @ u.T + (1 - level) * torch.eye(40)
+    )
+    difference = (clean - rebuilt).permute(0, 2, 3, 1)
+    wanted = (difference * (difference @ torch.linalg.inv(left))).sum(dim=-1).sqrt().float()
+    maps = method.score(values, KEYS, knobs).maps
+    torch.testing.assert_close(
+        maps, smooth_upsample(wanted, 64, 0.0, align_corners=True), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_the_latent_norm_needs_no_noise_and_grows_with_distance() -> None:
+    method, values = fitted(), queries()
+    for space in ("standardised", "whitened"):
+        knobs = replace(KNOBS, k=0, score="latent", score_space=space, sigma=0.0)
+        maps = method.score(values, KEYS, knobs).maps
+        assert torch.equal(method.score(values, ["x", "y", "z"], knobs).maps, maps)
+        middle = method.standardise.mean
+        far = method.score(middle + 3 * (values - middle), KEYS, knobs).maps
+        assert bool((far > maps).all())
 
 
 def test_noise_depends_on_seed_and_image_only() -> None:
@@ -311,6 +428,11 @@ def test_training_draws_only_the_steps_that_are_asked_for() -> None:
      ({}, {"steps": 0}, "steps=0"), ({}, {"t": 5, "steps": 6}, "steps=6"), ({}, {"k": -1}, "k=-1"),
      ({}, {"k": 10**6}, "k=1000000"), ({}, {"t": 0, "k": 0}, "t=0 and k=0"),
      ({}, {"coreset": 0.3}, "coreset"), ({}, {"coreset": 0.0}, "coreset"),
+     ({}, {"draws": 0}, "draws=0"), ({"ema": 1.0}, {}, "ema=1.0"),
+     ({}, {"t": 0, "score_space": "whitened"}, "whitened"), ({}, {"score": "latent"}, "k=0"),
+     ({}, {"score": "latent", "k": 0, "t": 0}, "t=0"),
+     ({}, {"score": "latent", "k": 0, "draws": 2}, "draws=2"),
+     ({}, {"score": "latent", "k": 0, "score_space": "raw"}, "raw"),
      ({"bank_rate": 1.1}, {}, "bank_rate"), ({}, {"temperature": 0.0}, "temperature"),
      ({}, {"sigma": -0.1}, "sigma"), ({}, {"pool": 65}, "pool"), ({"epochs": 0}, {}, "epochs")],
 )  # fmt: skip
@@ -351,10 +473,10 @@ def left(method: LafitE, t: int = 300) -> tuple[float, float]:
     clean = method.standardise(inputs(method.inputs(method.config), "test"))
     knobs = replace(KNOBS, k=0, t=t, steps=5)
     with torch.inference_mode():
-        error = error_map(clean, method.eval().reconstruct(clean, keys, knobs))
+        error = error_map(clean - method.eval().reconstruct(clean, keys, knobs))
         # A new network's last layer is zero; the seed gives it the same corruption.
         new = LafitE(method.config, seed=method.seed).eval()
-        idle = error_map(clean, new.reconstruct(clean, keys, knobs))
+        idle = error_map(clean - new.reconstruct(clean, keys, knobs))
     share = anomalous_share(method.config.image_size, method.config.feature_size)
     normal, anomalous = share == 0, share > 0.3
     return tuple(float(error[cells].mean() / idle[cells].mean()) for cells in (normal, anomalous))

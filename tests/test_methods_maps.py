@@ -35,7 +35,7 @@ def test_smooth_upsample_without_gaussian_is_interpolation() -> None:
 def test_error_map_is_the_norm_over_channels() -> None:
     first, second = numbers(2, 5, 3, 4), numbers(2, 5, 3, 4, seed=1)
     wanted = np.sqrt(((first - second).numpy() ** 2).sum(axis=1))
-    np.testing.assert_allclose(error_map(first, second), wanted, rtol=1e-5)
+    np.testing.assert_allclose(error_map(first - second), wanted, rtol=1e-5)
 
 
 def test_image_score_is_the_largest_window_average() -> None:

@@ -60,6 +60,7 @@ def gaussians() -> dict[str, Any]:
 
 
 TINY = {
+    "lafite": {"image_size": 64, "feature_size": 4, "base": 8, "parameterisation": "preconditioned"},
     "uniad": {"image_size": 64, "feature_size": 6, "width": 16, "feed_forward": 16, "heads": 2},
     "patchsvdd": {"image_size": 64, "width": 2, "patches": 2, "coarse_rate": 0.5},
     "revdistill": {"image_size": 64},
@@ -168,7 +169,8 @@ def test_two_ranks_learn_what_one_learns(two_ranks: list[dict[str, Any]], name: 
         joint = result["learned"][name]
         apart = sum(float((joint[key] - alone[key]).norm()) for key in weights)
         assert apart < 1e-3 * moved
-        for key in alone.keys() - weights.keys():  # batch statistics, the mean image, banks
+        # Batch statistics, the mean image, banks, principal axes.
+        for key in alone.keys() - weights.keys():
             torch.testing.assert_close(joint[key], alone[key], rtol=1e-4, atol=1e-4, msg=key)
 
 

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.lafite import LafitE
 from methods.networks.masked_transformer import (
     DecoderLayer,
     EncoderLayer,
     Reconstructor,
     neighbour_mask,
 )
+from methods.parts.backbone import LITE0
 from methods.parts.batches import Batch, Batches, Draws
 from methods.uniad import METHOD, UniAD
 
@@ -175,20 +177,45 @@ def test_editing_first_gives_the_network_bank_rows() -> None:
     method.fit(Batches([str(i) for i in range(6)], lambda i: values[list(i)]))
     method.eval()
     queries = numbers(1, 40, 10, 10, seed=5)
+    knobs = UniAD.Knobs(k=3, coreset=0.5, pool=1)
+    mean, std = values.mean(dim=(0, 2, 3)), values.std(dim=(0, 2, 3), correction=0)
+    mean, std = mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
     with torch.inference_mode():
-        edited = method.bank.edit(queries, 3, 0.5, "softmax", 1.0)
-        error = (queries - method.network(edited)).norm(dim=1)
-    scores = method.score(queries, ["a"], UniAD.Knobs(k=3, coreset=0.5, pool=1))
-    # Compared with the unedited features.
-    wanted = F.interpolate(error[:, None], (224, 224), mode="bilinear", align_corners=True)[:, 0]
-    torch.testing.assert_close(scores.maps, wanted, rtol=1e-4, atol=1e-4)
+        # In the space of LafitE's editing, though the network reads raw features.
+        edited = method.bank.edit((queries - mean) / std, knobs) * std + mean
+        errors = {True: queries - method.network(edited), False: queries - edited}
+    for rebuild, error in errors.items():
+        scores = method.score(queries, ["a"], replace(knobs, rebuild=rebuild))
+        # Compared with the unedited features.
+        wanted = F.interpolate(
+            error.norm(dim=1, keepdim=True), (224, 224), mode="bilinear", align_corners=True
+        )[:, 0]
+        torch.testing.assert_close(scores.maps, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_editing_is_lafites() -> None:
+    """Equal features, banks and knobs: the same mix, weights included."""
+    shared = {"backbone": LITE0, "layers": (0, 1), "image_size": 64, "feature_size": 10}
+    uniad = UniAD(replace(CONFIG, **shared, bank_rate=0.5, epochs=1))
+    lafite = LafitE(
+        LafitE.Config(**shared, base=16, multipliers=(1,), blocks=1, bank_rate=0.5, epochs=1)
+    )
+    values = 3 * numbers(6, 40, 10, 10) * torch.arange(1, 41).view(1, -1, 1, 1) + 5
+    for method in (uniad, lafite):
+        method.fit(Batches([str(i) for i in range(6)], lambda i: values[list(i)]))
+    queries = values[:2] + numbers(2, 40, 10, 10, seed=5)
+    unit = {"temperature": 0.3, "temperature_unit": "root_channels"}
+    edited = uniad.edit(queries, UniAD.Knobs(k=3, coreset=0.5, **unit))
+    standardised = lafite.edit(lafite.standardise(queries), LafitE.Knobs(k=3, coreset=0.5, **unit))
+    torch.testing.assert_close(edited, lafite.standardise.inverse(standardised))
 
 
 @pytest.mark.parametrize(
     ("config", "knobs", "word"),
     [({"width": 18, "heads": 4}, {}, "width"), ({"neighbours": 6}, {}, "neighbours"),
      ({"neighbours": 21}, {}, "neighbours"), ({}, {"k": 1}, "bank_rate"), ({}, {"k": -1}, "k="),
-     ({"bank_rate": 0.1}, {"k": 10**6}, "k="), ({"epochs": 0}, {}, "epochs"),
+     ({}, {"rebuild": False}, "rebuild=False and k=0"), ({"bank_rate": 0.1}, {"k": 10**6}, "k="),
+     ({"epochs": 0}, {}, "epochs"),
      ({"learning_rate": 0.0}, {}, "learning_rate"), ({}, {"pool": 0}, "pool")],
 )  # fmt: skip
 def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:

@@ -71,8 +71,10 @@ def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> 
     frame = pl.read_parquet(curve_path(place, cell))
     loss = frame.filter(pl.col("metric") == "loss")
     assert loss["epoch"].to_list() == list(range(1, 9))
-    noted = json.loads((straight / "fit.json").read_text())["losses"]
-    np.testing.assert_allclose(loss["value"].to_numpy(), noted)
+    noted = json.loads((straight / "fit.json").read_text())
+    np.testing.assert_allclose(loss["value"].to_numpy(), noted["losses"])
+    beside = frame.filter(pl.col("metric") == "yardstick", pl.col("epoch") == 8)
+    assert dict(beside.select("variant", "value").iter_rows()) == noted["yardsticks"] != {}
     scored = frame.filter(pl.col("metric") == "image_auroc")
     assert set(scored["epoch"]) == {4, 8}
     assert set(scored["variant"]) == {"", "without editing", "edit-only"}
