@@ -255,8 +255,6 @@ QUICK = UniAD.Config(
     encoder_layers=1,
     decoder_layers=1,
     feed_forward=256,
-    # Weaker than published: at full strength the few steps of this preset teach little.
-    jitter=2.0,
     epochs=24,
     # Small batches: few images and epochs leave too few steps at 64.
     batch_size=8,
@@ -267,7 +265,7 @@ METHOD = Declaration(
     method=UniAD,
     presets={
         "paper": Preset(UniAD.Config(), UniAD.Knobs()),
-        "quick": Preset(QUICK, UniAD.Knobs(coreset=0.01)),
+        "quick": Preset(QUICK, UniAD.Knobs(temperature=0.1, temperature_unit="root_channels")),
         "smoke": Preset(
             replace(
                 QUICK,
@@ -277,6 +275,8 @@ METHOD = Declaration(
                 neighbours=3,
                 width=64,
                 heads=4,
+                # At full strength the few steps of this preset teach little.
+                jitter=2.0,
                 epochs=40,
             ),
             UniAD.Knobs(pool=4),

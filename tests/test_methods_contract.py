@@ -7,7 +7,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from made_features import (
     unseen,
 )
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.base import SealedError, sealed
 from benchmarks.shapes import BENCHMARK
@@ -40,6 +41,16 @@ FLOORS = {
     "patchsvdd": 0.5,
 }
 """Mean image AUROC that a method must exceed, where it can't be FLOOR."""
+MARGIN = 0.2
+MARGINS = {"fastflow": (0.2, 0.05), "uniad": (0.2, 0.1)}
+"""By how much training must raise image AUROC and pixel AUROC, where it isn't MARGIN for both:
+untrained, these two already tell places apart by how far features are from the origin."""
+TWINS = {
+    # The preconditioned one is the Gaussian of the data before its first step: 0.87. That gradients
+    # teach more than this has a test in test_methods_lafite.
+    "lafite": {"parameterisation": "noise"},
+}
+"""What else an untrained twin must not have learned."""
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
@@ -100,6 +111,49 @@ def test_maps_are_higher_inside_the_masks(name: str) -> None:
     inside = anomalous_share(side, side) > 0
     outside = maps[~inside].mean()
     assert maps[inside].mean() > outside + 0.1 * outside.abs()
+
+
+class Aurocs(NamedTuple):
+    """Of images, the mean over categories, and of all pixels together."""
+
+    image: float
+    pixel: float
+
+
+def aurocs(scores: Scores) -> Aurocs:
+    side = scores.maps.shape[-1]
+    inside = anomalous_share(side, side) > 0
+    pixel = roc_auc_score(inside.flatten().numpy(), scores.maps.flatten().numpy())
+    return Aurocs(mean_image_auroc(scores.images), float(pixel))
+
+
+def of_the_network(name: str) -> Any:
+    """Knobs with which nothing scores but what gradients taught: no editing, where there is any."""
+    own = knobs(name)
+    return dataclasses.replace(own, k=0) if hasattr(own, "weighting") else own
+
+
+@cache
+def twin(name: str, seed: int) -> Aurocs:
+    """A method that differs from the learned one in its gradient steps alone: they go nowhere."""
+    still = dataclasses.replace(short(name), learning_rate=1e-12, **TWINS.get(name, {}))
+    return aurocs(score(fitted(name, still, seed)[0], of_the_network(name)))
+
+
+def learned_something(name: str, trained: Aurocs, untrained: Aurocs) -> bool:
+    image, pixel = MARGINS.get(name, (MARGIN, MARGIN))
+    return trained.image > untrained.image + image and trained.pixel > untrained.pixel + pixel
+
+
+@every_method
+def test_training_beats_an_untrained_twin(name: str) -> None:
+    if not hasattr(short(name), "learning_rate"):
+        pytest.skip(f"{name} is not trained by gradients")
+    if name == "patchsvdd":
+        pytest.skip("a random encoder finds defects as well: see FLOORS")
+    trained = aurocs(score(learned(name)[0], of_the_network(name)))
+    assert learned_something(name, trained, twin(name, 0)), (trained, twin(name, 0))
+    assert not learned_something(name, twin(name, 1), twin(name, 0)), "this test can't fail"
 
 
 @every_method

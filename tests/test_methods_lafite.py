@@ -508,3 +508,29 @@ def test_a_trained_model_reconstructs_normal_features_better() -> None:
     normal, anomalous = left(trained)
     assert normal < 0.85
     assert anomalous > normal + 0.05
+
+
+def noise_loss(method: LafitE) -> float:
+    """Eq. 6 on unseen normal images, every draw the same for every method."""
+    normal = [i for i, sample in enumerate(unseen()) if not sample.anomalous]
+    values = inputs(method.inputs(method.config), "test")[normal]
+    batch = Batch(values, tuple(map(str, normal)), torch.arange(len(normal)), len(normal))
+    with torch.inference_mode():
+        losses = [
+            method.losses(method.unet, values, Draws(batch, torch.device("cpu"), seed)).mean()
+            for seed in range(20)
+        ]
+    return float(torch.stack(losses).mean())
+
+
+def test_gradients_teach_more_than_the_covariance() -> None:
+    need_lite0()
+    config = METHOD.presets["smoke"].config
+    still = LafitE(replace(config, learning_rate=1e-12, epochs=1))
+    trained = LafitE(config)
+    for method in (still, trained):
+        method.fit(batches(method.inputs(config)))
+    linear = noise_loss(still)
+    assert noise_loss(trained) < 0.95 * linear
+    torch.nn.init.normal_(still.unet.leave[-1].weight, std=0.02)
+    assert noise_loss(still) > linear, "random weights know nothing"

@@ -60,7 +60,12 @@ def gaussians() -> dict[str, Any]:
 
 
 TINY = {
-    "lafite": {"image_size": 64, "feature_size": 4, "base": 8, "parameterisation": "preconditioned"},
+    "lafite": {
+        "image_size": 64,
+        "feature_size": 4,
+        "base": 8,
+        "parameterisation": "preconditioned",
+    },
     "uniad": {"image_size": 64, "feature_size": 6, "width": 16, "feed_forward": 16, "heads": 2},
     "patchsvdd": {"image_size": 64, "width": 2, "patches": 2, "coarse_rate": 0.5},
     "revdistill": {"image_size": 64},
