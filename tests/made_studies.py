@@ -87,7 +87,7 @@ def plain(seeds: int = 1) -> list[Cell]:
 def separable(knobs: Any) -> float:
     """Best at t = 150 with and without editing, at k = 7 and the middle coreset."""
     k = 0.1 * (knobs.k == 7) if knobs.k else 0.0
-    return 0.5 - abs(knobs.t - 150) / 1000 + k - abs(knobs.coreset - 0.025)
+    return 0.5 - abs(knobs.t - 150) / 1000 + k - abs(knobs.coreset - 0.05)
 
 
 class Sweep:

@@ -125,6 +125,7 @@ def test_a_field_that_came_later_changes_no_row_at_its_default() -> None:
 
 def test_a_revision_of_a_methods_code_names_new_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cells()[0]
+    assert before.fit_id and before.cell_id and before.config_hash
     declared = load("methods", "lafite")
     revised = replace(declared, revision=lambda config: 99)
     monkeypatch.setattr("harness.cell.load", lambda kind, name: revised)

@@ -380,6 +380,17 @@ def test_whitened_weighs_each_axis_by_what_diffusion_leaves_of_it() -> None:
 
 
 @pytest.mark.usefixtures("no_gradients")
+def test_what_the_covariance_alone_knows_is_the_mahalanobis_distance() -> None:
+    method, values = fitted(), queries()
+    train = method.standardise(3 * numbers(8, 40, 8, 8) + 1).transpose(0, 1).flatten(1).double()
+    clean = method.standardise(values).permute(0, 2, 3, 1).double()
+    inverse = torch.linalg.inv(train @ train.T / train.shape[1])
+    wanted = (clean * (clean @ inverse)).sum(dim=-1).sqrt().float()
+    got = method.explain(values, KEYS, KNOBS)["off the principal axes"]
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("no_gradients")
 def test_the_latent_norm_needs_no_noise_and_grows_with_distance() -> None:
     method, values = fitted(), queries()
     for space in ("standardised", "whitened"):

@@ -121,8 +121,8 @@ def test_an_axis_without_variance_is_all_noise() -> None:
         assert noise.isfinite().all()
         wanted = noisy[:, 2] / (1 - LEVEL[steps]).sqrt().float().view(-1, 1, 1)
         torch.testing.assert_close(noise[:, 2], wanted, rtol=1e-3, atol=1e-3)
-    for deviation in (axes.noisy_deviation(1e-9), axes.rebuilt_deviation(0.5)):
-        assert deviation.isfinite().all() and bool((deviation > 0).all())
+    for variances in (axes.variances_C, axes.noisy_variances(0.5), axes.rebuilt_variances(0.5)):
+        assert axes.whitened(noisy, variances).isfinite().all()
 
 
 def test_more_axes_than_training_cells() -> None:

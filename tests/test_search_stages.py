@@ -64,7 +64,7 @@ def test_neighbours_found_for_the_largest_k_give_the_scores_of_a_search_for_each
     sweep: Sweep,
 ) -> None:
     model = LoadedModel(sweep.study.first, sweep.place)
-    for k, coreset in ((1, 0.0125), (5, 0.05)):
+    for k, coreset in ((1, 0.025), (5, 0.1)):
         knobs = replace(sweep.study.first.knobs, t=50, k=k, coreset=coreset)
         search = sweep.study.bank_search(knobs)
         assert search == BankSearch(coreset, k=9), "one search serves every k"
@@ -123,7 +123,7 @@ def test_a_search_goes_on_from_the_trials_that_are_there(
 def test_ties_go_to_the_earlier_value_which_is_the_cheaper(place: Place) -> None:
     of = study("lafite")
     knobs, _ = search(of, place, made_trials(lambda knobs: 0.5, []))
-    assert chosen(knobs, "t", "k", "coreset") == (50, 1, 0.05 * 0.25)
+    assert chosen(knobs, "t", "k", "coreset") == (50, 1, 0.1 * 0.25)
 
 
 def test_noise_of_a_category_without_signal_does_not_choose(

