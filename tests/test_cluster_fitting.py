@@ -238,7 +238,7 @@ class Looking:
 
     seconds = 0.0
 
-    def around(self, method: Method, keeper: Keeper, losses: list[float]) -> Keeper:
+    def around(self, method: Method, keeper: Checkpoints) -> Keeper:
         return keeper
 
 
