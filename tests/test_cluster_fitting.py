@@ -27,7 +27,7 @@ from harness.execute import learn, run_job
 from harness.features import FeatureCache
 from harness.options import Resources
 from harness.place import Place
-from harness.store.checkpoints import _laid_out_as
+from harness.store.checkpoints import Checkpoints, _laid_out_as
 from harness.store.store import Store
 from methods.base import Keeper, Method, Progress, quiet
 from methods.parts.backbone import file_sha256
