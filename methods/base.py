@@ -223,7 +223,7 @@ class Explains(Protocol):
     """A method that shows what happens on the way to its scores."""
 
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
-        """Maps (B, g, g) or (B, S, S), by what they show."""
+        """Maps (B, g, g) or (B, S, S), by what they show; those named "A to B" have one unit."""
 
 
 @runtime_checkable

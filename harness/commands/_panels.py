@@ -43,10 +43,13 @@ def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Fi
     panels.append(("map", scores.maps[0].numpy(), "overlay"))
     if isinstance(model, Explains):
         errors = model.explain(inputs, [sample.key], cell.knobs)
-        panels += [(name, error_1gg[0].numpy(), "viridis") for name, error_1gg in errors.items()]
+        panels += [
+            (name, error_1gg[0].numpy(), "viridis" if " to " in name else "cividis")
+            for name, error_1gg in errors.items()
+        ]
     figure = Figure(figsize=(2.6 * len(panels), 3.0), layout="constrained")
     figure.suptitle(f"{sample.key}   score {float(scores.images[0]):.3f}", fontsize=9)
-    # One scale for all distances, or their sizes could not be compared.
+    # One scale for the distances from one to another, or their sizes could not be compared.
     top = max((float(p[1].max()) for p in panels if p[2] == "viridis"), default=1.0)
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axis, (name, values_SS, colours) in zip(axes, panels, strict=True):

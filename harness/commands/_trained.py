@@ -17,7 +17,8 @@ from results.table import DONE, read
 
 
 def find_cell(store: Store, method: str, seed: int, category: str) -> Cell:
-    """The newest finished cell with a model; UsageError if there is none or its data changed."""
+    """The newest finished cell of the method itself, else of a variant of it; UsageError if there
+    is none, its model is gone or its data changed."""
     try:
         frame = read(store.out).filter(pl.col("status") == DONE)
     except ValueError as error:
@@ -28,7 +29,7 @@ def find_cell(store: Store, method: str, seed: int, category: str) -> Cell:
         if frame.is_empty():
             hint = did_you_mean(str(wanted), present)
             raise UsageError(f"{store.out}: no finished cell with {column} '{wanted}'; {hint}")
-    row = frame.sort("finished_at").row(-1, named=True)
+    row = frame.sort(pl.col("variant") == "", "finished_at").row(-1, named=True)
     for model in store.models():
         if model["method"] != method or model["seed"] != seed:
             continue

@@ -60,7 +60,8 @@ def _chosen(store: Store, cell: Cell, samples: Sequence[Sample], image: str | No
 
     by_key = {sample.key: sample for sample in samples}
     if image is not None:
-        matches = [key for key in by_key if key == image or key.endswith(Path(image).name)]
+        matches = [key for key in by_key if f"/{key}".endswith(f"/{image}")]
+        matches = matches or [key for key in by_key if key.endswith(f"/{Path(image).name}")]
         if not matches:
             raise UsageError(f"--image {image}: {did_you_mean(image, sorted(by_key)[:20])}")
         return [by_key[matches[0]]]
