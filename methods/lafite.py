@@ -49,8 +49,9 @@ from methods.networks.diffusion import (
     cosine_schedule,
     ddim_denoise,
     ddim_invert,
+    min_snr_weights,
 )
-from methods.networks.preconditioning import PrincipalAxes, floor, scaled_input_loss
+from methods.networks.preconditioning import PrincipalAxes, loss_floor
 from methods.networks.unet import UNet
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features, feature_channels
@@ -71,8 +72,8 @@ from methods.parts.training import Recipe, optimise
 
 TS = range(50, 601, 50)
 """Corruption steps that a search for knobs tries."""
-FLOOR = 0.2
-"""The least loss above which a configuration can't be called trained."""
+TOLERATED_FLOOR = 0.2
+"""A configuration whose loss can't fall below this can't be called trained."""
 
 
 class LafitE(Method):
@@ -184,19 +185,17 @@ class LafitE(Method):
         level_N = self.alpha_bar_N[1 : len(weights_N) + 1]
         losses = {
             "no noise": torch.ones_like(level_N),
-            "scaled input": scaled_input_loss(self.axes, level_N),
-            "best linear": self.axes.left(level_N),
+            "scaled input": self.axes.scaled_input_loss(level_N),
+            "best linear": self.axes.linear_loss(level_N),
         }
         return {name: float((weights_N * loss_N).mean()) for name, loss_N in losses.items()}
 
     def _loss_weights(self) -> Tensor:
         """The weight of each trained step 1, 2, ... in the loss: (N,) float32."""
-        level_N = self.alpha_bar_N[1 : (self.config.train_t or self.config.diffusion_steps) + 1]
+        level_N = self.alpha_bar_N[1 : last_trained_step(self.config) + 1]
         if self.config.loss_weights == "equal":
             return torch.ones(len(level_N))
-        # Min-SNR (Hang et al. 2023, arXiv 2303.09556) with gamma = 5, for predicted noise.
-        snr_N = level_N / (1 - level_N)
-        return (snr_N.clamp(max=5) / snr_N).float()
+        return min_snr_weights(level_N).float()
 
     @classmethod
     def bank_search(cls, knobs: Knobs) -> BankSearch | None:
@@ -325,6 +324,11 @@ class LafitE(Method):
         return super().load_state_dict(state_dict, strict, assign)
 
 
+def last_trained_step(config: LafitE.Config) -> int:
+    """The largest t that training draws."""
+    return config.diffusion_steps if config.train_t is None else config.train_t
+
+
 def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
     """Ranges of t, k, steps, coreset and the trained part of the schedule."""
     at_least(config, 1, "epochs", "batch_size", "base", "blocks", "diffusion_steps")
@@ -335,7 +339,7 @@ def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
     check_map(knobs, config.image_size)
     if not 0 <= config.ema < 1:
         raise ValueError(f"ema={config.ema}: must be in [0, 1)")
-    last_step = config.diffusion_steps if config.train_t is None else config.train_t
+    last_step = last_trained_step(config)
     if not 0 < last_step <= config.diffusion_steps:
         raise ValueError(f"train_t={last_step}: must be in 1..{config.diffusion_steps}")
     if not 0 <= knobs.t <= last_step:
@@ -368,8 +372,8 @@ def caution(config: LafitE.Config) -> str:
     channels, grid = feature_channels(LafitE.inputs(config)), config.feature_size
     padded = grid % 2 ** (len(config.multipliers) - 1) > 0
     width, reach = config.base * config.multipliers[0], (grid + padded) ** 2
-    least = floor(channels, width, grid, reach)
-    if least <= FLOOR:
+    least = loss_floor(channels, width, grid, reach)
+    if least <= TOLERATED_FLOOR:
         return ""
     return (
         f"its loss can't fall below {least:.2f} however long it trains: noise in {channels} "
@@ -388,7 +392,7 @@ def cost(config: LafitE.Config, images: int) -> Cost:
 
 def search(config: LafitE.Config) -> tuple[Stage, ...]:
     """The paper's two stages, t without editing and then K; the coreset after them."""
-    last_step = config.train_t or config.diffusion_steps
+    last_step = last_trained_step(config)
     return (
         Stage({"t": tuple(t for t in TS if t <= last_step)}, {"k": 0}),
         Stage({"k": KS}),

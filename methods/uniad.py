@@ -53,7 +53,7 @@ from methods.parts.maps import SEARCH, editing_maps, error_map, image_score, smo
 from methods.parts.training import Recipe, optimise
 
 EDITING_K = 5
-"""K of "UniAD w/ F.E." where the knobs have k = 0; LafitE's default."""
+"""K of "UniAD w/ F.E." where the knobs have k = 0: LafitE's in `paper`, for every preset."""
 
 
 class UniAD(Method):

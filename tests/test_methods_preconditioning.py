@@ -9,22 +9,19 @@ import numpy as np
 import pytest
 import torch
 from made_features import one_thread  # noqa: F401
+from made_training import numbers
 from torch import Tensor, nn
 
 from harness.store.checkpoints import load_whole
 from methods.base import Progress
 from methods.lafite import METHOD, LafitE
 from methods.networks.diffusion import corrupt, cosine_schedule
-from methods.networks.preconditioning import PrincipalAxes, floor
+from methods.networks.preconditioning import PrincipalAxes, loss_floor
 from methods.parts.backbone import LITE0
 from methods.parts.batches import Batch, Batches, Draws
 
 C = 6
 LEVEL = cosine_schedule(1000)
-
-
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def gaussian(count: int, channels: int = C, seed: int = 0) -> Tensor:
@@ -240,9 +237,9 @@ def test_floor_of_white_noise_through_a_narrow_convolution() -> None:
     with torch.no_grad():
         matrix = last(cells).flatten(1).double().numpy()
     left = 1 - np.linalg.matrix_rank(matrix) / (C * grid**2)
-    assert floor(C, narrow, grid, grid**2) <= left + 1e-9
-    assert floor(C, narrow, grid, grid**2) == pytest.approx(1 - 2 / 6)
-    assert floor(C, C, grid, grid**2) == 0
+    assert loss_floor(C, narrow, grid, grid**2) <= left + 1e-9
+    assert loss_floor(C, narrow, grid, grid**2) == pytest.approx(1 - 2 / 6)
+    assert loss_floor(C, C, grid, grid**2) == 0
 
 
 def test_a_network_too_narrow_for_its_noise_is_pointed_out() -> None:

