@@ -100,6 +100,17 @@ class Benchmark(ABC):
             )
         return self._sorted("train", chosen)
 
+    def lacking(self, categories: Sequence[str], *, tested: bool) -> dict[str, str]:
+        """Those categories that can't be used, with what they lack and where it belongs.
+
+        Each needs training images and, if it is to be tested, test images.
+        """
+        train = "no training images; put normal ones into {}/train/good"
+        test = "no test images; put normal ones into {}/test/good, others into {}/test/DEFECT"
+        lacks = {name: test for name in categories if tested and not self._list("test", name)}
+        lacks |= {name: train for name in categories if not self._list("train", name)}
+        return {name: lacks[name].replace("{}", name) for name in categories if name in lacks}
+
     def test(self, categories: Sequence[str] | None = None) -> list[Sample]:
         """The test images, sorted by key; SealedError inside `sealed()`."""
         if _SEAL.depth:
@@ -108,6 +119,18 @@ class Benchmark(ABC):
 
     def problems(self, categories: Sequence[str] | None = None) -> list[str]:
         """Faults that no sample shows, such as a mask without an image; one line each."""
+        return []
+
+    def doubts(self, sample: Sample) -> list[str]:
+        """What can hardly be right and can be answered with --trust-masks; one line each."""
+        return []
+
+    def losses(self, sample: Sample) -> list[str]:
+        """What of the sample's image is not kept, in words that fit many images."""
+        return []
+
+    def unread(self) -> list[str]:
+        """What lies beside the images and is not read."""
         return []
 
     def count_problems(self) -> list[str]:

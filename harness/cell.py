@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.inventory import plain, shown
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.overrides import PATHS
 from harness.registry import UsageError, did_you_mean, load, names
@@ -42,6 +43,8 @@ class Data:
     of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in tuning.
     """
 
+    name: str
+    """In tables: that of the data set, or of its folder."""
     benchmark: str
     root: Path | None = None
     categories: tuple[str, ...]
@@ -66,9 +69,11 @@ class Data:
         return pseudo_validation(self.open(), self.categories, **self.held._asdict())
 
     @property
-    def name(self) -> str:
-        """The data set's name, or that of its folder."""
-        return Path(self.benchmark).name
+    def location(self) -> str | None:
+        """The folder that was named, as text; None for a data set that brings its own."""
+        if Path(self.benchmark).is_absolute():
+            return shown(self.benchmark)
+        return None if self.root is None else shown(self.root)
 
     @property
     def label(self) -> str:
@@ -128,14 +133,15 @@ class Cell:
 
     @cached_property
     def config_hash(self) -> str:
-        """Names the settings alone, whatever the data and the seed."""
+        """Names the settings alone, whatever the data, the seed and where files lie."""
         return digest(
             {
                 "method": self.method,
-                "config": identifying(self.config),
+                "config": identifying(self.config) | self._default_paths,
                 "knobs": identifying(self.knobs),
             }
             | self.revision
+            | ({"schema": CELL_SCHEMA} if CELL_SCHEMA > 1 else {})
         )
 
     def _learned(self) -> dict[str, Any]:
@@ -147,6 +153,10 @@ class Cell:
             "weights": self.weights_sha256,
             "seed": self.seed,
         } | self.revision
+
+    @property
+    def _default_paths(self) -> dict[str, Any]:
+        return {field.name: field.default for field in fields(self.config) if field.name in PATHS}
 
     @property
     def revision(self) -> dict[str, int]:
@@ -181,6 +191,9 @@ def open_benchmark(name: str, root: Path | None) -> Benchmark:
         folder = Path(name)
         if not folder.is_dir():
             raise UsageError(f"{name}: no such folder; give a data set's name or an existing path")
-        return folder_benchmark(folder.resolve().name, folder)
+        last = folder.resolve().name
+        if shown(last) != last:
+            raise UsageError(f"{shown(folder)}: is not named in UTF-8; rename the folder")
+        return folder_benchmark(plain(last), folder)
     hint = did_you_mean(name, names("benchmarks"))
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder")

@@ -21,9 +21,9 @@ from harness.pictures import picture_rows
 from harness.registry import load
 from methods.parts.backbone import Pixels
 from results.evidence import Evidence, curve_rows
+from results.identity import POOLED
 from results.metrics import PIXEL_METRICS, Measured, image_metrics
 from results.profiles import PROFILES, Profile, judge
-from results.table import POOLED
 
 Metrics = dict[str, dict[str, Measured]]
 

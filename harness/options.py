@@ -22,6 +22,20 @@ MODES = ("multi-class", "separate")
 PRESETS = ("paper", "quick", "smoke")
 DEFAULT_OUT = Path("results/runs")
 
+Say = Callable[[str], None]
+"""Told a line for the user."""
+
+
+def unheard(line: str) -> None:
+    """A `Say` that nobody listens to."""
+
+
+def first_few(lines: Sequence[str], most: int) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - most
+    return [*lines[:most], *([f"... and {more} more"] if more > 0 else [])]
+
+
 selecting = partial(typer.Option, rich_help_panel="What is run")
 searching = partial(typer.Option, rich_help_panel="How knobs are searched")
 working = partial(typer.Option, rich_help_panel="With what it runs")
@@ -99,6 +113,9 @@ class Selection:
         ),
     ] = "default"
     root: DataRoot = None
+    trust_masks: Annotated[
+        bool, selecting("--trust-masks", help="Take masks that seem inverted or soft as they are.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +166,6 @@ class RaceOptions:
         if self.points is None:
             raise UsageError(f"speed --op {self.op}: name a data set, --points ./my-parts")
         return self.points
-
-
-Say = Callable[[str], None]
-"""Told what a race is at."""
 
 
 @dataclass(frozen=True, kw_only=True)

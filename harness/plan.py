@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.base import Benchmark
+from benchmarks.base import Benchmark, DataError
 from benchmarks.parts.content import fingerprint
+from benchmarks.parts.inventory import plain
 from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from harness.cell import Cell, Data, Held, open_benchmark
-from harness.options import MODES, PRESETS, Selection
+from harness.options import MODES, PRESETS, Say, Selection, first_few, unheard
 from harness.overrides import parse_overrides, variant_of, with_overrides
 from harness.registry import UsageError, did_you_mean, load, names
 from methods.base import Declaration
@@ -22,8 +23,10 @@ from methods.parts.backbone import (
     file_sha256,
     find_weights,
 )
+from results.identity import distinct_ends
 from results.profiles import PROFILES
 
+MOST_PROBLEMS = 20
 MISSING = "missing"
 """Stands for the hash of weights that are not here, in a plan that is only looked at."""
 
@@ -34,19 +37,17 @@ def plan(
     ablation: bool = False,
     held: Held | None = None,
     need_weights: bool = True,
+    say: Say = unheard,
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds; UsageError, in one line, if any can't run.
 
     With `held` the cells are those of a search for knobs, see `pieces`. Without `need_weights` a
-    plan can be looked at where a backbone's weights are not to be had.
+    plan can be looked at where a backbone's weights are not to be had. `say` is told what is left
+    out.
     """
     _check_words(selection)
     rows = _rows(selection, ablation)
-    parts = [
-        data
-        for name in dict.fromkeys(selection.benchmarks)
-        for data in pieces(name, selection.root, selection.categories, selection.mode, held)
-    ]
+    parts = _parts(selection, held, say)
     files = {row.method: _files(row, need_weights) for row in rows}
     for data in parts:
         for row in rows:
@@ -71,6 +72,26 @@ def plan(
         for seed in range(selection.seeds)  # counted from 0, never picked
     ]
     return list({cell.cell_id: cell for cell in cells}.values())
+
+
+def _parts(selection: Selection, held: Held | None, say: Say) -> list[Data]:
+    """The data sets, checked as far as names tell; two of one name are told apart by folders."""
+    by_name = {
+        name: pieces(name, selection.root, selection.categories, selection.mode, held, say)
+        for name in dict.fromkeys(selection.benchmarks)
+    }
+    places = sorted({data.benchmark for parts in by_name.values() for data in parts})
+    names = dict(zip(places, distinct_ends(places), strict=True))
+    by_content: dict[tuple[str, str], Data] = {}
+    for data in (data for parts in by_name.values() for data in parts):
+        content = (data.train_fingerprint, data.test_fingerprint)
+        if (twin := by_content.setdefault(content, data)).benchmark != data.benchmark:
+            say(f"{data.benchmark}: holds the same images as {twin.benchmark}; one of them runs")
+    return [
+        replace(data, name=plain(names[data.benchmark]))
+        for parts in by_name.values()
+        for data in parts
+    ]
 
 
 def _check_words(selection: Selection) -> None:
@@ -145,18 +166,45 @@ def _files(row: Row, need_weights: bool) -> tuple[Path | None, str]:
 
 
 def pieces(
-    name: str, root: Path | None, wanted: Sequence[str], mode: str, held: Held | None = None
+    name: str,
+    root: Path | None,
+    wanted: Sequence[str],
+    mode: str,
+    held: Held | None = None,
+    say: Say | None = None,
 ) -> list[Data]:
     """The data set as one piece, or a piece for each category.
 
     With `held`, to tune on: what is scored is the pseudo-validation, no test image is opened.
+    With `say` the folder is checked first, DataError, and categories that can't be used are left
+    out with a word.
     """
     benchmark = open_benchmark(name, root)
+    wanted = [plain(category) for category in wanted]
     check_categories(name, benchmark, wanted)
     present = benchmark.categories()
     chosen = tuple(category for category in present if not wanted or category in wanted)
+    if say is not None:
+        chosen = _usable(benchmark, chosen, held, say)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
     return [_piece(benchmark, name, root, group, held) for group in groups]
+
+
+def _usable(
+    benchmark: Benchmark, categories: tuple[str, ...], held: Held | None, say: Say
+) -> tuple[str, ...]:
+    where = benchmark.location or benchmark.name
+    if problems := benchmark.problems(categories):
+        raise DataError("\n".join(first_few(problems, MOST_PROBLEMS)))
+    lacks = benchmark.lacking(categories, tested=held is None)
+    lines = [f"{where}: category {name!r} has {lack}" for name, lack in lacks.items()]
+    if len(lacks) == len(categories):
+        raise DataError("\n".join(first_few(lines, MOST_PROBLEMS)))
+    for line in lines:
+        say(f"{line}; it is left out")
+    if unread := benchmark.unread():
+        say(f"{where}: not read, as it is in no category: {', '.join(first_few(unread, 3))}")
+    return tuple(name for name in categories if name not in lacks)
 
 
 def check_categories(name: str, benchmark: Benchmark, wanted: Sequence[str]) -> None:
@@ -193,6 +241,7 @@ def _piece(
         train, test = pseudo.train(categories), pseudo.validation(categories)
     is_path = Path(name).is_dir() and name not in names("benchmarks")
     return Data(
+        name=plain(Path(name).resolve().name) if is_path else name,
         benchmark=str(Path(name).resolve()) if is_path else name,
         root=root.resolve() if root else None,
         categories=categories,

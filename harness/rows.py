@@ -105,6 +105,7 @@ def _provenance(cell: Cell, place: Place) -> Row:
         "preset": cell.preset,
         "profile": cell.profile,
         "benchmark": cell.data.name,
+        "location": cell.data.location,
         "method": cell.method,
         "variant": cell.variant,
         "seed": cell.seed,

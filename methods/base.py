@@ -39,6 +39,8 @@ class Progress:
     loss: float | None = None
     yardsticks: Mapping[str, float] = field(default_factory=dict)
     """Losses of predictors that need no training, by what they are: what `loss` must beat."""
+    note: str = ""
+    """A line for the user; the numbers beside it say nothing."""
 
 
 OnProgress = Callable[[Progress], None]

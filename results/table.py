@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.files import write_whole
+from results.identity import told_apart
 from results.profiles import DEFAULT_PROFILE
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PRODUCER = "lafite-bench"
-POOLED = "(pooled)"  # the category of rows that judge all test images under one threshold
 DONE = "done"  # the status of a finished cell; any other status is a failure
 
 _VERSION_KEY = b"lafite_bench.schema_version"
@@ -35,6 +35,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "preset": pa.string(),
     "profile": pa.string(),  # the conventions of the metrics: default, uniad, patchcore or ader
     "benchmark": pa.string(),
+    "location": pa.string(),  # the folder that its images lay in; null: none was named
     "category": pa.string(),
     "method": pa.string(),
     "variant": pa.string(),
@@ -133,6 +134,7 @@ def write_rows(
 def read(folder: Path) -> pl.DataFrame:
     """The rows of all finished cells under an output folder, and each other's newest failure.
 
+    With the names of `told_apart`, so that rows of one name are of one kind.
     Raises ValueError where the folder holds no results, and for a part that cannot be read or was
     written by a newer version, naming it.
     """
@@ -144,7 +146,7 @@ def read(folder: Path) -> pl.DataFrame:
     done = pl.DataFrame(pa.concat_tables([empty, *parts]))
     failed = pl.DataFrame(pa.concat_tables([empty, *failures]))
     newest = failed.filter(pl.col("finished_at") == pl.col("finished_at").max().over("cell_id"))
-    return pl.concat([done, newest.join(done, on="cell_id", how="anti")])
+    return told_apart(pl.concat([done, newest.join(done, on="cell_id", how="anti")]))
 
 
 def read_part(path: Path) -> pl.DataFrame:
@@ -215,14 +217,17 @@ def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
             f"upgrade {PRODUCER} to read it"
         )
     table = _migrated(table, int(version), schema)
-    if table.schema.names != schema.names:
+    if set(table.schema.names) != set(schema.names):
         raise ValueError(f"{path}: its columns are not those of schema version {version}")
-    return table.cast(schema)
+    return table.select(schema.names).cast(schema)
 
 
 def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
-    """The table with the columns of today: version 1 had no profiles but the default one."""
-    if version == 1 and set(schema.names) - set(table.schema.names) == {"profile"}:
-        profile = pa.array([DEFAULT_PROFILE] * len(table), pa.string())
-        return table.add_column(schema.get_field_index("profile"), "profile", profile)
+    """The table with the columns of today.
+
+    Version 1 had no profiles but the default one, version 2 said nothing of where images lay.
+    """
+    for name, since, value in (("profile", 2, DEFAULT_PROFILE), ("location", 3, None)):
+        if version < since and name in schema.names and name not in table.schema.names:
+            table = table.append_column(name, pa.array([value] * len(table), pa.string()))
     return table

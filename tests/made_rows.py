@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from results import table
+from results.identity import told_apart
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -25,4 +26,5 @@ def made_frame(values, metric="image_auroc", **changes):
         | changes
         for (method, seed, category), value in values.items()
     ]
-    return pl.DataFrame(rows, schema=pl.DataFrame(table.SCHEMA.empty_table()).schema)
+    frame = pl.DataFrame(rows, schema=pl.DataFrame(table.SCHEMA.empty_table()).schema)
+    return told_apart(frame)

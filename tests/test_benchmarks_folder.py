@@ -43,10 +43,18 @@ def test_missing_mask(widget: Path) -> None:
 def test_mask_without_image(widget: Path) -> None:
     write_mask(widget / "ground_truth/crack/007_mask.png")
     write_mask(widget / "ground_truth/crack/oddname.png")
-    write_mask(widget / "ground_truth/good/000_mask.png")
+    write_mask(widget / "ground_truth/dent/000_mask.png")
     problems = lines(widget.parent)
     assert len(problems) == 3
-    assert all("is a mask without a defective image" in line for line in problems)
+    assert all("is a mask without an image" in line for line in problems)
+
+
+def test_masks_of_normal_images_must_be_black(widget: Path) -> None:
+    write_mask(widget / "ground_truth/good/000_mask.png", value=0)
+    assert lines(widget.parent) == []
+    write_mask(widget / "ground_truth/good/000_mask.png")
+    (line,) = lines(widget.parent)
+    assert "good/000_mask.png: marks 9 pixels of a normal image; is it defective?" in line
 
 
 def test_mask_of_another_size(widget: Path) -> None:
@@ -92,7 +100,7 @@ def test_all_problems_come_at_once_one_line_each(widget: Path) -> None:
     (widget / "test/crack/000.png").write_bytes(b"")
     (widget / "ground_truth/crack/001_mask.png").write_bytes(b"")
     write_mask(widget / "ground_truth/crack/001_mask_1.png", size=(3, 3))
-    (widget / "train/good/nested").mkdir()
+    write_image(widget / "train/good/nested/000.png", seed=99)
     problems = lines(widget.parent)
     assert len(problems) == 7
     assert not any("\n" in line for line in problems)

@@ -227,7 +227,7 @@ def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
         for category in ("nut", "bolt")
     }
     for (cell_id,), rows in made_frame(values).group_by("cell_id"):
-        write_part(part_path(tmp_path, str(cell_id)), rows.to_dicts())
+        write_part(part_path(tmp_path, str(cell_id)), rows.drop("data").to_dicts())
     said = {}
     for fmt in ("terminal", "md", "latex", "csv"):
         call("report", str(tmp_path), "--format", fmt, monkeypatch=monkeypatch)
@@ -235,7 +235,7 @@ def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
     assert "image_auroc: patchcore, the highest mean" in said["terminal"]
     assert "| mean | patchcore | 91.0 ± 1.0 |" in said["md"]
     assert r"\begin{tabular}{lcc}" in said["latex"]
-    assert said["csv"].startswith("benchmark,mode,preset,profile,method")
+    assert said["csv"].startswith("benchmark,data,mode,preset,profile,method")
     call("compare", "patchcore", "uniad", str(tmp_path), monkeypatch=monkeypatch)
     line = next(t for t in capsys.readouterr().out.splitlines() if t.startswith("image_auroc"))
     assert "patchcore is better; patchcore +10.0 points" in line

@@ -17,6 +17,7 @@ from harness.search.study import choice_key
 FILE = Path(__file__).with_name("ids.json")
 DATA = {
     "whole": Data(
+        name="parts",
         benchmark="made",
         categories=("a", "b"),
         train_fingerprint="0" * 16,
@@ -25,6 +26,7 @@ DATA = {
         test_images=80,
     ),
     "held out": Data(
+        name="parts",
         benchmark="made",
         categories=("a",),
         train_fingerprint="2" * 16,

@@ -14,6 +14,7 @@ from made_reports import publish, write_cell
 
 from results import table
 from results.evidence import pictures_path, read_pictures
+from results.identity import POOLED
 from results.reports.page.closer import Picture, within
 from results.reports.page.page import page
 from results.reports.page.selectors import selectors
@@ -149,7 +150,7 @@ def test_each_seed_of_a_number_and_its_cells_are_in_the_page(tmp_path: Path) -> 
     assert [seed for seed, _, _ in traced] == [0, 1, 2]
     for seed, value, numbers in traced:
         assert [data["cells"][number] for number in numbers] == [cells[seed]]
-        rows = frame.filter(pl.col("category") != table.POOLED, metric="image_auroc", seed=seed)
+        rows = frame.filter(pl.col("category") != POOLED, metric="image_auroc", seed=seed)
         assert value == pytest.approx(rows["value"].mean(), abs=1e-6)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from results import table
 from results.analysis import summary
+from results.identity import POOLED, told_apart
 from results.metrics import METRICS
 from results.reports import text as report
 
@@ -44,7 +45,7 @@ def _failed(seed, error, **changes):
 
 def _frame(*cells):
     schema = pl.DataFrame(table.SCHEMA.empty_table()).schema
-    return pl.DataFrame([row for cell in cells for row in cell], schema=schema)
+    return told_apart(pl.DataFrame([row for cell in cells for row in cell], schema=schema))
 
 
 def _only_row(frame):
@@ -54,8 +55,8 @@ def _only_row(frame):
 
 def test_mean_over_categories_then_mean_and_std_over_seeds():
     frame = _frame(
-        _rows({"a": 0.9, "b": 0.7, table.POOLED: 0.6}, seed=0),
-        _rows({"a": 0.8, "b": 0.4, table.POOLED: 0.5}, seed=1),
+        _rows({"a": 0.9, "b": 0.7, POOLED: 0.6}, seed=0),
+        _rows({"a": 0.8, "b": 0.4, POOLED: 0.5}, seed=1),
     )
     row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.7)  # of 0.8 and 0.6
@@ -101,8 +102,8 @@ def test_only_categories_measured_with_every_seed_are_averaged():
 
 def test_a_separate_model_has_no_pooled_score_of_the_whole():
     frame = _frame(
-        _rows({"a": 0.9, table.POOLED: 0.9}, cell_id="a0", mode="separate"),
-        _rows({"b": 0.7, table.POOLED: 0.7}, cell_id="b0", mode="separate"),
+        _rows({"a": 0.9, POOLED: 0.9}, cell_id="a0", mode="separate"),
+        _rows({"b": 0.7, POOLED: 0.7}, cell_id="b0", mode="separate"),
     )
     row = _only_row(frame)
     assert row["mean"] == pytest.approx(0.8)
@@ -151,11 +152,11 @@ def test_a_method_that_only_failed_stays_in_the_table():
 
 def test_per_category_puts_the_pooled_row_last():
     frame = _frame(
-        _rows({table.POOLED: 0.5, "b": 0.7, "a": 0.9}, seed=0),
-        _rows({table.POOLED: 0.6, "b": 0.7, "a": None}, seed=1),
+        _rows({POOLED: 0.5, "b": 0.7, "a": 0.9}, seed=0),
+        _rows({POOLED: 0.6, "b": 0.7, "a": None}, seed=1),
     )
     rows = summary.per_category(frame, AUROC)
-    assert rows.select("category", "seeds").rows() == [("a", 1), ("b", 2), (table.POOLED, 2)]
+    assert rows.select("category", "seeds").rows() == [("a", 1), ("b", 2), (POOLED, 2)]
     assert rows["mean"].to_list() == pytest.approx([0.9, 0.7, 0.55])
     assert rows["std"][1] == 0.0
 

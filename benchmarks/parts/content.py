@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -44,11 +45,16 @@ def image_hashes(benchmark: Benchmark, samples: Sequence[Sample]) -> Iterator[st
 
 
 def check(
-    benchmark: Benchmark, samples: Sequence[Sample], on_done: Callable[[], None] | None = None
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    on_done: Callable[[], None] | None = None,
+    *,
+    trust_masks: bool = False,
 ) -> list[str]:
     """Decodes every image and mask; returns all problems, one line each, with the file's name.
 
-    `on_done()` is called once per sample in the caller's thread, for a progress bar.
+    Doubts about masks are problems unless these are trusted. `on_done()` is called once per sample
+    in the caller's thread, for a progress bar.
     """
 
     def decode(sample: Sample) -> list[str]:
@@ -58,7 +64,7 @@ def check(
                 read(sample)
             except DataError as error:
                 lines += str(error).splitlines()
-        return lines
+        return lines or ([] if trust_masks else benchmark.doubts(sample))
 
     problems: list[str] = []
     for lines in map_threads(decode, samples):
@@ -67,6 +73,19 @@ def check(
             on_done()
     problems += benchmark.problems(sorted({sample.category for sample in samples}))
     return list(dict.fromkeys(problems))
+
+
+def losses(benchmark: Benchmark, samples: Sequence[Sample]) -> list[str]:
+    """Notes, one line each: what of the images is not kept, and of how many in a category."""
+    found = Counter(
+        (sample.category, loss)
+        for sample, of_sample in zip(samples, map_threads(benchmark.losses, samples), strict=True)
+        for loss in of_sample
+    )
+    where = benchmark.location or benchmark.name
+    return [
+        f"{where}: {category}, {count} images: {loss}" for (category, loss), count in found.items()
+    ]
 
 
 def duplicates(benchmark: Benchmark, train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +19,86 @@ from benchmarks.base import DataError
 # Below Pillow's own limit (89 million, where it warns), so that the user reads our message.
 MAX_PIXELS = 80_000_000
 
-SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+SIXTEEN_BITS = 65535.0
+DEPTHS = (8, 10, 12, 14, 16, 20, 24, 32)
+"""Bits of cameras, and of the files that their images lie in."""
+MOST_LEVELS = 8
+"""Of a mask: more grey levels than a drawing program gives to kinds of defects have soft edges."""
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path, white: float = SIXTEEN_BITS) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) uint8 RGB.
 
-    - EXIF orientation is applied; of several frames the first counts.
+    - EXIF orientation is applied; of several frames or pages the first counts.
     - Grey becomes three equal channels; 1-bit becomes 0 and 255.
-    - 16-bit grey is divided by 257 and rounded (65535 -> 255); values beyond 16 bits are clipped.
-      16-bit colour keeps its high byte, which is how Pillow reads it.
+    - More than 8 bits a channel, and floats, are scaled so that `white` becomes 255, rounded and
+      clipped.
     - A palette becomes its colours; CMYK and YCbCr become RGB by Pillow's formula.
     - Alpha, also that of a palette or a transparent colour, is composited on black. What was cut
       out becomes 0, like the padding of a convolution, whatever colour hides beneath.
 
-    DataError for an unreadable, empty, truncated, non-image, floating-point or over-limit file.
+    DataError for an unreadable, empty, truncated, non-image or over-limit file, and for pixels that
+    are negative or no numbers.
     """
     with _opened(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return _grey_16_bit(upright) if upright.mode in SIXTEEN_BIT else _to_rgb(upright)
+        deep = _deep_pixels(path, image)
+        if deep is None:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    rgb = np.rint(255 * (deep.astype(np.float64) / white)).clip(0, 255).astype(np.uint8)
+    return np.repeat(rgb[:, :, None], 3, axis=2) if rgb.ndim == 2 else rgb
+
+
+def white_of(paths: Iterable[Path]) -> float:
+    """The white of images that belong together: the smallest depth that holds all their values.
+
+    Of 8, 10, 12, 14, 16 bits and more; of floats 1, else the largest value. Images with 8 bits a
+    channel have no say. DataError as `read_rgb`.
+    """
+    largest = [value for path in paths if (value := deepest(path)) is not None]
+    if not largest:
+        return SIXTEEN_BITS
+    most = max(float(value) for value in largest)
+    if any(isinstance(value, np.floating) for value in largest):
+        return max(1.0, most)
+    return next((float(2**bits - 1) for bits in DEPTHS if most < 2**bits), most)
+
+
+def deepest(path: Path) -> np.integer[Any] | np.floating[Any] | None:
+    """The largest value of an image with more than 8 bits a channel, None where it has not.
+
+    DataError as `read_rgb`.
+    """
+    with _opened(path) as image:
+        deep = _deep_pixels(path, image)
+        return None if deep is None else cast("np.integer[Any] | np.floating[Any]", deep.max())
+
+
+def is_deep(path: Path) -> bool:
+    """Whether an image has more than 8 bits a channel, from its header; DataError as `read_rgb`."""
+    with _opened(path) as image:
+        return image.mode in DEEP_GREY or bool(_deep_colour(image))
+
+
+def losses(path: Path) -> list[str]:
+    """What of an image file is not kept, in words; DataError as `read_rgb`."""
+    with _opened(path) as image:
+        clear = (
+            image.has_transparency_data and np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255
+        )
+        found = {
+            f"of {getattr(image, 'n_frames', 1)} pages or frames the first is read": (
+                getattr(image, "n_frames", 1) > 1
+            ),
+            "what is transparent becomes black": bool(clear),
+            "CMYK becomes RGB by a formula, without its colour profile": image.mode == "CMYK",
+            "of 16 bits the upper 8 are read; save it as RGB to keep them": (
+                image.mode not in DEEP_GREY
+                and not _deep_colour(image)
+                and any("16" in layout for layout in _layouts(image))
+            ),
+        }
+        return [loss for loss, there in found.items() if there]
 
 
 def read_marks(path: Path) -> NDArray[np.bool_]:
@@ -43,11 +107,20 @@ def read_marks(path: Path) -> NDArray[np.bool_]:
     Orientation, palette and alpha are treated as in `read_rgb`, so transparent means unmarked.
     DataError for the same files.
     """
+    return _mask_values(path) > 0
+
+
+def mask_levels(path: Path) -> int:
+    """How many values a mask file has; DataError as `read_marks`."""
+    return len(np.unique(_mask_values(path)))
+
+
+def _mask_values(path: Path) -> NDArray[Any]:
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
-        if upright.mode in (*SIXTEEN_BIT, "L", "1"):
-            return np.asarray(upright) > 0
-        return np.asarray(_to_rgb(upright).max(axis=2) > 0)
+        if upright.mode in (*DEEP_GREY, "L", "1"):
+            return np.asarray(upright)
+        return np.asarray(_to_rgb(upright).max(axis=2))
 
 
 def image_shape(path: Path) -> tuple[int, int]:
@@ -71,8 +144,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            if image.mode == "F":
-                raise DataError(f"{path}: has floating-point pixels; save it with 8 or 16 bits")
             yield image
     except DataError:
         raise
@@ -91,14 +162,60 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
+def _deep_pixels(path: Path, image: Image.Image) -> NDArray[Any] | None:
+    """(H, W) or (H, W, 3) of an image with more than 8 bits a channel, else None."""
+    if image.mode in DEEP_GREY:
+        values = np.asarray(ImageOps.exif_transpose(image))
+    elif layout := _deep_colour(image):
+        values = _sixteen_bit_colour(path, layout)
+    else:
+        return None
+    if values.dtype.kind != "u" and not (np.isfinite(values).all() and values.min() >= 0):
+        raise DataError(
+            f"{path}: has pixels that are negative or no numbers; save it with values from 0 on"
+        )
+    return values
+
+
+def _deep_colour(image: Image.Image) -> str:
+    """The layout of 16 bits a colour, such as "RGB;16B"; empty for any other."""
+    layouts = {layout for layout in _layouts(image) if re.fullmatch(r"RGBA?;16[BLN]", layout)}
+    return layouts.pop() if len(layouts) == 1 else ""
+
+
+def _layouts(image: Image.Image) -> Iterator[str]:
+    """How the pixels lie in the file, in Pillow's words."""
+    for tile in getattr(image, "tile", ()):
+        args = tile.args
+        yield str(args if isinstance(args, str) else (args or ("",))[0])
+
+
+def _sixteen_bit_colour(path: Path, layout: str) -> NDArray[np.uint16]:
+    """(H, W, 3), upright, and composited on black where there is alpha.
+
+    Pillow keeps one byte of each value: told the other byte order, it keeps the other byte.
+    """
+    native = "L" if sys.byteorder == "little" else "B"
+    order = layout[-1].replace("N", native)
+    high, low = (_one_byte_of_two(path, layout[:-1] + kept) for kept in (order, "LB"[order == "L"]))
+    values = high.astype(np.uint16) * 256 + low
+    if values.shape[2] == 3:
+        return values
+    alpha = values[:, :, 3:] / SIXTEEN_BITS
+    return np.rint(values[:, :, :3] * alpha).astype(np.uint16)
+
+
+def _one_byte_of_two(path: Path, layout: str) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        image.tile = [
+            tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout)
+            for tile in image.tile
+        ]
+        return np.asarray(ImageOps.exif_transpose(image))
+
+
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     return np.array(image.convert("RGB"))
-
-
-def _grey_16_bit(image: Image.Image) -> NDArray[np.uint8]:
-    values = np.asarray(image).astype(np.int64).clip(0, 65535)
-    grey = ((values + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.options import Say
 from harness.task import Show
 from methods import base
 
@@ -31,6 +32,13 @@ def _columns() -> list[ProgressColumn]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     ]
+
+
+def noting(console: Console) -> Say:
+    """Prints a line that is worth knowing and no fault; never wrapped, never taken for markup."""
+    return lambda line: console.print(
+        f"note: {line}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 @contextmanager
@@ -60,6 +68,9 @@ def bars(title: str, labels: Sequence[str], console: Console) -> Iterator[Show]:
         working: dict[int, tuple[str, TaskID]] = {}
 
         def show(number: int, news: base.Progress | None) -> None:
+            if news is not None and news.note:
+                noting(console)(f"{labels[number]}: {news.note}")
+                return
             stage = None if news is None else news.stage
             if number in working and working[number][0] != stage:
                 progress.remove_task(working.pop(number)[1])

@@ -9,6 +9,7 @@ from harness.options import (
     DEFAULT_OUT,
     Out,
     Resources,
+    Say,
     Selection,
     keeping,
     selecting,
@@ -58,6 +59,7 @@ def command(
     from harness.commands._driver import on_screen
     from harness.commands._estimate import cautions, estimate
     from harness.commands._live import check_logs
+    from harness.commands._progress import noting
     from harness.features import FeatureCache
     from harness.plan import plan
     from harness.store.store import Store
@@ -65,13 +67,17 @@ def command(
     console, store, failed = Console(), Store(out), 0
     check_logs(log or ())
     with console.status("planning: reading and hashing the data"):
-        cells = plan(selection, ablation=ablation, need_weights=not dry_run)
+        said: list[str] = []
+        cells = plan(selection, ablation=ablation, need_weights=not dry_run, say=said.append)
+    note = noting(console)
+    for line in said:
+        note(line)
     if tuned or refit:
         if ablation:
             raise UsageError(
                 "--tuned and --ablation: a choice is made for one row; ask for one of them"
             )
-        cells += _tuned(cells, selection, store, refit, console)
+        cells += _tuned(cells, selection, store, refit, note)
     todo = [cell for cell in cells if overwrite or not store.done(cell)]
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
     with FeatureCache.lasting(resources.cache or dry_run, out) as cache:
@@ -83,10 +89,12 @@ def command(
             return True
         store.prepare()
         if todo:
-            check_data(todo, cache, console)
+            check_data(todo, cache, console, trust_masks=selection.trust_masks)
             with session(resources, store, cache, overwrite=overwrite) as place:
                 failed = _run(todo, place, on_screen(console, log or ()), console)
     _print(cells, store, cache if resources.cache else None, console)
+    for line in said:
+        note(line)
     return failed == 0
 
 
@@ -109,7 +117,7 @@ def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) ->
 
 
 def _tuned(
-    cells: Sequence[Cell], selection: Selection, store: Store, refit: bool, console: Console
+    cells: Sequence[Cell], selection: Selection, store: Store, refit: bool, note: Say
 ) -> list[Cell]:
     """The cells with frozen choices that stand beside these; a note where one is no other."""
     from harness.search.choice import tuned
@@ -120,8 +128,7 @@ def _tuned(
     rows = tuned(cells, store, refit=refit, options=options)
     for row in rows:
         if row.cell_id in plain:
-            note = f"note: {row.label}: the choice is the default; one row"
-            console.print(note, markup=False, soft_wrap=True)
+            note(f"{row.label}: the choice is the default; one row")
     return [row for row in rows if row.cell_id not in plain]
 
 

@@ -56,6 +56,7 @@ def command(
     from harness.cell import Held
     from harness.cluster.session import session
     from harness.commands._data_check import check_data
+    from harness.commands._progress import noting
     from harness.commands._search import Search
     from harness.features import FeatureCache
     from harness.plan import plan
@@ -68,13 +69,14 @@ def command(
     if curve:
         _check_epochs(selection.methods)
     with console.status("planning: reading and hashing the training images"), sealed():
-        cells = plan(selection, held=Held(search.share, anomalies=search.anomalies))
+        held = Held(search.share, anomalies=search.anomalies)
+        cells = plan(selection, held=held, say=noting(console))
         studies = plan_studies(cells, search, named=bool(selection.methods))
     store.prepare()
     work = [s for s in studies if reveal or curve or frozen(store, s) is None]
     with FeatureCache.lasting(resources.cache, out) as cache:
         with sealed():
-            check_data([study.first for study in work], cache, console)
+            check_data([study.first for study in work], cache, console, trust_masks=True)
         with session(resources, store, cache) if work else nullcontext() as place:
             on_ray = Search(place, search, console) if place else None
             complete = [_do(study, store, on_ray, reveal, curve, console) for study in studies]

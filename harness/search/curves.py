@@ -27,7 +27,7 @@ from harness.store.checkpoints import Checkpoints
 from harness.store.journal import append, entries
 from methods.base import Keeper, Method, OnProgress, quiet
 from results.files import write_whole
-from results.table import POOLED
+from results.identity import POOLED
 
 METRIC = "image_auroc"
 YARDSTICK = "yardstick"

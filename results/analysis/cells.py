@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from results.identity import POOLED
 from results.profiles import DEFAULT_PROFILE
-from results.table import DONE, POOLED
+from results.table import DONE
 
-SECTION = ("benchmark", "mode", "preset", "profile")
+SECTION = ("benchmark", "data", "mode", "preset", "profile")
 """What all rows of a table share: rows of different sections are never averaged or compared."""
 GROUP = (*SECTION, "method", "variant")
 """What all cells behind a table's row share. They differ in seed, in separate mode in category."""
@@ -57,7 +58,8 @@ def label(row: Mapping[str, Any]) -> str:
 
 def title(row: Mapping[str, Any]) -> str:
     """The name of a row's section; the metric profile only where it is not the default."""
-    names = [row["benchmark"], row["mode"], row["preset"]]
+    data = f"{row['benchmark']} ({row['data']})" if row["data"] else row["benchmark"]
+    names = [data, row["mode"], row["preset"]]
     if row["profile"] != DEFAULT_PROFILE:
         names.append(f"metrics of {row['profile']}")
     return " · ".join(names)

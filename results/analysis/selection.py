@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from results.table import POOLED
+from results.identity import POOLED
 
 AVERAGE = "mean"
 """The category of means over categories."""

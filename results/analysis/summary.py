@@ -17,7 +17,8 @@ from results.analysis.cells import (
     with_every_seed,
 )
 from results.analysis.statistics import t_interval
-from results.table import DONE, POOLED
+from results.identity import POOLED
+from results.table import DONE
 
 
 def summary(frame: pl.DataFrame) -> pl.DataFrame:

@@ -13,9 +13,9 @@ import polars as pl
 
 from results.analysis.cells import SECTION, Record, label, title
 from results.analysis.summary import per_category, summary
+from results.identity import POOLED
 from results.reports.layout import plain
 from results.reports.numbers import UNKNOWN_IN_LATEX, percent
-from results.table import POOLED
 
 KINDS = {"image_auroc": "detection", "pixel_auroc": "localisation"}
 _SPELLED = {

@@ -104,7 +104,9 @@ def _means_and_costs(rows: pl.DataFrame, metrics: Sequence[str]) -> Cells:
         costs = number(row["fit_seconds"]), number(row["images_per_second"])
         shown = [means.get(name, UNKNOWN) for name in metrics]
         lines.append([label(row), *shown, str(group["seeds"].max()), *costs])
-    caption = "mean over categories, % (± std over seeds); cost of one seed"
+    kinds = sorted({name.partition("_")[0] for name in metrics}, reverse=True)
+    what = f"{' and '.join(kinds)} metrics, %, mean over categories"
+    caption = f"{what} (± std over seeds); cost of one seed"
     return Cells(caption, ["method", *metrics, "seeds", "fit s", "images/s"], lines)
 
 

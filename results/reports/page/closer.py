@@ -11,9 +11,9 @@ import polars as pl
 from markupsafe import Markup
 
 from results.evidence import MISS, read_curves, read_pictures
+from results.identity import POOLED
 from results.reports.page.charts import Line, curves
 from results.reports.page.sections import Section
-from results.table import POOLED
 
 RIGHT = 0.3
 """PRO curves are drawn up to this false positive rate, that of AUPRO."""

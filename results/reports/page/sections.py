@@ -17,7 +17,8 @@ from results.analysis.cells import (
     with_every_seed,
 )
 from results.analysis.summary import per_category, summary
-from results.table import DONE, POOLED
+from results.identity import POOLED
+from results.table import DONE
 
 MEAN = "mean over categories"
 

@@ -10,6 +10,7 @@ import polars as pl
 from results.analysis.cells import label
 from results.analysis.published import MEAN as AVERAGE
 from results.analysis.statistics import pairwise
+from results.identity import POOLED
 from results.reports.numbers import (
     UNKNOWN,
     gibibytes,
@@ -21,7 +22,6 @@ from results.reports.numbers import (
     spread,
 )
 from results.reports.page.sections import MEAN, Section
-from results.table import POOLED
 
 
 @dataclass(frozen=True, kw_only=True)

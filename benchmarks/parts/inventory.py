@@ -1,0 +1,305 @@
+"""What lies in a category's folder: all is used, passed over by a named rule, or reported.
+
+    <category>/train/good/NAME.png
+    <category>/test/good/NAME.png
+    <category>/test/<defect>/NAME.png
+    <category>/ground_truth/<defect>/NAME_mask.png   (or several: NAME_mask_1.png, ...)
+
+Names are compared in Unicode's form NFC: what a Mac wrote in NFD is the same name. Folders are read
+to this depth and no deeper, so a loop of symbolic links ends nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.base import DataError, Sample
+
+PARTS = ("train", "test", "ground_truth")
+LAYOUT = "<category>/train/good, <category>/test/<good or defect>, <category>/ground_truth/<defect>"
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+    *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga"),
+)
+DOCUMENTS = (
+    *(".txt", ".md", ".rst", ".pdf", ".html", ".csv", ".json", ".xml", ".yaml", ".yml", ".toml"),
+    *(".log", ".md5", ".sha256"),
+)
+DOCUMENT_NAMES = ("license", "licence", "readme", "copying", "citation")
+SYSTEM_NAMES = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found"),
+    *("$recycle.bin", "system volume information"),
+)
+MASK_NAME = re.compile(r"(?P<image>.+)_mask(_\d+)?")
+_MEANT = dict.fromkeys(("groundtruth", "gt", "mask", "masks"), "ground_truth") | {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+}
+GOOD_WORDS = (
+    *("good", "ok", "okay", "normal", "fine", "pass", "passed", "clean"),
+    *("nodefect", "nodefects", "defectfree", "nondefective"),
+)
+"""What people call the folder of normal images, without case, blanks and dashes."""
+
+
+def ignored(name: str) -> str:
+    """The rule by which a file or folder of this name is passed over; empty if it counts."""
+    plain = name.casefold()
+    if name.startswith("."):
+        return "hidden"
+    if plain in SYSTEM_NAMES:
+        return "made by the system"
+    if Path(plain).suffix in DOCUMENTS or plain in DOCUMENT_NAMES:
+        return "a document"
+    return ""
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is named like an image."""
+    return path.suffix.lower() in ENDINGS
+
+
+def is_category(folder: Path) -> bool:
+    """Whether a folder has the parts of a category, which are not categories of these names."""
+
+    def parts_of(inside: Path) -> list[Path]:
+        return [inside / part for part in PARTS if (inside / part).is_dir()]
+
+    return any(not parts_of(part) for part in parts_of(folder))
+
+
+def misspelt_parts(folder: Path) -> dict[Path, str]:
+    """Folders in it that seem meant as parts of a category, and the names that these have."""
+    below = [path for path in entries(folder) if path.is_dir() and path.name not in PARTS]
+    meant = {path: _MEANT.get(_bare(path.name), "") for path in below}
+    return {path: name for path, name in meant.items() if name}
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted; none where it does not exist, DataError if it can't be read."""
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
+    except OSError as error:
+        raise DataError(
+            f"{shown(folder)}: cannot be read ({error.strerror}); allow reading it"
+        ) from error
+
+
+def plain(name: str) -> str:
+    """A name in the Unicode form in which names are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def shown(path: Path | str) -> str:
+    """A path as text for a terminal: bytes that are no UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@dataclass
+class Inventory:
+    """One category: its samples, and every other path with the reason why it is none.
+
+    `problems` are faults, one line each; `unread` what is not read and harms nobody there.
+    """
+
+    folder: Path
+    train_samples: list[Sample] = field(default_factory=list)
+    test_samples: list[Sample] = field(default_factory=list)
+    ignored: dict[Path, str] = field(default_factory=dict)
+    problems: dict[Path, str] = field(default_factory=dict)
+    unread: list[Path] = field(default_factory=list)
+    masked: bool = False
+
+    @property
+    def name(self) -> str:
+        """The category."""
+        return plain(self.folder.name)
+
+
+def take(folder: Path) -> Inventory:
+    """The inventory of a category's folder; DataError where a folder in it can't be read."""
+    found = Inventory(folder)
+    for path in _counting(found, folder):
+        if path.name not in PARTS or not path.is_dir():
+            _beside_the_parts(found, path)
+    found.train_samples = [_sample(found, path) for path in _train_images(found)]
+    test_images = _test_images(found)
+    masks = _masks(found, test_images)
+    found.masked = any(defect != "good" for defect, _ in masks)
+    found.test_samples = [_sample(found, path, masks) for path in test_images]
+    return found
+
+
+def _train_images(found: Inventory) -> list[Path]:
+    images: list[Path] = []
+    for path in _counting(found, found.folder / "train"):
+        if path.name == "good" and path.is_dir():
+            images += _images(found, path)
+        elif path.is_dir():
+            hint = (
+                "name it train/good" if _means_good(path.name) else "move its normal images there"
+            )
+            _report_folder(found, path, f"is not read: training images lie in train/good; {hint}")
+        else:
+            _report(found, path, "is not read: training images lie in train/good; move it there")
+    return images
+
+
+def _test_images(found: Inventory) -> list[Path]:
+    images: list[Path] = []
+    for path in _counting(found, found.folder / "test"):
+        if not path.is_dir():
+            advice = "move it into test/good or the folder of its defect"
+            _report(found, path, f"is not read: test images lie one folder deeper; {advice}")
+        elif path.name != "good" and _means_good(path.name):
+            advice = "name it test/good if its images are normal, else after their defect"
+            _report_folder(found, path, f"are these normal images? {advice}")
+        else:
+            images += _images(found, path)
+    return images
+
+
+def _masks(found: Inventory, images: list[Path]) -> dict[tuple[str, str], tuple[Path, ...]]:
+    """(defect, image name) -> mask files; matched by name, never by position."""
+    by_name: dict[tuple[str, str], list[Path]] = {}
+    for image in images:
+        by_name.setdefault((plain(image.parent.name), plain(image.stem)), []).append(image)
+    masks: dict[tuple[str, str], tuple[Path, ...]] = {}
+    for path in _mask_files(found):
+        defect = plain(path.parent.name)
+        match = MASK_NAME.fullmatch(plain(path.stem))
+        key = (defect, match["image"] if match else "")
+        if len(owners := by_name.get(key, ())) == 1:
+            masks[key] = (*masks.get(key, ()), path)
+        elif owners:
+            names = " and ".join(shown(owner.name) for owner in owners)
+            _report(found, path, f"is the mask of {names}; give the images different names")
+        else:
+            _report(found, path, _ownerless(path, defect, by_name))
+    for of_image in masks.values():
+        first: dict[str, Path] = {}
+        for path in of_image:
+            if (other := first.setdefault(plain(path.stem), path)) is not path:
+                _report(found, path, f"is a second {shown(other.name)}; remove one of the two")
+    return masks
+
+
+def _mask_files(found: Inventory) -> list[Path]:
+    files: list[Path] = []
+    for path in _counting(found, found.folder / "ground_truth"):
+        if not path.is_dir():
+            advice = "move it into the folder of its defect"
+            _report(found, path, f"is not read: masks lie one folder deeper; {advice}")
+            continue
+        files += _images(
+            found,
+            path,
+            lambda nested: (
+                f"is not read: masks lie beside one another; name those of one image "
+                f"{shown(nested.name)}_mask.png, {shown(nested.name)}_mask_1.png and put them "
+                f"into ground_truth/{shown(nested.parent.name)}"
+            ),
+        )
+    return files
+
+
+def _ownerless(path: Path, defect: str, by_name: Mapping[tuple[str, str], list[Path]]) -> str:
+    """Why a mask has no image, as far as names tell."""
+    name = plain(path.stem)
+    if (defect, name) in by_name:
+        return f"is no mask by its name; name it {shown(path.stem)}_mask{path.suffix}"
+    folders = {of for of, _ in by_name}
+    if defect not in folders:
+        near = [of for of in folders if of.casefold() == defect.casefold()]
+        advice = f"name its folder {near[0]}, as in test" if near else "add it, or remove the mask"
+        return f"is a mask without an image: test/{shown(defect)} has none; {advice}"
+    return (
+        f"is a mask without an image; name it NAME_mask.png after its image in "
+        f"test/{shown(defect)}, or remove it"
+    )
+
+
+def _beside_the_parts(found: Inventory, path: Path) -> None:
+    if path.is_dir():
+        meant = _MEANT.get(_bare(path.name))
+        advice = f"name it {meant}" if meant else "move what counts into them"
+        _report_folder(found, path, f"is not read beside train, test and ground_truth; {advice}")
+    elif is_image(path):
+        advice = "move it into train/good or a folder of test"
+        _report(found, path, f"is not read beside train, test and ground_truth; {advice}")
+    else:
+        found.unread.append(path)
+
+
+def _images(
+    found: Inventory, folder: Path, of_nested: Callable[[Path], str] | None = None
+) -> list[Path]:
+    """The images of a folder that holds nothing else."""
+    images: dict[str, Path] = {}
+    for path in _counting(found, folder):
+        name = plain(path.name)
+        if path.is_dir():
+            depth = "is not read: images lie one folder higher; move them"
+            _report_folder(found, path, of_nested(path) if of_nested else depth)
+        elif not is_image(path):
+            _report(found, path, "is no image by its ending; convert it to PNG, or remove it")
+        elif path.exists() and not path.is_file():
+            _report(found, path, "is no file but a device or pipe; remove it")
+        elif name in images:
+            _report(
+                found, path, "has the name of another image, in another Unicode form; rename it"
+            )
+        else:
+            images[name] = path
+    return list(images.values())
+
+
+def _counting(found: Inventory, folder: Path) -> Iterator[Path]:
+    """The entries of a folder that no rule passes over, and whose names are text."""
+    for path in entries(folder):
+        if rule := ignored(path.name):
+            found.ignored[path] = rule
+        elif shown(path.name) != path.name:
+            _report(found, path, "is not named in UTF-8; rename it (convmv does many at once)")
+        else:
+            yield path
+
+
+def _sample(
+    found: Inventory, path: Path, masks: Mapping[tuple[str, str], tuple[Path, ...]] | None = None
+) -> Sample:
+    split, defect = path.parent.parent.name, plain(path.parent.name)
+    return Sample(
+        key=f"{found.name}/{split}/{defect}/{plain(path.name)}",
+        category=found.name,
+        defect=defect,
+        path=path,
+        masks=(masks or {}).get((defect, plain(path.stem)), ()),
+    )
+
+
+def _report(found: Inventory, path: Path, fault: str) -> None:
+    found.problems.setdefault(path, f"{shown(path)}: {fault}")
+
+
+def _report_folder(found: Inventory, path: Path, fault: str) -> None:
+    """A folder with something in it; an empty one misleads nobody."""
+    if entries(path):
+        _report(found, path, fault)
+
+
+def _means_good(name: str) -> bool:
+    return _bare(name) in GOOD_WORDS
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_-]", "", unicodedata.normalize("NFKC", name)).casefold()
