@@ -6,13 +6,16 @@ Command files import what is heavy inside their function: `--help` loads no torc
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
 
+from harness.overrides import at_home
 from harness.registry import UsageError, load, names
 
 EXIT_USAGE, EXIT_PARTIAL = 2, 3
@@ -37,6 +40,7 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
     parameters = inspect.signature(command).parameters.values()
 
     def called(**given: Any) -> None:
+        given = {name: _at_home(value) for name, value in given.items()}
         for name, kind in requests.items():
             given[name] = kind(**{option.name: given.pop(option.name) for option in fields(kind)})
         if command(**given) is False:
@@ -56,6 +60,13 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
     return called
 
 
+def _at_home(value: Any) -> Any:
+    """A path that begins with ~ as a shell gives it, which leaves it in --out=~/runs and quotes."""
+    if isinstance(value, list):
+        return [_at_home(part) for part in value]
+    return type(value)(at_home(value)) if isinstance(value, (str, Path)) else value
+
+
 def _options(request: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(request, include_extras=True)
     for option in fields(request):
@@ -72,6 +83,9 @@ def main() -> None:
     """The console script: bad input ends in one line a problem and exit code 2."""
     from benchmarks.base import DataError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may be in no encoding at all
     try:
         build()()
     except (UsageError, DataError) as error:

@@ -18,8 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample, sealed
+from harness.cache import missing_features
 from harness.cell import Cell, Split
-from harness.features import FeatureSet, as_input, feature_set, missing_features, open_split
+from harness.features import FeatureSet, as_input, feature_set, open_split
 from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Piece, Place, Spread
@@ -33,8 +34,10 @@ from methods.parts.backbone import WeightsMissing
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size
 from results.evidence import Evidence
+from results.files import locked
 
 SCORE_BATCH = 32
+AWAITED = Progress(stage="waiting for another command that does it", step=0, steps=1)
 
 
 def run(
@@ -78,8 +81,17 @@ def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     """Cells that share a fit, from images to published rows.
 
     The test split stays sealed until the model is learned; only then is it opened for scoring,
-    here, or on the workers that the place names.
+    here, or on the workers that the place names. Of two commands that want the same cells one
+    waits, and finds them done.
     """
+    first = cells[0]
+    with locked(place.store.lock(f"{first.fit_id}-cells"), partial(tell, AWAITED)):
+        todo = [cell for cell in cells if place.overwrite or not place.store.done(cell)]
+        if todo:
+            _run_cells(todo, place, tell)
+
+
+def _run_cells(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     first = cells[0]
     with sealed():
         method, fit = learn(first, first.data.open_kept(), place, tell)
@@ -110,8 +122,21 @@ def learn(
     The same code alone and on each of the workers that fit one model together. With `watch` it is
     learned again, to be watched; the stored model stays.
     """
+    alone = world_size() == 1  # else the driver has the lock
+    lock = locked(place.store.lock(cell.fit_id), partial(tell, AWAITED)) if alone else nullcontext()
+    with lock:
+        return _learned(cell, benchmark, place, tell, watch)
+
+
+def _learned(
+    cell: Cell, benchmark: Benchmark, place: Place, tell: OnProgress, watch: Watching | None
+) -> tuple[Method, FitFacts]:
     method = built(cell, place)
-    stored = place.store.load_model(cell, method)
+
+    def say(line: str) -> None:
+        tell(Progress(stage="train", step=0, steps=1, note=line))
+
+    stored = place.store.load_model(cell, method, say)
     if stored is not None and watch is None:
         return method, stored
     samples = benchmark.train(cell.data.categories)
@@ -164,8 +189,7 @@ def inputs(
     features = feature_set(cell, split)
     if features is None:
         raise WeightsMissing(f"{cell.label}: the weights of its backbone are not here")
-    place.cache.make(features, place.device, tell)
-    rows, facts = place.cache.open(features)
+    rows, facts = place.cache.read(features, place.device, tell)
 
     def fetch(indices: Sequence[int]) -> Tensor:
         return as_input(rows[np.asarray(indices)])

@@ -1,47 +1,28 @@
-"""What methods read, made once and shared on disk by methods, seeds and sweeps.
+"""What methods read: frozen features, or the decoded and resized images of one that reads pixels.
 
-Frozen features, or the decoded and resized images of a method that reads pixels. An entry is a
-NumPy file, (N, C, g, g) or, of a pyramid, (N, L) float16, or (N, 3, S, S) uint8, memory-mapped when
-read, and a small JSON beside it. Its name is a hash of everything that decides its values: the
-samples' content, the view and, for features, the backbone, its weights' bytes, the grid and the
-precision.
+(N, C, g, g) or, of a pyramid, (N, L) float16, or (N, 3, S, S) uint8; see `harness.cache`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import math
-import os
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.images import load_views
 from harness.cell import Cell, Data, Split
 from harness.registry import load
-from methods.base import OnProgress, Progress
 from methods.parts.backbone import Extractor, Features, Pixels
-from results.files import whole_file, write_whole
 
-VERSION = 1
-"""Raised when the same inputs give other features."""
 BATCH = {"cpu": 8, "cuda": 32}
 """Images that a backbone sees at once; the layers of a few stay in the caches of a CPU."""
-HEADROOM = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,112 +81,6 @@ def feature_set(cell: Cell, split: Split) -> FeatureSet | None:
     )
 
 
-def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureSet]:
-    """What the cells need and the cache lacks, each once."""
-    wanted = [feature_set(cell, split) for cell in cells for split in cell.splits]
-    by_path = {cache.path(features): features for features in wanted if features is not None}
-    return [features for features in by_path.values() if not cache.has(features)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureCache:
-    """A folder of features that stays below `budget_gb`, the least recently used leaving first."""
-
-    root: Path
-    budget_gb: float = 40.0
-
-    @classmethod
-    @contextmanager
-    def lasting(cls, keep: bool, out: Path) -> Iterator[FeatureCache]:
-        """The shared cache to `keep`, else one below `out` that vanishes at the end."""
-        cache = cls.default()
-        if keep:
-            yield cache
-            return
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.resolve(), prefix="features-") as folder:
-            yield dataclasses.replace(cache, root=Path(folder))
-
-    @classmethod
-    def default(cls) -> FeatureCache:
-        """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
-        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lafite-bench"
-        return cls(
-            root=Path(os.environ.get("LAFITE_BENCH_CACHE", home)).expanduser().resolve(),
-            budget_gb=float(os.environ.get("LAFITE_BENCH_CACHE_GB", 40)),
-        )
-
-    def path(self, features: FeatureSet) -> Path:
-        """Where the set is, or will be."""
-        identity = dataclasses.asdict(features.view) | {
-            "weights": None,  # their bytes count, not where they lie
-            "bytes": features.weights_sha256,
-            "samples": features.fingerprint,
-            "version": VERSION,
-        }
-        text = json.dumps(identity, sort_keys=True)
-        return self.root / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
-
-    def has(self, features: FeatureSet) -> bool:
-        """Whether the set is there."""
-        return self.path(features).exists()
-
-    def open(self, features: FeatureSet) -> tuple[NDArray[np.float16 | np.uint8], dict[str, Any]]:
-        """The features or pixels and what was noted when they were made."""
-        path = self.path(features)
-        os.utime(path)
-        facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
-        return np.load(path, mmap_mode="r"), facts
-
-    def make(self, features: FeatureSet, device: torch.device, tell: OnProgress) -> None:
-        """Make the features or pixels of all samples, unless they are there; atomic.
-
-        DataError where the disk is too small.
-        """
-        path = self.path(features)
-        if path.exists():
-            return
-        started = time.perf_counter()
-        # Of two that compute the same, both put equal bytes into place.
-        with whole_file(path, replace=True) as scratch:
-            count = self._fill(scratch, features, device, tell)
-            facts = {"images": count, "seconds": time.perf_counter() - started}
-            write_whole(path.with_suffix(".json"), json.dumps(facts).encode(), replace=True)
-        self._shrink(keep=path)
-
-    def _fill(
-        self, scratch: Path, features: FeatureSet, device: torch.device, tell: OnProgress
-    ) -> int:
-        benchmark, samples = features.open()
-        encode = _encoder(features, device)
-        rows: np.memmap[Any, np.dtype[Any]] | None = None
-        done = 0
-        for views in read_ahead(benchmark, samples, features.view, BATCH[device.type]):
-            batch = encode(views)
-            if rows is None:
-                shape = (len(samples), *batch.shape[1:])
-                _check_room(self.root, batch.itemsize * math.prod(shape))
-                rows = np.lib.format.open_memmap(scratch, mode="w+", dtype=batch.dtype, shape=shape)
-            rows[done : done + len(batch)] = batch
-            done += len(batch)
-            tell(Progress(stage="features", step=done, steps=len(samples)))
-        if rows is not None:
-            rows.flush()
-        return done
-
-    def _shrink(self, keep: Path) -> None:
-        entries = sorted(self.root.glob("*.npy"), key=lambda entry: entry.stat().st_mtime)
-        used = sum(entry.stat().st_size for entry in entries)
-        for entry in entries:
-            if used <= self.budget_gb * 1e9:
-                return
-            if entry != keep:
-                # A process that has it mapped keeps its pages; later ones compute it again.
-                used -= entry.stat().st_size
-                entry.unlink(missing_ok=True)
-                entry.with_suffix(".json").unlink(missing_ok=True)
-
-
 def read_ahead(
     benchmark: Benchmark, samples: Sequence[Sample], view: Pixels, batch: int
 ) -> Iterator[NDArray[np.uint8]]:
@@ -224,7 +99,7 @@ def read_ahead(
         yield ahead.result()
 
 
-def _encoder(
+def encoder(
     features: FeatureSet, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float16 | np.uint8]]:
     """From decoded views to what is kept of them."""
@@ -251,12 +126,3 @@ def extract(extractor: Extractor, views_B3SS: NDArray[np.uint8]) -> NDArray[np.f
         )
     result: NDArray[np.float16] = values
     return result
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed * HEADROOM:
-        raise DataError(
-            f"{folder}: the cache needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "make room or set LAFITE_BENCH_CACHE to another disk"
-        )

@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,10 +66,19 @@ def variant_of(values: dict[str, str]) -> str:
     return ", ".join(f"{name}={text}" for name, text in shown.items())
 
 
+def at_home(text: str | Path) -> str:
+    """A path that begins with ~ as a shell gives it, any other text as it is."""
+    if str(text) == "~" or str(text).startswith("~/"):
+        with suppress(RuntimeError):  # a user without a home
+            return str(Path(text).expanduser())
+    return str(text)
+
+
 def _absolute(text: str) -> str:
     """A path as workers elsewhere must know it; any other word as it is."""
     # An empty path is the current folder to Path, to a user it is none.
-    return str(Path(text).resolve()) if text and Path(text).exists() else text
+    path = Path(at_home(text))
+    return str(path.resolve()) if text and path.exists() else text
 
 
 def field_types(of: type) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.features import FeatureCache
 from harness.options import Resources
 from harness.store.store import Store
 from methods.parts.aggregate import Shape

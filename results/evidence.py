@@ -153,6 +153,6 @@ def _read(path: Path, schema: pa.Schema) -> pl.DataFrame:
     if not path.exists():
         return empty
     try:
-        return pl.read_parquet(path).select(empty.columns)
+        return pl.read_parquet(path, glob=False).select(empty.columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); remove it") from error

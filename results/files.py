@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
-import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+WRITING = ".writing-"
+"""Begins the names of folders that are not whole yet."""
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, replace: bool = False) -> None:
@@ -50,16 +53,62 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     Of several writers the first wins. After an error nothing is left.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    scratch = folder.parent / f"{WRITING}{uuid.uuid4().hex}"
+    scratch.mkdir(parents=True)  # not `mkdtemp`: others may read it as far as the umask lets them
     try:
         yield scratch
+        for path in scratch.rglob("*"):
+            if path.is_file():  # some writers make private files, whatever the umask
+                path.chmod(scratch.stat().st_mode & 0o666)
         scratch.replace(folder)
-    except OSError:
-        if not folder.is_dir():
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Of the processes that come here with one path, one at a time is inside.
+
+    `waiting()` is called before a wait. The lock is the kernel's and ends with its process, so a
+    crash leaves none. Where files can't be locked, or not by this user, nobody waits: what is
+    written is whole anyway, and the first writer wins.
+    """
+    handle = _take(path, waiting)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            with suppress(OSError):
+                path.unlink()  # while it is held, so that nobody holds what is no longer there
+            os.close(handle)
+
+
+def _take(path: Path, waiting: Callable[[], None]) -> int | None:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)  # the holder before removed it
 
 
 def _give_name(temporary: Path, path: Path, replace: bool) -> None:

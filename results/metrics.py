@@ -172,11 +172,18 @@ def ranked(scores_A: Floats, sizes_A: Integers) -> Complex:
     return ranked_A[::-1]
 
 
+def _threads() -> int:
+    """As many as OMP_NUM_THREADS says, which Ray sets for a task; a list is of nested levels."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    wanted = int(first) if first.isdecimal() else 0
+    return min(MOST_THREADS, wanted or os.cpu_count() or 1)
+
+
 def normals_above(
     truth_I: Booleans, scores_I: Floats, thresholds_T: Floats
 ) -> tuple[Integers, Integers]:
     """(T,) twice: normal items at or above, and strictly above, each of rising thresholds."""
-    threads = min(MOST_THREADS, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    threads = _threads()
     scores, truth = scores_I.reshape(-1), truth_I.reshape(-1)
     size = min(CHUNK, max(SMALL, -(-len(scores) // threads)))
     at_or_above_T, above_T = np.zeros((2, len(thresholds_T)), dtype=np.int64)

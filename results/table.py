@@ -127,7 +127,8 @@ def write_rows(
 ) -> None:
     """Publish rows of another schema, such as SCORES_SCHEMA, as `write_part` does."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(_table(rows, schema, path.name), buffer, compression="zstd")
+    table = _table(rows, schema, path.name)
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_whole(path, memoryview(buffer.getvalue()), replace=replace)
 
 
@@ -147,6 +148,17 @@ def read(folder: Path) -> pl.DataFrame:
     failed = pl.DataFrame(pa.concat_tables([empty, *failures]))
     newest = failed.filter(pl.col("finished_at") == pl.col("finished_at").max().over("cell_id"))
     return told_apart(pl.concat([done, newest.join(done, on="cell_id", how="anti")]))
+
+
+def torn(path: Path) -> str:
+    """Why a file is no whole Parquet file, by its footer; empty if it is or can't be opened."""
+    try:
+        pq.read_metadata(path)
+    except pa.ArrowException as error:
+        return str(error).splitlines()[0]
+    except OSError:
+        return ""  # not damaged: its reader will say what keeps it closed
+    return ""
 
 
 def read_part(path: Path) -> pl.DataFrame:
@@ -202,7 +214,7 @@ def _read_tables(folder: Path, schema: pa.Schema = SCHEMA) -> list[pa.Table]:
 
 def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path}: cannot be read ({error}); move it away and run the same command again "

@@ -17,7 +17,7 @@ import torch
 if TYPE_CHECKING:
     from made_studies import Sweep
 
-    from harness.features import FeatureCache
+    from harness.cache import FeatureCache
     from harness.place import Place
 
 if not torch.cuda.is_available():
@@ -49,7 +49,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     """Features that tests share."""
-    from harness.features import FeatureCache
+    from harness.cache import FeatureCache
 
     return FeatureCache(root=tmp_path_factory.mktemp("features"))
 

@@ -13,8 +13,8 @@ import pytest
 from made_cells import smoke_cells
 
 from benchmarks.base import sealed
+from harness.cache import FeatureCache
 from harness.cell import Cell, Held
-from harness.features import FeatureCache
 from harness.options import SearchOptions
 from harness.place import Place
 from harness.rows import finished_rows

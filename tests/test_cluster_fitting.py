@@ -22,9 +22,9 @@ import torch.multiprocessing as mp
 from made_cells import smoke_cells
 from safetensors.torch import load_file, save_file
 
+from harness.cache import FeatureCache
 from harness.cell import Cell
 from harness.execute import learn, run_job
-from harness.features import FeatureCache
 from harness.options import Resources
 from harness.place import Place
 from harness.store.checkpoints import Checkpoints, _laid_out_as

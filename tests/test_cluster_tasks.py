@@ -18,9 +18,9 @@ import pytest
 from made_cells import smoke_cells
 from ray_sessions import PATIENCE, killed_when
 
+from harness.cache import FeatureCache
 from harness.cell import Cell
 from harness.execute import Scorer, learn, run_job
-from harness.features import FeatureCache
 from harness.options import Resources
 from harness.place import Place, Spread
 from harness.registry import UsageError

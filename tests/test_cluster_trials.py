@@ -17,7 +17,7 @@ import pytest
 from made_studies import made_place, study
 from ray_sessions import PATIENCE, killed_when
 
-from harness.features import FeatureCache
+from harness.cache import FeatureCache
 from harness.place import Place
 from harness.search.stages import one_by_one, search
 from harness.search.study import Study

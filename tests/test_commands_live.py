@@ -10,10 +10,10 @@ import pytest
 from made_cells import smoke_cells
 from made_reports import publish
 
+from harness.cache import FeatureCache
 from harness.commands import report
 from harness.commands._live import TAG, check_logs, live
 from harness.execute import run_job
-from harness.features import FeatureCache
 from harness.place import Place
 from harness.registry import UsageError
 from harness.store.store import Store

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from made_cells import smoke_cells
 
+from harness.cache import FeatureCache
 from harness.commands._trained import find_cell
 from harness.commands.show import command
 from harness.execute import run
-from harness.features import FeatureCache
 from harness.place import Place
 from harness.store.store import Store
 

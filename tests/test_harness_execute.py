@@ -14,9 +14,10 @@ from PIL import Image
 
 from benchmarks.base import SealedError, sealed
 from harness import execute
+from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
 from harness.execute import run, run_job
-from harness.features import FeatureCache, feature_set, missing_features
+from harness.features import feature_set
 from harness.pictures import SIZE, WORST
 from harness.place import Place
 from harness.store.store import Store
@@ -54,7 +55,7 @@ def test_a_finished_cell_has_every_metric_and_its_provenance(place: Place) -> No
     one = cell()
     assert [error for _, error in run([one], place)] == [None]
     frame = read(place.store.out)
-    assert frame.columns == SCHEMA.names
+    assert frame.columns == [*SCHEMA.names, "data"]
     assert set(frame["category"]) == {"disc", "gear", "screw", "weave", "(pooled)"}
     assert len(frame) == 4 * 7 + 3
     assert frame["value"].is_between(0, 1).all()
@@ -170,7 +171,7 @@ def test_features_are_computed_once_for_all_cells(place: Place, tmp_path: Path) 
     assert features is not None
     fresh.make(features, torch.device("cpu"), quiet)
     assert len(missing_features(everything, fresh)) < len(missing)
-    rows, facts = fresh.open(features)
+    rows, facts = fresh.read(features, torch.device("cpu"), quiet)
     assert rows.dtype == "float16" and len(rows) == facts["images"] == 96
     assert not list(fresh.root.glob("*.tmp"))
 

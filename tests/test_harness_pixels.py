@@ -20,11 +20,12 @@ from benchmarks.base import SealedError, sealed
 from benchmarks.parts.images import load_views
 from harness import features as features_module
 from harness import registry
+from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell, Held
 from harness.commands._estimate import estimate
 from harness.commands.show import command
 from harness.execute import inputs, run
-from harness.features import FeatureCache, feature_set, missing_features
+from harness.features import feature_set
 from harness.options import SearchOptions
 from harness.place import Place
 from harness.search.stages import one_by_one, search
@@ -107,7 +108,7 @@ def test_pixels_are_the_views_bytes_in_the_cache_and_shares_of_one_for_the_metho
     kept = cell.data.open_kept()
     samples = kept.train(cell.data.categories)
     read = inputs(cell, samples, "train", place, quiet)
-    rows, facts = place.cache.open(features)
+    rows, facts = place.cache.read(features, place.device, quiet)
     wanted = load_views(kept, samples, 24, 20)
     assert rows.dtype == np.uint8 and facts["images"] == len(samples)
     assert np.array_equal(rows, wanted)

@@ -12,8 +12,8 @@ import pytest
 from browser import Tab, chromium
 from made_cells import smoke_cells
 
+from harness.cache import FeatureCache
 from harness.execute import run
-from harness.features import FeatureCache
 from harness.place import Place
 from harness.rows import failure_row
 from harness.store.store import Store

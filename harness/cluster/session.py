@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 
-from harness.features import FeatureCache
+from harness.cache import FeatureCache
+from harness.cluster.reach import check_answers, watched
 from harness.options import Resources
 from harness.place import Place
 from harness.registry import UsageError
@@ -20,6 +22,13 @@ from harness.store.store import Store
 from methods.parts.backbone import SHAPES
 
 RETRIES = 2
+OURS = "local"
+"""What Ray calls a cluster that lives and ends with this command."""
+LONGEST_REASON = 300
+LONGEST_TMPDIR = 38
+"""In characters: with Ray's session and its sockets below, more are longer than a socket's name."""
+HOME = Path(__file__).parents[2]
+"""The folder that holds our packages."""
 
 
 @contextmanager
@@ -44,7 +53,11 @@ def session(
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
-    """The cluster at `address` or RAY_ADDRESS, else an embedded one on this machine."""
+    """The cluster at `address` or RAY_ADDRESS, else an embedded one on this machine.
+
+    Nobody is joined who was not named, also where somebody started Ray on this machine. UsageError
+    for an address where no cluster, or one of other versions, answers.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's coming default; without it a FutureWarning stands on every start.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -53,16 +66,33 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # Tune's own handler ends a session as if it were done: half of it would make a choice.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    address = address or os.environ.get("RAY_ADDRESS")
-    embedded: dict[str, Any] = {} if address else {"include_dashboard": False}
+    address = address or os.environ.get("RAY_ADDRESS") or OURS
+    if address == OURS:
+        embedded: dict[str, Any] = {"include_dashboard": False, "_temp_dir": _room_for_sockets()}
+    else:
+        embedded = {}
+        check_answers(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **embedded)
-    except (ConnectionError, ValueError) as error:
-        raise UsageError(f"--address {address}: no Ray cluster answers there ({error})") from None
-    try:
+        # Ray puts the current folder before all others on the paths of its workers: there they
+        # shall find this package, not a kernels.py or a clone of timm where the user happens to be.
+        with chdir(HOME):
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **embedded)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        where = "Ray can't start here" if address == OURS else f"--address {address}"
+        advice = "; set RAY_TMPDIR to a short path of your own" if address == OURS else ""
+        raise UsageError(f"{where}: {_in_one_line(error)}{advice}") from None
+    with watched(ray.get_runtime_context().gcs_address):
         yield
-    finally:
-        ray.shutdown()
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
+def _room_for_sockets() -> str | None:
+    """Ray's folder, where the one for temporary files is too long for the names of sockets."""
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return None if len(usual) <= LONGEST_TMPDIR else "/tmp/ray"
 
 
 def demand(resources: Resources) -> dict[str, float]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import ray
 from ray.util.queue import Empty, Queue
 
+from harness.cluster.reach import gone
 from harness.cluster.scoring import scoring_workers
 from harness.cluster.session import demand, room, settle
+from harness.execute import AWAITED
 from harness.place import Place
 from harness.task import Outcome, Show, Task
 from methods.base import Progress
+from results.files import locked
 
 POLL_SECONDS = 0.5
 
@@ -67,7 +71,8 @@ def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
     if place.resources.workers > 1 and task.fits:
         from harness.cluster.fitting import fit_on_workers  # a second's import that few need
 
-        fit_on_workers(task.fits, place, queue, number)
+        with locked(place.store.lock(task.fits.fit_id), partial(tell, AWAITED)):
+            fit_on_workers(task.fits, place, queue, number)
         place = replace(place, scorers=scoring_workers)
     task.run(place, tell)
 
@@ -87,5 +92,7 @@ def _error(reference: Any) -> BaseException | None:
     except ray.exceptions.RayTaskError as error:
         return error.cause if isinstance(error.cause, BaseException) else Exception(str(error))
     except ray.exceptions.RayError as error:
+        if gone(ray.get_runtime_context().gcs_address):
+            raise  # not the fault of the task: nothing goes on
         return RuntimeError(f"{type(error).__name__}: {error}")
     return None

@@ -11,9 +11,9 @@ from rich.console import Console
 from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import check, duplicates, losses
 from benchmarks.parts.images import load_masks, vanished
+from harness.cache import FeatureCache
 from harness.cell import Cell, Data, digest
 from harness.commands._progress import counter, noting
-from harness.features import FeatureCache
 from harness.options import first_few
 from harness.plan import MOST_PROBLEMS
 from harness.registry import load

@@ -10,8 +10,8 @@ import torch
 from rich.box import SIMPLE
 from rich.table import Table
 
+from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
-from harness.features import FeatureCache, missing_features
 from harness.plan import MISSING
 from harness.registry import load
 from harness.store.store import Store

@@ -68,6 +68,7 @@ def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
             config=_settings(kind.Config, row["config_json"]),
             knobs=_settings(kind.Knobs, row["knobs_json"]),
             seed=row["seed"],
+            profile=row["profile"],
             weights=Path(model["weights"]) if model["weights"] else None,
             weights_sha256=row["weights_sha256"],
         )

@@ -21,7 +21,7 @@ def command(data: DataRoot = None) -> None:
     """Print versions, devices, which kernels are fast here and where data was looked for."""
     import torch
 
-    from harness.features import FeatureCache
+    from harness.cache import FeatureCache
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = [(name, _version(name)) for name in (*PACKAGES, *OPTIONAL)]

@@ -20,8 +20,8 @@ from harness.registry import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.cache import FeatureCache
     from harness.cell import Cell
-    from harness.features import FeatureCache
     from harness.place import Place
     from harness.store.store import Store
     from harness.task import Driver
@@ -54,13 +54,13 @@ def command(
     """Compare methods: data sets x methods x seeds, resumed where they stopped."""
     from rich.console import Console
 
+    from harness.cache import FeatureCache
     from harness.cluster.session import session
     from harness.commands._data_check import check_data
     from harness.commands._driver import on_screen
     from harness.commands._estimate import cautions, estimate
     from harness.commands._live import check_logs
     from harness.commands._progress import noting
-    from harness.features import FeatureCache
     from harness.plan import plan
     from harness.store.store import Store
 
@@ -78,16 +78,17 @@ def command(
                 "--tuned and --ablation: a choice is made for one row; ask for one of them"
             )
         cells += _tuned(cells, selection, store, refit, note)
+    if not dry_run:
+        store.prepare(note)
     todo = [cell for cell in cells if overwrite or not store.done(cell)]
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
-    with FeatureCache.lasting(resources.cache or dry_run, out) as cache:
+    with FeatureCache.lasting(resources.cache or dry_run, out, note) as cache:
         if dry_run:
             console.width = max(console.width, DRY_RUN_WIDTH)
             console.print(estimate(cells, store, cache))
             for line in cautions(cells):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             return True
-        store.prepare()
         if todo:
             check_data(todo, cache, console, trust_masks=selection.trust_masks)
             with session(resources, store, cache, overwrite=overwrite) as place:
@@ -139,7 +140,10 @@ def _print(
     from results.reports.text import render
     from results.table import read
 
-    frame = read(store.out)
+    try:
+        frame = read(store.out)
+    except ValueError as error:
+        raise UsageError(f"the cells are done; their table needs {error}") from None
     mine = frame.filter(frame["cell_id"].is_in({cell.cell_id for cell in cells}))
     console.out(render(mine, "terminal", console.width, brief=True))
     for what, where in (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.options import Method, Results, keeping, selecting
+from harness.options import Method, Results, first_few, keeping, selecting
 from harness.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -56,16 +56,22 @@ def _name(sample: Sample) -> str:
 def _chosen(store: Store, cell: Cell, samples: Sequence[Sample], image: str | None) -> list[Sample]:
     import polars as pl
 
+    from benchmarks.parts.inventory import plain
     from results.table import scores_path
 
     by_key = {sample.key: sample for sample in samples}
     if image is not None:
-        matches = [key for key in by_key if f"/{key}".endswith(f"/{image}")]
-        matches = matches or [key for key in by_key if key.endswith(f"/{Path(image).name}")]
+        wanted = plain(image)
+        matches = [key for key in by_key if key == wanted]
+        matches = matches or [key for key in by_key if f"/{key}".endswith(f"/{wanted}")]
+        matches = matches or [key for key in by_key if f"/{wanted}".endswith(f"/{key}")]
+        matches = matches or [key for key in by_key if Path(key).name == Path(wanted).name]
         if not matches:
             raise UsageError(f"--image {image}: {did_you_mean(image, sorted(by_key)[:20])}")
+        if len(matches) > 1:
+            raise UsageError(f"--image {image}: which of {', '.join(first_few(matches, 3))}?")
         return [by_key[matches[0]]]
-    scores = pl.read_parquet(scores_path(store.out, cell.cell_id))
+    scores = pl.read_parquet(scores_path(store.out, cell.cell_id), glob=False)
     present = scores.filter(pl.col("key").is_in(list(by_key)))
     misses = present.filter(pl.col("label")).sort("score").head(WORST)["key"]
     alarms = present.filter(~pl.col("label")).sort("score", descending=True).head(ALARMS)["key"]

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from harness.options import (
@@ -53,16 +54,17 @@ def command(
     from rich.console import Console
 
     from benchmarks.base import sealed
+    from harness.cache import FeatureCache
     from harness.cell import Held
     from harness.cluster.session import session
     from harness.commands._data_check import check_data
     from harness.commands._progress import noting
     from harness.commands._search import Search
-    from harness.features import FeatureCache
     from harness.plan import plan
     from harness.search.choice import frozen
     from harness.search.study import plan_studies
     from harness.store.store import Store
+    from results.files import locked
 
     console, store = Console(), Store(out)
     _check_searcher(search.searcher)
@@ -72,14 +74,18 @@ def command(
         held = Held(search.share, anomalies=search.anomalies)
         cells = plan(selection, held=held, say=noting(console))
         studies = plan_studies(cells, search, named=bool(selection.methods))
-    store.prepare()
+    store.prepare(noting(console))
     work = [s for s in studies if reveal or curve or frozen(store, s) is None]
-    with FeatureCache.lasting(resources.cache, out) as cache:
+    with FeatureCache.lasting(resources.cache, out, noting(console)) as cache:
         with sealed():
             check_data([study.first for study in work], cache, console, trust_masks=True)
         with session(resources, store, cache) if work else nullcontext() as place:
             on_ray = Search(place, search, console) if place else None
-            complete = [_do(study, store, on_ray, reveal, curve, console) for study in studies]
+            complete = []
+            for study in studies:
+                waiting = partial(noting(console), f"{study.label}: another command is at it; wait")
+                with locked(store.lock(study.key), waiting):
+                    complete.append(_do(study, store, on_ray, reveal, curve, console))
     return all(complete)
 
 

@@ -63,7 +63,7 @@ def draw_curve(cell: Cell, every: int, place: Place, tell: OnProgress) -> None:
 
 def last_loss(path: Path) -> str:
     """The training loss at the end of a curve, and what it has to beat, in one line."""
-    frame = pl.read_parquet(path).filter(pl.col("epoch") == pl.col("epoch").max())
+    frame = pl.read_parquet(path, glob=False).filter(pl.col("epoch") == pl.col("epoch").max())
     [loss] = frame.filter(pl.col("metric") == "loss")["value"]
     beside = frame.filter(pl.col("metric") == YARDSTICK).select("variant", "value")
     words = ", ".join(f"{name} {value:.4f}" for name, value in beside.iter_rows())

@@ -21,9 +21,10 @@ import timm
 import torch
 
 from benchmarks.base import sealed
+from harness.cache import FeatureCache
 from harness.cell import Cell
 from harness.execute import Scorer, learn, score_ranges
-from harness.features import FeatureCache, open_split
+from harness.features import open_split
 from harness.measure import measure
 from harness.memory import peak_memory, settled_memory
 from harness.options import RaceOptions, Say, Selection

@@ -112,7 +112,8 @@ def _loaded(points: str) -> Tensor:
 
 def _frozen(benchmark: str) -> Tensor:
     """Frozen features (N, D) of all training patches, as LafitE's `quick` preset reads them."""
-    from harness.features import FeatureCache, feature_set
+    from harness.cache import FeatureCache
+    from harness.features import feature_set
     from harness.options import Selection
     from harness.plan import plan
     from methods.base import quiet
@@ -122,8 +123,8 @@ def _frozen(benchmark: str) -> Tensor:
     features = feature_set(plan(selection)[0], "train")
     assert features is not None, "lafite reads frozen features"
     cache = FeatureCache.default()
-    cache.make(features, torch.device("cuda" if torch.cuda.is_available() else "cpu"), quiet)
-    rows, _ = cache.open(features)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows, _ = cache.read(features, device, quiet)
     return patches(torch.from_numpy(rows.astype(np.float32))).contiguous()
 
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.base import sealed
+from harness.cache import FeatureCache
 from harness.cell import Held
 from harness.execute import Scorer, learn, score
-from harness.features import FeatureCache
 from harness.options import RaceOptions, Say, SearchOptions, Selection
 from harness.place import Place
 from harness.plan import plan

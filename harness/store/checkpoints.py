@@ -120,13 +120,18 @@ class Checkpoints(Keeper):
         return sorted(self.folder.glob("epoch-*"))
 
     def _read(self, path: Path) -> bool:
-        """Load a checkpoint; False, and moved aside, if it is damaged or of another network."""
+        """Load a checkpoint; False, and moved aside, if it is damaged or of another network.
+
+        One that is gone, or that this user may not read, stays as it is.
+        """
         file = path / "state.safetensors"
         try:
             record = json.loads((path / "state.json").read_text())
             state = read_state(file, record["sha256"])
             load_whole(self.method, _under("method.", state))
-        except (OSError, ValueError, KeyError):
+        except OSError:
+            return False
+        except (ValueError, KeyError, TypeError):
             with contextlib.suppress(OSError):  # another rank may have moved it first
                 path.replace(path.with_name(f"corrupt-{path.name}-{time.time_ns()}"))
             return False

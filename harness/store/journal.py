@@ -17,7 +17,7 @@ def append(path: Path, **facts: Any) -> None:
     One write to a file opened for appending, so lines of several processes do not mix.
     """
     line = json.dumps({"time": datetime.now(UTC).isoformat(), **facts}, default=str) + "\n"
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)  # less the umask
     try:
         size = os.fstat(handle).st_size
         torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"

@@ -10,6 +10,8 @@ OUT/models/<fit>/neighbours/  searches that a sweep shares
 OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
 OUT/revealed/<cell>.parquet   the same on the test split, after the choice
 OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/damaged/                  files that a crash cut off
+OUT/locks/                    what commands at the same time wait for
 OUT/audit.jsonl, work.jsonl   each opening of the test split for scoring; what `tune` did
 """
 
@@ -17,23 +19,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.cell import Cell
+from harness.options import Say, unheard
 from harness.registry import UsageError
 from harness.store.checkpoints import load_whole, read_state
 from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
 from results.evidence import Evidence, write_evidence
-from results.files import whole_folder
-from results.table import SCORES_SCHEMA, failure_path, scores_path, write_part, write_rows
+from results.files import WRITING, whole_folder
+from results.table import (
+    SCORES_SCHEMA,
+    failure_path,
+    part_path,
+    scores_path,
+    torn,
+    write_part,
+    write_rows,
+)
 
 Row = dict[str, Any]
 
@@ -50,6 +62,9 @@ class FitFacts(NamedTuple):
     peak_memory_bytes: int
 
 
+EVIDENCE = ("scores", "pixel_curves", "pictures")
+"""What is written before a part: without it a part shows less than it says."""
+STALE_SECONDS = 86_400
 FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
 """Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
 
@@ -60,8 +75,11 @@ class Store:
 
     out: Path
 
-    def prepare(self) -> Store:
-        """Make the folders and try to write; UsageError if the folder can't take results."""
+    def prepare(self, say: Say = unheard) -> Store:
+        """Make the folders, try to write, and mend what a crash left, which `say` is told.
+
+        UsageError if the folder can't take results.
+        """
         try:
             for name in ("parts", "scores", "failures", "models"):
                 (self.out / name).mkdir(parents=True, exist_ok=True)
@@ -73,7 +91,31 @@ class Store:
                 f"{self.out}: can't write results there ({error.strerror}); "
                 "name another folder with --out"
             ) from None
+        self._clear()
+        self._set_aside_torn(say)
         return self
+
+    def _clear(self) -> None:
+        """Remove what a crash left half written, long enough ago to be of no running command."""
+        for pattern in (".*.tmp", "*/.*.tmp", f"models/{WRITING}*", f"models/*/{WRITING}*"):
+            for path in self.out.glob(pattern):
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _set_aside_torn(self, say: Say) -> None:
+        """Move files that are no whole Parquet, and the part that goes with one, to `damaged`."""
+        for kind in dict.fromkeys((*EVIDENCE, "failures", *FOLDERS.values())):
+            for path in sorted((self.out / kind).glob("[!.]*.parquet")):
+                if not (why := torn(path)):
+                    continue
+                say(f"{path} is not whole ({why}); moved to damaged, its cell is done again")
+                lost = [path] if kind not in EVIDENCE else [path, part_path(self.out, path.stem)]
+                for file in lost:
+                    aside = self.out / "damaged" / f"{file.parent.name}-{file.name}"
+                    aside.parent.mkdir(exist_ok=True)
+                    with suppress(FileNotFoundError):
+                        file.replace(aside)
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell is finished."""
@@ -130,6 +172,10 @@ class Store:
         """
         return self.model(cell) / "neighbours" / f"{cell.data.test_fingerprint}-{search.name}"
 
+    def lock(self, name: str) -> Path:
+        """The file of a lock: of a fit, the cells of one, or a study."""
+        return self.out / "locks" / name
+
     def model(self, cell: Cell) -> Path:
         """The folder of the cell's trained model."""
         return self.out / "models" / cell.fit_id
@@ -159,8 +205,9 @@ class Store:
 
     def models(self) -> Iterator[dict[str, Any]]:
         """What is noted with each trained model."""
-        for path in sorted((self.out / "models").glob("*/fit.json")):
-            yield json.loads(path.read_text())
+        for path in sorted((self.out / "models").glob("[!.]*/fit.json")):
+            with suppress(OSError, ValueError):  # of another user, or damaged: none to be found
+                yield json.loads(path.read_bytes())
 
     def save_model(
         self,
@@ -193,19 +240,32 @@ class Store:
             }
             (scratch / "fit.json").write_text(json.dumps(record, indent=1, default=str))
 
-    def load_model(self, cell: Cell, method: Method) -> FitFacts | None:
+    def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
 
-        A folder that is damaged, or holds another architecture, is moved aside.
+        A folder that is damaged, or holds another architecture, is moved aside and `say` is told.
+        UsageError for one that can't be read, such as another user's: it is not damaged.
         """
         folder = self.model(cell)
-        if not folder.is_dir():
-            return None
         try:
-            record = json.loads((folder / "fit.json").read_text())
+            record = json.loads((folder / "fit.json").read_bytes())
             facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
             load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
-        except (OSError, ValueError, KeyError):
-            folder.replace(folder.with_name(f"{folder.name}.corrupt-{os.getpid()}"))
-            return None
-        return facts
+        except FileNotFoundError:
+            if not folder.is_dir():
+                return None
+            why = "a file is missing"
+        except OSError as error:
+            raise UsageError(
+                f"{folder}: the model can't be read ({error.strerror}); let its owner run "
+                f"chmod -R a+rX {folder}, or use another --out"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            return facts
+        aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")
+        with suppress(FileNotFoundError):  # another process moved it first
+            folder.replace(aside)
+        say(f"{folder} is damaged ({why}); moved to {aside.name}")
+        return None

@@ -28,10 +28,18 @@ Source = Callable[[Draws, int], Tensor]
 
 
 def texture_files(folder: Path) -> list[Path]:
-    """The images below a folder, sorted; ValueError, in one line, where there is none."""
+    """The images below a folder, sorted; ValueError, in one line, where there is none.
+
+    Hidden files are passed over, such as the ._NAME.jpg that a Mac leaves beside NAME.jpg.
+    """
     if not folder.is_dir():
         raise ValueError(f"textures={folder}: no such folder; give one of images, or '{OWN}'")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
+    )
     if not files:
         raise ValueError(f"textures={folder}: holds no images ({', '.join(SUFFIXES)})")
     return files

@@ -138,7 +138,7 @@ def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:
 
 def _rendered(context: dict[str, Any]) -> str:
     here = files("results.reports.page")
-    script, style = (here.joinpath(f"report.{end}").read_text() for end in ("js", "css"))
+    script, style = (here.joinpath(f"report.{end}").read_text("utf-8") for end in ("js", "css"))
     environment = Environment(
         loader=PackageLoader("results.reports.page", "."),
         autoescape=True,

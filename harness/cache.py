@@ -1,0 +1,278 @@
+"""Frozen features and decoded images on disk, shared by methods, seeds, sweeps and commands.
+
+An entry is a NumPy file, memory-mapped when it is read, and a small JSON beside it. Its name is a
+hash of everything that decides its values: the samples' content, the view and, for features, the
+backbone, its weights' bytes, the grid and the precision. The JSON has the hash of the file, which
+is looked at before the first use in a process: what a crash or a full disk left is made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.base import DataError
+from harness.cell import Cell
+from harness.features import BATCH, FeatureSet, encoder, feature_set, read_ahead
+from harness.options import Say, unheard
+from harness.registry import UsageError
+from methods.base import OnProgress, Progress
+from methods.parts.backbone import file_sha256
+from results.files import locked, whole_file, write_whole
+
+VERSION = 1
+"""Raised when the same inputs give other features."""
+DEFAULT_GB = 40.0
+HEADROOM = 1.1
+STALE_SECONDS = 86_400
+"""What was begun so long ago was left by a crash."""
+ENTRY = re.compile(r"\.?[0-9a-f]{24}\.(npy|json)(\.[0-9a-f]+\.tmp)?")
+"""Files of ours: entries, and those that are being written."""
+_SOUND: dict[Path, tuple[int, int]] = {}
+"""Size and time of the files whose hash was right in this process."""
+
+
+def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureSet]:
+    """What the cells need and the cache lacks, each once."""
+    wanted = [feature_set(cell, split) for cell in cells for split in cell.splits]
+    by_path = {cache.path(features): features for features in wanted if features is not None}
+    return [features for features in by_path.values() if not cache.has(features)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCache:
+    """A folder of features that stays below `budget_gb`, the least recently used leaving first.
+
+    Whatever lies in the folder counts; only what was written by this class is ever removed.
+    """
+
+    root: Path
+    budget_gb: float = DEFAULT_GB
+
+    @classmethod
+    @contextmanager
+    def lasting(cls, keep: bool, out: Path, say: Say = unheard) -> Iterator[FeatureCache]:
+        """The shared cache to `keep`, else one below `out` that vanishes at the end.
+
+        Where the user's cache folder can't be written, one in the folder for temporary files, which
+        is said; UsageError where LAFITE_BENCH_CACHE can't.
+        """
+        if keep:
+            yield cls.default(say)
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.resolve(), prefix="features-") as folder:
+            yield cls(root=Path(folder), budget_gb=_budget())
+
+    @classmethod
+    def default(cls, say: Say = unheard) -> FeatureCache:
+        """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
+        if named := os.environ.get("LAFITE_BENCH_CACHE"):
+            root = Path(named).expanduser().resolve()
+            if why := _unwritable(root):
+                raise UsageError(f"LAFITE_BENCH_CACHE={named}: {why}; name another folder")
+            return cls(root=root, budget_gb=_budget())
+        try:
+            caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        except RuntimeError:  # a user without a home
+            caches = Path("/nonexistent")
+        root = caches / "lafite-bench"
+        if why := _unwritable(root):
+            root = Path(tempfile.gettempdir()).resolve() / f"lafite-bench-{os.getuid()}"
+            if _unwritable(root) or root.stat().st_uid != os.getuid():
+                raise UsageError(f"{root}: can't be used; name a folder with LAFITE_BENCH_CACHE")
+            say(f"{caches / 'lafite-bench'}: {why}; features are kept in {root}")
+        return cls(root=root, budget_gb=_budget())
+
+    def path(self, features: FeatureSet) -> Path:
+        """Where the set is, or will be."""
+        identity = dataclasses.asdict(features.view) | {
+            "weights": None,  # their bytes count, not where they lie
+            "bytes": features.weights_sha256,
+            "samples": features.fingerprint,
+            "version": VERSION,
+        }
+        text = json.dumps(identity, sort_keys=True)
+        return self.root / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
+
+    def has(self, features: FeatureSet) -> bool:
+        """Whether the set is there and whole; DataError where another user keeps it from us."""
+        path = self.path(features)
+        return path.exists() and not _fault(path)
+
+    def read(
+        self, features: FeatureSet, device: torch.device, tell: OnProgress
+    ) -> tuple[NDArray[np.float16 | np.uint8], dict[str, Any]]:
+        """The features or pixels, made unless they are there, and what was noted of the making."""
+        while True:
+            self.make(features, device, tell)
+            path = self.path(features)
+            with suppress(FileNotFoundError):  # another process made room in between
+                facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+                rows = np.load(path, mmap_mode="r")
+                with suppress(PermissionError):  # of another user, whose file it stays
+                    os.utime(path.with_suffix(".json"))
+                return rows, facts
+
+    def make(self, features: FeatureSet, device: torch.device, tell: OnProgress) -> None:
+        """Make the features or pixels of all samples, unless they are there; atomic.
+
+        Of two processes one waits for the other. DataError where the disk is too small.
+        """
+        if self.has(features):
+            return
+        path = self.path(features)
+        waiting = Progress(stage="waiting for another command that makes them", step=0, steps=1)
+        with locked(path.with_suffix(".lock"), lambda: tell(waiting)):
+            if self.has(features):
+                return
+            if path.exists():
+                note = f"{path} is not whole ({_fault(path)}); made again"
+                tell(Progress(stage="features", step=0, steps=1, note=note))
+                path.unlink(missing_ok=True)
+            self._write(path, features, device, tell)
+        self._shrink(keep=path)
+
+    def _write(
+        self, path: Path, features: FeatureSet, device: torch.device, tell: OnProgress
+    ) -> None:
+        started = time.perf_counter()
+        with whole_file(path, replace=True) as scratch:
+            count = self._fill(scratch, features, device, tell)
+            facts = {
+                "images": count,
+                "seconds": time.perf_counter() - started,
+                "sha256": file_sha256(scratch),
+            }
+            write_whole(path.with_suffix(".json"), json.dumps(facts).encode(), replace=True)
+
+    def _fill(
+        self, scratch: Path, features: FeatureSet, device: torch.device, tell: OnProgress
+    ) -> int:
+        benchmark, samples = features.open()
+        encode = encoder(features, device)
+        rows: np.memmap[Any, np.dtype[Any]] | None = None
+        done = 0
+        for views in read_ahead(benchmark, samples, features.view, BATCH[device.type]):
+            batch = encode(views)
+            if rows is None:
+                rows = _reserved(scratch, (len(samples), *batch.shape[1:]), batch.dtype)
+            rows[done : done + len(batch)] = batch
+            done += len(batch)
+            tell(Progress(stage="features", step=done, steps=len(samples)))
+        if rows is not None:
+            rows.flush()
+        return done
+
+    def _shrink(self, keep: Path) -> None:
+        """Remove what a crash left, then the least recently read entries, until all fits."""
+        sizes: dict[Path, int] = {}
+        for file in self.root.iterdir():
+            with suppress(OSError):  # another process removes files too
+                status = file.stat()
+                if file.name.endswith(".tmp") and _is_stale(file, status):
+                    file.unlink()
+                else:
+                    sizes[file] = status.st_size
+        used = sum(sizes.values())
+        entries = [file for file in sizes if ENTRY.fullmatch(file.name) and file.suffix == ".npy"]
+        for entry in sorted(entries, key=_last_read):
+            if used <= self.budget_gb * 1e9:
+                return
+            if entry != keep:
+                with suppress(OSError):
+                    # A process that has it mapped keeps its pages; later ones compute it again.
+                    entry.unlink()
+                    entry.with_suffix(".json").unlink(missing_ok=True)
+                    used -= sizes[entry]
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with an entry; DataError where it is another user's and closed to us."""
+    try:
+        status = path.stat()
+        mark = (status.st_size, status.st_mtime_ns)
+        if _SOUND.get(path) == mark:
+            return ""
+        facts = json.loads(path.with_suffix(".json").read_text())
+        if len(np.load(path, mmap_mode="r")) != facts["images"]:
+            return "it has other images than were noted"
+        if file_sha256(path) != facts["sha256"]:
+            return "it has other bytes than were written"
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename}: this cached file of another user can't be read; let its owner "
+            f"run chmod a+r {path.parent}/*, or set LAFITE_BENCH_CACHE to a folder of your own"
+        ) from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    _SOUND[path] = mark
+    return ""
+
+
+def _last_read(entry: Path) -> float:
+    with suppress(OSError):
+        return entry.with_suffix(".json").stat().st_mtime
+    return 0.0
+
+
+def _is_stale(file: Path, status: os.stat_result) -> bool:
+    return bool(ENTRY.fullmatch(file.name)) and time.time() - status.st_mtime > STALE_SECONDS
+
+
+def _reserved(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.memmap[Any, np.dtype[Any]]:
+    """A file with room for the array. A page that the disk has no room for would kill us later."""
+    needed = dtype.itemsize * math.prod(shape)
+    free = shutil.disk_usage(path.parent).free
+    rows: np.memmap[Any, np.dtype[Any]]
+    try:
+        if free < needed * HEADROOM:
+            raise OSError
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        raise DataError(
+            f"{path.parent}: the cache needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            "make room or set LAFITE_BENCH_CACHE to another disk"
+        ) from None
+    return rows
+
+
+def _budget() -> float:
+    text = os.environ.get("LAFITE_BENCH_CACHE_GB") or str(DEFAULT_GB)
+    try:
+        budget = float(text)
+    except ValueError:
+        budget = math.nan
+    if not budget > 0:
+        raise UsageError(f"LAFITE_BENCH_CACHE_GB={text}: give gigabytes as a number, such as 40")
+    return budget
+
+
+def _unwritable(folder: Path) -> str:
+    """Why a folder, made if need be, can't be written; empty if it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"can't be written ({error.strerror})"
+    return ""
