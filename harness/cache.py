@@ -31,6 +31,7 @@ from benchmarks.base import DataError
 from harness.cell import Cell
 from harness.features import BATCH, FeatureSet, encoder, feature_set, read_ahead
 from harness.options import Say, unheard
+from harness.overrides import at_home
 from harness.registry import UsageError
 from methods.base import OnProgress, Progress
 from methods.parts.backbone import file_sha256
@@ -88,16 +89,14 @@ class FeatureCache:
             if why := _unwritable(root):
                 raise UsageError(f"LAFITE_BENCH_CACHE={named}: {why}; name another folder")
             return cls(root=root, budget_gb=_budget())
-        try:
-            caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        except RuntimeError:  # a user without a home
-            caches = Path("/nonexistent")
-        root = caches / "lafite-bench"
-        if why := _unwritable(root):
+        root = Path(at_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "lafite-bench"
+        why = "there is no home folder" if not root.is_absolute() else _unwritable(root)
+        if why:
+            usual = root
             root = Path(tempfile.gettempdir()).resolve() / f"lafite-bench-{os.getuid()}"
             if _unwritable(root) or root.stat().st_uid != os.getuid():
                 raise UsageError(f"{root}: can't be used; name a folder with LAFITE_BENCH_CACHE")
-            say(f"{caches / 'lafite-bench'}: {why}; features are kept in {root}")
+            say(f"{usual}: {why}; features are kept in {root}")
         return cls(root=root, budget_gb=_budget())
 
     def path(self, features: FeatureSet) -> Path:
@@ -251,8 +250,8 @@ def _reserved(
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError:
         raise DataError(
-            f"{path.parent}: the cache needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "make room or set LAFITE_BENCH_CACHE to another disk"
+            f"{path.parent}: the cache needs {needed:,} bytes, {free:,} are free; make room or set "
+            "LAFITE_BENCH_CACHE to another disk"
         ) from None
     return rows
 

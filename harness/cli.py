@@ -87,6 +87,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be in no encoding at all
     try:
+        Path.cwd()
+    except OSError:
+        print("lafite-bench: the current folder is gone; cd to another one", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    try:
         build()()
     except (UsageError, DataError) as error:
         print(f"lafite-bench: {error}", file=sys.stderr)

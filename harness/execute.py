@@ -6,6 +6,7 @@ plain loop. `run_job` does one trained model and all cells that share it.
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -87,8 +88,13 @@ def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     first = cells[0]
     with locked(place.store.lock(f"{first.fit_id}-cells"), partial(tell, AWAITED)):
         todo = [cell for cell in cells if place.overwrite or not place.store.done(cell)]
-        if todo:
-            _run_cells(todo, place, tell)
+        try:
+            if todo:
+                _run_cells(todo, place, tell)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename:
+                raise
+            raise OSError(f"{place.store.out}: the disk is full; make room, run again") from error
 
 
 def _run_cells(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:

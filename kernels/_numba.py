@@ -18,8 +18,20 @@ prange: Any = numba.prange if AVAILABLE else range
 
 
 def njit(**options: Any) -> Callable[[Any], Any]:
-    """Compile with numba where it is installed, else return the function untouched."""
-    return numba.njit(cache=True, **options) if AVAILABLE else lambda function: function
+    """Compile with numba where it is installed, else return the function untouched.
+
+    What was compiled is kept for other processes, where there is a folder to keep it in.
+    """
+
+    def compiled(function: Any) -> Any:
+        if not AVAILABLE:
+            return function
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # neither this package nor a home folder can be written
+            return numba.njit(**options)(function)
+
+    return compiled
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,81 @@ def test_sixteen_bit_grey_is_divided_by_257(tmp_path: Path, ending: str) -> None
     Image.fromarray(values).save(tmp_path / f"deep.{ending}")
     grey = [0, 0, 1, 1, 128, 255]
     golden(tmp_path / f"deep.{ending}", *[(v, v, v) for v in grey])
+
+
+def _png(values: np.ndarray) -> bytes:
+    """(H, W, C) uint16 as a PNG, by its specification: Pillow writes none of 16 bits a colour."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _tiff(values: np.ndarray, order: str, compressed: bool) -> bytes:
+    """(H, W, 3) uint16 as a TIFF of one strip, in either byte order."""
+    data = values.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if compressed else data
+    end, at = struct.pack(f"{order}3H", 16, 16, 16), 8 + 2 + 9 * 12 + 4
+    height, width = values.shape[:2]
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, at)]
+    entries += [(259, 3, 1, 8 if compressed else 1), (262, 3, 1, 2), (273, 4, 1, at + len(end))]
+    entries += [(277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(data))]
+    packed = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, count)
+        + struct.pack(f"{order}I" if kind == 4 or count > 1 else f"{order}HH", *(
+            (value,) if kind == 4 or count > 1 else (value, 0)
+        ))
+        for tag, kind, count, value in entries
+    )  # fmt: skip
+    start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(entries))
+    return start + packed + struct.pack(f"{order}I", 0) + end + data
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff <", "tiff >", "tiff < z", "tiff > z"])
+def test_sixteen_bits_a_colour_keep_them(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (5, 7, 3)).astype(np.uint16)
+    path = tmp_path / f"deep.{kind[:4].strip()}"
+    order = kind.split()[1] if " " in kind else ""
+    path.write_bytes(_tiff(values, order, kind.endswith("z")) if order else _png(values))
+    assert read_rgb(path, 4095).tolist() == np.rint(values / 4095 * 255).astype(int).tolist()
+    assert decode.deepest(path) == values.max()
+    assert decode.losses(path) == []
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sixteen_bit_colour_stands_upright_and_on_black(tmp_path: Path, orientation: int) -> None:
+    values = np.full((4, 6, 4), 65535, np.uint16)
+    values[:, :2, 3] = 0  # transparent
+    values[0, 5] = (32768, 0, 0, 65535)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    whole = _png(values)
+    data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    (tmp_path / "deep.png").write_bytes(whole[:33] + chunk + whole[33:])
+    eight = Image.fromarray((values >> 8).astype(np.uint8))
+    eight.save(tmp_path / "eight.png", exif=exif)
+    got, wanted = read_rgb(tmp_path / "deep.png"), read_rgb(tmp_path / "eight.png")
+    assert got.shape == wanted.shape == (*image_shape(tmp_path / "deep.png"), 3)
+    assert np.abs(got.astype(int) - wanted).max() <= 1
+
+
+def test_what_is_lost_is_said(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.zeros((4, 4), np.uint8))
+    pages = tmp_path / "pages.tif"
+    grey.save(pages, save_all=True, append_images=[grey, grey])
+    assert decode.losses(pages) == ["of 3 pages or frames the first is read"]
+    for alpha, said in ((255, []), (200, ["what is transparent becomes black"])):
+        Image.new("RGBA", (3, 3), (1, 2, 3, alpha)).save(tmp_path / "alpha.png")
+        assert decode.losses(tmp_path / "alpha.png") == said
+    Image.new("CMYK", (3, 3)).save(tmp_path / "ink.tif")
+    assert decode.losses(tmp_path / "ink.tif")[0].startswith("CMYK becomes RGB")
+    grey.save(tmp_path / "plain.png")
+    assert decode.losses(tmp_path / "plain.png") == []
 
 
 def test_values_above_white_are_clipped(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def folder_benchmark(
         )
     found, faults, unread = [], [], []
     for path in entries(folder):
-        if ignored(path.name) or (published and plain(path.name) not in published):
+        if ignored(path) or (published and plain(path.name) not in published):
             continue
         if path.is_dir() and (is_category(path) or not entries(path)):
             found.append(take(path))

@@ -49,14 +49,14 @@ GOOD_WORDS = (
 """What people call the folder of normal images, without case, blanks and dashes."""
 
 
-def ignored(name: str) -> str:
-    """The rule by which a file or folder of this name is passed over; empty if it counts."""
-    plain = name.casefold()
+def ignored(path: Path) -> str:
+    """The rule by which a file or folder is passed over; empty if it counts."""
+    name = path.name.casefold()
     if name.startswith("."):
         return "hidden"
-    if plain in SYSTEM_NAMES:
+    if name in SYSTEM_NAMES:
         return "made by the system"
-    if Path(plain).suffix in DOCUMENTS or plain in DOCUMENT_NAMES:
+    if (path.suffix.casefold() in DOCUMENTS or name in DOCUMENT_NAMES) and not path.is_dir():
         return "a document"
     return ""
 
@@ -266,7 +266,7 @@ def _images(
 def _counting(found: Inventory, folder: Path) -> Iterator[Path]:
     """The entries of a folder that no rule passes over, and whose names are text."""
     for path in entries(folder):
-        if rule := ignored(path.name):
+        if rule := ignored(path):
             found.ignored[path] = rule
         elif shown(path.name) != path.name:
             _report(found, path, "is not named in UTF-8; rename it (convmv does many at once)")

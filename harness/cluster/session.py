@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from harness.cache import FeatureCache
 from harness.cluster.reach import check_answers, watched
 from harness.options import Resources
+from harness.overrides import at_home
 from harness.place import Place
 from harness.registry import UsageError
 from harness.rows import code_version
@@ -69,6 +72,11 @@ def cluster(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or OURS
     if address == OURS:
         embedded: dict[str, Any] = {"include_dashboard": False, "_temp_dir": _room_for_sockets()}
+        if at_home("~") == "~":  # Ray Train asks for a home
+            os.environ["HOME"] = tempfile.gettempdir()
+        if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+            # Else Ray keeps one in the home folder, which may be missing or closed to writing.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     else:
         embedded = {}
         check_answers(address)

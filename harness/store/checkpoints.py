@@ -89,7 +89,7 @@ class Checkpoints(Keeper):
             state |= {f"average.{k}": v for k, v in average.state_dict().items()}
         with whole_folder(self.folder / f"epoch-{epochs:06d}") as scratch:
             file = scratch / "state.safetensors"
-            save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
+            save_state({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
             record = {
                 "epochs": epochs,
                 "groups": slots["param_groups"],
@@ -139,6 +139,14 @@ class Checkpoints(Keeper):
         self.seconds, self.restarts = record["seconds"], record["restarts"] + 1
         self.losses, self._pace = record.get("losses", []), record.get("pace")
         return True
+
+
+def save_state(state: dict[str, Tensor], file: Path) -> None:
+    """Write tensors to a file; OSError, naming it, where that is not possible."""
+    try:
+        save_file(state, file)
+    except SafetensorError as error:  # also for a full disk
+        raise OSError(f"{file}: {error}; make room, or name another --out") from None
 
 
 def read_state(file: Path, sha256: str) -> dict[str, Tensor]:

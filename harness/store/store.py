@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from harness.cell import Cell
 from harness.options import Say, unheard
 from harness.registry import UsageError
-from harness.store.checkpoints import load_whole, read_state
+from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
@@ -218,11 +218,9 @@ class Store:
         yardsticks: Mapping[str, float],
     ) -> None:
         """Write the learned state and the facts of the fit; atomic, the first writer wins."""
-        from safetensors.torch import save_file
-
         with whole_folder(self.model(cell)) as scratch:
             state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
-            save_file(state, scratch / "model.safetensors")
+            save_state(state, scratch / "model.safetensors")
             sha256 = file_sha256(scratch / "model.safetensors")
             record = {
                 **facts._asdict(),
