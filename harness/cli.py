@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
@@ -79,10 +80,22 @@ def _options(request: Any) -> Iterator[inspect.Parameter]:
         )
 
 
+def _in_utf_8() -> None:
+    """Begin again, and Ray's workers with us, so that names of files are what they are elsewhere.
+
+    Streams keep the encoding of the terminal.
+    """
+    os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def main() -> None:
     """The console script: bad input ends in one line a problem and exit code 2."""
     from benchmarks.base import DataError
 
+    if sys.getfilesystemencoding() != "utf-8":
+        _in_utf_8()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be in no encoding at all

@@ -1,0 +1,193 @@
+"""Whose Ray is used, and what becomes of one that does not answer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from harness.cluster import reach, session
+from harness.cluster.reach import check_answers, watched
+from harness.cluster.session import HOME, OURS, cluster
+from harness.registry import UsageError
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def at(server: socket.socket) -> str:
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_an_address_where_nothing_is_ends_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = at(server)
+    started = time.monotonic()
+    with pytest.raises(UsageError, match=rf"^--address {address}: no Ray .*refused.* leave the a"):
+        check_answers(address)
+    assert time.monotonic() - started < 3
+
+
+def test_an_address_where_something_else_listens_ends_soon(
+    silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "ANSWER_SECONDS", 4)
+    monkeypatch.setenv("RAY_ADDRESS", at(silent))
+    started = time.monotonic()
+    with pytest.raises(UsageError, match=rf"^RAY_ADDRESS={at(silent)}: no Ray cluster to work"):
+        check_answers(at(silent))
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:0", "::1", "auto"])
+def test_words_that_are_no_address(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")  # of one that was killed
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(reach, "ANSWER_SECONDS", 10)
+    with pytest.raises(UsageError, match=f"^--address {address}: no Ray cluster to work with"):
+        check_answers(address)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """How `ray.init` was called, and where: nothing is started."""
+    calls: list[dict[str, Any]] = []
+
+    def init(**named: Any) -> None:
+        calls.append(named | {"cwd": Path.cwd()})
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(session, "check_answers", lambda address: None)
+    context = SimpleNamespace(gcs_address="local")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(reach, "answers", lambda address: True)
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of this test")
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    return calls
+
+
+@pytest.mark.parametrize(
+    "option, variable, wanted",
+    [
+        (None, None, OURS),
+        (None, "", OURS),
+        ("", "", OURS),
+        (None, "10.0.0.1:6379", "10.0.0.1:6379"),
+        ("10.0.0.2:6379", "10.0.0.1:6379", "10.0.0.2:6379"),
+        (None, "auto", "auto"),
+    ],
+)
+def test_nobodys_cluster_is_joined_unasked(
+    asked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str | None,
+    variable: str | None,
+    wanted: str,
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    with cluster(option):
+        pass
+    assert [call["address"] for call in asked] == [wanted]
+
+
+def test_workers_find_our_packages_first(
+    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with cluster(None):
+        assert Path.cwd() == tmp_path, "only while Ray takes down the folder"
+    assert asked[0]["cwd"] == HOME and (HOME / "kernels").is_dir()
+
+
+@pytest.mark.parametrize(
+    "variables, wanted",
+    [
+        ({}, None),
+        ({"TMPDIR": "/tmp/" + "a" * 90}, "/tmp/ray"),
+        ({"RAY_TMPDIR": "/tmp/" + "a" * 90}, "/tmp/ray"),
+        ({"RAY_TMPDIR": "/tmp/short", "TMPDIR": "/tmp/" + "a" * 90}, None),
+        ({"RAY_TMPDIR": ""}, None),
+    ],
+)
+def test_a_folder_too_long_for_sockets_is_replaced(
+    asked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    wanted: str | None,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with cluster(None):
+        pass
+    assert asked[0]["_temp_dir"] == wanted
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Version mismatch: The cluster was started with:\n   Ray: 2.40.0\n"),
+        ConnectionError("no"),
+        ValueError("odd"),
+        OSError(13, "Permission denied", "/tmp/ray"),
+        ray.exceptions.AuthenticationError("token"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_ray_that_does_not_start_is_one_line(
+    asked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    address: str | None,
+) -> None:
+    def init(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UsageError) as caught, cluster(address):
+        pass
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.startswith("--address 10.0.0.1:6379: " if address else "Ray can't start here: ")
+    if isinstance(error, RuntimeError) and "2.40" in str(error):
+        assert "Ray: 2.40.0" in said
+
+
+def test_a_cluster_that_dies_ends_what_waits_for_it(
+    silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "WATCH_SECONDS", 0.2)
+    threading.Timer(1, silent.close).start()
+    started = time.monotonic()
+    lost = pytest.raises(UsageError, match=r"answers no more; what was finished is kept")
+    with lost, watched(at(silent)):
+        while time.monotonic() < started + 30:
+            time.sleep(0.1)  # as a call of Ray that waits
+    assert time.monotonic() - started < 10
+
+
+def test_an_error_of_ray_is_told_from_the_loss_of_all(silent: socket.socket) -> None:
+    with pytest.raises(ray.exceptions.RayError, match="odd"), watched(at(silent)):
+        raise ray.exceptions.RayError("odd")
+    address = at(silent)
+    silent.close()
+    with pytest.raises(UsageError, match="answers no more"), watched(address):
+        raise ray.exceptions.RayError("odd")
