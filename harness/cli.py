@@ -5,6 +5,7 @@ Command files import what is heavy inside their function: `--help` loads no torc
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
@@ -17,9 +18,19 @@ from typing import Any, get_type_hints
 import typer
 
 from harness.overrides import at_home
-from harness.registry import UsageError, load, names
+from harness.registry import UsageError, did_you_mean, load, names
 
 EXIT_USAGE, EXIT_PARTIAL = 2, 3
+VARIABLES = {"LAFITE_KERNELS": ("reference",), "LAFITE_ACCELERATE": ("0", "1")}
+"""Variables of ours that take one of a few values; empty is as if they were not set."""
+REMEDIES = {
+    errno.ENOSPC: "make room, then ",
+    errno.EDQUOT: "make room, then ",
+    errno.EACCES: "allow it, or name another folder, then ",
+    errno.EPERM: "allow it, or name another folder, then ",
+    errno.EROFS: "name a folder that can be written, then ",
+}
+"""What to do first where the system refuses a file."""
 
 
 def build() -> typer.Typer:
@@ -105,11 +116,16 @@ def main() -> None:
         print("lafite-bench: the current folder is gone; cd to another one", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     try:
+        for name, values in VARIABLES.items():
+            if (value := os.environ.get(name) or values[0]) not in values:
+                raise UsageError(f"{name}={value}: {did_you_mean(value, values)}")
         build()()
     except (UsageError, DataError) as error:
         print(f"lafite-bench: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except OSError as error:
-        # A full or vanished disk is no bug; what was finished before is whole.
-        print(f"lafite-bench: {error}; run the same command again to go on", file=sys.stderr)
+        # A full, closed or vanished disk is no bug; what was finished before is whole.
+        first = REMEDIES.get(error.errno or 0, "")
+        line = f"lafite-bench: {error}; {first}run the same command again to go on"
+        print(line, file=sys.stderr)
         sys.exit(EXIT_USAGE)

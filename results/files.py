@@ -58,7 +58,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield scratch
         for path in scratch.rglob("*"):
-            if path.is_file():  # some writers make private files, whatever the umask
+            if path.is_file():
+                _sync(path)
+                # Some writers make private files, whatever the umask.
                 path.chmod(scratch.stat().st_mode & 0o666)
         scratch.replace(folder)
     except OSError as error:

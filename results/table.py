@@ -151,9 +151,9 @@ def read(folder: Path) -> pl.DataFrame:
 
 
 def torn(path: Path) -> str:
-    """Why a file is no whole Parquet file, by its footer; empty if it is or can't be opened."""
+    """Why a file is no whole Parquet file; empty if it is or can't be opened."""
     try:
-        pq.read_metadata(path)
+        pq.ParquetFile(path, page_checksum_verification=True).read()
     except pa.ArrowException as error:
         return str(error).splitlines()[0]
     except OSError:
@@ -217,8 +217,8 @@ def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path}: cannot be read ({error}); move it away and run the same command again "
-            "to redo its cell"
+            f"{path}: cannot be read ({error}); run the same command again, which moves it away "
+            "and does its cell again"
         ) from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"").decode()
     if not version.isdecimal():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import sys
@@ -88,6 +89,51 @@ def test_bad_input_is_one_line_and_exit_code_2(
     text = capsys.readouterr().err.strip()
     assert said in text
     assert text.startswith("lafite-bench: ") and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "name, value, said",
+    [
+        ("LAFITE_KERNELS", "refrence", "did you mean 'reference'"),
+        ("LAFITE_ACCELERATE", "no", "there are: 0, 1"),
+    ],
+)
+def test_odd_values_of_our_variables_are_bad_input(
+    name: str,
+    value: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, "")
+    assert call("list", monkeypatch=monkeypatch) == 0
+    monkeypatch.setenv(name, value)
+    assert call("list", monkeypatch=monkeypatch) == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith(f"lafite-bench: {name}={value}: ") and said in line
+
+
+@pytest.mark.parametrize(
+    "number, advice",
+    [
+        (errno.ENOSPC, "; make room, then run the same command again"),
+        (errno.EACCES, "; allow it, or name another folder, then run"),
+        (errno.EROFS, "; name a folder that can be written, then run"),
+        (errno.EIO, "; run the same command again"),
+    ],
+)
+def test_what_the_system_refuses_has_its_own_advice(
+    number: int,
+    advice: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, "refused", "/x")
+
+    monkeypatch.setattr("harness.cli.build", lambda: refused)
+    assert call("list", monkeypatch=monkeypatch) == 2
+    assert advice in capsys.readouterr().err
 
 
 def test_all_bad_files_are_named_at_once_before_anything_runs(

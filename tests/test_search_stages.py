@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from made_studies import Sweep, chosen, made_place, made_trials, publish_made, separable, study
 
 from benchmarks.base import SealedError
@@ -185,3 +186,27 @@ def test_a_trial_that_opens_the_test_split_raises_and_the_audit_shows_it(
     [entry] = entries(place.store.out / "audit.jsonl")
     assert entry["purpose"] == "refused"
     assert entry["cell"] in {cell.cell_id for stage in of.stages for cell in of.at(of.first.knobs)}
+
+
+@pytest.mark.parametrize("damage", ["cut off", "zeroed", "of another version", "whole"])
+def test_neighbours_that_a_crash_left_are_searched_again(
+    sweep: Sweep, place: Place, damage: str
+) -> None:
+    model = LoadedModel(sweep.study.first, place)
+    search = sweep.study.bank_search(replace(sweep.study.first.knobs, k=1))
+    assert search is not None
+    first = model.neighbours(search)
+    folder = place.store.neighbours(sweep.study.first, search)
+    path = folder / "distances.npy"
+    before = path.read_bytes()
+    if damage == "cut off":
+        path.write_bytes(before[:200])
+    elif damage == "zeroed":
+        path.write_bytes(before[:128] + bytes(len(before) - 128))
+    elif damage == "of another version":
+        (folder / "sha256.json").unlink()
+    again = LoadedModel(sweep.study.first, place).neighbours(search)
+    torch.testing.assert_close(again.distances, first.distances)
+    assert path.read_bytes() == before
+    searches = [e for e in entries(place.store.out / "work.jsonl") if e["what"] == "search"]
+    assert len(searches) == (1 if damage == "whole" else 2)

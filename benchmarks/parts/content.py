@@ -108,6 +108,5 @@ def _content(benchmark: Benchmark, sample: Sample) -> Iterator[bytes]:
     try:
         yield from benchmark.content(sample)
     except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}); replace it"
-        ) from error
+        advice = "allow reading it" if isinstance(error, PermissionError) else "replace it"
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); {advice}") from error

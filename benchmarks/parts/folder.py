@@ -43,7 +43,11 @@ def folder_benchmark(
         )
     found, faults, unread = [], [], []
     for path in entries(folder):
-        if ignored(path) or (published and plain(path.name) not in published):
+        if ignored(path):
+            continue
+        if published and plain(path.name) not in published:
+            if path.is_dir() and path.name.lower() in published:
+                faults.append(f"{shown(path)}: is not read; name it {path.name.lower()}")
             continue
         if path.is_dir() and (is_category(path) or not entries(path)):
             found.append(take(path))

@@ -159,7 +159,9 @@ def _missing(cell: Cell, options: Sequence[str]) -> str:
 
 
 def _path(store: Store, cell: Cell, key: str) -> Path:
-    name = f"{cell.data.label.replace('/', '-')}-{cell.method}-{key[:8]}"
+    data = Path(cell.data.benchmark).name  # whatever it is called beside another of this name
+    single = cell.data.categories if len(cell.data.categories) == 1 else ()
+    name = "-".join([data, *single, cell.method, key[:8]])
     return store.out / "choices" / f"{name}.json"
 
 

@@ -6,7 +6,9 @@ Features, model and neighbours are made once; a setting costs its own scoring an
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from harness.place import Piece, Place
 from harness.registry import load
 from harness.store.journal import append
 from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
+from methods.parts.backbone import file_sha256
 from results.files import whole_folder
 from results.table import read_part
 
@@ -40,6 +43,10 @@ def train(cell: Cell, place: Place, tell: OnProgress) -> None:
 def search_bank(cell: Cell, search: BankSearch, place: Place, tell: OnProgress) -> None:
     """A search in the bank that trials share, before they start."""
     LoadedModel(cell, place, tell).neighbours(search)
+
+
+SUMS = "sha256.json"
+"""Beside what a search found: the hashes of its files."""
 
 
 class LoadedModel:
@@ -110,15 +117,13 @@ class LoadedModel:
         """What the search finds for all samples; stored beside the model."""
         store = self.place.store
         folder = store.neighbours(self.cell, search)
-        if not folder.is_dir():
-            _write(folder, self._search(search))
-            store.note("search", self.cell, **search._asdict())
-        return Neighbours(
-            *(
-                torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
-                for name in Neighbours._fields
-            )
-        )
+        if (known := _read(folder)) is not None:
+            return known
+        shutil.rmtree(folder, ignore_errors=True)  # what a crash left of it
+        found = self._search(search)
+        _write(folder, found)
+        store.note("search", self.cell, **search._asdict())
+        return found
 
     def _search(self, search: BankSearch) -> Neighbours:
         method, images = cast(SearchesBank, self.scorer.method), len(self.scorer.samples)
@@ -188,6 +193,22 @@ def _seal(cell: Cell) -> AbstractContextManager[None]:
 
 def _write(folder: Path, neighbours: Neighbours) -> None:
     """Whole or not at all; of two that find the same, the first stays."""
+    sums = {}
     with whole_folder(folder) as scratch:
         for name, tensor in neighbours._asdict().items():
             np.save(scratch / f"{name}.npy", tensor.cpu().numpy())
+            sums[name] = file_sha256(scratch / f"{name}.npy")
+        (scratch / SUMS).write_text(json.dumps(sums))
+
+
+def _read(folder: Path) -> Neighbours | None:
+    """What was found before; None without it, or where it is not what was written."""
+    files = {name: folder / f"{name}.npy" for name in Neighbours._fields}
+    try:
+        sums = json.loads((folder / SUMS).read_bytes())
+        if any(file_sha256(file) != sums[name] for name, file in files.items()):
+            return None
+        arrays = [np.load(file, mmap_mode="c") for file in files.values()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Neighbours(*map(torch.from_numpy, arrays))

@@ -92,7 +92,6 @@ def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") ->
         return {}
     rows = pl.concat(parts).filter(
         pl.col("data_fingerprint").str.starts_with(choice["kept_fingerprint"]),
-        benchmark=choice["benchmark"],
         method=choice["method"],
         config_json=json.dumps(choice["config"]),
     )
