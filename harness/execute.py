@@ -140,7 +140,7 @@ def _learned(
     method = built(cell, place)
 
     def say(line: str) -> None:
-        tell(Progress(stage="train", step=0, steps=1, note=line))
+        tell(Progress(stage="load", step=0, steps=1, note=line))
 
     stored = place.store.load_model(cell, method, say)
     if stored is not None and watch is None:

@@ -215,6 +215,8 @@ def _read_tables(folder: Path, schema: pa.Schema = SCHEMA) -> list[pa.Table]:
 def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except PermissionError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path}: cannot be read ({error}); run the same command again, which moves it away "

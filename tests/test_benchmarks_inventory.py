@@ -61,6 +61,8 @@ def lines(folder: Path) -> list[str]:
         ("ground_truth/Crack/000_mask.png", "test/Crack has none; name its folder crack"),
         ("ground_truth/dent/000_mask.png", "test/dent has none; add it, or remove the mask"),
         ("ground_truth/crack/000_mask.bmp", "000_mask.png: is a second 000_mask.bmp"),
+        ("ground_truth/crack/000_mask.json", "000_mask.json: is no image by its ending; draw its"),
+        ("ground_truth/crack/000.npy", "000.npy: is no image by its ending; convert it"),
         ("test/crack/000.jpg", "000_mask.png: is the mask of 000.jpg and 000.png"),
         (f"train/good/{NFC}.png {NFD}.png", "is another|has the name of another image"),
     ],
@@ -71,7 +73,7 @@ def test_what_is_out_of_place_is_named(widget: Path, added: str, said: str) -> N
     for name in names:
         path = widget / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".heic", ".npy", ""):
+        if path.suffix in (".heic", ".npy", ".json", ""):
             path.write_bytes(b"?")
         else:
             write_image(path, seed=99)
@@ -159,6 +161,9 @@ def _indexed(marks: np.ndarray, background: int) -> Image.Image:
     [
         (Image.fromarray(MARKS), ".png", ""),
         (Image.fromarray(MARKS // 255), ".png", ""),
+        (Image.fromarray(MARKS // 255 + np.eye(12, 16, 5, np.uint8)), ".png", ""),
+        (Image.fromarray(MARKS // 3 + 85 * np.eye(12, 16, 5, np.uint8)), ".png", ""),
+        (Image.fromarray(np.maximum(MARKS, np.eye(12, 16, 9, np.uint8))), ".png", "3 grey levels"),
         (Image.fromarray(MARKS > 0), ".bmp", ""),
         (Image.fromarray(MARKS.astype(np.uint16) * 257), ".tif", ""),
         (Image.fromarray(np.stack([MARKS, 0 * MARKS, 0 * MARKS], 2)), ".png", ""),
@@ -210,7 +215,7 @@ def test_training_images_decide_what_is_white(tmp_path: Path, kind: str) -> None
     assert len(np.unique(levels)) > 150 and levels.max() >= 249, "the levels are kept"
     said = losses(data, data.train() + data.test())
     assert any("more than 8 bits a channel become 8" in line for line in said)
-    assert any("become white" in line for line in said) == (kind not in ("16 bits",))
+    assert any("some values are above" in line for line in said) == (kind not in ("16 bits",))
 
 
 def test_how_deep_images_are_read_is_part_of_what_they_are(tmp_path: Path) -> None:

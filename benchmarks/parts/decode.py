@@ -23,8 +23,8 @@ DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 SIXTEEN_BITS = 65535.0
 DEPTHS = (8, 10, 12, 14, 16, 20, 24, 32)
 """Bits of cameras, and of the files that their images lie in."""
-MOST_LEVELS = 8
-"""Of a mask: more grey levels than a drawing program gives to kinds of defects have soft edges."""
+MOST_LEVELS, HALF_WHITE = 8, 128
+"""Of a mask: more grey levels than one gives to kinds of defects, and what is no number of one."""
 
 
 def read_rgb(path: Path, white: float = SIXTEEN_BITS) -> NDArray[np.uint8]:
@@ -110,9 +110,16 @@ def read_marks(path: Path) -> NDArray[np.bool_]:
     return _mask_values(path) > 0
 
 
-def mask_levels(path: Path) -> int:
-    """How many values a mask file has; DataError as `read_marks`."""
-    return len(np.unique(_mask_values(path)))
+def soft_levels(path: Path) -> int:
+    """How many values a mask file has, if they are more than kinds of defects; else 0.
+
+    So many, or some between black and white that are nearly black, are left by JPEG and by resizes.
+    DataError as `read_marks`.
+    """
+    levels = np.unique(_mask_values(path))
+    marked = levels[levels > 0]
+    nearly_black = len(marked) > 1 and marked[-1] >= HALF_WHITE and marked[0] < marked[-1] / 4
+    return len(levels) if len(levels) > MOST_LEVELS or nearly_black else 0
 
 
 def _mask_values(path: Path) -> NDArray[Any]:

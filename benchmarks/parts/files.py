@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, Counts, DataError, Sample
 from benchmarks.parts.decode import (
-    MOST_LEVELS,
     SIXTEEN_BITS,
     deepest,
     image_shape,
     is_deep,
     losses,
-    mask_levels,
     read_marks,
     read_rgb,
+    soft_levels,
     white_of,
 )
 from benchmarks.parts.inventory import shown
@@ -119,7 +118,7 @@ class FileBenchmark(Benchmark):
             f"{path}: has {levels} grey levels, so where the defect ends is unclear; save it as "
             "PNG with 0 and 255, or take all above 0 with --trust-masks"
             for path in sample.masks
-            if (levels := mask_levels(path)) > MOST_LEVELS
+            if (levels := soft_levels(path))
         ]
         marks = self.read_mask(sample)
         if soft or marks is None or not _surrounds(marks):
@@ -134,9 +133,9 @@ class FileBenchmark(Benchmark):
         found = losses(path)
         if (most := deepest(path)) is not None:
             white = self.white(sample.category)
-            found.append(f"more than 8 bits a channel become 8, {white:g} of training is white")
+            found.append(f"more than 8 bits a channel become 8; {white:g} becomes white")
             if most > white:
-                found.append(f"values above {white:g}, the most in training, become white")
+                found.append(f"some values are above {white:g}, which training images decide")
         return found
 
     def unread(self) -> list[str]:

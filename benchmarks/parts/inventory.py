@@ -30,6 +30,8 @@ DOCUMENTS = (
     *(".txt", ".md", ".rst", ".pdf", ".html", ".csv", ".json", ".xml", ".yaml", ".yml", ".toml"),
     *(".log", ".md5", ".sha256"),
 )
+ANNOTATIONS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
+"""Documents which in the place of masks are masks of another format."""
 DOCUMENT_NAMES = ("license", "licence", "readme", "copying", "citation")
 SYSTEM_NAMES = (
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found"),
@@ -195,6 +197,9 @@ def _masks(found: Inventory, images: list[Path]) -> dict[tuple[str, str], tuple[
 
 def _mask_files(found: Inventory) -> list[Path]:
     files: list[Path] = []
+    for path in found.folder.glob("ground_truth/*/*"):
+        if path.suffix.lower() in ANNOTATIONS:  # elsewhere a document
+            _report(found, path, "is no image by its ending; draw its outlines as a PNG")
     for path in _counting(found, found.folder / "ground_truth"):
         if not path.is_dir():
             advice = "move it into the folder of its defect"
@@ -266,6 +271,8 @@ def _images(
 def _counting(found: Inventory, folder: Path) -> Iterator[Path]:
     """The entries of a folder that no rule passes over, and whose names are text."""
     for path in entries(folder):
+        if path in found.problems:
+            continue
         if rule := ignored(path):
             found.ignored[path] = rule
         elif shown(path.name) != path.name:

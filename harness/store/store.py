@@ -81,15 +81,17 @@ class Store:
         UsageError if the folder can't take results.
         """
         try:
-            for name in ("parts", "scores", "failures", "models"):
+            for name in (".", "parts", "scores", "failures", "models"):
                 (self.out / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.out) as probe:
-                probe.write(b"room?" * 1000)
-                probe.flush()
+                with tempfile.TemporaryFile(dir=self.out / name) as probe:
+                    probe.write(b"room?" * 1000)
+                    probe.flush()
+            for log in self.out.glob("*.jsonl"):
+                log.open("ab").close()
         except OSError as error:
             raise UsageError(
-                f"{self.out}: can't write results there ({error.strerror}); "
-                "name another folder with --out"
+                f"{error.filename or self.out}: can't write results there ({error.strerror}); "
+                "allow it, or name another folder with --out"
             ) from None
         self._clear()
         self._set_aside_torn(say)
