@@ -19,7 +19,8 @@ from harness.plan import MOST_PROBLEMS
 from harness.registry import load
 from results.files import write_whole
 
-MOST_NOTES = 6
+MOST_NOTES = 2
+"""Of a kind."""
 RULES = 2
 """Raised when the check finds more than it did."""
 View = tuple[int, int | None]
@@ -46,7 +47,7 @@ def check_data(
         if (notes := _noted(mark)) is None:
             notes = _check(data, of_data, console, trust_masks)
             write_whole(mark, json.dumps(notes).encode(), replace=True)
-        for note in first_few(notes, MOST_NOTES):
+        for note in notes:
             noting(console)(note)
 
 
@@ -68,8 +69,8 @@ def _check(data: Data, views: set[View], console: Console, trust_masks: bool) ->
         if problems := check(benchmark, [*train, *test], count, trust_masks=trust_masks):
             raise DataError("\n".join(first_few(problems, MOST_PROBLEMS)))
     notes = [*benchmark.count_problems(), *losses(benchmark, [*train, *test])]
-    notes += duplicates(benchmark, train, test)
-    return notes + _lost_defects(benchmark, test, views)
+    notes += first_few(duplicates(benchmark, train, test), MOST_NOTES)
+    return notes + first_few(_lost_defects(benchmark, test, views), MOST_NOTES)
 
 
 def _lost_defects(benchmark: Benchmark, test: Sequence[Sample], views: set[View]) -> list[str]:
