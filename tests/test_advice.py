@@ -6,7 +6,8 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from benchmarks.base import DataError
 from harness.cache import FeatureCache
+from harness.cli import main
 from harness.commands._data_check import check_data
 from harness.options import Selection
 from harness.plan import plan
@@ -298,3 +300,77 @@ def test_a_category_that_lacks_images_costs_its_own_rows(tmp_path: Path) -> None
         assert error == ""
         left_out = re.findall(r"category '(.+?)' has no (.+?) images; .+; it is left out", said)
         assert left_out == [("empty", "training"), ("nut", "training"), ("pin", "test")]
+
+
+DRY = ("run", "shapes", "--seeds", "1", "--dry-run")
+LAFITE = (*DRY, "-m", "lafite")
+COMMANDS = [
+    ((*DRY, "-m", "lafit"), "did you mean 'lafite'", ("lafit", "lafite")),
+    ((*DRY, "--preset", "smok"), "did you mean 'smoke'", ("smok", "smoke")),
+    ((*DRY, "--metric-profile", "adder"), "did you mean 'ader'", ("adder", "ader")),
+    ((*DRY, "--category", "dis"), "did you mean 'disc'", ("dis", "disc")),
+    ((*DRY, "--mode", "separat"), "did you mean 'separate'", ("separat", "separate")),
+    ((*DRY, "--seeds", "0"), "give a number of seeds, at least 1", ("0", "1")),
+    ((*LAFITE, "--set", "lafite.kk=1"), "did you mean 'k'", ("lafite.kk=1", "lafite.k=1")),
+    ((*DRY, "-m", "uniad", "--set", "lafite.k=1"), "lafite does not run", ("uniad", "lafite")),
+    ((*LAFITE, "--set", "k=1"), "METHOD.FIELD=VALUE, e.g. lafite.k=5", ("k=1", "lafite.k=5")),
+    (
+        (*LAFITE, "--preset", "smoke", "--set", "lafite.steps=101"),
+        "must be in 1..t=100",
+        ("lafite.steps=101", "lafite.steps=100"),
+    ),
+    ((*DRY, "-m", "padim", "--ablation"), "leave it out", ("--ablation", "--no-cache")),
+    ((*LAFITE, "--tuned", "--ablation"), "ask for one of them", ("--tuned", "--no-cache")),
+    (("list", "x"), "", ("x", "--help")),
+    (("run", "shape", *DRY[2:]), "did you mean 'shapes'", ("shape", "shapes")),
+    (("run", "./nowhere", *DRY[2:]), "give a data set's name", ("./nowhere", "shapes")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words, said, change", COMMANDS, ids=lambda part: str(part)[-40:])
+def test_commands_that_are_corrected_as_advised_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    said: str,
+    change: tuple[str, str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(words, monkeypatch) == 2
+    assert said in capsys.readouterr().err
+    old, new = change
+    assert called([new if word == old else word for word in words], monkeypatch) == 0
+
+
+@pytest.mark.parametrize(
+    "name, value, said, better",
+    [
+        ("LAFITE_BENCH_CACHE_GB", "40GB", "such as 40", "40"),
+        ("LAFITE_BENCH_CACHE", "FILE", "name another folder", "FOLDER"),
+        ("LAFITE_KERNELS", "refrence", "did you mean 'reference'", "reference"),
+    ],
+)
+def test_variables_that_are_corrected_as_advised_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    said: str,
+    better: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("")
+    monkeypatch.setenv(name, value)
+    assert called((*DRY, "--preset", "smoke"), monkeypatch) == 2
+    assert said in capsys.readouterr().err
+    monkeypatch.setenv(name, better)
+    assert called((*DRY, "--preset", "smoke"), monkeypatch) == 0
+
+
+def called(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["lafite-bench", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
