@@ -53,6 +53,8 @@ class Data:
     train_images: int
     test_images: int
     held: Held | None = None
+    whole_fingerprint: str | None = None
+    """Of all training images, where some are held out; None: not known."""
 
     def open(self) -> Benchmark:
         """The data set itself."""
@@ -67,6 +69,12 @@ class Data:
         if self.held is None:
             raise ValueError(f"{self.label}: nothing is held out")
         return pseudo_validation(self.open(), self.categories, **self.held._asdict())
+
+    @property
+    def images_fingerprint(self) -> str | None:
+        """Identity of all images, whatever is held out; None: not known."""
+        train = self.train_fingerprint if self.held is None else self.whole_fingerprint
+        return train and train + self.test_fingerprint
 
     @property
     def location(self) -> str | None:

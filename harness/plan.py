@@ -222,6 +222,7 @@ def with_held_out(data: Data, held: Held) -> Data:
     return replace(
         data,
         held=held,
+        whole_fingerprint=data.train_fingerprint,
         train_fingerprint=fingerprint(pseudo, samples),
         train_images=len(samples),
     )

@@ -114,6 +114,7 @@ def _provenance(cell: Cell, place: Place) -> Row:
         "knobs_json": json.dumps(dataclasses.asdict(cell.knobs)),
         "config_hash": cell.config_hash,
         "data_fingerprint": cell.data.train_fingerprint + cell.data.test_fingerprint,
+        "images_fingerprint": cell.data.images_fingerprint,
         "weights_sha256": cell.weights_sha256,
         "device": _device_name(place.device),
         "python_version": platform.python_version(),

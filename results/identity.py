@@ -57,7 +57,7 @@ def told_apart(frame: pl.DataFrame) -> pl.DataFrame:
     cells = _cells(frame)
     for cell in cells:
         cell["data"] = ""
-    for versions in _conflicts(cells, ("benchmark", "mode", "part"), ("data_fingerprint",)):
+    for versions in _conflicts(cells, ("benchmark", "mode", "part"), ("images",)):
         _name_data(versions)
     group = ("benchmark", "data", "mode", "preset", "profile", "method", "variant", "part")
     for versions in _conflicts(cells, group, ("config_hash", "weights_sha256")):
@@ -90,8 +90,8 @@ def _cells(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """A record for each cell, with its real categories; in separate mode its category is `part`."""
     names = (
         *("cell_id", "benchmark", "location", "mode", "preset", "profile", "method", "variant"),
-        *("data_fingerprint", "config_hash", "weights_sha256", "config_json", "knobs_json"),
-        *("code_version", "finished_at"),
+        *("data_fingerprint", "images_fingerprint", "config_hash", "weights_sha256"),
+        *("config_json", "knobs_json", "finished_at"),
     )
     real = pl.col("category").filter(pl.col("category") != POOLED).drop_nulls()
     grouped = frame.group_by("cell_id", maintain_order=True)
@@ -100,7 +100,23 @@ def _cells(frame: pl.DataFrame) -> list[dict[str, Any]]:
     for cell in cells:
         cell["categories"] = of_data.get(cell["data_fingerprint"], [])  # failed ones name none
         cell["part"] = cell["categories"] if cell["mode"] == "separate" else []
+        cell["images"] = cell["images_fingerprint"] or _images(cell, cells)
     return cells
+
+
+def _images(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which images a cell of before schema 3 is of. Where some were held out, it does not know all:
+    it is of those of another cell with its test images."""
+    mine: str | None = cell["data_fingerprint"]
+    if mine is None or cell["variant"].split(", ")[-1] != "tuned":
+        return mine
+    same = [
+        other["data_fingerprint"]
+        for other in cells
+        if other["data_fingerprint"] and other["data_fingerprint"][HALF:] == mine[HALF:]
+        and other["variant"].split(", ")[-1] != "tuned"
+    ]  # fmt: skip
+    return max(same, default=mine)
 
 
 def _conflicts(

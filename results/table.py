@@ -49,7 +49,8 @@ _COLUMNS: dict[str, pa.DataType] = {
     "config_json": pa.string(),
     "knobs_json": pa.string(),
     "config_hash": pa.string(),
-    "data_fingerprint": pa.string(),
+    "data_fingerprint": pa.string(),  # of what was learned from, then of what was scored
+    "images_fingerprint": pa.string(),  # the same with what was held out; null: not known
     "weights_sha256": pa.string(),
     "world_size": pa.int64(),
     "restarts": pa.int64(),  # how often the fit went on from a checkpoint
@@ -239,9 +240,15 @@ def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
 def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
     """The table with the columns of today.
 
-    Version 1 had no profiles but the default one, version 2 said nothing of where images lay.
+    Version 1 had no profiles but the default one; version 2 said neither where images lay nor what
+    had been held out.
     """
-    for name, since, value in (("profile", 2, DEFAULT_PROFILE), ("location", 3, None)):
+    added = (
+        ("profile", 2, DEFAULT_PROFILE),
+        ("location", 3, None),
+        ("images_fingerprint", 3, None),
+    )
+    for name, since, value in added:
         if version < since and name in schema.names and name not in table.schema.names:
             table = table.append_column(name, pa.array([value] * len(table), pa.string()))
     return table

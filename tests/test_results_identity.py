@@ -136,6 +136,16 @@ def test_a_failure_of_other_images_is_told_apart_too():
     assert len(names(cell(0), cell(1), failed)) == 2
 
 
+@pytest.mark.parametrize("schema", [2, 3])
+def test_a_row_that_held_images_out_stands_beside_the_others(schema):
+    whole = OLD if schema == 3 else None
+    tuned = cell(0, variant="tuned", data_fingerprint=TRAINED, images_fingerprint=whole)
+    assert names(cell(0), cell(1), tuned) == {("parts", ""): 2, ("parts", "tuned"): 1}
+    if schema == 3:
+        other = cell(1, variant="tuned", data_fingerprint="e" * 32, images_fingerprint="f" * 32)
+        assert len(names(cell(0), tuned, other)) == 3
+
+
 def test_ends_of_paths_tell_them_apart():
     assert distinct_ends(["/a/x/parts", "/b/x/parts", "/c"]) == ["a/x/parts", "b/x/parts", "c"]
     assert distinct_ends(["/data/parts"]) == ["parts"]

@@ -49,13 +49,13 @@ def read_rgb(path: Path, white: float = SIXTEEN_BITS) -> NDArray[np.uint8]:
     return np.repeat(rgb[:, :, None], 3, axis=2) if rgb.ndim == 2 else rgb
 
 
-def white_of(paths: Iterable[Path]) -> float:
+def white_of(values: Iterable[np.integer[Any] | np.floating[Any] | None]) -> float:
     """The white of images that belong together: the smallest depth that holds all their values.
 
-    Of 8, 10, 12, 14, 16 bits and more; of floats 1, else the largest value. Images with 8 bits a
-    channel have no say. DataError as `read_rgb`.
+    Of 8, 10, 12, 14, 16 bits and more; of floats 1, else the largest value. `values` are those of
+    `deepest`; images with 8 bits a channel have no say.
     """
-    largest = [value for path in paths if (value := deepest(path)) is not None]
+    largest = [value for value in values if value is not None]
     if not largest:
         return SIXTEEN_BITS
     most = max(float(value) for value in largest)
@@ -78,6 +78,12 @@ def is_deep(path: Path) -> bool:
     """Whether an image has more than 8 bits a channel, from its header; DataError as `read_rgb`."""
     with _opened(path) as image:
         return image.mode in DEEP_GREY or bool(_deep_colour(image))
+
+
+def is_deep_colour(path: Path) -> bool:
+    """Whether an image has 16 bits a colour, of which Pillow alone reads 8."""
+    with _opened(path) as image:
+        return bool(_deep_colour(image))
 
 
 def losses(path: Path) -> list[str]:

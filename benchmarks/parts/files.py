@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, Counts, DataError, Sample
+from benchmarks.parts.content import map_threads
 from benchmarks.parts.decode import (
     SIXTEEN_BITS,
     deepest,
     image_shape,
     is_deep,
+    is_deep_colour,
     losses,
     read_marks,
     read_rgb,
@@ -63,7 +65,7 @@ class FileBenchmark(Benchmark):
         with _COUNTING:
             if category not in self._whites:
                 files = [_file(sample) for sample in self.train_samples[category]]
-                self._whites[category] = white_of(files)
+                self._whites[category] = white_of(map_threads(deepest, files))
             return self._whites[category]
 
     def read_mask(self, sample: Sample) -> NDArray[np.bool_] | None:
@@ -101,9 +103,10 @@ class FileBenchmark(Benchmark):
         path = _file(sample)
         for part in (path, *sample.masks):
             yield part.read_bytes()
-        # How it is read makes it what it is. Sixteen bits of grey are read as they always were.
         with suppress(DataError):  # of a damaged image: the check of the data names them all
-            if is_deep(path) and (white := self.white(sample.category)) != SIXTEEN_BITS:
+            white = self.white(sample.category) if is_deep(path) else SIXTEEN_BITS
+            # How it is read makes it what it is. Grey of whole 16 bits is read as it always was.
+            if white != SIXTEEN_BITS or is_deep_colour(path):
                 yield f"white {white!r}".encode()
 
     def problems(self, categories: Sequence[str] | None = None) -> list[str]:
