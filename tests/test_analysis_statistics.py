@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,9 +11,14 @@ from made_rows import made_frame
 from scipy import stats
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from results.analysis.bootstrap import bootstrap, resample
+from results.analysis import statistics
+from results.analysis.bootstrap import bootstrap, gaps_over_images, resample
+from results.analysis.cells import Values
+from results.analysis.equivalence import signed_rank
+from results.analysis.power import categories_to_tell, fewest_categories, seeds_to_tell
 from results.analysis.ranks import cliques, critical_difference, ranks
 from results.analysis.statistics import (
+    AHEAD,
     INCOMPLETE,
     TOO_FEW,
     UNSETTLED,
@@ -84,13 +91,15 @@ def test_a_pair_is_judged_as_scipy_judges_it():
     row = pairwise(made_frame(values)).row(0, named=True)
     keys = [(s, f"c{c}") for s in range(4) for c in range(5)]
     gaps = np.array([values["a", *key] - values["b", *key] for key in keys])
-    assert (row["categories"], row["seeds"], row["pairs"]) == (5, 4, 20)
+    assert (row["categories"], row["seeds"]) == (5, 4)
     assert row["difference"] == pytest.approx(gaps.mean(), abs=1e-12)
     interval = stats.t.interval(0.95, 3, gaps.mean(), stats.sem(gaps.reshape(4, 5).mean(axis=1)))
     assert (row["low"], row["high"]) == pytest.approx(interval, abs=1e-9)
-    assert row["p_value"] == pytest.approx(stats.wilcoxon(gaps).pvalue)
-    assert (row["wins"], row["ties"], row["losses"]) == (20, 0, 0)
+    assert row["p_value"] == 2 * 0.5**5  # all five categories, of 2**5 signs
+    assert (row["wins"], row["ties"], row["losses"]) == (5, 0, 0)
     assert (row["probability"], row["complete"]) == (1.0, True)
+    assert row["verdict"] == TOO_FEW
+    row = pairwise(made_frame(_random({"a": 0.9, "b": 0.8}, categories=7))).row(0, named=True)
     assert row["verdict"] == "a is better"
 
 
@@ -99,23 +108,163 @@ def test_equal_methods_are_within_noise():
     assert pairwise(made_frame(values))["verdict"].to_list() == [WITHIN_NOISE]
     same = {key: 0.5 for key in values}
     row = pairwise(made_frame(same)).row(0, named=True)
-    assert (row["p_value"], row["ties"], row["verdict"]) == (1.0, 20, WITHIN_NOISE)
+    assert (row["p_value"], row["ties"], row["verdict"]) == (1.0, 5, WITHIN_NOISE)
     assert row["probability"] == 0.5
 
 
 def test_a_gain_on_one_category_alone_is_not_a_better_method():
-    values = _random({"a": 0.5, "b": 0.5}, noise=0.001)
+    values = _random({"a": 0.5, "b": 0.5}, noise=0.001, categories=8)
     values |= {key: value + 0.3 for key, value in values.items() if key[::2] == ("a", "c0")}
     row = pairwise(made_frame(values)).row(0, named=True)
-    assert row["low"] > 0.05  # far beyond the noise of seeds
+    assert row["low"] > 0.03  # far beyond the noise of seeds
     assert row["verdict"] == UNSETTLED
 
 
-def test_few_pairs_prove_nothing():
-    values = {(m, s, "c"): v for m, v in (("a", 0.9), ("b", 0.5)) for s in range(3)}
-    row = pairwise(made_frame(values)).row(0, named=True)
-    assert row["p_value"] == 0.25  # the least that three pairs can give
-    assert row["verdict"] == TOO_FEW
+@pytest.mark.parametrize("categories, tests, told", [(5, 1, False), (6, 1, True), (6, 3, False)])
+def test_few_categories_prove_nothing_however_many_seeds(categories, tests, told):
+    methods = {"a": 0.9, "b": 0.5} | ({"c": 0.1} if tests == 3 else {})
+    rows = pairwise(made_frame(_random(methods, seeds=20, categories=categories)))
+    assert {verdict == TOO_FEW for verdict in rows["verdict"]} == {not told}
+
+
+def test_one_training_each_is_said():
+    row = pairwise(made_frame(_random({"a": 0.9, "b": 0.5}, seeds=1, categories=8))).row(
+        0, named=True
+    )
+    assert row["verdict"] == f"a {AHEAD}"
+
+
+def _code_of_before(gaps_CS):
+    """Whether category x seed pairs, taken for independent, and the interval over seeds tell."""
+    low, high = stats.t.interval(
+        0.95, gaps_CS.shape[1] - 1, gaps_CS.mean(), stats.sem(gaps_CS.mean(0))
+    )
+    return stats.wilcoxon(gaps_CS.reshape(-1)).pvalue < 0.05 and not low < 0 < high
+
+
+RATIOS = (0.03, 0.3, 3.0)
+"""Standard deviations over seeds, beside 1 over categories."""
+
+
+@pytest.mark.parametrize("categories", [3, 6, 15, 21])
+def test_better_is_said_falsely_in_at_most_5_percent(monkeypatch, categories):
+    monkeypatch.setattr(statistics, "signed_rank", lambda gaps: None)  # no part in verdicts
+    generator, runs, seeds = np.random.default_rng(categories), 400, 5
+    before = {}
+    for ratio in RATIOS:
+        said = of_before = 0
+        for _ in range(runs):
+            # No difference over products; on each of them there may be one.
+            gaps_CS = generator.normal(0, 1, (categories, 1)) + generator.normal(
+                0, ratio, (categories, seeds)
+            )
+            values = Values({"a": gaps_CS, "b": 0 * gaps_CS}, {}, categories)
+            (row,) = statistics._all_pairs(values)
+            said += row["verdict"].endswith("is better")
+            of_before += _code_of_before(gaps_CS)
+        assert said / runs <= 0.05 + 2.6 * (0.05 * 0.95 / runs) ** 0.5, ratio
+        before[ratio] = of_before / runs
+    assert max(before.values()) > 0.2, "what was said before would pass"
+
+
+def test_a_training_that_moves_all_categories_is_no_better_method(monkeypatch):
+    monkeypatch.setattr(statistics, "signed_rank", lambda gaps: None)
+    generator, said = np.random.default_rng(0), 0
+    for _ in range(300):
+        gaps_CS = generator.normal(0, 1, (1, 3)) + generator.normal(0, 0.1, (15, 3))
+        values = Values({"a": gaps_CS, "b": 0 * gaps_CS}, {}, 15)
+        said += next(iter(statistics._all_pairs(values)))["verdict"].endswith("is better")
+    assert said / 300 <= 0.05 + 2.6 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_a_real_difference_is_found(monkeypatch):
+    monkeypatch.setattr(statistics, "signed_rank", lambda gaps: None)
+    generator, said = np.random.default_rng(0), 0
+    for _ in range(100):
+        gaps_CS = 1 + generator.normal(0, 1, (15, 1)) + generator.normal(0, 0.3, (15, 5))
+        values = Values({"a": gaps_CS, "b": 0 * gaps_CS}, {}, 15)
+        said += next(iter(statistics._all_pairs(values)))["verdict"] == "a is better"
+    assert said > 85
+
+
+def test_ties_have_an_exact_p_value():
+    gaps = np.array([0.1, 0.1, 0.1, 0.2, 0.2, 0.3])
+    assert statistics.signed_rank_p(gaps) == pytest.approx(2 * 0.5**6)
+    assert statistics.signed_rank_p(np.array([0.1, -0.1])) == 1
+    assert statistics.signed_rank_p(np.zeros(4)) == 1
+    signs = np.array(list(itertools.product((1, -1), repeat=6)))
+    ranks_of = stats.rankdata(np.abs(gaps))
+    sums = (signs * ranks_of).sum(axis=1)
+    mixed = gaps * np.array([1, -1, 1, 1, 1, 1])
+    seen = (np.sign(mixed) * ranks_of).sum()
+    assert statistics.signed_rank_p(mixed) == pytest.approx((np.abs(sums) >= seen).mean())
+
+
+GAPS = [
+    0.021,
+    0.004,
+    -0.003,
+    0.035,
+    0.012,
+    -0.008,
+    0.017,
+    0.001,
+    0.026,
+    0.009,
+    -0.001,
+    0.014,
+    0.003,
+]
+GAPS += [0.030, -0.012]
+
+
+@pytest.mark.parametrize(
+    "gaps, rope, wanted",
+    [
+        # Printed by baycomp 1.0.3, SignedRankTest.probs with 200,000 samples.
+        (GAPS, 0.005, (0.92195, 0.077275, 0.000775)),
+        (GAPS, 0.02, (0.001765, 0.998235, 0.0)),
+        ([0.02, 0.01, -0.004], 0.005, (0.658605, 0.341395, 0.0)),
+    ],
+)
+def test_bayesian_signed_rank_is_that_of_benavoli(gaps, rope, wanted):
+    chances = signed_rank(np.array(gaps), rope)
+    assert chances == pytest.approx(wanted, abs=0.01)
+    turned = signed_rank(-np.array(gaps), rope)
+    assert (turned.worse, turned.equal) == pytest.approx((chances.better, chances.equal), abs=0.01)
+    assert sum(chances) == pytest.approx(1)
+
+
+def test_bayesian_signed_rank_of_nothing():
+    assert signed_rank(np.array([])) is None
+    assert signed_rank(np.zeros(6)).equal > 0.999
+
+
+def test_as_many_categories_as_are_named_tell():
+    generator = np.random.default_rng(0)
+    for spread in (0.01, 0.02):
+        count = categories_to_tell(0.01, spread, 0.95)
+        drawn = generator.normal(0.01, spread, (1500, count))
+        found = np.mean([stats.wilcoxon(gaps).pvalue < 0.05 for gaps in drawn])
+        assert found == pytest.approx(0.8, abs=0.06)
+    assert categories_to_tell(0.5, 0.0, 0.95) == fewest_categories(1, 0.95) == 6
+    assert categories_to_tell(0.0, 0.0, 0.95) is None
+    assert categories_to_tell(1e-6, 1.0, 0.95) is None
+
+
+def test_as_many_seeds_as_are_named_tell():
+    count = seeds_to_tell(0.01, 0.02, 0.95)
+    for seeds, tells in ((count, True), (count - 1, False)):
+        half = stats.t.ppf(0.975, seeds - 1) * 0.02 / seeds**0.5
+        assert (half < 0.01) == tells
+    assert seeds_to_tell(1e-6, 1.0, 0.95) is None
+
+
+def test_what_would_tell_is_named_where_nothing_does():
+    row = pairwise(made_frame(_random({"a": 0.9, "b": 0.89}, noise=0.03))).row(0, named=True)
+    assert row["seeds_to_tell"] > 4 and row["categories_to_tell"] > 5
+    row = pairwise(made_frame(_random({"a": 0.9, "b": 0.5}, categories=9))).row(0, named=True)
+    assert (row["seeds_to_tell"], row["categories_to_tell"]) == (None, None)
 
 
 def test_probability_counts_every_seed_of_either_on_each_category():
@@ -155,9 +304,9 @@ def test_holm_is_applied_over_the_pairs_of_a_metric():
 
 
 def test_compare_puts_the_first_name_first_and_corrects_nothing():
-    frame = made_frame(_random({"a": 0.9, "b": 0.8, "c": 0.7}))
+    frame = made_frame(_random({"a": 0.9, "b": 0.8, "c": 0.7}, categories=7))
     row = compare(frame, "b", "a").row(0, named=True)
-    assert (row["a"], row["b"], row["losses"]) == ("b", "a", 20)
+    assert (row["a"], row["b"], row["losses"]) == ("b", "a", 7)
     assert row["p_holm"] == row["p_value"]
     assert row["verdict"] == "a is better"
 
@@ -258,3 +407,34 @@ def test_bootstrap_is_repeatable_and_independent_of_row_order():
     frame, scores = _scored([0, 1, 2])
     shuffled = bootstrap(frame.reverse(), scores.sample(fraction=1, shuffle=True, seed=1))
     assert bootstrap(frame, scores).equals(shuffled)
+
+
+def _two_rows(gain_a, gain_b, seeds=2):
+    """Frame and scores of rows a and b on the same 60 images of category "x"."""
+    labels, noise = _scores(np.random.default_rng(0), n=60, decimals=6)
+    values, rows = {}, []
+    for method, gain in (("a", gain_a), ("b", gain_b)):
+        for seed in range(seeds):
+            scores = noise + gain * labels
+            values[method, seed, "x"] = roc_auc_score(labels, scores)
+            rows += [
+                {"cell_id": f"{method}-{seed}", "key": f"x/{i:03d}", "category": "x", "defect": "",
+                 "label": bool(label), "score": float(score)}
+                for i, (label, score) in enumerate(zip(labels, scores, strict=True))
+            ]  # fmt: skip
+    return made_frame(values), pl.DataFrame(rows)
+
+
+def test_another_test_set_moves_both_rows_together():
+    frame, scores = _two_rows(1, 1)
+    row = gaps_over_images(frame, scores, "a", "b").filter(metric="image_auroc").row(0, named=True)
+    assert (row["low"], row["high"]) == (0, 0), "equal scores stay equal on any images"
+    frame, scores = _two_rows(0.6, 0.4)
+    row = gaps_over_images(frame, scores, "a", "b").filter(metric="image_auroc").row(0, named=True)
+    alone = bootstrap(frame, scores).filter(metric="image_auroc", method="a").row(0, named=True)
+    gap = pairwise(frame).row(0, named=True)["difference"]
+    assert row["low"] < gap < row["high"]
+    assert row["high"] - row["low"] < 0.7 * (alone["high"] - alone["low"]), "paired"
+    back = gaps_over_images(frame, scores, "b", "a").filter(metric="image_auroc").row(0, named=True)
+    assert (back["low"], back["high"]) == pytest.approx((-row["high"], -row["low"]))
+    assert gaps_over_images(frame, scores.clear(), "a", "b").is_empty()

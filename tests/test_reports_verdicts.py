@@ -17,7 +17,7 @@ def _values(**means):
         (method, seed, f"c{category}"): mean + 0.01 * category + 0.001 * ((seed + category) % 3)
         for method, mean in means.items()
         for seed in range(3)
-        for category in range(4)
+        for category in range(8)
     }
 
 
@@ -26,7 +26,7 @@ def test_the_best_row_stands_against_each_of_the_others():
     assert table.title == "image_auroc: b, the highest mean, against the others"
     assert [row[:2] for row in table.rows] == [["a", "+10.0"], ["c", "+5.0"]]
     assert {row[-1] for row in table.rows} == {"b is better"}
-    assert {row[3] for row in table.rows} == {"1.00"}  # beats it on every category
+    assert {row[3] for row in table.rows} == {"0.023"}  # three times 2 / 2**8
 
 
 def test_one_row_is_compared_with_nothing():
@@ -53,10 +53,11 @@ def test_rows_without_anything_in_common_are_not_compared():
 
 def test_a_turned_pair_says_the_same():
     pair = {"a": "x", "b": "y", "difference": 0.2, "low": 0.1, "high": 0.3, "probability": 0.75}
-    pair |= {"wins": 3, "losses": 1}
+    pair |= {"wins": 3, "losses": 1, "better": 0.6, "worse": 0.1}
     back = turned(pair)
     assert (back["a"], back["difference"], back["low"], back["high"]) == ("y", -0.2, -0.3, -0.1)
     assert (back["wins"], back["losses"], back["probability"]) == (1, 3, 0.25)
+    assert (back["better"], back["worse"]) == (0.1, 0.6)
     assert turned(back) == pair
 
 
@@ -69,9 +70,10 @@ def test_a_comparison_has_a_verdict_a_metric_and_gaps_by_category():
     )
     text = comparison(frame, "b", "a", "terminal", 120)
     (image,) = [line for line in text.splitlines() if line.startswith("image_auroc")]
-    assert "b is better; b +10.0 points [+10.0, +10.0], 4 categories x 3 seeds, wins 100%" in image
+    assert "b is better; b +10.0 points, ahead on 8 of 8 categories, 3 seeds" in image
+    assert "within 0.5 points" in text and "another training: 95 % of the difference" in text
     (pixel,) = [line for line in text.splitlines() if line.startswith("pixel_aupro")]
-    assert "within noise; b +0.0 points" in pixel
+    assert "within noise of training; b +0.0 points" in pixel
     assert "b minus a, points" in text
     (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("c3")]
     assert row == ["c3", "+10.0", "+0.0"]
@@ -108,7 +110,7 @@ def test_the_same_as_frames():
     by_name = frames(frame)
     assert list(by_name) == ["summary", "categories", "pairs", "ranks", "published", "failures"]
     assert by_name["pairs"]["verdict"].to_list() == ["b is better"]
-    assert by_name["categories"].select("metric", "category", "method").unique().height == 8
+    assert by_name["categories"].select("metric", "category", "method").unique().height == 16
     assert by_name["published"].is_empty() and by_name["failures"].is_empty()
 
 

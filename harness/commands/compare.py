@@ -23,11 +23,11 @@ def command(
 ) -> None:
     """Say for each metric whether one row is better than another, and where."""
     from results.reports.verdicts import comparison
-    from results.table import read
+    from results.table import read, read_scores
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
     try:
-        typer.echo(comparison(read(path), a, b, format_))
+        typer.echo(comparison(read(path), a, b, format_, scores=read_scores(path)))
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -11,7 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from results.analysis.cells import GROUP, expected_categories, one_cell_per_seed, with_every_seed
+from results.analysis.cells import (
+    GROUP,
+    SECTION,
+    expected_categories,
+    label,
+    one_cell_per_seed,
+    with_every_seed,
+)
 from results.analysis.statistics import LEVEL
 from results.metrics import IMAGE_METRICS
 
@@ -30,6 +37,53 @@ def bootstrap(
     averaged; complete: whether these are all categories of the data set. Cells without stored
     scores have no row.
     """
+    intervals = [
+        {**dict(zip(GROUP, group, strict=True)), "metric": metric, **interval}
+        for group, by_seed in _drawn(frame, scores, draws, seed).items()
+        for metric, interval in _intervals([*by_seed.values()], seed).items()
+    ]
+    table = pl.DataFrame(intervals, schema=_SCHEMA).join(expected_categories(frame), on="benchmark")
+    complete = pl.col("categories") == pl.col("expected")
+    return table.with_columns(complete=complete).drop("expected").sort(*GROUP, "metric")
+
+
+def gaps_over_images(
+    frame: pl.DataFrame, scores: pl.DataFrame, a: str, b: str, draws: int = 1000, seed: int = 0
+) -> pl.DataFrame:
+    """How far another test set would move the gap of two rows, by section and image metric.
+
+    low, high: the middle 95 % of the gap a - b of the means over categories and seeds, where both
+    are drawn the same images, as in `bootstrap`. The trainings stay as they are.
+    """
+    by_group = _drawn(frame, scores, draws, seed)
+    by_label: dict[tuple[str, ...], dict[str, Drawn]] = {}
+    for group, by_seed in by_group.items():
+        name = label(dict(zip(GROUP, group, strict=True)))
+        if name in (a, b):
+            by_label.setdefault(group[: len(SECTION)], {})[name] = _mean([*by_seed.values()])
+    rows = []
+    for section, drawn in by_label.items():
+        for metric in drawn[a] if len(drawn) == 2 else ():
+            gaps_D = drawn[a][metric] - drawn[b][metric]
+            low, high = np.quantile(gaps_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            names = dict(zip(SECTION, section, strict=True))
+            rows.append(names | {"metric": metric, "low": float(low), "high": float(high)})
+    text = {name: pl.String for name in (*SECTION, "metric")}
+    return pl.DataFrame(rows, schema=text | {"low": pl.Float64, "high": pl.Float64})
+
+
+def _mean(by_seed: list[list[Drawn]]) -> Drawn:
+    """Each draw's mean over categories and seeds."""
+    return {
+        metric: np.mean([drawn[metric] for draws_C in by_seed for drawn in draws_C], axis=0)
+        for metric in by_seed[0][0]
+    }
+
+
+def _drawn(
+    frame: pl.DataFrame, scores: pl.DataFrame, draws: int, seed: int
+) -> dict[tuple[str, ...], dict[int, list[Drawn]]]:
+    """The metrics of each draw, by group and seed, of each category."""
     rows = with_every_seed(one_cell_per_seed(frame)).filter(pl.col("metric").is_in(IMAGE_METRICS))
     wanted = rows.select(*GROUP, "seed", "cell_id", "category").unique()
     images = wanted.join(scores, on=("cell_id", "category")).sort("key")
@@ -40,14 +94,7 @@ def bootstrap(
         labels_N = part["label"].to_numpy()
         drawn = resample(labels_N, part["score"].to_numpy(), weights(part["key"], labels_N))
         by_group.setdefault(tuple(group), {}).setdefault(trained_seed, []).append(drawn)
-    intervals = [
-        {**dict(zip(GROUP, group, strict=True)), "metric": metric, **interval}
-        for group, by_seed in by_group.items()
-        for metric, interval in _intervals([*by_seed.values()], seed).items()
-    ]
-    table = pl.DataFrame(intervals, schema=_SCHEMA).join(expected_categories(frame), on="benchmark")
-    complete = pl.col("categories") == pl.col("expected")
-    return table.with_columns(complete=complete).drop("expected").sort(*GROUP, "metric")
+    return by_group
 
 
 _SCHEMA = pl.Schema(

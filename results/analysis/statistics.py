@@ -1,9 +1,10 @@
-"""Is a difference real? Student's intervals over seeds, and paired comparisons.
+"""Is a difference real? Three questions, each with an answer of its own.
 
-Frames are those of `table.read`, and sections (data set, mode, preset, profile) are never mixed. A
-category counts where it was measured with every seed of its row. A row that lacks categories is
-marked, not compared. A verdict holds for these categories: seeds tell how far another training
-would differ, not how far another product would.
+Another training: Student's intervals over seeds. Another test set: intervals over images, see
+`bootstrap`. Another product: a signed-rank test over categories, each the mean of its seeds, for
+seeds of one product are no evidence of another. Frames are those of `table.read`; sections (data
+set, images, mode, preset, profile) are never mixed. A category counts where it was measured with
+every seed of its row. A row that lacks categories is marked, not compared.
 """
 
 from __future__ import annotations
@@ -17,23 +18,30 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from results.analysis.cells import SECTION, Record, Values, by_section, labelled
+from results.analysis.equivalence import Chances, signed_rank
+from results.analysis.power import categories_to_tell, fewest_categories, seeds_to_tell
 
 LEVEL = 0.95
 """The confidence of intervals; a difference is significant where p is below 1 - LEVEL."""
-WITHIN_NOISE = "within noise"
-UNSETTLED = "more than seed noise, but not on all categories"
-TOO_FEW = "too few pairs to tell"
+WITHIN_NOISE = "within noise of training"
+AHEAD = "is ahead, with one training each"
+UNSETTLED = "more than noise of training, but another product may differ"
+TOO_FEW = "too few categories to tell of another product"
 INCOMPLETE = "not comparable: categories are missing"
 APART = "not comparable: no category was measured with the same seed"
 
+MOST_PERMUTED = 16
+"""With ties the exact p-value comes of all signs: 2 to the power of so many are no work."""
 DECIMALS = 12
 """Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
 _PAIRS = pl.Schema(
     {name: pl.String for name in (*SECTION, "metric", "a", "b")}
-    | {name: pl.Int64 for name in ("categories", "seeds", "pairs")}
+    | {name: pl.Int64 for name in ("categories", "seeds")}
     | {name: pl.Float64 for name in ("difference", "low", "high")}
     | {name: pl.Int64 for name in ("wins", "ties", "losses")}
     | {name: pl.Float64 for name in ("probability", "p_value", "p_holm")}
+    | {name: pl.Float64 for name in Chances._fields}
+    | {"seeds_to_tell": pl.Int64, "categories_to_tell": pl.Int64}
     | {"complete": pl.Boolean, "verdict": pl.String}
 )
 
@@ -53,15 +61,18 @@ def t_interval(frame: pl.DataFrame) -> pl.DataFrame:
 def pairwise(frame: pl.DataFrame) -> pl.DataFrame:
     """Every pair of rows a, b (names as in `cells.label`) of each section and metric.
 
-    Values of equal category and seed are paired.
-    categories, seeds, pairs: how many; difference: mean of a - b; low, high: its t interval over
-    seeds; wins, ties, losses: pairs, as a sees them;
+    Values of equal category and seed are paired, and averaged over seeds.
+    categories, seeds: how many; difference: mean of a - b; low, high: its t interval over seeds,
+    for another training; wins, ties, losses: categories, as a sees them;
     probability: that a beats b on a category, each with any of its seeds; a tie counts one half;
-    p_value: Wilcoxon's signed-rank test over the pairs; p_holm: corrected for all complete pairs
-    of rows; complete: both rows have all categories of the data set;
+    p_value: Wilcoxon's exact signed-rank test over categories, for another product; p_holm:
+    corrected for all complete pairs of rows; better, equal, worse: `signed_rank`'s probabilities;
+    seeds_to_tell, categories_to_tell: how many would tell this difference, null where it is told
+    or more than `power.MOST` would not; complete: both rows have all categories of the data set;
     verdict, the first that holds: APART, nothing is paired; INCOMPLETE; WITHIN_NOISE, the interval
-    holds 0; "<name> is better", p_holm is below 0.05; TOO_FEW, so few pairs can't be significant;
-    UNSETTLED, the interval excludes 0; else, of one seed, WITHIN_NOISE.
+    over seeds holds 0; "<name> is better", p_holm is below 0.05, or, of one seed, "<name> AHEAD";
+    TOO_FEW, so few categories can't be significant; UNSETTLED, the interval excludes 0; else, of
+    one seed, WITHIN_NOISE.
     """
     return pl.DataFrame(by_section(frame, _all_pairs), schema=_PAIRS)
 
@@ -106,29 +117,57 @@ def _pair(values: Values, a: str, b: str) -> Record:
     a_CS, b_CS = values.by_label[a], values.by_label[b]
     gaps_CS = (a_CS - b_CS).round(DECIMALS)
     paired_CS = np.isfinite(gaps_CS)
-    gaps_P = gaps_CS[paired_CS]  # P pairs
+    by_category = zip(gaps_CS, paired_CS, strict=True)
     by_seed = zip(gaps_CS.T, paired_CS.T, strict=True)
-    means_S = np.array([gaps_C[paired_C].mean() for gaps_C, paired_C in by_seed if paired_C.any()])
+    gaps_C = np.array([gaps[paired].mean() for gaps, paired in by_category if paired.any()])
+    gaps_C = gaps_C.round(DECIMALS)
+    means_S = np.array([gaps[paired].mean() for gaps, paired in by_seed if paired.any()])
     mean = float(means_S.mean()) if len(means_S) else None
     half = _t_factor(len(means_S)) * float(means_S.std(ddof=1)) if len(means_S) > 1 else None
-    categories = int(paired_CS.any(axis=1).sum())
-    p_value = float(stats.wilcoxon(gaps_P).pvalue) if gaps_P.any() else 1.0
+    p_value = signed_rank_p(gaps_C)
+    chances = signed_rank(gaps_C)
     return {
         "a": a,
         "b": b,
-        "categories": categories,
+        "categories": len(gaps_C),
         "seeds": len(means_S),
-        "pairs": len(gaps_P),
         "difference": mean,
         "low": None if mean is None or half is None else mean - half,
         "high": None if mean is None or half is None else mean + half,
-        "wins": int((gaps_P > 0).sum()),
-        "ties": int((gaps_P == 0).sum()),
-        "losses": int((gaps_P < 0).sum()),
+        "wins": int((gaps_C > 0).sum()),
+        "ties": int((gaps_C == 0).sum()),
+        "losses": int((gaps_C < 0).sum()),
         "probability": _probability(a_CS, b_CS),
         "p_value": p_value,
         "p_holm": p_value,
-        "complete": categories == values.expected,
+        **(chances._asdict() if chances else dict.fromkeys(Chances._fields)),
+        **_to_tell(means_S, gaps_C),
+        "complete": len(gaps_C) == values.expected,
+    }
+
+
+def signed_rank_p(gaps_C: NDArray[np.float64]) -> float:
+    """Wilcoxon's two-sided signed-rank test, exact also with ties; 1 where all gaps are 0."""
+    gaps = gaps_C[gaps_C != 0]
+    if not len(gaps):
+        return 1.0
+    if len(np.unique(np.abs(gaps))) < len(gaps) <= MOST_PERMUTED:
+        return float(
+            stats.wilcoxon(gaps, method=stats.PermutationMethod(n_resamples=np.inf)).pvalue
+        )
+    return float(stats.wilcoxon(gaps).pvalue)
+
+
+def _to_tell(means_S: NDArray[np.float64], gaps_C: NDArray[np.float64]) -> Record:
+    """How many seeds and categories would tell; null where these do, or none would."""
+    seeds = categories = None
+    if len(means_S) > 1:
+        seeds = seeds_to_tell(means_S.mean(), means_S.std(ddof=1), LEVEL)
+    if len(gaps_C) > 1:
+        categories = categories_to_tell(gaps_C.mean(), gaps_C.std(ddof=1), LEVEL)
+    return {
+        "seeds_to_tell": seeds if seeds and seeds > len(means_S) else None,
+        "categories_to_tell": categories if signed_rank_p(gaps_C) >= 1 - LEVEL else None,
     }
 
 
@@ -142,15 +181,15 @@ def _probability(a_CS: NDArray[np.float64], b_CS: NDArray[np.float64]) -> float 
 def _judged(pair: Record, tests: int) -> Record:
     """The pair with its verdict; p_holm is corrected for so many `tests`."""
     apart = pair["low"] is not None and (pair["low"] > 0 or pair["high"] < 0)
-    significant = pair["p_holm"] < 1 - LEVEL
     decided = pair["wins"] + pair["losses"]
+    first = pair["a"] if (pair["difference"] or 0) > 0 else pair["b"]
     if not pair["complete"]:
-        verdict = INCOMPLETE if pair["pairs"] else APART
+        verdict = INCOMPLETE if pair["categories"] else APART
     elif not apart and pair["seeds"] > 1:
         verdict = WITHIN_NOISE
-    elif significant:
-        verdict = f"{pair['a'] if pair['difference'] > 0 else pair['b']} is better"
-    elif decided and tests * 2.0 ** (1 - decided) >= 1 - LEVEL:
+    elif pair["p_holm"] < 1 - LEVEL:
+        verdict = f"{first} is better" if pair["seeds"] > 1 else f"{first} {AHEAD}"
+    elif decided and decided < fewest_categories(tests, LEVEL):
         verdict = TOO_FEW
     else:
         verdict = UNSETTLED if apart else WITHIN_NOISE

@@ -7,15 +7,24 @@ from typing import Any
 
 import polars as pl
 
+from results.analysis.bootstrap import gaps_over_images
 from results.analysis.cells import SECTION, label, one_cell_per_seed, title, with_every_seed
+from results.analysis.equivalence import ROPE
 from results.analysis.published import MEAN, beside_published
 from results.analysis.statistics import compare, pairwise
 from results.analysis.summary import summary
 from results.reports.layout import Cells, join_blocks
-from results.reports.numbers import interval, number, p_value, percent, points
+from results.reports.numbers import UNKNOWN, interval, p_value, percent, points
 
 MAIN = ("image_auroc", "pixel_auroc")
 """The metrics whose best row is compared with all others."""
+NOTES = [
+    "another training: 95 % of the difference in points, over seeds (Student's t)",
+    "another test set: the same over images, drawn again for both; trainings stay",
+    "another product: Wilcoxon's signed-rank test over categories, and the Bayesian one; equal is "
+    f"within {100 * ROPE:g} points",
+    "would be told by: so many, 80 % of the time, if difference and spread stay as they are",
+]
 
 
 def best_against_others(part: pl.DataFrame) -> Iterator[Cells]:
@@ -28,7 +37,7 @@ def best_against_others(part: pl.DataFrame) -> Iterator[Cells]:
         rows = [row for row in pairs if row["metric"] == metric and {row["a"], row["b"]} & {*names}]
         if rows:
             lines = [_versus(row if row["a"] in names else turned(row)) for row in rows]
-            header = ["against", "points", "95 % interval", "beats it", "p (Holm)", "verdict"]
+            header = ["against", "points", "another training", "another product, p", "verdict"]
             caption = f"{metric}: {names[0]}, the highest mean, against the others"
             yield Cells(caption, header, lines)
 
@@ -62,11 +71,21 @@ def turned(pair: dict[str, Any]) -> dict[str, Any]:
         "wins": pair["losses"],
         "losses": pair["wins"],
         "probability": None if pair["probability"] is None else 1 - pair["probability"],
+        "better": pair["worse"],
+        "worse": pair["better"],
     }
 
 
-def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) -> str:
-    """Two rows of a folder: a verdict on each metric in a line, and their gaps by category.
+def comparison(
+    frame: pl.DataFrame,
+    a: str,
+    b: str,
+    fmt: str,
+    width: int = 120,
+    scores: pl.DataFrame | None = None,
+) -> str:
+    """Two rows of a folder: a verdict on each metric in a line, what it rests on, and their gaps by
+    category. With per-image scores it is told what another test set would do.
 
     Raises ValueError where a or b is not the name of a row, or no section has both.
     """
@@ -75,21 +94,51 @@ def comparison(frame: pl.DataFrame, a: str, b: str, fmt: str, width: int = 120) 
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
         blocks.append([title(rows.row(0, named=True))])
         blocks.append([_sentence(row) for row in rows.to_dicts()])
+        blocks.append(_questions(rows, part, scores))
         blocks.append(_gaps(part, a, b))
     if not blocks:
         raise ValueError(f"'{a}' and '{b}' have no data set, mode, preset and profile in common")
+    blocks.append(NOTES)
     return join_blocks(blocks, fmt, width)
 
 
 def _sentence(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return f"{row['metric']}: {row['verdict']}"
-    ends = "" if row["low"] is None else f" [{_ends(row)}]"
     return (
-        f"{row['metric']}: {row['verdict']}; {row['a']} {points(row['difference'])} points"
-        f"{ends}, {row['categories']} categories x {row['seeds']} seeds, "
-        f"wins {percent(row['probability'], decimals=0)}%, p {p_value(row['p_holm'])}"
+        f"{row['metric']}: {row['verdict']}; {row['a']} {points(row['difference'])} points, "
+        f"ahead on {row['wins']} of {row['categories']} categories, {row['seeds']} seeds"
     )
+
+
+def _questions(rows: pl.DataFrame, part: pl.DataFrame, scores: pl.DataFrame | None) -> Cells:
+    """What another training, test set and product would say of a - b, a metric a line."""
+    known = rows.drop_nulls("difference").to_dicts()
+    over_images = {}
+    if scores is not None and known:
+        drawn = gaps_over_images(part, scores, known[0]["a"], known[0]["b"])
+        over_images = {row["metric"]: row for row in drawn.to_dicts()}
+    lines = [
+        [
+            row["metric"],
+            _ends(row),
+            _ends(over_images[row["metric"]]) if row["metric"] in over_images else UNKNOWN,
+            p_value(row["p_holm"]),
+            " / ".join(percent(row[name], decimals=0) for name in ("better", "equal", "worse")),
+            to_tell(row),
+        ]
+        for row in known
+    ]
+    header = ["metric", "another training", "another test set", "another product, p"]
+    header += [f"{rows['a'][0]} better / equal / worse, %", "would be told by"]
+    return Cells("what the verdicts rest on", header, lines)
+
+
+def to_tell(row: dict[str, Any]) -> str:
+    """How many seeds or categories would tell the difference of a row of `pairwise`."""
+    seeds, categories = row["seeds_to_tell"], row["categories_to_tell"]
+    parts = [f"{seeds} seeds" if seeds else "", f"{categories} categories" if categories else ""]
+    return " and ".join(filter(None, parts)) or UNKNOWN
 
 
 def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:
@@ -119,8 +168,7 @@ def _versus(row: dict[str, Any]) -> list[str]:
         row["b"],
         points(row["difference"]),
         _ends(row),
-        number(row["probability"] if known else None, 2),
-        p_value(row["p_holm"]),
+        p_value(row["p_holm"]) if known else UNKNOWN,
         row["verdict"],
     ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from results.analysis.cells import label
+from results.analysis.equivalence import ROPE
 from results.analysis.published import MEAN as AVERAGE
 from results.analysis.statistics import pairwise
 from results.identity import POOLED
@@ -22,6 +23,7 @@ from results.reports.numbers import (
     spread,
 )
 from results.reports.page.sections import MEAN, Section
+from results.reports.verdicts import to_tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +138,19 @@ def differences(section: Section, metric: str) -> Table | None:
             Entry(text=f"{pair['a']} − {pair['b']}"),
             Entry(text=points(pair["difference"]), sort=pair["difference"]),
             Entry(text=interval(pair["low"], pair["high"], points), sort=pair["low"]),
-            Entry(text=f"{percent(pair['probability'], decimals=0)} %", sort=pair["probability"]),
             Entry(text=p_value(pair["p_holm"]), sort=pair["p_holm"]),
+            *(
+                Entry(text=f"{percent(pair[name], decimals=0)} %", sort=pair[name])
+                for name in ("better", "equal", "worse")
+            ),
+            Entry(text=to_tell(pair), mark="words"),
             Entry(text=pair["verdict"], mark="words"),
         ]
         for pair in pairs.drop_nulls("difference").to_dicts()
     ]
-    header = ["pair", "points", "95 % interval", "first wins", "p (Holm)", "verdict"]
-    caption = f"{metric}: pairs of methods over categories and seeds"
+    header = ["pair", "points", "another training", "another product, p (Holm)"]
+    header += ["better", f"within {100 * ROPE:g}", "worse", "would be told by", "verdict"]
+    caption = f"{metric}: pairs of methods; another product: signed-rank tests over categories"
     return Table(caption=caption, header=header, rows=rows) if rows else None
 
 
