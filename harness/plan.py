@@ -128,6 +128,11 @@ def _rows(selection: Selection, ablation: bool) -> list[Row]:
     values = parse_overrides(selection.overrides, wanted)
     rows = []
     for name, method in declared.items():
+        if selection.preset not in method.presets:
+            if selection.methods:
+                has = ", ".join(method.presets)
+                raise UsageError(f"--preset {selection.preset}: {name} has none; it has: {has}")
+            continue
         preset = method.presets[selection.preset]
         config, knobs = with_overrides(name, preset.config, preset.knobs, values[name])
         changed = variant_of(values[name])

@@ -229,6 +229,7 @@ METHOD = Declaration(
     method=Draem,
     presets={
         "paper": Preset(Draem.Config(), Draem.Knobs()),
+        "ader": Preset(Draem.Config(epochs=100), Draem.Knobs()),
         "quick": Preset(QUICK, Draem.Knobs(pool=11)),
         "smoke": Preset(
             replace(

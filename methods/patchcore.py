@@ -41,6 +41,7 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
+    later,
     quiet,
 )
 from methods.parts.backbone import LITE0, Features, feature_channels
@@ -80,6 +81,8 @@ class PatchCore(Method):
         reweight: int = 0
         sigma: float = 4.0
         pool: int = 1
+        image_score: Literal["patches", "map"] = later("patches")
+        """The maximum over patches, as officially, or over the smoothed map, as in ADer."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
@@ -132,6 +135,8 @@ class PatchCore(Method):
         if knobs.reweight:
             rows_Bgg = nearest.rows[..., 0]
             return Scores(maps_BSS, self._reweighted(features_BCgg, distances_Bgg, rows_Bgg, knobs))
+        if knobs.image_score == "map":
+            return Scores(maps_BSS, maps_BSS.amax(dim=(1, 2)))
         # The official image score is the maximum over patches, before any smoothing.
         return Scores(maps_BSS, image_score(distances_Bgg, knobs.pool))
 
@@ -171,6 +176,8 @@ def check(config: PatchCore.Config, knobs: PatchCore.Knobs, images: int) -> None
             f"reweight={knobs.reweight}: must be 0 or in 2..{rows}, the rows of the bank; "
             "the nearest row alone weighs nothing"
         )
+    if knobs.image_score == "map" and (knobs.reweight or knobs.pool > 1):
+        raise ValueError("image_score=map: is the maximum of the map; set reweight=0 and pool=1")
     if knobs.reweight and knobs.pool > 1:
         raise ValueError(f"pool={knobs.pool}: re-weighting takes the maximum; set pool=1")
 
@@ -206,6 +213,9 @@ METHOD = Declaration(
     method=PatchCore,
     presets={
         "paper": Preset(PatchCore.Config(), PatchCore.Knobs()),
+        "ader": Preset(
+            PatchCore.Config(resize=256, crop=256, grid=32), PatchCore.Knobs(image_score="map")
+        ),
         "quick": Preset(QUICK, PatchCore.Knobs(coreset=0.02)),
         "smoke": Preset(
             replace(QUICK, resize=128, grid=8, precision="float32", bank_rate=0.05),

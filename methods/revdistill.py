@@ -186,6 +186,10 @@ METHOD = Declaration(
     method=RevDistill,
     presets={
         "paper": Preset(RevDistill.Config(), RevDistill.Knobs()),
+        # At ADer the teacher has timm's default weights.
+        "ader": Preset(
+            RevDistill.Config(backbone="wide_resnet50_2.racm_in1k", epochs=100), RevDistill.Knobs()
+        ),
         "quick": Preset(QUICK, RevDistill.Knobs()),
         "smoke": Preset(
             replace(QUICK, image_size=128, precision="float32", epochs=15, batch_size=8),

@@ -268,6 +268,11 @@ METHOD = Declaration(
     method=UniAD,
     presets={
         "paper": Preset(UniAD.Config(), UniAD.Knobs()),
+        # At ADer a window of 8 reaches 4 tokens to each side, which are 9.
+        "ader": Preset(
+            UniAD.Config(image_size=256, feature_size=16, neighbours=9, batch_size=8, epochs=100),
+            UniAD.Knobs(),
+        ),
         "quick": Preset(QUICK, UniAD.Knobs(temperature=0.1, temperature_unit="root_channels")),
         "smoke": Preset(
             replace(

@@ -20,6 +20,7 @@ HALF = 16
 """Hex digits of a data fingerprint that are of its training images; the rest are of test images."""
 SHORT = 6
 """Hex digits of a hash that stand for it in a name."""
+OWN_TEXTURES = "textures=own"
 MOST_NAMED = 3
 """Categories, or settings, that a name lists one by one."""
 
@@ -52,7 +53,8 @@ def told_apart(frame: pl.DataFrame) -> pl.DataFrame:
 
     `benchmark` becomes the end of its path where data sets of one name lie in several folders.
     `data`, a new column, says which images where one data set had several, and is empty elsewhere.
-    `variant` says what else differs: weights, textures, settings or code.
+    `variant` says what else differs: weights, textures, settings or code; of DRAEM always its own
+    textures.
     """
     cells = _cells(frame)
     for cell in cells:
@@ -101,7 +103,15 @@ def _cells(frame: pl.DataFrame) -> list[dict[str, Any]]:
         cell["categories"] = of_data.get(cell["data_fingerprint"], [])  # failed ones name none
         cell["part"] = cell["categories"] if cell["mode"] == "separate" else []
         cell["images"] = cell["images_fingerprint"] or _images(cell, cells)
+        cell["variant"] = _with_textures(cell)
     return cells
+
+
+def _with_textures(cell: Mapping[str, Any]) -> str:
+    """The variant; DRAEM with its own textures is not what was published, and always says so."""
+    parts = [part for part in cell["variant"].split(", ") if part]
+    own = json.loads(cell["config_json"] or "{}").get("textures") == "own"
+    return ", ".join(([OWN_TEXTURES] if own and OWN_TEXTURES not in parts else []) + parts)
 
 
 def _images(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 
 import polars as pl
 import pytest
 from made_rows import made_frame
 
+from harness.registry import load
+from results.analysis.protocols import PROTOCOLS
 from results.analysis.published import (
     ABOVE,
     AGREES,
@@ -58,12 +62,13 @@ def _papers_lafite(shift=0.0, seeds=3, categories=15, **changes):
         for category, value in real.head(categories).select("category", "value").iter_rows()
         for seed in range(seeds)
     }
-    settings = {"benchmark": "mvtec", "preset": "paper", "config_json": _config(224, 1000)}
+    settings = {"benchmark": "mvtec", "preset": "paper", "config_json": json.dumps(LAFITE)}
+    settings["knobs_json"] = json.dumps({"coreset": 0.1, "sigma": 4.0, "t": 200})
     return made_frame(values, **settings | changes)
 
 
-def _config(side, epochs):
-    return json.dumps({"image_size": side, "epochs": epochs})
+LAFITE = {"backbone": "tf_efficientnet_b4.aa_in1k", "image_size": 224, "epochs": 1000}
+LAFITE |= {"batch_size": 64, "bank_rate": 0.1}
 
 
 def _mean(frame, source="paper", **wanted):
@@ -109,14 +114,93 @@ def test_an_ablation_stands_beside_the_same_ablation():
     assert rows.select("category", "value").rows() == [(MEAN, 0.982)]
 
 
-def test_ader_is_comparable_at_its_resolution_epochs_and_profile_alone():
-    uniad = {"method": "uniad", "variant": "epochs=100, image_size=256"}
-    alike = _papers_lafite(**uniad, profile="ader", config_json=_config(256, 100))
-    assert _mean(alike, "ader", epochs=100)["verdict"] == ABOVE  # LafitE's values are no UniAD
-    assert _mean(alike, "ader", epochs=300)["reason"] == "100 epochs, theirs are 300"
-    ours = _papers_lafite(method="uniad")
+def _settings(method, preset, **changes):
+    """A row's settings, as the method's preset has them."""
+    config, knobs = load("methods", method).presets[preset]
+    return {
+        "method": method,
+        "preset": preset,
+        "profile": "ader",
+        "config_json": json.dumps(asdict(config) | changes),
+        "knobs_json": json.dumps(asdict(knobs)),
+    }
+
+
+@pytest.mark.parametrize("method", ["uniad", "revdistill", "patchcore"])
+def test_the_preset_of_ader_reaches_its_protocol(method):
+    rows = beside_published(_papers_lafite(**_settings(method, "ader"))).filter(source="ader")
+    reasons = set(rows.filter(pl.col("epochs").is_null() | (pl.col("epochs") == 100))["reason"])
+    assert reasons == {""}
+    for epochs in rows.filter(epochs=300)["reason"]:
+        assert epochs == "epochs is 100, theirs 300"
+
+
+@pytest.mark.parametrize(
+    "method, changes, reason",
+    [
+        ("uniad", {"feature_size": 14}, "feature_size is 14, theirs 16"),
+        ("uniad", {"image_size": 224}, "image_size is 224, theirs 256"),
+        ("uniad", {"batch_size": 64}, "batch_size is 64, theirs 8"),
+        ("uniad", {"neighbours": 7}, "neighbours is 7, theirs 9"),
+        ("uniad", {"backbone": "b0"}, "backbone is b0, theirs tf_efficientnet_b4.aa_in1k"),
+        (
+            "revdistill",
+            {"backbone": "wide_resnet50_2.tv_in1k"},
+            "backbone is wide_resnet50_2.tv_in1k, theirs wide_resnet50_2.racm_in1k",
+        ),
+        ("patchcore", {"crop": 224}, "crop is 224, theirs 256"),
+    ],
+)
+def test_any_field_of_a_protocol_that_differs_is_named(method, changes, reason):
+    frame = _papers_lafite(**_settings(method, "ader", **changes))
+    rows = beside_published(frame).filter(source="ader")
+    first = rows.filter(pl.col("epochs").is_null() | (pl.col("epochs") == 100)).row(0, named=True)
+    assert (first["verdict"], first["reason"]) == (None, reason)
+
+
+def test_the_score_of_an_image_is_part_of_the_protocol():
+    ours = _settings("patchcore", "ader")
+    patches = json.loads(ours["knobs_json"]) | {"image_score": "patches"}
+    row = _mean(_papers_lafite(**ours | {"knobs_json": json.dumps(patches)}), "ader")
+    assert row["reason"] == "image_score is patches, theirs map"
+    before = {name: value for name, value in patches.items() if name != "image_score"}
+    row = _mean(_papers_lafite(**ours | {"knobs_json": json.dumps(before)}), "ader")
+    assert row["reason"] == "image_score is not recorded, theirs map"
+
+
+@pytest.mark.parametrize("preset, source, profile", [("ader", "ader", "ader"),
+                                                     ("paper", "paper", "default")])  # fmt: skip
+def test_draem_with_its_own_textures_is_nobodys(preset, source, profile):
+    ours = _settings("draem", preset) | {"profile": profile}
+    frame = _papers_lafite(**ours)
+    assert frame["variant"].unique().to_list() == ["textures=own"]
+    rows = beside_published(frame).filter(source=source)
+    assert all("textures is own, theirs not own" in reason for reason in rows["reason"])
+    rows = beside_published(_papers_lafite(**ours | _dtd(ours))).filter(source=source)
+    assert all("textures" not in reason for reason in rows["reason"])
+
+
+def _dtd(ours):
+    config = json.loads(ours["config_json"]) | {"textures": "/data/dtd"}
+    return {"config_json": json.dumps(config)}
+
+
+def test_every_stated_field_is_one_of_the_methods():
+    for (_, method), fields in PROTOCOLS.items():
+        kind = load("methods", method).method
+        known = {
+            field.name for field in (*dataclass_fields(kind.Config), *dataclass_fields(kind.Knobs))
+        }
+        assert fields.keys() <= known
+
+
+def test_paper_and_ader_differ_in_profile_and_size():
+    ours = _papers_lafite(
+        method="uniad", config_json=json.dumps({"image_size": 224, "epochs": 1000})
+    )
     reason = _mean(ours, "ader", epochs=100)["reason"]
-    assert "images of 224 pixels, theirs have 256" in reason and "not ader" in reason
+    assert "image_size is 224, theirs 256" in reason
+    assert "the metric profile is default, not ader" in reason
 
 
 def test_a_data_set_without_published_numbers_has_no_rows():

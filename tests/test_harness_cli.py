@@ -52,7 +52,11 @@ def folder(tmp_path: Path) -> Path:
         (["run", "mvtecc"], "did you mean 'mvtec'"),
         (["run", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
         (["run", "shapes", "-m", "lafite", "--set", "lafite.kk=1"], "did you mean 'k'"),
-        (["run", "shapes", "--preset", "fast"], "paper, quick, smoke"),
+        (["run", "shapes", "--preset", "fast"], "paper, ader, quick, smoke"),
+        (
+            ["run", "shapes", "-m", "padim", "--preset", "ader"],
+            "padim has none; it has: paper, quick, smoke",
+        ),
         (["run", "shapes", "--metric-profile", "adder"], "did you mean 'ader'"),
         (["compare", "a", "b", "/nowhere"], "/nowhere: no results here"),
         (["compare", "a", "b", "--format", "pdf"], "--format pdf"),

@@ -241,7 +241,7 @@ def test_settings_are_frozen_keyword_only_and_have_defaults(name: str) -> None:
 def test_presets(name: str) -> None:
     declared = load("methods", name)
     method = declared.method
-    assert set(declared.presets) == {"paper", "quick", "smoke"}
+    assert set(declared.presets) - {"ader"} == {"paper", "quick", "smoke"}
     assert declared.presets["paper"] == Preset(method.Config(), method.Knobs())
     for preset in declared.presets.values():
         assert isinstance(preset.config, method.Config)

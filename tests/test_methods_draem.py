@@ -340,11 +340,3 @@ def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 10)
     METHOD.check(CONFIG, KNOBS, 10)
-
-
-def test_paper_values() -> None:
-    config, knobs = METHOD.presets["paper"]
-    assert (config.image_size, config.window, config.turned) == (256, None, 0.3)
-    assert (config.rebuild_width, config.segment_width) == (128, 64)
-    assert (config.damaged, config.most_transparent, knobs.pool) == (0.5, 0.8, 21)
-    assert (config.epochs, config.batch_size, config.learning_rate) == (700, 8, 1e-4)

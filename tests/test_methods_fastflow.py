@@ -162,13 +162,3 @@ def test_the_papers_transformer_is_within_reach_of_the_command_line() -> None:
     check_features(FastFlow.inputs(config))
     METHOD.check(config, knobs, 9)
     assert layer_shapes(FastFlow.inputs(config)) == ((768, 24, 24),)
-
-
-def test_paper_values() -> None:
-    config, knobs = METHOD.presets["paper"]
-    assert (config.backbone, config.layers) == ("wide_resnet50_2.racm_in1k", (1, 2, 3))
-    assert (config.image_size, config.flow_steps, config.kernels) == (256, 8, (3, 1))
-    assert (config.hidden_ratio, config.clamp, config.layer_norm) == (1.0, 2.0, True)
-    assert (config.epochs, config.batch_size, config.schedule) == (500, 32, "constant")
-    assert (config.learning_rate, config.weight_decay) == (1e-3, 1e-5)
-    assert (knobs.log_jacobian, knobs.sigma, knobs.pool) == (False, 0.0, 1)

@@ -220,16 +220,6 @@ def test_settings_in_range(knobs: dict) -> None:
     METHOD.check(CONFIG, replace(KNOBS, **knobs), 10)
 
 
-def test_paper_values() -> None:
-    config, knobs = METHOD.presets["paper"]
-    assert (config.base, config.multipliers, config.blocks) == (256, (1, 2, 3, 4), 2)
-    assert (config.feature_size, config.image_size, config.diffusion_steps) == (32, 224, 1000)
-    assert (config.epochs, config.batch_size, config.schedule) == (1000, 64, "step")
-    assert (config.learning_rate, config.weight_decay) == (1e-4, 1e-4)
-    assert (config.bank_rate, config.train_t, config.ema) == (0.1, None, 0.0)
-    assert (knobs.coreset, knobs.sigma, knobs.pool, knobs.weighting) == (0.1, 4.0, 16, "softmax")
-
-
 # What training buys
 
 

@@ -154,12 +154,3 @@ def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 10)
     METHOD.check(CONFIG, KNOBS, 10)
-
-
-def test_paper_values() -> None:
-    config, knobs = METHOD.presets["paper"]
-    assert (config.backbone, config.layers) == ("wide_resnet50_2.tv_in1k", (2, 3))
-    assert (config.resize, config.crop, config.grid, config.channels) == (256, 224, 28, 1024)
-    assert (config.bank_rate, config.projection, config.starts) == (0.1, 128, 10)
-    assert knobs.reweight == 0
-    assert (knobs.k, knobs.coreset, knobs.sigma, knobs.pool) == (1, 0.1, 4.0, 1)

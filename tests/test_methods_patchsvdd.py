@@ -233,12 +233,7 @@ def test_settings_out_of_range(config: dict, word: str) -> None:
     METHOD.check(CONFIG, KNOBS, 10)
 
 
-def test_paper_values() -> None:
-    config, knobs = METHOD.presets["paper"]
-    assert (config.image_size, config.width, config.embedding) == (256, 32, 64)
-    assert (config.coarse_stride, config.fine_stride, config.noise) == (16, 4, 0.02)
-    assert (config.epochs, config.batch_size, config.patches) == (300, 64, 100)
-    assert (config.learning_rate, config.svdd_weight, knobs.combine) == (1e-4, 1.0, "product")
+def test_the_encoder_and_its_grids_are_the_official_ones() -> None:
     widths = [m.out_channels for m in Encoder(32, 64).fine if isinstance(m, torch.nn.Conv2d)]
     assert widths == [32, 64, 128, 128, 64, 32, 32, 64]
     assert (cells(256, COARSE, 16), cells(256, FINE, 4)) == (13, 57)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
+import timm
 import torch
 from made_features import (
     made_inputs,
@@ -22,6 +23,7 @@ from harness.registry import load, names
 from methods.base import Method
 from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures
+from methods.parts.backbone import Features, feature_numbers
 from methods.parts.batches import Batch, Batches, Draws
 from methods.parts.training import Recipe
 
@@ -201,3 +203,35 @@ def test_draems_networks_see_values_from_0_to_1_and_no_statistics_of_imagenet() 
     method.network = network
     method.score(images, [], METHOD.presets["smoke"].knobs)
     assert torch.equal(network.shown, images)
+
+
+@pytest.mark.parametrize(
+    "name, millions",
+    [
+        # Of the networks that are trained, and of the frozen one before them: ADer and MambaAD's
+        # tables of costs (NeurIPS 2024); DRAEM trains all it has.
+        ("uniad", 24.5),
+        ("draem", 97.4),
+    ],
+)
+def test_the_paper_preset_has_the_published_size(name: str, millions: float) -> None:
+    declared = load("methods", name)
+    config = declared.presets["paper"].config
+    method = declared.method(config, seed=0)
+    count = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    view = declared.method.inputs(config)
+    if isinstance(view, Features):
+        model = view.backbone.partition(".")[0]
+        frozen = timm.create_model(model, features_only=True, out_indices=view.layers)
+        count += sum(p.numel() for p in frozen.parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "name, cells, channels",
+    [("patchcore", 28 * 28, 1024), ("uniad", 14 * 14, 272), ("lafite", 32 * 32, 272)],
+)
+def test_the_paper_preset_sees_the_published_features(name: str, cells: int, channels: int) -> None:
+    declared = load("methods", name)
+    view = declared.method.inputs(declared.presets["paper"].config)
+    assert feature_numbers(view) == cells * channels

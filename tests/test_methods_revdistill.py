@@ -176,11 +176,3 @@ def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
         METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 9)
     assert "\n" not in str(caught.value)
-
-
-def test_paper_values() -> None:
-    config, knobs = METHOD.presets["paper"]
-    assert (config.backbone, config.layers) == ("wide_resnet50_2.tv_in1k", (1, 2, 3))
-    assert (config.image_size, config.loss) == (256, "flattened")
-    assert (config.epochs, config.batch_size, config.learning_rate) == (200, 16, 5e-3)
-    assert (knobs.sigma, knobs.pool) == (4.0, 1)

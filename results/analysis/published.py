@@ -2,21 +2,20 @@
 
 `results/paper/` holds Tables 1, 2 and 4 of the paper (five seeds for LafitE, an unknown number for
 the others; its AU-PR table could not be had) and what ADer reports at 256 pixels with one seed.
-Numbers are compared where the protocol is the same; elsewhere a reason says why not.
+Numbers are compared where the protocol is the same, see `protocols`; elsewhere reasons say why not.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
 from results.analysis.cells import GROUP, Record, one_cell_per_seed, with_every_seed
+from results.analysis.protocols import mismatches
 from results.analysis.statistics import t_interval
 from results.analysis.summary import summary
-from results.profiles import DEFAULT_PROFILE
 
 MEAN = "mean"
 """The category of what is averaged over the categories of a data set."""
@@ -25,12 +24,10 @@ TOLERANCE, CATEGORY_TOLERANCE = 0.01, 0.03
 """How far a mean, and a value of one category, may lie from a number of unknown noise."""
 AGREES, BELOW = "agrees", "below: not reproduced"
 ABOVE = "above: too good is a finding too"
-ADER_SIDE = 256
 
 _FOLDER = Path(__file__).parents[1] / "paper"
 _KEYS = ("benchmark", "method", "metric", "category")
 _ABLATIONS = {"lafite_without_editing": "without editing", "uniad_with_editing": "with editing"}
-_FREE = {"image_size", "resize", "crop", "epochs"}  # what a variant may name and still be ADer's
 
 
 def published() -> pl.DataFrame:
@@ -107,7 +104,7 @@ def _ours(frame: pl.DataFrame) -> pl.DataFrame:
     whole = summary(frame).drop_nulls("mean").with_columns(category=pl.lit(MEAN))
     columns = [*keys, "mean", "low", "high", "seeds"]
     both = pl.concat([part.select(columns) for part in (whole, t_interval(seeds))])
-    settings = done.group_by(GROUP).agg(pl.col("config_json").first())
+    settings = done.group_by(GROUP).agg(pl.col("config_json", "knobs_json").first())
     counts = whole.select(*GROUP, "metric", "categories")
     return both.join(counts, on=(*GROUP, "metric")).join(settings, on=GROUP).sort(keys)
 
@@ -121,7 +118,7 @@ def _named(row: Record) -> bool:
 
 def _judged(row: Record) -> Record:
     difference = row["mean"] - row["value"]
-    if reason := _mismatch(row):
+    if reason := "; ".join(mismatches(row)):
         return {"difference": difference, "verdict": None, "reason": reason}
     tolerance = TOLERANCE if row["category"] == MEAN else CATEGORY_TOLERANCE
     noise = (row["high"] - row["mean"] if row["high"] is not None else 0) + 2 * (row["std"] or 0)
@@ -130,29 +127,3 @@ def _judged(row: Record) -> Record:
     else:
         verdict = ABOVE if difference > 0 else BELOW
     return {"difference": difference, "verdict": verdict, "reason": ""}
-
-
-def _mismatch(row: Record) -> str:
-    """Why a row of ours and a published number are not of one protocol; empty if they are."""
-    config = json.loads(row["config_json"] or "{}")
-    side = config.get("crop") or config.get("image_size")
-    independent = row["source"] == "ader"
-    profile = "ader" if independent else DEFAULT_PROFILE
-    changed = {part.partition("=")[0] for part in row["variant"].split(", ") if part}
-    allowed = _FREE if independent else {"tuned", "refit", row["their_variant"]}
-    reasons = [
-        (row["mode"] != "multi-class", "one model a category, theirs is multi-class"),
-        (row["preset"] != "paper", f"the preset is {row['preset']}, not paper"),
-        (row["profile"] != profile, f"the metric profile is {row['profile']}, not {profile}"),
-        (independent and side != ADER_SIDE, f"images of {side} pixels, theirs have {ADER_SIDE}"),
-        (bool(changed - allowed), f"a variant: {row['variant']}"),
-        (
-            row["epochs"] is not None and config.get("epochs") != row["epochs"],
-            f"{config.get('epochs')} epochs, theirs are {row['epochs']}",
-        ),
-        (
-            row["categories"] != row["expected"],
-            f"{row['categories']} of {row['expected']} categories",
-        ),
-    ]
-    return "; ".join(reason for wrong, reason in reasons if wrong)

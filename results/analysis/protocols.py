@@ -1,0 +1,92 @@
+"""What makes a published number comparable: the settings of its source, field by field.
+
+`PROTOCOLS` has what the sources state; what they leave open is not compared. Settings are those of
+a row's config and knobs. A source is "paper" (LafitE's) or "ader" (the code of its benchmark).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from results.profiles import DEFAULT_PROFILE
+
+
+class Not(NamedTuple):
+    """Any value but this one."""
+
+    value: Any
+
+    def __str__(self) -> str:
+        return f"not {self.value}"
+
+
+class Source(NamedTuple):
+    """What holds for all methods of a source."""
+
+    profile: str
+    presets: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    """Parts of a variant that change no setting which the source states."""
+
+
+SOURCES = {
+    "paper": Source(DEFAULT_PROFILE, ("paper",), ("tuned", "refit")),
+    "ader": Source("ader", ("ader", "paper")),
+}
+DTD = Not("own")
+"""Published DRAEM draws its defects from the Describable Textures Dataset."""
+PROTOCOLS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("paper", "lafite"): {
+        "backbone": "tf_efficientnet_b4.aa_in1k",
+        "image_size": 224,
+        "epochs": 1000,
+        "batch_size": 64,
+        "bank_rate": 0.1,
+        "coreset": 0.1,
+        "sigma": 4.0,
+    },
+    ("paper", "uniad"): {"image_size": 224, "epochs": 1000},
+    ("paper", "draem"): {"textures": DTD},
+    ("ader", "uniad"): {
+        "backbone": "tf_efficientnet_b4.aa_in1k",
+        "image_size": 256,
+        "feature_size": 16,
+        "neighbours": 9,  # a window of 8 that reaches 4 tokens to each side
+        "batch_size": 8,
+    },
+    ("ader", "revdistill"): {"backbone": "wide_resnet50_2.racm_in1k", "image_size": 256},
+    ("ader", "patchcore"): {"resize": 256, "crop": 256, "image_score": "map"},
+    ("ader", "draem"): {"image_size": 256, "textures": DTD},
+}
+
+
+def mismatches(row: Mapping[str, Any]) -> Iterator[str]:
+    """Where a row of ours is not of the protocol of a published number; nothing if it is.
+
+    `row` has our names, settings and counts, and the number's source, epochs and their_variant.
+    """
+    source = SOURCES[row["source"]]
+    fields = dict(PROTOCOLS.get((row["source"], row["method"]), {}))
+    if row["epochs"] is not None:
+        fields["epochs"] = row["epochs"]
+    settings = json.loads(row["config_json"] or "{}") | json.loads(row["knobs_json"] or "{}")
+    if row["mode"] != "multi-class":
+        yield "one model a category, theirs is multi-class"
+    if row["data"]:
+        yield f"other images: {row['data']}"
+    if row["preset"] not in source.presets:
+        yield f"the preset is {row['preset']}, not {' or '.join(source.presets)}"
+    if row["profile"] != source.profile:
+        yield f"the metric profile is {row['profile']}, not {source.profile}"
+    for name, theirs in fields.items():
+        ours = settings.get(name, "not recorded")
+        if (ours == theirs.value) if isinstance(theirs, Not) else (ours != theirs):
+            yield f"{name} is {ours}, theirs {theirs}"
+    changed = {part for part in row["variant"].split(", ") if part} - {row["their_variant"]}
+    known = {*source.words, *(part for part in changed if part.partition("=")[0] in fields)}
+    if others := sorted(changed - known):
+        yield f"a variant: {', '.join(others)}"
+    if row["categories"] != row["expected"]:
+        yield f"{row['categories']} of {row['expected']} categories"
