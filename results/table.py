@@ -133,15 +133,16 @@ def write_rows(
     write_whole(path, memoryview(buffer.getvalue()), replace=replace)
 
 
-def read(folder: Path) -> pl.DataFrame:
+def read(folder: Path, only: Collection[str] | None = None) -> pl.DataFrame:
     """The rows of all finished cells under an output folder, and each other's newest failure.
 
-    With the names of `told_apart`, so that rows of one name are of one kind.
+    With the names of `told_apart`, so that rows of one name are of one kind. With `only` no other
+    cells than those with these ids are looked at.
     Raises ValueError where the folder holds no results, and for a part that cannot be read or was
     written by a newer version, naming it.
     """
-    parts = _read_tables(folder / "parts")
-    failures = _read_tables(folder / "failures")
+    parts = _read_tables(folder / "parts", only=only)
+    failures = _read_tables(folder / "failures", only=only)
     if not parts and not failures:
         raise ValueError(f"{folder}: no results here (parts/*.parquet); name a run's --out folder")
     empty = SCHEMA.empty_table()
@@ -151,10 +152,15 @@ def read(folder: Path) -> pl.DataFrame:
     return told_apart(pl.concat([done, newest.join(done, on="cell_id", how="anti")]))
 
 
-def torn(path: Path) -> str:
-    """Why a file is no whole Parquet file; empty if it is or can't be opened."""
+def torn(path: Path, *, pages: bool = True) -> str:
+    """Why a file is no whole Parquet file; empty if it is or can't be opened.
+
+    By its footer, which is written last, and by the checksums of its `pages`.
+    """
     try:
-        pq.ParquetFile(path, page_checksum_verification=True).read()
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        if pages:
+            file.read()
     except pa.ArrowException as error:
         return str(error).splitlines()[0]
     except OSError:
@@ -209,8 +215,14 @@ def _column(values: list[Any], field: pa.Field, where: str) -> pa.Array:
         raise ValueError(f"{where}: column {field.name} is not {field.type}: {error}") from error
 
 
-def _read_tables(folder: Path, schema: pa.Schema = SCHEMA) -> list[pa.Table]:
-    return [_read_table(path, schema) for path in sorted(folder.glob("[!.]*.parquet"))]
+def _read_tables(
+    folder: Path, schema: pa.Schema = SCHEMA, only: Collection[str] | None = None
+) -> list[pa.Table]:
+    return [
+        _read_table(path, schema)
+        for path in sorted(folder.glob("[!.]*.parquet"))
+        if only is None or path.stem.partition("-")[0] in only
+    ]
 
 
 def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:

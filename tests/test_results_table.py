@@ -211,3 +211,15 @@ def test_parts_of_older_versions_are_read(tmp_path, version, lacks):
     stamp = {b"lafite_bench.schema_version": str(version).encode()}
     pq.write_table(old.replace_schema_metadata(old.schema.metadata | stamp), path)
     assert table.read(tmp_path).drop("data").to_dicts() == [_row(profile="default", location=None)]
+
+
+@pytest.mark.parametrize("version", [None, "999"])
+def test_cells_are_read_beside_files_of_others(tmp_path, version):
+    table.write_part(table.part_path(tmp_path, "c1"), [_row()])
+    table.write_part(table.failure_path(tmp_path, "c2", 1), [_failure(1, cell_id="c2")])
+    metadata = {"lafite_bench.schema_version": version} if version else {}
+    foreign = pa.table({"value": [1.0]}).replace_schema_metadata(metadata)
+    pq.write_table(foreign, tmp_path / "parts/c3.parquet")
+    with pytest.raises(ValueError, match=r"c3\.parquet"):
+        table.read(tmp_path)
+    assert table.read(tmp_path, only={"c1", "c2"})["cell_id"].to_list() == ["c1", "c2"]

@@ -137,14 +137,17 @@ def _print(
     cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
 ) -> None:
     """The main table of the cells, and where everything lies."""
+    from harness.commands._progress import noting
     from results.reports.text import render
     from results.table import read
 
+    ids = {cell.cell_id for cell in cells}
     try:
         frame = read(store.out)
-    except ValueError as error:
-        raise UsageError(f"the cells are done; their table needs {error}") from None
-    mine = frame.filter(frame["cell_id"].is_in({cell.cell_id for cell in cells}))
+    except ValueError as error:  # of another program or version: its rows are not ours to show
+        noting(console)(f"{error}; the table is of this command's cells alone")
+        frame = read(store.out, only=ids)
+    mine = frame.filter(frame["cell_id"].is_in(ids))
     console.out(render(mine, "terminal", console.width, brief=True))
     for what, where in (
         ("rows", f"{store.out / 'parts'}/*.parquet"),

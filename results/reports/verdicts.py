@@ -138,7 +138,7 @@ def to_tell(row: dict[str, Any]) -> str:
     """How many seeds or categories would tell the difference of a row of `pairwise`."""
     seeds, categories = row["seeds_to_tell"], row["categories_to_tell"]
     parts = [f"{seeds} seeds" if seeds else "", f"{categories} categories" if categories else ""]
-    return " and ".join(filter(None, parts)) or UNKNOWN
+    return "; ".join(filter(None, parts)) or UNKNOWN
 
 
 def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:
