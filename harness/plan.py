@@ -135,7 +135,7 @@ def _rows(selection: Selection, ablation: bool) -> list[Row]:
             continue
         preset = method.presets[selection.preset]
         config, knobs = with_overrides(name, preset.config, preset.knobs, values[name])
-        changed = variant_of(values[name])
+        changed = variant_of({**method.named(config), **values[name]})
         variants = method.ablation(config, knobs) if ablation else {"": (config, knobs)}
         if not variants and selection.methods:
             raise UsageError(f"--ablation: {name} declares no variants; leave it out")

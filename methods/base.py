@@ -174,6 +174,8 @@ class Declaration:
     """revision(config): raised where the code changes what unchanged settings give."""
     caution: Callable[[Any], str] = lambda config: ""
     """caution(config): what is to be read, in one line, before this is trained; empty for most."""
+    named: Callable[[Any], Mapping[str, str]] = lambda config: {}
+    """named(config): settings that every row is to name, although they are the preset's."""
     scores_while_training: bool = True
     """False where scores need what is learned after the last epoch."""
 

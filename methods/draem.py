@@ -251,4 +251,6 @@ METHOD = Declaration(
     search=search,
     passes=lambda knobs: 1,
     files_sha256=files_sha256,
+    # Published DRAEM draws from DTD: with other textures it is another method.
+    named=lambda config: {"textures": OWN} if config.textures == OWN else {},
 )

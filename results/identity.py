@@ -108,10 +108,15 @@ def _cells(frame: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _with_textures(cell: Mapping[str, Any]) -> str:
-    """The variant; DRAEM with its own textures is not what was published, and always says so."""
+    """The variant, of rows of before too: DRAEM with its own textures always says so."""
     parts = [part for part in cell["variant"].split(", ") if part]
     own = json.loads(cell["config_json"] or "{}").get("textures") == "own"
-    return ", ".join(([OWN_TEXTURES] if own and OWN_TEXTURES not in parts else []) + parts)
+    if not own or OWN_TEXTURES in parts:
+        return ", ".join(parts)
+    last = [part for part in parts if part in ("tuned", "refit")]
+    settings = sorted([OWN_TEXTURES, *(part for part in parts if "=" in part)])
+    first = [part for part in parts if part not in last and part not in settings]
+    return ", ".join([*first, *settings, *last])
 
 
 def _images(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str | None:

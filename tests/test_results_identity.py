@@ -146,6 +146,21 @@ def test_a_row_that_held_images_out_stands_beside_the_others(schema):
         assert len(names(cell(0), tuned, other)) == 3
 
 
+@pytest.mark.parametrize(
+    "before, now",
+    [
+        ("", "textures=own"),
+        ("textures=own", "textures=own"),
+        ("epochs=3", "epochs=3, textures=own"),
+        ("window=64", "textures=own, window=64"),
+        ("epochs=3, tuned, refit", "epochs=3, textures=own, tuned, refit"),
+    ],
+)
+def test_own_textures_are_named_in_rows_of_before_as_in_those_of_now(before, now):
+    own = {"config_json": '{"textures": "own"}'}
+    assert names(cell(0, variant=before, **own), cell(1, variant=now, **own)) == {("parts", now): 2}
+
+
 def test_ends_of_paths_tell_them_apart():
     assert distinct_ends(["/a/x/parts", "/b/x/parts", "/c"]) == ["a/x/parts", "b/x/parts", "c"]
     assert distinct_ends(["/data/parts"]) == ["parts"]
