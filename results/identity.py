@@ -59,8 +59,9 @@ def told_apart(frame: pl.DataFrame) -> pl.DataFrame:
     cells = _cells(frame)
     for cell in cells:
         cell["data"] = ""
-    for versions in _conflicts(cells, ("benchmark", "mode", "part"), ("images",)):
-        _name_data(versions)
+    for name in (_name_places, _name_data):
+        for versions in _conflicts(cells, ("benchmark", "mode", "part"), ("images",)):
+            name(versions)
     group = ("benchmark", "data", "mode", "preset", "profile", "method", "variant", "part")
     for versions in _conflicts(cells, group, ("config_hash", "weights_sha256")):
         _name_settings(versions)
@@ -148,23 +149,29 @@ def _conflicts(
             yield [Version(mark, of_mark) for mark, of_mark in versions.items()]
 
 
-def _name_data(versions: list[Version]) -> None:
-    """Name the data by folders, if they differ; else by categories; else by what they hold."""
+def _name_places(versions: list[Version]) -> None:
+    """Name the data set by its folder, if that differs."""
     places = [version.newest["location"] for version in versions]
-    categories = [version.newest["categories"] for version in versions]
     if None not in places and len(set(places)) == len(places):
         for version, end in zip(versions, distinct_ends(places), strict=True):
             version.name("benchmark", end)
-    elif all(categories) and len(set(map(str, categories))) == len(categories):
-        broadest = max(categories, key=len)
-        for version, names in zip(versions, categories, strict=True):
-            if names is not broadest:
-                version.name("data", f"only {_listed(names)}")
+
+
+def _name_data(versions: list[Version]) -> None:
+    """Name the data by categories, if they differ; else by what they hold."""
+    categories = [version.newest["categories"] for version in versions]
+    if all(categories) and len(set(map(str, categories))) == len(categories):
+        broadest = max(versions, key=lambda version: len(version.newest["categories"]))
+        others = [version for version in versions if version is not broadest]
+        named = [f"only {_listed(version.newest['categories'])}" for version in others]
     else:
-        trained = {version.mark[0][:HALF] for version in versions}
-        for version in _to_name(versions):
-            test = f"test images {version.mark[0][HALF:][:SHORT]}"
-            version.name("data", test if len(trained) == 1 else f"images {_short(version.mark)}")
+        others = _to_name(versions)
+        if len({version.mark[0][:HALF] for version in versions}) == 1:
+            named = [f"test images {version.mark[0][HALF:][:SHORT]}" for version in others]
+        else:
+            named = [f"images {_short(version.mark)}" for version in others]
+    for version, name in zip(others, _distinct(named, others, "images"), strict=True):
+        version.name("data", name)
 
 
 def _name_settings(versions: list[Version]) -> None:
@@ -178,7 +185,8 @@ def _name_settings(versions: list[Version]) -> None:
         and len({json.dumps(one[name]) for one in settings}) > 1
     ]
     several_files = len({version.mark[1] for version in versions}) > 1
-    for version in _to_name(versions):
+    others, named = _to_name(versions), []
+    for version in others:
         mine = version.settings
         parts = [f"{name}={_value(mine[name])}" for name in fields]
         if len(parts) > MOST_NAMED:
@@ -186,10 +194,21 @@ def _name_settings(versions: list[Version]) -> None:
         if several_files:
             kind = "textures" if mine.get("textures") else "weights"
             parts.append(f"{kind} {version.mark[1][:SHORT] or 'none'}")
-        if not parts:  # equal settings that the code of another revision read
-            parts = [f"code {_short(version.mark)}"]
+        named.append(", ".join(parts))
+    for version, name in zip(others, _distinct(named, others, "code"), strict=True):
         plain = version.newest["variant"]
-        version.name("variant", ", ".join(filter(None, [plain, *parts])))
+        version.name("variant", ", ".join(filter(None, [plain, name])))
+
+
+def _distinct(names: Sequence[str], versions: Sequence[Version], what: str) -> list[str]:
+    """The names, with a hash of `what` differs where they say too little: of none, or of several
+    versions. Equal settings that the code of another revision read have no other name."""
+    return [
+        name
+        if name and names.count(name) == 1
+        else ", ".join(filter(None, [name, f"{what} {_short(version.mark)}"]))
+        for name, version in zip(names, versions, strict=True)
+    ]
 
 
 def _to_name(versions: list[Version]) -> list[Version]:

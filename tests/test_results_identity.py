@@ -161,6 +161,29 @@ def test_own_textures_are_named_in_rows_of_before_as_in_those_of_now(before, now
     assert names(cell(0, variant=before, **own), cell(1, variant=now, **own)) == {("parts", now): 2}
 
 
+def test_names_that_say_too_little_get_a_hash():
+    k3, k5 = {"config_json": '{"k": 3}'}, {"config_json": '{"k": 5}', "config_hash": "2"}
+    found = names(cell(0, **k3), cell(1, **k5), cell(2, **k3 | {"config_hash": "3"}))
+    assert list(found.values()) == [1, 1, 1]
+    assert sum(variant == "k=5" for _, variant in found) == 1
+    many = [f"c{number}" for number in range(9)]
+    found = names(
+        cell(0, many),
+        cell(1, many[:5], data_fingerprint=NEW),
+        cell(2, many[4:], data_fingerprint=TRAINED),
+    )
+    assert sorted(found.values()) == [1, 1, 1]
+
+
+def test_older_images_of_a_folder_that_is_named_by_its_path_are_told_apart_too():
+    found = names(
+        cell(0, location="/a/parts"),
+        cell(1, location="/b/parts", data_fingerprint=NEW),
+        cell(2, benchmark="a/parts", location="/a/parts", data_fingerprint=TRAINED),
+    )
+    assert sorted(found.values()) == [1, 1, 1]
+
+
 def test_ends_of_paths_tell_them_apart():
     assert distinct_ends(["/a/x/parts", "/b/x/parts", "/c"]) == ["a/x/parts", "b/x/parts", "c"]
     assert distinct_ends(["/data/parts"]) == ["parts"]
