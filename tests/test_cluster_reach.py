@@ -51,6 +51,16 @@ def test_an_address_where_something_else_listens_ends_soon(
     assert time.monotonic() - started < 15
 
 
+def test_another_version_is_said_with_what_helps(
+    silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Traceback ...\nRuntimeError: Ray version mismatch: cluster has Ray version 2.40.0"
+    answer = SimpleNamespace(returncode=1, stdout="", stderr=said)
+    monkeypatch.setattr(reach.subprocess, "run", lambda *_, **__: answer)
+    with pytest.raises(UsageError, match=r"version 2\.40\.0\); install its version here, name ano"):
+        check_answers(at(silent))
+
+
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:0", "::1", "auto"])
 def test_words_that_are_no_address(
     address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

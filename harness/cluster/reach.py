@@ -46,8 +46,9 @@ def check_answers(address: str) -> None:
         if answer.returncode == 0:
             return
         why = ([*answer.stdout.splitlines(), *answer.stderr.splitlines()] or ["no reason"])[-1]
+    first = "install its version here" if "mismatch" in why else "start it"
     raise UsageError(
-        f"{option}{address}: no Ray cluster to work with answers there ({why}); start it, name "
+        f"{option}{address}: no Ray cluster to work with answers there ({why}); {first}, name "
         "another, or leave the address out to work on this machine"
     )
 
