@@ -283,7 +283,7 @@ def reference(files: set[str]) -> dict[str, str]:
     return found
 
 
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=400, deadline=None, database=None, derandomize=True)
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from(FOLDERS), st.sampled_from(NAMES), st.sampled_from(ENDS)),
@@ -296,6 +296,8 @@ def test_any_tree_is_used_passed_over_or_reported(tree: dict[tuple[str, str, str
         folder = Path(root) / "bolt"
         for (below, name, end), mode in tree.items():
             path = folder / below / f"{name}{end}"
+            if path.is_dir() or any(parent.is_file() for parent in path.parents):
+                continue  # a file and a folder of one name
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 Image.new(mode, (5, 4)).save(path)
