@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 class DataError(ValueError):
     """Data that cannot be used. The user reads a line per problem: file, fault and remedy."""
 
+    @classmethod
+    def unreadable(cls, error: OSError, path: Path | str) -> DataError:
+        """Of a file that the system does not give us."""
+        advice = "allow reading it" if isinstance(error, PermissionError) else "replace it"
+        return cls(f"{path}: cannot be read ({error.strerror}); {advice}")
+
 
 class SealedError(RuntimeError):
     """The test split was asked for while something is still chosen: a bug, not bad input."""
@@ -90,14 +96,10 @@ class Benchmark(ABC):
     def train(self, categories: Sequence[str] | None = None) -> list[Sample]:
         """The normal training images, sorted by key; DataError for a category without any."""
         chosen = self._chosen(categories)
-        if empty := [category for category in chosen if not self._list("train", category)]:
-            raise DataError(
-                "\n".join(
-                    f"{self.location or self.name}: category {category!r} has no training images; "
-                    f"put normal ones into {category}/train/good, or leave the category out"
-                    for category in empty
-                )
-            )
+        if lacks := self.lacking(chosen, tested=False):
+            where = self.location or self.name
+            lines = [f"{where}: category {name!r} has {lack}" for name, lack in lacks.items()]
+            raise DataError("\n".join(f"{line}, or leave the category out" for line in lines))
         return self._sorted("train", chosen)
 
     def lacking(self, categories: Sequence[str], *, tested: bool) -> dict[str, str]:

@@ -35,14 +35,12 @@ from harness.overrides import at_home
 from harness.registry import UsageError
 from methods.base import OnProgress, Progress
 from methods.parts.backbone import file_sha256
-from results.files import locked, whole_file, write_whole
+from results.files import STALE_SECONDS, locked, whole_file, write_whole
 
 VERSION = 1
 """Raised when the same inputs give other features."""
 DEFAULT_GB = 40.0
 HEADROOM = 1.1
-STALE_SECONDS = 86_400
-"""What was begun so long ago was left by a crash."""
 ENTRY = re.compile(r"\.?[0-9a-f]{24}\.(npy|json)(\.[0-9a-f]+\.tmp)?")
 """Files of ours: entries, and those that are being written."""
 _SOUND: dict[Path, tuple[int, int]] = {}
@@ -85,7 +83,7 @@ class FeatureCache:
     def default(cls, say: Say = unheard) -> FeatureCache:
         """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
         if named := os.environ.get("LAFITE_BENCH_CACHE"):
-            root = Path(named).expanduser().resolve()
+            root = Path(at_home(named)).resolve()
             if why := _unwritable(root):
                 raise UsageError(f"LAFITE_BENCH_CACHE={named}: {why}; name another folder")
             return cls(root=root, budget_gb=_budget())

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+STALE_SECONDS = 86_400
+"""What was begun so long ago, and is not whole, was left by a crash."""
 WRITING = ".writing-"
 """Begins the names of folders that are not whole yet."""
 

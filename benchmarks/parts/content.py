@@ -108,5 +108,4 @@ def _content(benchmark: Benchmark, sample: Sample) -> Iterator[bytes]:
     try:
         yield from benchmark.content(sample)
     except OSError as error:
-        advice = "allow reading it" if isinstance(error, PermissionError) else "replace it"
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); {advice}") from error
+        raise DataError.unreadable(error, error.filename) from error

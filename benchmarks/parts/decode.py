@@ -168,8 +168,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: is not an image; replace it or remove it") from error
     except Exception as error:  # Pillow hands on whatever its decoders raise
         if isinstance(error, OSError) and error.errno is not None:
-            advice = "allow reading it" if isinstance(error, PermissionError) else "replace it"
-            raise DataError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+            raise DataError.unreadable(error, path) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"{path}: is damaged or truncated ({reason}); copy it again or remove it"

@@ -36,7 +36,7 @@ from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
 from results.evidence import Evidence, write_evidence
-from results.files import WRITING, whole_folder
+from results.files import STALE_SECONDS, WRITING, whole_folder
 from results.table import (
     SCORES_SCHEMA,
     failure_path,
@@ -64,7 +64,6 @@ class FitFacts(NamedTuple):
 
 EVIDENCE = ("scores", "pixel_curves", "pictures")
 """What is written before a part: without it a part shows less than it says."""
-STALE_SECONDS = 86_400
 FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
 """Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
 
