@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import plain, shown
+from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.overrides import PATHS
 from harness.registry import UsageError, did_you_mean, load, names
@@ -28,11 +30,22 @@ afterwards how good the choosing was."""
 
 
 class Held(NamedTuple):
-    """What of the training images is held out, and how many anomalies are made of each."""
+    """What of the training images is held out, and what anomalies are made of each."""
 
     share: float = 0.1
     seed: int = 0
     anomalies: int = 1
+    fold: int = 0
+    """Another one holds out other images."""
+    families: tuple[str, ...] = (*MADE, LEFT_OUT)
+    unseen: tuple[str, ...] = ()
+    """Keys of anomalies that could not be seen on their image."""
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Held:
+        """From a record, which has lists for tuples, and fewer of them if it is an old one."""
+        fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
+        return cls(*fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +133,12 @@ class Cell:
     def shown(self) -> bool:
         """Whether reports show it: a row of the table, not a setting that a search tried."""
         return self.purpose in ("run", "tuned")
+
+    @property
+    def pixels(self) -> bool:
+        """Whether pixel metrics are measured: a robust search ranks image scores alone."""
+        held = self.data.held
+        return self.shown or held is None or PAPER in held.families
 
     @property
     def splits(self) -> tuple[Split, Split]:

@@ -25,6 +25,7 @@ from results.identity import POOLED
 from results.metrics import PIXEL_METRICS, Measured, image_metrics
 from results.profiles import PROFILES, Profile, judge
 
+UNUSED = "a search that ranks image scores needs no pixel metrics"
 Metrics = dict[str, dict[str, Measured]]
 
 
@@ -57,7 +58,7 @@ def measure(
             scores_N[members],
             maps_NHW[members],
         )
-        masks_MSS = _masks(profile, benchmark, images, view)
+        masks_MSS = _masks(profile, benchmark, images, view) if cell.pixels else None
         if masks_MSS is not None:
             if profile.label_from_mask:
                 measures.labels_N[members] = masks_MSS.any(axis=(1, 2))
@@ -68,7 +69,9 @@ def measure(
                     curve_rows(cell.cell_id, category, masks_MSS, maps_MSS)
                 )
         else:
-            pixels = dict.fromkeys(PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason))
+            pixels = dict.fromkeys(
+                PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason or UNUSED)
+            )
         measures.metrics[category] = image_metrics(measures.labels_N[members], scores_M) | pixels
         if cell.shown:
             measures.evidence.pictures.extend(

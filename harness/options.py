@@ -61,6 +61,9 @@ Method = Annotated[
 DataRoot = Annotated[
     Path | None, selecting("--data", envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
 ]
+SELECTORS = ("robust", "paper")
+ANOMALIES = 3
+"""Of nine families, so that each is on a third of the held-out images."""
 CATEGORIES = selecting("--category", help="Default: all present.")
 Seeds = Annotated[int, selecting(help="How many seeds; they are counted from 0.")]
 Preset = Annotated[
@@ -128,8 +131,22 @@ class SearchOptions:
     objective: Annotated[str, searching(help="A metric, or several joined by +, averaged.")] = (
         "image_auroc"
     )
+    selector: Annotated[
+        str,
+        searching(
+            metavar="|".join(SELECTORS),
+            help="Ranks of many families of anomalies, or the highest mean, as published.",
+        ),
+    ] = "robust"
     share: Share = 0.1
-    anomalies: Anomalies = 1
+    anomalies: Anomalies = ANOMALIES
+    folds: Annotated[
+        int, searching(min=1, help="Hold out so many shares in turn; each is a training.")
+    ] = 1
+    leave_out: Annotated[
+        bool,
+        searching("--leave-out", help="Two more trainings, each without half of the categories."),
+    ] = False
     joint: Annotated[bool, searching("--joint", help="All combinations, not stage by stage.")] = (
         False
     )

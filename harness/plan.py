@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from benchmarks.base import Benchmark, DataError
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.inventory import plain
-from benchmarks.parts.synthesis.pseudo import pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.cell import Cell, Data, Held, open_benchmark
 from harness.options import MODES, PRESETS, Say, Selection, first_few, unheard
 from harness.overrides import parse_overrides, variant_of, with_overrides
@@ -192,7 +192,7 @@ def pieces(
     if say is not None:
         chosen = _usable(benchmark, chosen, held, say)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
-    return [_piece(benchmark, name, root, group, held) for group in groups]
+    return [_piece(benchmark, name, root, group, held, say or unheard) for group in groups]
 
 
 def _usable(
@@ -233,18 +233,45 @@ def with_held_out(data: Data, held: Held) -> Data:
     )
 
 
+def _seen(
+    benchmark: Benchmark, categories: tuple[str, ...], held: Held, say: Say
+) -> tuple[Held, PseudoValidation]:
+    """The pseudo-validation without the anomalies that nobody could see, which `say` is told.
+
+    All are drawn for it. DataError for a category that has none left.
+    """
+    wanted = pseudo_validation(benchmark, categories, **held._asdict())
+    held = held._replace(unseen=tuple(wanted.unseen()))
+    seen = pseudo_validation(benchmark, categories, **held._asdict())
+    for category in categories:
+        before, after = (
+            {sample.defect for sample in pseudo.validation([category]) if sample.anomalous}
+            for pseudo in (wanted, seen)
+        )
+        where = f"{benchmark.location or benchmark.name}: category {category!r}"
+        if not after:
+            raise DataError(
+                f"{where} shows no pseudo-anomaly on any of its held-out images, of whatever "
+                "family; are they flat, or tiny? leave the category out"
+            )
+        if lost := sorted(before - after):
+            say(f"{where}: {', '.join(lost)} can't be seen on any held-out image; left out")
+    return held, seen
+
+
 def _piece(
     benchmark: Benchmark,
     name: str,
     root: Path | None,
     categories: tuple[str, ...],
     held: Held | None,
+    say: Say,
 ) -> Data:
     if held is None:
         source, train, test = benchmark, benchmark.train(categories), benchmark.test(categories)
     else:
-        source = pseudo = pseudo_validation(benchmark, categories, **held._asdict())
-        train, test = pseudo.train(categories), pseudo.validation(categories)
+        held, source = _seen(benchmark, categories, held, say)
+        train, test = source.train(categories), source.validation(categories)
     is_path = Path(name).is_dir() and name not in names("benchmarks")
     return Data(
         name=plain(Path(name).resolve().name) if is_path else name,

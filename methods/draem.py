@@ -193,7 +193,7 @@ def cost(config: Draem.Config, images: int) -> Cost:
     )
 
 
-def search(config: Draem.Config) -> tuple[Stage, ...]:
+def search(config: Draem.Config, knobs: Draem.Knobs) -> tuple[Stage, ...]:
     """The pooling of the image score."""
     return (Stage({"pool": (1, 5, 11, 21, 41)}),)
 

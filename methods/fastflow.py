@@ -28,7 +28,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
+from methods.base import (
+    Declaration,
+    Keeper,
+    Method,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    later,
+    quiet,
+)
 from methods.networks.flow import Flow
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
@@ -36,7 +46,7 @@ from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.cost import Cost, training_cost
-from methods.parts.maps import SEARCH, image_score, smooth_upsample
+from methods.parts.maps import SEARCH, TILTS, image_score, layer_weights, smooth_upsample
 from methods.parts.training import Recipe, optimise
 
 
@@ -70,6 +80,8 @@ class FastFlow(Method):
         log_jacobian: bool = False
         sigma: float = 0.0
         pool: int = 1
+        layer_tilt: float = later(0.0)
+        """Above 0 the coarse layers weigh more, see `layer_weights`; published: all weigh alike."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
@@ -103,13 +115,15 @@ class FastFlow(Method):
         with autocast(self.device, self.config.precision):
             latents = accelerated(self.flows)(*unflatten(inputs.to(self.device), self.shapes))
         layers_BSS = []
-        for z_BChw, log_det_Bhw in latents:
+        weights = layer_weights(len(self.shapes), knobs.layer_tilt)
+        for weight, (z_BChw, log_det_Bhw) in zip(weights, latents, strict=True):
             energy_Bhw = 0.5 * z_BChw.square().mean(dim=1)
             if knobs.log_jacobian:
                 scores_Bhw = energy_Bhw - log_det_Bhw / z_BChw.shape[1]
             else:
                 scores_Bhw = -torch.exp(-energy_Bhw)
-            layers_BSS.append(smooth_upsample(scores_Bhw, self.config.image_size, knobs.sigma))
+            side = self.config.image_size
+            layers_BSS.append(smooth_upsample(weight * scores_Bhw, side, knobs.sigma))
         maps_BSS = torch.stack(layers_BSS).mean(dim=0)
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
@@ -130,9 +144,9 @@ def cost(config: FastFlow.Config, images: int) -> Cost:
     return training_cost(lambda: Flows(shapes, config), *shapes, samples=images * config.epochs)
 
 
-def search(config: FastFlow.Config) -> tuple[Stage, ...]:
-    """Whether the map holds the log-Jacobian, then how it becomes a score."""
-    return Stage({"log_jacobian": (False, True)}), *SEARCH
+def search(config: FastFlow.Config, knobs: FastFlow.Knobs) -> tuple[Stage, ...]:
+    """Whether maps hold the log-Jacobian, the weights of layers, then how maps become scores."""
+    return Stage({"log_jacobian": (False, True)}), Stage({"layer_tilt": TILTS}), *SEARCH
 
 
 class Flows(nn.Module):

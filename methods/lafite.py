@@ -72,6 +72,8 @@ from methods.parts.training import Recipe, optimise
 
 TS = range(50, 601, 50)
 """Corruption steps that a search for knobs tries."""
+NARROW = 96
+"""The widest U-Net (`base`) of which a search takes all combinations of t and K."""
 TOLERATED_FLOOR = 0.2
 """A configuration whose loss can't fall below this can't be called trained."""
 
@@ -390,14 +392,17 @@ def cost(config: LafitE.Config, images: int) -> Cost:
     return bank + training_cost(lambda: noise_predictor(channels, config), *shapes, samples=samples)
 
 
-def search(config: LafitE.Config) -> tuple[Stage, ...]:
-    """The paper's two stages, t without editing and then K; the coreset after them."""
-    last_step = last_trained_step(config)
-    return (
-        Stage({"t": tuple(t for t in TS if t <= last_step)}, {"k": 0}),
-        Stage({"k": KS}),
-        Stage({"coreset": coresets(config.bank_rate)}),
-    )
+def search(config: LafitE.Config, knobs: LafitE.Knobs) -> tuple[Stage, ...]:
+    """t and K, then the coreset.
+
+    Together where the U-Net is narrow, so that a pass is cheap. Else as in the paper, t without
+    editing and then K: that tunes t for a model without editing, which is not the one that is used.
+    """
+    ts = tuple(t for t in TS if t <= last_trained_step(config))
+    coreset = Stage({"coreset": coresets(config.bank_rate)})
+    if config.base <= NARROW:
+        return Stage({"t": ts, "k": KS}), coreset
+    return Stage({"t": ts}, {"k": 0}), Stage({"k": KS}), coreset
 
 
 def ablation(

@@ -196,5 +196,5 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config: SEARCH,
+    search=lambda config, knobs: SEARCH,
 )

@@ -193,9 +193,15 @@ def cost(config: PatchCore.Config, images: int) -> Cost:
     )
 
 
-def search(config: PatchCore.Config) -> tuple[Stage, ...]:
-    """k, then the coreset."""
-    return Stage({"k": KS}), Stage({"coreset": coresets(config.bank_rate)})
+def search(config: PatchCore.Config, knobs: PatchCore.Knobs) -> tuple[Stage, ...]:
+    """k, then the coreset, then how distances become an image score.
+
+    That is re-weighting, or the smoothing where the score is the maximum of the smoothed map.
+    """
+    last = {"sigma": (0.0, 2.0, 4.0)} if knobs.image_score == "map" else {"reweight": (0, 3, 9)}
+    if knobs.pool > 1:  # which leaves no room for re-weighting
+        last = {"pool": (1, 2, 3)}
+    return Stage({"k": KS}), Stage({"coreset": coresets(config.bank_rate)}), Stage(last)
 
 
 QUICK = PatchCore.Config(

@@ -43,6 +43,7 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
+    later,
     quiet,
 )
 from methods.networks.patch_encoder import (
@@ -59,7 +60,7 @@ from methods.parts.accelerating import autocast
 from methods.parts.backbone import Pixels
 from methods.parts.bank import MemoryBank
 from methods.parts.batches import Batches, Draws
-from methods.parts.checks import above_zero, at_least
+from methods.parts.checks import above_zero, at_least, check_pool
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.dist import total
 from methods.parts.maps import image_score
@@ -96,6 +97,7 @@ class PatchSVDD(Method):
         """What may change after learning; the official code prints all four."""
 
         combine: Literal["coarse", "fine", "product", "sum"] = "product"
+        pool: int = later(1)
 
     mean: Tensor
     """(3, S, S): the mean image."""
@@ -199,12 +201,13 @@ class PatchSVDD(Method):
             "product": coarse_BSS * fine_BSS,
             "sum": coarse_BSS + fine_BSS,
         }[knobs.combine]
-        return Scores(maps_BSS, image_score(maps_BSS, 1))
+        return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
 
 def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None:
     """Strides must fit the grids of the two encoders; rates lie in (0, 1]."""
     at_least(config, COARSE, "image_size")
+    check_pool(knobs, config.image_size)
     at_least(config, 1, "width", "embedding", "patches", "epochs", "batch_size")
     at_least(config, 0, "noise", "svdd_weight")
     above_zero(config, "learning_rate")
@@ -232,9 +235,9 @@ def cost(config: PatchSVDD.Config, images: int) -> Cost:
     return costs
 
 
-def search(config: PatchSVDD.Config) -> tuple[Stage, ...]:
-    """Which scale, or how both are combined."""
-    return (Stage({"combine": ("coarse", "fine", "product", "sum")}),)
+def search(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
+    """Which scale, or how both are combined; then the pooling of the image score."""
+    return Stage({"combine": ("coarse", "fine", "product", "sum")}), Stage({"pool": (1, 4, 16)})
 
 
 class Scale(NamedTuple):

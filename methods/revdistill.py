@@ -30,7 +30,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, quiet
+from methods.base import (
+    Declaration,
+    Keeper,
+    Method,
+    OnProgress,
+    Preset,
+    Scores,
+    Stage,
+    later,
+    quiet,
+)
 from methods.networks.mirrored_student import Student
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
@@ -38,7 +48,7 @@ from methods.parts.backbone import LITE0, Features, layer_shapes
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.cost import Cost, training_cost
-from methods.parts.maps import SEARCH, image_score, smooth_upsample
+from methods.parts.maps import SEARCH, TILTS, image_score, layer_weights, smooth_upsample
 from methods.parts.training import Recipe, optimise
 
 RELU_LAST = re.compile(r"(wide_)?(resnet|resnext)\d+[cdst]?(_2|_\d+x\d+d)?")
@@ -75,6 +85,8 @@ class RevDistill(Method):
 
         sigma: float = 4.0
         pool: int = 1
+        layer_tilt: float = later(0.0)
+        """Above 0 the coarse layers weigh more, see `layer_weights`; officially all weigh alike."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
@@ -111,9 +123,10 @@ class RevDistill(Method):
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         side = self.config.image_size
+        weights = layer_weights(len(self.shapes), knobs.layer_tilt)
         layers_BSS = [
-            smooth_upsample(distances_Bhw, side, knobs.sigma, align_corners=True)
-            for distances_Bhw in self.cosine_maps(inputs)
+            smooth_upsample(weight * distances_Bhw, side, knobs.sigma, align_corners=True)
+            for weight, distances_Bhw in zip(weights, self.cosine_maps(inputs), strict=True)
         ]
         maps_BSS = torch.stack(layers_BSS).sum(dim=0)
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
@@ -198,6 +211,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config: SEARCH,
+    search=lambda config, knobs: (Stage({"layer_tilt": TILTS}), *SEARCH),
     passes=lambda knobs: 1,
 )

@@ -224,10 +224,10 @@ def cost(config: UniAD.Config, images: int) -> Cost:
     return bank + training_cost(lambda: Reconstructor(channels, config), shape, samples=samples)
 
 
-def search(config: UniAD.Config) -> tuple[Stage, ...]:
-    """Editing where a bank is kept, else how maps become scores."""
+def search(config: UniAD.Config, knobs: UniAD.Knobs) -> tuple[Stage, ...]:
+    """Editing where a bank is kept, then how maps become scores."""
     if config.bank_rate:
-        return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)})
+        return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)}), *SEARCH
     return SEARCH
 
 

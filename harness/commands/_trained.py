@@ -60,7 +60,7 @@ def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
     held = model.get("held")
     for data in pieces(model["benchmark"], root, model["categories"], row["mode"]):
         cell = Cell(
-            data=with_held_out(data, Held(*held)) if held else data,
+            data=with_held_out(data, Held.of(held)) if held else data,
             mode=row["mode"],
             method=row["method"],
             variant=row["variant"],

@@ -16,7 +16,11 @@ from harness.search.choice import Choice
 from harness.search.study import Study
 from harness.store.journal import entries
 from harness.store.store import Store
+from results.analysis.selection import ALL, AVERAGE
 from results.reports.numbers import mean_percent, number, percent
+
+MOST_SETTINGS = 12
+"""Of a stage, on screen."""
 
 
 def show_choice(study: Study, choice: Choice, console: Console) -> None:
@@ -43,38 +47,66 @@ def show_choice(study: Study, choice: Choice, console: Console) -> None:
 
 def _why(stage: dict[str, Any]) -> str:
     fixed = "".join(f" with {name}={value}" for name, value in stage["fixed"].items())
-    why = f"{', '.join(stage['knobs'])}{fixed}: the highest wins, of equal ones the cheaper"
-    if silent := stage.get("silent"):
-        why += (
-            f"; no vote: {', '.join(silent)}, where no setting tells pseudo-anomalous from normal "
-            "images (AUROC within two standard errors of 0.5)"
-        )
+    what = f"{', '.join(stage['knobs'])}{fixed}"
+    if not (votes := stage.get("votes")):
+        return f"{what}: the highest wins, of equal ones the cheaper"
+    count, lost = len(votes["weights"]), [one for one in votes["weights"] if not one["weight"]]
+    why = (
+        f"{what}: ranked by {counted(count, 'group')} of anomalies (family and category); of "
+        "settings within a standard error of the highest count the cheapest wins"
+    )
+    if lost:
+        names = ", ".join(f"{one['family']} on {one['category']}" for one in lost)
+        why += f"; without {names}, against the other families there"
     return why
 
 
 def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
-    """What a stage tried; a setting without a value was stopped early or not drawn."""
+    """What a stage tried, or the best of it; a setting without a value was stopped or not drawn."""
     table = Table(box=SIMPLE)
-    if absent := sum(not setting["values"] for setting in stage["tried"]):
-        table.caption = f"{counted(absent, 'setting')} more stopped early or not drawn"
-    for name in (*stage["knobs"], f"{' + '.join(objective)}, %", ""):
+    measured = [place for place, setting in enumerate(stage["tried"]) if setting["values"]]
+    notes = []
+    if absent := len(stage["tried"]) - len(measured):
+        notes.append(f"{counted(absent, 'setting')} more stopped early or not drawn")
+    for name in (*stage["knobs"], f"{' + '.join(objective)}, %"):
         table.add_column(name, justify="right")
-    for place, setting in enumerate(stage["tried"]):
-        if not setting["values"]:
-            continue
-        shown = mean_percent(setting["values"])
+    votes, counts = stage.get("votes"), {}
+    if votes:
+        table.add_column("Borda count, %", justify="right")
+        each = zip(measured, votes["borda"], votes["error"], strict=True)
+        counts = {place: (100 * score, 100 * error) for place, score, error in each}
+    table.add_column("")
+    shown = measured
+    if len(measured) > MOST_SETTINGS and votes:
+        ranked = sorted(measured, key=lambda place: -counts[place][0])[:MOST_SETTINGS]
+        shown = [place for place in measured if place in {*ranked, stage["best"]}]
+        notes.append(f"the best {len(shown)} of {counted(len(measured), 'setting')}")
+    for place in shown:
+        setting = stage["tried"][place]
+        cells = [f"{setting['knobs'][name]}" for name in stage["knobs"]]
+        cells.append(mean_percent(setting["values"]))
         mark = "◄ chosen" if place == stage["best"] else ""
-        table.add_row(*(f"{setting['knobs'][name]}" for name in stage["knobs"]), shown, mark)
+        if votes:
+            cells.append("{:.1f} ± {:.1f}".format(*counts[place]))
+            mark = mark or ("within one error" if place in votes["tied"] else "")
+        table.add_row(*cells, mark)
+    table.caption = "; ".join(notes) or None
     return table
 
 
 def agreement_table(agreement: pl.DataFrame) -> Table:
-    """How pseudo-validation and test agree, category by category; regret in points."""
+    """How pseudo-validation and test agree: all families by category, then each family's mean.
+
+    Regret in points; that of a single family is of the setting that it would choose.
+    """
     table = Table(box=SIMPLE)
-    for name in ("category", "spearman", "kendall", "best %", "chosen %", "regret", "rank"):
-        table.add_column(name, justify="left" if name == "category" else "right")
-    for row in agreement.to_dicts():
+    names = ("family", "category", "spearman", "kendall", "best %", "chosen %", "regret", "rank")
+    for name in names:
+        table.add_column(name, justify="left" if name in names[:2] else "right")
+    shown = agreement.filter((pl.col("family") == ALL) | (pl.col("category") == AVERAGE))
+    for row in shown.to_dicts():
         table.add_row(
+            row["family"],
             row["category"],
             *(number(row[c], 2, "constant") for c in ("spearman", "kendall")),
             *(percent(row[c]) for c in ("best", "chosen")),
@@ -86,7 +118,7 @@ def agreement_table(agreement: pl.DataFrame) -> Table:
 
 def work_done(study: Study, store: Store, after: int = 0) -> str:
     """Trainings, searches, settings and network passes of a study that the log of work counts."""
-    fits = {cell.fit_id for cell in study.cells}
+    fits = {cell.fit_id for cell in study.every}
     log = [e for e in list(entries(store.out / "work.jsonl"))[after:] if e["fit"] in fits]
     counts = Counter(entry["what"] for entry in log)
     passes = sum(entry.get("passes", 0) for entry in log)

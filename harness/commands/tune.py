@@ -55,14 +55,13 @@ def command(
 
     from benchmarks.base import sealed
     from harness.cache import FeatureCache
-    from harness.cell import Held
     from harness.cluster.session import session
     from harness.commands._data_check import check_data
     from harness.commands._progress import noting
     from harness.commands._search import Search
     from harness.plan import plan
     from harness.search.choice import frozen
-    from harness.search.study import plan_studies
+    from harness.search.study import held_by, plan_extra, plan_studies
     from harness.store.store import Store
     from results.files import locked
 
@@ -71,9 +70,9 @@ def command(
     if curve:
         _check_epochs(selection.methods)
     with console.status("planning: reading and hashing the training images"), sealed():
-        held = Held(search.share, anomalies=search.anomalies)
-        cells = plan(selection, held=held, say=noting(console))
-        studies = plan_studies(cells, search, named=bool(selection.methods))
+        cells = plan(selection, held=held_by(search), say=noting(console))
+        extra = plan_extra(selection, search, cells, noting(console))
+        studies = plan_studies(cells, search, named=bool(selection.methods), extra=extra)
     store.prepare(noting(console))
     work = [s for s in studies if reveal or curve or frozen(store, s) is None]
     with FeatureCache.lasting(resources.cache, out, noting(console)) as cache:

@@ -41,7 +41,7 @@ class Choice:
     @property
     def held(self) -> Held:
         """What was held out for it."""
-        return Held(*self.record["study"]["held"])
+        return Held.of(self.record["study"]["held"])
 
     def knobs(self, method: str) -> Any:
         """The chosen knobs."""
@@ -107,7 +107,7 @@ def tuned(
     missing: dict[str, None] = {}
     held_out: dict[tuple[Data, Held], Data] = {}
     for cell in cells:
-        if not load("methods", cell.method).search(cell.config):
+        if not load("methods", cell.method).search(cell.config, cell.knobs):
             continue
         choice = _read(_path(store, cell, choice_key(cell, cell.data.train_fingerprint)))
         if choice is None:

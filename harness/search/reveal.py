@@ -1,7 +1,8 @@
 """How good a frozen choice is: every setting that was tried, scored on the test split as well.
 
 OUT/revealed/<cell>.parquet         its rows, which nothing that chooses reads
-OUT/choices/<choice>.revealed.json  how pseudo-validation and test agree
+OUT/choices/<choice>.revealed.json  how pseudo-validation and test agree, by family and category,
+                                    and what the choice detects by level and size
 OUT/choices/<choice>.png            Figure 6: both against each knob
 """
 
@@ -17,18 +18,22 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.parts.synthesis.families import LEVELS, PAPER
 from harness.place import Place
 from harness.plan import pieces, with_held_out
 from harness.registry import load
 from harness.search.choice import Choice
-from harness.search.stages import Trials
+from harness.search.stages import Trials, elect
 from harness.search.study import Study
 from harness.store.store import Store
-from results.analysis.selection import AVERAGE, agreement, by_setting, swept
+from results.analysis.election import Election
+from results.analysis.selection import AVERAGE, agreement, by_setting, detected, opinions, swept
 from results.files import write_whole
 from results.table import read_part
 
 METRIC = "image_auroc"
+SIZES = 5
+"""Bins of the curve by size."""
 
 
 def revealed_study(study: Study, choice: Choice) -> Study:
@@ -42,7 +47,7 @@ def revealed_study(study: Study, choice: Choice) -> Study:
             cell.data.benchmark, cell.data.root, cell.data.categories, mode="multi-class"
         )
         cells.append(replace(cell, data=with_held_out(data, choice.held), purpose="reveal"))
-    return replace(study, cells=tuple(cells))
+    return replace(study, cells=tuple(cells), extra=())
 
 
 def reveal(study: Study, choice: Choice, place: Place, trials: Trials) -> pl.DataFrame:
@@ -52,14 +57,46 @@ def reveal(study: Study, choice: Choice, place: Place, trials: Trials) -> pl.Dat
     missing = [knobs for knobs in tried if not all(map(place.store.done, revealed.at(knobs)))]
     if missing:
         trials(revealed, iter([missing]), place)
-    chosen = json.dumps(dataclasses.asdict(choice.knobs(study.first.method)))
-    on_pseudo = _rows(study, tried, place.store)
-    on_test = _rows(revealed, tried, place.store)
-    table = agreement(on_pseudo, on_test, chosen, METRIC)
-    content = json.dumps(table.to_dicts(), indent=1).encode()
-    write_whole(choice.path.with_suffix(".revealed.json"), content, replace=True)
+    knobs = choice.knobs(study.first.method)
+    election = elect(study, tried, place.store)
+    names = [json.dumps(dataclasses.asdict(setting)) for setting in tried]
+    thought = opinions(election, names, by_rank=study.selector != PAPER)
+    on_pseudo, on_test = _rows(study, tried, place.store), _rows(revealed, tried, place.store)
+    table = agreement(thought, on_test, json.dumps(dataclasses.asdict(knobs)), METRIC)
+    found = _detected(study, election, tried.index(knobs))
+    content = {"agreement": table.to_dicts(), "detected": found}
+    write_whole(
+        choice.path.with_suffix(".revealed.json"),
+        json.dumps(content, indent=1).encode(),
+        replace=True,
+    )
     _figure(study, choice, on_pseudo, on_test).savefig(picture_path(choice), dpi=110)
     return table
+
+
+def _detected(study: Study, election: Election, chosen: int) -> dict[str, list[dict[str, Any]]]:
+    """By level and by size: how well the chosen setting tells made anomalies from normal images."""
+    pseudo = study.first.data.open_held()
+    pseudo.unseen()  # draws all, side by side
+    drawn = {
+        sample.key: pseudo.drawn(sample)
+        for sample in pseudo.validation(study.first.data.categories)
+        if sample.anomalous and pseudo.target(sample)
+    }
+    pairs = [
+        (value, drawn[image.key])
+        for image, value in zip(
+            election.images, election.differences[:, chosen].mean(0), strict=True
+        )
+        if image.key in drawn
+    ]
+    if not pairs:
+        return {}
+    values = [float(value) for value, _ in pairs]
+    return {
+        "level": detected(values, [draw.level for _, draw in pairs], len(LEVELS)),
+        "size": detected(values, [draw.size for _, draw in pairs], SIZES),
+    }
 
 
 def picture_path(choice: Choice) -> Path:
@@ -75,7 +112,11 @@ def _tried(study: Study, choice: Choice) -> list[Any]:
 
 
 def _rows(study: Study, tried: list[Any], store: Store) -> pl.DataFrame:
-    return pl.concat(read_part(store.part(cell)) for knobs in tried for cell in study.at(knobs))
+    return pl.concat(
+        read_part(store.part(cell))
+        for knobs in tried
+        for cell in study.at(knobs)[: len(study.cells)]
+    )
 
 
 def _figure(study: Study, choice: Choice, pseudo: pl.DataFrame, test: pl.DataFrame) -> Figure:

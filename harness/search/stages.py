@@ -14,17 +14,22 @@ from itertools import chain
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from benchmarks.parts.synthesis.families import PAPER
 from harness.cell import Cell
 from harness.place import Place
+from harness.registry import load
 from harness.search.space import reachable, settings
-from harness.search.study import Study
+from harness.search.study import Study, bank_search
 from harness.search.trials import LoadedModel, Shares, search_bank, train
 from harness.store.store import Store
 from harness.task import Task
 from methods.base import Stage
-from results.analysis.selection import objective, without_signal
+from results.analysis.election import Election, Image, anomalous, paired_differences
+from results.analysis.selection import objective
 from results.table import read_part
 
 Trials = Callable[[Study, Iterator[Sequence[Any]], Place], None]
@@ -43,13 +48,13 @@ class Tried(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """What a stage tried; `best` is the index of what it chose, `silent` are the categories that
-    had no vote, as no setting tells their pseudo-anomalies from normal images."""
+    """What a stage tried; `best` is the index of what it chose, `election` says why."""
 
     stage: Stage
     tried: list[Tried]
     best: int
-    silent: list[str]
+    election: Election | None
+    """None where the highest mean wins."""
 
 
 class NothingToChoose(RuntimeError):
@@ -59,8 +64,8 @@ class NothingToChoose(RuntimeError):
 def search(study: Study, place: Place, trials: Trials) -> tuple[Any, list[StageResult]]:
     """The knobs that the stages choose one after the other, and what each of them tried.
 
-    The highest mean over seeds wins, of equal ones the earlier. Settings whose trials are in the
-    store are not tried again.
+    Of each stage the election's winner, or with the paper's selector the highest mean over seeds,
+    of equal ones the earlier. Settings whose trials are in the store are not tried again.
     """
     results: list[StageResult] = []
     stages = _missing_settings(study, place.store, results)
@@ -73,31 +78,75 @@ def _missing_settings(
     study: Study, store: Store, results: list[StageResult]
 ) -> Iterator[Sequence[Any]]:
     """The settings that a stage lacks, then, once they are tried, those of the next."""
-    images = held_images(study.first)
     for stage in study.stages:
         every = settings(stage, _after(study.first.knobs, results))
         missing = [knobs for knobs in every if not all(map(store.done, study.at(knobs)))]
         if missing:
             yield missing
-        results.append(_decided(study, stage, every, store, images))
+        results.append(_decided(study, stage, every, store))
 
 
-def _decided(
-    study: Study,
-    stage: Stage,
-    every: Sequence[Any],
-    store: Store,
-    images: Mapping[str, tuple[int, int]],
-) -> StageResult:
-    silent = _without_signal(study, every, store, images)
-    tried = [Tried(knobs, values(study, knobs, store, silent)) for knobs in every]
-    if not any(setting.values for setting in tried):
+def _decided(study: Study, stage: Stage, every: Sequence[Any], store: Store) -> StageResult:
+    tried = [Tried(knobs, values(study, knobs, store)) for knobs in every]
+    known = [place for place, setting in enumerate(tried) if setting.values]
+    if not known:
         raise NothingToChoose(
             f"{study.label}: no setting of {', '.join(stage.grid)} has a value of "
             f"{' + '.join(study.objective)} on the pseudo-validation"
         )
-    best = max(range(len(tried)), key=lambda i: fmean(tried[i].values or [-1.0]))
-    return StageResult(stage, tried, best, silent)
+    if study.selector == PAPER:
+        best = max(known, key=lambda place: fmean(tried[place].values))
+        return StageResult(stage, tried, best, None)
+    election = elect(study, [every[place] for place in known], store)
+    best = known[election.winner([_cost(study, every[place]) for place in known])]
+    return StageResult(stage, tried, best, election)
+
+
+def elect(study: Study, settings: Sequence[Any], store: Store) -> Election:
+    """The settings before all anomalies of all cells of the study, from the scores in the store.
+
+    Seeds see the same images, so that their differences are averaged; other folds add images.
+    """
+    groups: dict[str, list[int]] = {}
+    for place, cell in enumerate(study.every):
+        groups.setdefault(cell.data.test_fingerprint, []).append(place)
+    parts, voters = [], []
+    for places in groups.values():
+        images = images_of(study.every[places[0]])
+        parts.append(
+            np.stack(
+                [
+                    [_differences(study.at(knobs)[place], images, store) for knobs in settings]
+                    for place in places
+                ]
+            )
+        )
+        voters += anomalous(images)
+    return Election(np.concatenate(parts, axis=2), voters)
+
+
+def images_of(cell: Cell) -> list[Image]:
+    """What the cell's pseudo-validation shows, sorted by key."""
+    pseudo, images = cell.data.open_held(), []
+    for sample in pseudo.validation(cell.data.categories):
+        twin = pseudo.target(sample) if sample.anomalous else None
+        family = sample.defect if sample.anomalous else ""
+        images.append(Image(sample.key, sample.category, family, twin.key if twin else None))
+    return images
+
+
+def _differences(cell: Cell, images: Sequence[Image], store: Store) -> NDArray[np.float64]:
+    scores = pl.read_parquet(store.trial_scores(cell), glob=False).sort("key")
+    if scores["key"].to_list() != [image.key for image in images]:
+        raise ValueError(f"{store.trial_scores(cell)}: holds scores of other images")
+    return paired_differences(images, scores["score"].to_numpy())
+
+
+def _cost(study: Study, knobs: Any) -> tuple[float, ...]:
+    """What scoring with a setting costs: passes of the network, rows of a bank, neighbours."""
+    search = bank_search(study.first.method, knobs)
+    passes = load("methods", study.first.method).passes(knobs)
+    return (passes, search.coreset, search.k) if search else (passes, 0.0, 0.0)
 
 
 def _after(knobs: Any, results: Sequence[StageResult]) -> Any:
@@ -107,37 +156,20 @@ def _after(knobs: Any, results: Sequence[StageResult]) -> Any:
     return knobs
 
 
-def held_images(cell: Cell) -> dict[str, tuple[int, int]]:
-    """Normal and pseudo-anomalous images of each category."""
-    counts: dict[str, tuple[int, int]] = {}
-    for sample in cell.data.open_held().validation(cell.data.categories):
-        normal, anomalous = counts.get(sample.category, (0, 0))
-        counts[sample.category] = normal + (not sample.anomalous), anomalous + sample.anomalous
-    return counts
-
-
-def _without_signal(
-    study: Study, every: Sequence[Any], store: Store, images: Mapping[str, tuple[int, int]]
-) -> list[str]:
-    cells = [cell for knobs in every for cell in study.at(knobs) if store.done(cell)]
-    if not cells:
-        return []
-    return without_signal(pl.concat(read_part(store.part(cell)) for cell in cells), images)
-
-
-def values(study: Study, knobs: Any, store: Store, silent: Sequence[str] = ()) -> tuple[float, ...]:
+def values(study: Study, knobs: Any, store: Store) -> tuple[float, ...]:
     """The objective of a setting, seed by seed, as its trials left it; empty if one is missing."""
     cells = study.at(knobs)
     if not all(map(store.done, cells)):
         return ()
-    measured = [objective(read_part(store.part(cell)), study.objective, silent) for cell in cells]
+    own = cells[: len(study.cells)]
+    measured = [objective(read_part(store.part(cell)), study.objective) for cell in own]
     known = tuple(value for value in measured if value is not None)
     return known if len(known) == len(measured) else ()
 
 
 def training_tasks(study: Study, store: Store) -> list[Task]:
     """The trainings, one a seed, whose model the store lacks."""
-    missing = [cell for cell in study.cells if not store.model(cell).is_dir()]
+    missing = [cell for cell in study.every if not store.model(cell).is_dir()]
     return [Task(cell.label, partial(train, cell), fits=cell) for cell in missing]
 
 
@@ -146,7 +178,7 @@ def search_tasks(study: Study, store: Store) -> list[Task]:
     shared = {
         (cell.fit_id, search): (cell, search)
         for knobs in reachable(study.stages, study.first.knobs)
-        for cell in study.cells
+        for cell in study.every
         if (search := study.bank_search(knobs))
     }
     return [
@@ -161,7 +193,7 @@ class Trial:
 
     def __init__(self, study: Study, place: Place, shares: Shares = (1.0,)) -> None:
         self.study, self.shares = study, shares
-        self.models = [LoadedModel(cell, place) for cell in study.cells]
+        self.models = [LoadedModel(cell, place) for cell in study.every]
 
     def take(self, knobs: Mapping[str, Any]) -> None:
         """Take up a setting: these knobs, the others as the study starts with them."""
@@ -200,7 +232,7 @@ def tried_before(study: Study, store: Store) -> tuple[tuple[Any, float], ...]:
 
 
 def record(results: Sequence[StageResult]) -> list[dict[str, Any]]:
-    """The stages as plain values: what was tried, what it gave, what was chosen."""
+    """The stages as plain values: what was tried, what it gave, what was chosen and why."""
     return [
         {
             "knobs": list(stage.grid),
@@ -210,7 +242,21 @@ def record(results: Sequence[StageResult]) -> list[dict[str, Any]]:
                 for knobs, seeds in tried
             ],
             "best": best,
-            "silent": silent,
+            "votes": election and _votes(election, tried),
         }
-        for stage, tried, best, silent in results
+        for stage, tried, best, election in results
     ]
+
+
+def _votes(election: Election, tried: Sequence[Tried]) -> dict[str, Any]:
+    """An election as plain values; of settings, in the order of those that have a value."""
+    measured = [place for place, setting in enumerate(tried) if setting.values]
+    return {
+        "borda": election.scores.tolist(),
+        "error": election.errors.tolist(),
+        "tied": [measured[place] for place in election.tied],
+        "weights": [
+            {"category": group.category, "family": group.family, "weight": weight}
+            for group, weight in zip(election.groups, election.weights.tolist(), strict=True)
+        ],
+    }

@@ -8,14 +8,19 @@ from functools import cached_property
 from typing import Any
 
 from benchmarks.parts.content import fingerprint
-from harness.cell import Cell, Data, digest, without_paths
-from harness.options import SearchOptions
+from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
+from harness.cell import Cell, Data, Held, digest, without_paths
+from harness.options import SELECTORS, Say, SearchOptions, Selection
 from harness.overrides import parse_overrides
+from harness.plan import plan
 from harness.registry import UsageError, did_you_mean, load
 from harness.search.space import check_settings, joined, reachable, settings, stages_of
 from methods.base import BankSearch, SearchesBank, Stage, identifying
 from results.metrics import METRICS, PIXEL_METRICS
 from results.profiles import DEFAULT_PROFILE
+
+RANKED = "image_auroc"
+"""What ranks of paired image scores stand for: their mean is its distance from 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +29,13 @@ class Study:
 
     cells: tuple[Cell, ...]
     """One a seed, with the knobs that the search starts from."""
+    extra: tuple[Cell, ...] = ()
+    """More that have a vote: other images are held out for them, or categories left out."""
     train_fingerprint: str
     """Of all training images, held-out ones too."""
     stages: tuple[Stage, ...]
     objective: tuple[str, ...]
+    selector: str = "robust"
     budget: int
     """How many settings are tried, stage by stage."""
 
@@ -35,6 +43,11 @@ class Study:
     def first(self) -> Cell:
         """What all seeds share."""
         return self.cells[0]
+
+    @property
+    def every(self) -> tuple[Cell, ...]:
+        """All that is trained for the choice."""
+        return self.cells + self.extra
 
     @property
     def label(self) -> str:
@@ -47,23 +60,27 @@ class Study:
         return choice_key(self.first, self.train_fingerprint)
 
     def at(self, knobs: Any) -> list[Cell]:
-        """The cells of one setting, one a seed."""
-        return [replace(cell, knobs=knobs) for cell in self.cells]
+        """The cells of one setting: one a seed, then those that have a vote beside them."""
+        return [replace(cell, knobs=knobs) for cell in self.every]
 
     def bank_search(self, knobs: Any) -> BankSearch | None:
         """The search in a bank that serves this setting, and as many others as can be."""
-        wanted = _bank_search(self.first.method, knobs)
+        wanted = bank_search(self.first.method, knobs)
         return wanted and max(search for search in self._bank_searches if search.serves(wanted))
 
     @cached_property
     def _bank_searches(self) -> set[BankSearch]:
         every = reachable(self.stages, self.first.knobs)
-        searches = (_bank_search(self.first.method, knobs) for knobs in every)
+        searches = (bank_search(self.first.method, knobs) for knobs in every)
         return {search for search in searches if search is not None}
 
     def described(self) -> dict[str, Any]:
         """What decides the choice, for the record and to compare."""
-        profile = self.first.profile
+        others = {
+            "profile": "" if self.first.profile == DEFAULT_PROFILE else self.first.profile,
+            "selector": "" if self.selector == PAPER else self.selector,
+            "also_validated": [cell.data.test_fingerprint for cell in self.extra],
+        }
         return {
             "objective": list(self.objective),
             "space": [
@@ -74,12 +91,13 @@ class Study:
                 for stage in self.stages
             ],
             "seeds": [cell.seed for cell in self.cells],
-            "held": list(self.first.data.held or ()),
+            "held": list(self.first.data.held or ())[:5],
             "validation_fingerprint": self.first.data.test_fingerprint,
-        } | ({} if profile == DEFAULT_PROFILE else {"profile": profile})
+        } | {name: value for name, value in others.items() if value}
 
 
-def _bank_search(method: str, knobs: Any) -> BankSearch | None:
+def bank_search(method: str, knobs: Any) -> BankSearch | None:
+    """The search in a bank that a setting of the method needs, if it has one."""
     kind = load("methods", method).method
     return kind.bank_search(knobs) if issubclass(kind, SearchesBank) else None
 
@@ -98,7 +116,52 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
     )
 
 
-def plan_studies(cells: Sequence[Cell], options: SearchOptions, *, named: bool) -> list[Study]:
+def held_by(options: SearchOptions) -> Held:
+    """What a search holds out, and what it makes of it."""
+    if options.selector not in SELECTORS:
+        raise UsageError(
+            f"--selector {options.selector}: {did_you_mean(options.selector, SELECTORS)}"
+        )
+    families = (PAPER,) if options.selector == PAPER else (*MADE, LEFT_OUT)
+    return Held(options.share, anomalies=options.anomalies, families=families)
+
+
+def plan_extra(
+    selection: Selection, options: SearchOptions, cells: Sequence[Cell], say: Say
+) -> list[Cell]:
+    """Further cells that vote: of other folds, and without half of the categories.
+
+    UsageError where there is nothing to leave out.
+    """
+    held, extra = held_by(options), []
+    for fold in range(1, options.folds):
+        other = plan(selection, held=held._replace(fold=fold))
+        extra += [_called(cell, f"fold {fold}") for cell in other]
+    if not options.leave_out:
+        return extra
+    if options.selector == PAPER:
+        raise UsageError("--leave-out: the paper makes its anomalies; take --selector robust")
+    for name, categories in dict.fromkeys((c.data.benchmark, c.data.categories) for c in cells):
+        if len(categories) == 1:
+            raise UsageError(
+                f"--leave-out: {name} is searched with one category; there is nothing to leave out"
+            )
+        for half in (categories[::2], categories[1::2]):
+            part = replace(selection, benchmarks=[name], categories=list(half))
+            learned = plan(part, held=held._replace(families=(LEFT_OUT,)), say=say)
+            extra += [
+                _called(cell, f"{len(half)} of {len(categories)} categories") for cell in learned
+            ]
+    return extra
+
+
+def _called(cell: Cell, name: str) -> Cell:
+    return replace(cell, variant=", ".join(filter(None, (cell.variant, name))))
+
+
+def plan_studies(
+    cells: Sequence[Cell], options: SearchOptions, *, named: bool, extra: Sequence[Cell] = ()
+) -> list[Study]:
     """The studies of a plan made with held-out images, one for each data set and method.
 
     Methods that have nothing to tune are refused where the user `named` them, else left out.
@@ -110,25 +173,44 @@ def plan_studies(cells: Sequence[Cell], options: SearchOptions, *, named: bool) 
     for cell in cells:
         groups.setdefault((cell.data, cell.method), []).append(cell)
     return [
-        _study(seeds, spaces[method], options)
+        _study(seeds, [cell for cell in extra if _beside(cell, seeds[0])], spaces[method], options)
         for (_, method), seeds in groups.items()
-        if named or spaces[method] or load("methods", method).search(seeds[0].config)
+        if named
+        or spaces[method]
+        or load("methods", method).search(seeds[0].config, seeds[0].knobs)
     ]
 
 
-def _study(seeds: Sequence[Cell], space: dict[str, str], options: SearchOptions) -> Study:
+def _beside(cell: Cell, first: Cell) -> bool:
+    """Whether a cell votes on the choice for another: of the same method, and of its categories."""
+    same = (cell.data.benchmark, cell.method) == (first.data.benchmark, first.method)
+    return same and set(cell.data.categories) <= set(first.data.categories)
+
+
+def _study(
+    seeds: Sequence[Cell], extra: Sequence[Cell], space: dict[str, str], options: SearchOptions
+) -> Study:
     first = seeds[0]
     benchmark = first.data.open()
     stages = stages_of(first.method, first.config, first.knobs, space)
     budget = sum(len(settings(stage, first.knobs)) for stage in stages)
     if options.joint or options.searcher:
         stages = joined(stages)
-    check_settings(stages, first)
+    for cell in (first, *extra):
+        check_settings(stages, cell)
+    objective = objective_of(options.objective, benchmark.no_pixel_reason)
+    if options.selector != PAPER and objective != (RANKED,):
+        raise UsageError(
+            f"--objective {options.objective}: the robust selector ranks image scores; "
+            f"add --selector {PAPER}"
+        )
     return Study(
         cells=tuple(seeds),
+        extra=tuple(extra),
         train_fingerprint=fingerprint(benchmark, benchmark.train(first.data.categories)),
         stages=stages,
-        objective=objective_of(options.objective, benchmark.no_pixel_reason),
+        objective=objective,
+        selector=options.selector,
         budget=budget,
     )
 

@@ -8,6 +8,7 @@ OUT/models/<fit>/             model.safetensors and fit.json
 OUT/models/<fit>.training/    checkpoints, while it is being trained
 OUT/models/<fit>/neighbours/  searches that a sweep shares
 OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
+OUT/trial_scores/<cell>.parquet    the score of each pseudo-validation image
 OUT/revealed/<cell>.parquet   the same on the test split, after the choice
 OUT/choices/, curves/         frozen choices; curves against epochs
 OUT/damaged/                  files that a crash cut off
@@ -40,7 +41,6 @@ from results.files import STALE_SECONDS, WRITING, whole_folder
 from results.table import (
     SCORES_SCHEMA,
     failure_path,
-    part_path,
     scores_path,
     torn,
     write_part,
@@ -62,8 +62,9 @@ class FitFacts(NamedTuple):
     peak_memory_bytes: int
 
 
-EVIDENCE = ("scores", "pixel_curves", "pictures")
-"""What is written before a part: without it a part shows less than it says."""
+EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures")}
+EVIDENCE["trial_scores"] = "trials"
+"""What is written before a part, and where that lies: without it a part shows less than it says."""
 FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
 """Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
 
@@ -112,7 +113,10 @@ class Store:
                 if not (why := torn(path, pages=kind not in EVIDENCE)):
                     continue
                 say(f"{path} is not whole ({why}); moved to damaged, its cell is done again")
-                lost = [path] if kind not in EVIDENCE else [path, part_path(self.out, path.stem)]
+                lost = [
+                    path,
+                    *([self.out / EVIDENCE[kind] / path.name] if kind in EVIDENCE else []),
+                ]
                 for file in lost:
                     aside = self.out / "damaged" / f"{file.parent.name}-{file.name}"
                     aside.parent.mkdir(exist_ok=True)
@@ -126,6 +130,10 @@ class Store:
     def part(self, cell: Cell) -> Path:
         """Where a finished cell's rows lie; it exists exactly when the cell is done."""
         return self.out / FOLDERS[cell.purpose] / f"{cell.cell_id}.parquet"
+
+    def trial_scores(self, cell: Cell) -> Path:
+        """Where the scores of a setting on the pseudo-validation lie, which a choice is made of."""
+        return self.out / "trial_scores" / f"{cell.cell_id}.parquet"
 
     def publish(
         self,
@@ -141,6 +149,8 @@ class Store:
             path = scores_path(self.out, cell.cell_id)
             write_rows(path, scores, SCORES_SCHEMA, replace=replace)
             write_evidence(self.out, cell.cell_id, evidence, replace=replace)
+        elif cell.purpose == "tune":
+            write_rows(self.trial_scores(cell), scores, SCORES_SCHEMA, replace=replace)
         write_part(self.part(cell), rows, replace=replace)
 
     def audit(self, cells: Sequence[Cell]) -> None:

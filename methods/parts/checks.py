@@ -37,6 +37,11 @@ def _finite(settings: Any, names: Sequence[str]) -> Iterator[tuple[str, float]]:
 def check_map(knobs: Any, side: int) -> None:
     """Raise ValueError unless smoothing and pooling fit a map of this side."""
     at_least(knobs, 0, "sigma")
+    check_pool(knobs, side)
+
+
+def check_pool(knobs: Any, side: int) -> None:
+    """Raise ValueError unless pooling fits a map of this side."""
     if not 1 <= knobs.pool <= side:
         raise ValueError(f"pool={knobs.pool}: must be in 1..{side}, the side of the map")
 

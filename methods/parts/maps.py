@@ -14,7 +14,15 @@ from torch import Tensor
 from methods.base import Stage
 
 SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)}))
-"""Stages of a search over how maps become scores, for methods without other knobs."""
+"""Stages of a search over how maps become scores."""
+TILTS = (-1.0, 0.0, 1.0)
+"""For a search: layers halve, stay or double in weight from the finest to the coarsest."""
+
+
+def layer_weights(layers: int, tilt: float) -> list[float]:
+    """Of the maps of layers, the finest first: 2^(tilt x number), scaled to a mean of 1."""
+    weights = [2.0 ** (tilt * number) for number in range(layers)]
+    return [weight * layers / sum(weights) for weight in weights]
 
 
 def error_map(difference_BChw: Tensor) -> Tensor:

@@ -11,44 +11,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from results.analysis.election import Election
 from results.identity import POOLED
 
 AVERAGE = "mean"
 """The category of means over categories."""
+ALL = "all"
+"""The family that stands for all of them."""
 
 
-def objective(
-    rows: pl.DataFrame, metrics: Sequence[str], silent: Sequence[str] = ()
-) -> float | None:
-    """The mean over metrics of a cell's mean over categories; None if a metric has no value.
-
-    The `silent` categories do not count.
-    """
-    counted = rows.filter(~pl.col("category").is_in([POOLED, *silent]))
+def objective(rows: pl.DataFrame, metrics: Sequence[str]) -> float | None:
+    """The mean over metrics of a cell's mean over categories; None if a metric has no value."""
+    counted = rows.filter(pl.col("category") != POOLED)
     means = [counted.filter(pl.col("metric") == metric)["value"].mean() for metric in metrics]
     return None if None in means else float(np.mean(means))  # type: ignore[arg-type]
-
-
-def without_signal(rows: pl.DataFrame, images: Mapping[str, tuple[int, int]]) -> list[str]:
-    """The categories on which no setting of `rows` tells anomalous from normal images.
-
-    The best image AUROC there, averaged over seeds, is less than two standard errors above the 0.5
-    of a coin, so that settings differ by chance alone. The error is Mann-Whitney's, of so many
-    normal and anomalous `images`. If all categories are like that, none is named.
-    """
-    best = (
-        by_setting(rows)
-        .filter(pl.col("category") != AVERAGE)
-        .group_by("category")
-        .agg(pl.col("value").max())
-    )
-    silent = []
-    for category, value in best.sort("category").iter_rows():
-        normal, anomalous = images[category]
-        error = ((normal + anomalous + 1) / (12 * normal * anomalous)) ** 0.5
-        if value is None or value < 0.5 + 2 * error:
-            silent.append(category)
-    return silent if len(silent) < len(best) else []
 
 
 def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
@@ -61,29 +37,31 @@ def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
 
 
 def agreement(
-    tried: pl.DataFrame, revealed: pl.DataFrame, chosen: str, metric: str = "image_auroc"
+    opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str, metric: str = "image_auroc"
 ) -> pl.DataFrame:
-    """One row for each category, and one for their mean, over the settings of `tried`.
+    """How what pseudo-validation thinks of settings agrees with the test split.
 
-    settings: how many; spearman, kendall: rank correlation of `metric` between pseudo-validation
-    and test, null where it is constant on either; best: the highest value on test; chosen: that of
-    the setting `chosen`; regret: best minus chosen in points; rank: 1 plus the number of settings
-    that are better than the chosen one on test. Raises ValueError where a tried setting was not
+    `opinions` has a value for each family, category and setting (`knobs_json`); the family ALL
+    stands for all together, the category AVERAGE for all. One row for each family and category:
+    settings: how many; spearman, kendall: rank correlation with `metric` on test, null where either
+    is constant; best: the highest value on test; chosen: that of the setting `chosen`, or for a
+    single family of the one that it thinks most of; regret: best minus chosen in points; rank: 1
+    plus the number of settings that are better on test. Raises ValueError where a setting was not
     revealed.
     """
-    pairs = by_setting(tried, metric).join(
-        by_setting(revealed, metric).rename({"value": "test"}),
-        on=("knobs_json", "category"),
-        how="left",
-    )
+    test = by_setting(revealed, metric).rename({"value": "test"})
+    pairs = opinions.join(test, on=("knobs_json", "category"), how="left")
     if missing := pairs["test"].null_count():
         raise ValueError(f"{missing} of the tried settings have no value on the test split")
     rows = []
-    for (category,), part in pairs.group_by("category", maintain_order=True):
+    for (family, category), part in pairs.group_by("family", "category", maintain_order=True):
+        favourite = part.sort("value", descending=True, maintain_order=True)["knobs_json"][0]
+        setting = chosen if family == ALL else favourite
         best = float(part["test"].to_numpy().max())
-        reached = float(part.filter(pl.col("knobs_json") == chosen)["test"].item())
+        reached = float(part.filter(pl.col("knobs_json") == setting)["test"].item())
         rows.append(
             {
+                "family": family,
                 "category": category,
                 "settings": len(part),
                 "spearman": _correlation("spearmanr", part),
@@ -94,7 +72,62 @@ def agreement(
                 "rank": 1 + int((part["test"] > reached).sum()),
             }
         )
-    return pl.DataFrame(rows).sort(pl.col("category") == AVERAGE, "category")
+    single, mean = pl.col("family") != ALL, pl.col("category") == AVERAGE
+    return pl.DataFrame(rows).sort(single, "family", mean, "category")
+
+
+def opinions(election: Election, names: Sequence[str], *, by_rank: bool) -> pl.DataFrame:
+    """What an election thinks of its settings, whose JSON is `names`; see `agreement`.
+
+    Families together by weighted ranks, as the robust selector counts, or by means.
+    """
+    groups = [(group.family, group.category) for group in election.groups]
+    votes = dict(zip(groups, election.values, strict=True))
+    counted = election.ranks if by_rank else election.values
+    weights = election.weights if by_rank else np.ones(len(groups))
+    for family in sorted({family for family, _ in groups}):
+        rows = [
+            row for (name, _), row in zip(groups, election.values, strict=True) if name == family
+        ]
+        votes[family, AVERAGE] = np.mean(rows, axis=0)
+    for category in sorted({category for _, category in groups}):
+        share = weights * [name == category for _, name in groups]
+        votes[ALL, category] = share @ counted / max(share.sum(), 1e-12)
+    votes[ALL, AVERAGE] = weights @ counted / weights.sum()
+    return pl.DataFrame(
+        [
+            {"family": family, "category": category, "knobs_json": name, "value": value}
+            for (family, category), values in votes.items()
+            for name, value in zip(names, values.tolist(), strict=True)
+        ]
+    )
+
+
+def detected(values: Sequence[float], strength: Sequence[float], bins: int) -> list[dict[str, Any]]:
+    """How well anomalies are told from normal images, from the weakest to the strongest.
+
+    `values` are paired differences, `strength` a size or a level; up to so many bins of about equal
+    counts. Each: from, to, images, auroc and its standard error.
+    """
+    order = np.argsort(strength, kind="stable")
+    sizes, found = np.asarray(strength, dtype=float)[order], np.asarray(values)[order]
+    cuts = np.unique(np.quantile(sizes, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
+    rows = []
+    for place in range(len(cuts) + 1):
+        chosen = np.searchsorted(cuts, sizes, "left") == place
+        if (count := int(chosen.sum())) == 0:
+            continue
+        spread = float(found[chosen].std(ddof=1)) if count > 1 else 0.0
+        rows.append(
+            {
+                "from": float(sizes[chosen].min()),
+                "to": float(sizes[chosen].max()),
+                "images": count,
+                "auroc": 0.5 + float(found[chosen].mean()),
+                "error": spread / count**0.5,
+            }
+        )
+    return rows
 
 
 def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Fragments cut from one normal image and pasted on another, with labels exact to the pixel."""
+"""Fragments cut from a layer and pasted on a normal image, with labels exact to the pixel."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.parts.synthesis.masks import Outline, coverage, thickness
+from benchmarks.parts.synthesis.membrane import cell_size, membrane
 
 CELLS = 64  # along the shorter side; finer noise does not count as change
 SOFTNESS = 0.25  # width of a soft edge, as a share of the fragment's thickness
@@ -25,7 +26,7 @@ class Fragment:
 
     alpha: NDArray[np.uint8]  # (h, w), its opacity before the contrast, 0 off the mask
     contrast: float
-    matched: bool  # its mean colour is brought to that of what it covers
+    blending: str  # "matched": its mean colour is brought to that of what it covers
     source: tuple[int, int] = (0, 0)  # y and x of the box's upper left corner
     target: tuple[int, int] = (0, 0)
 
@@ -36,9 +37,7 @@ class Fragment:
         """The union of the outlines, not placed yet, for an image of shorter side `side`."""
         soft = min(SOFTNESS * thickness(outlines), SOFTEST * side)
         feather = 0.0 if blending == "hard" else soft
-        return cls(
-            alpha=coverage(outlines, feather), contrast=contrast, matched=blending == "matched"
-        )
+        return cls(alpha=coverage(outlines, feather), contrast=contrast, blending=blending)
 
     def at(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> Fragment:
         """The same cut-out, its box moved from the corner `source` to the corner `target`."""
@@ -52,6 +51,17 @@ class Patch(NamedTuple):
     box: tuple[slice, slice]
     pixels: NDArray[np.uint8]
     marked: NDArray[np.bool_]  # (h, w), the pixels that may change
+
+
+class Change(NamedTuple):
+    """How much a patch changes, in grey levels of 255: the mean colour, and how rough it is."""
+
+    colour: float
+    structure: float
+
+    def visible(self, least: Change) -> bool:
+        """Whether either is what the eye can tell."""
+        return self.colour >= least.colour or self.structure >= least.structure
 
 
 class Canvas:
@@ -73,8 +83,10 @@ class Canvas:
         marked = alpha > 0
         under = self.original[box].astype(np.float32)
         layer = source[_box(fragment.source, alpha.shape)].astype(np.float32)
-        if fragment.matched and marked.any():
+        if fragment.blending == "matched" and marked.any():
             layer += under[marked].mean(axis=0) - layer[marked].mean(axis=0)
+        elif fragment.blending == "poisson":
+            layer += self._membrane(source, fragment, box)
         weight = alpha * np.float32(fragment.contrast / 255)
         mixed = under + weight[:, :, None] * (layer - under)
         return Patch(box, mixed.round().clip(0, 255).astype(np.uint8), marked)
@@ -84,34 +96,80 @@ class Canvas:
         self.image[patch.box][patch.marked] = patch.pixels[patch.marked]
         self.mask[patch.box] |= patch.marked
 
-    def change(self, patch: Patch) -> float:
-        """Mean change over the marked pixels in grey levels of 255; 0 where none is marked.
+    def _membrane(
+        self, source: NDArray[np.uint8], fragment: Fragment, box: tuple[slice, slice]
+    ) -> NDArray[np.float32]:
+        """What makes the fragment meet what lies around it, as far as a cell of the membrane."""
+        margin = cell_size(fragment.alpha.shape)
+        above, left = (min(margin, side.start) for side in box)
+        wide = tuple(
+            slice(side.start - before, side.stop + margin)
+            for side, before in zip(box, (above, left), strict=True)
+        )
+        under = self.original[wide].astype(np.float32)
+        height, width = fragment.alpha.shape
+        inner = slice(above, above + height), slice(left, left + width)
+        marked = np.zeros(under.shape[:2], dtype=bool)
+        marked[inner] = fragment.alpha > 0
+        # Beyond the fragment's box the layer goes on as it ends there.
+        cut = source[_box(fragment.source, fragment.alpha.shape)].astype(np.float32)
+        below, right = (o - i.stop for o, i in zip(under.shape[:2], inner, strict=True))
+        layer = np.pad(cut, ((above, below), (left, right), (0, 0)), mode="edge")
+        return membrane(under - layer, marked)[inner]
+
+    def change(self, patch: Patch) -> Change:
+        """Mean change over the marked pixels; 0 where none is marked.
 
         The signed change is first averaged over cells of 1/64 of the image's side: noise and grain
-        on equal ground cancel out. Then the channel that changed most counts.
+        on equal ground cancel out. Then the channel that changed most counts; for structure the
+        direction, across or down, in which the steps between pixels changed most.
         """
-        difference = patch.pixels.astype(np.int32) - self.original[patch.box]
-        difference[~patch.marked] = 0
+        before = self.original[patch.box].astype(np.int32)
+        after = np.where(patch.marked[:, :, None], patch.pixels, before).astype(np.int32)
+        return Change(
+            self._mean_change(after - before, patch.marked),
+            self._mean_change(_steps(after) - _steps(before), patch.marked),
+        )
+
+    def _mean_change(self, difference: NDArray[np.int32], marked: NDArray[np.bool_]) -> float:
+        difference[~marked] = 0
         for axis in (0, 1):
             starts = np.arange(0, difference.shape[axis], self.cell)
             difference = np.add.reduceat(difference, starts, axis=axis)
         total = float(np.abs(difference).max(axis=2).sum())
-        return total / max(1, int(patch.marked.sum()))
+        return total / max(1, int(marked.sum()))
 
     @cached_property
-    def grain(self) -> float:
-        """Median difference between neighbouring cells of the target, in grey levels."""
-        cells = np.asarray(Image.fromarray(self.original).reduce(self.cell), dtype=np.int32)
+    def grain(self) -> Change:
+        """Median difference between neighbouring cells of the target."""
+        steps = _steps(self.original.astype(np.int32)).clip(0, 255).astype(np.uint8)
+        return Change(self._grain(self.original), self._grain(np.dstack([steps, steps[..., :1]])))
+
+    def _grain(self, planes: NDArray[np.uint8]) -> float:
+        cells = np.asarray(Image.fromarray(planes).reduce(self.cell), dtype=np.int32)
         steps = np.abs(np.diff(cells, axis=1)).max(axis=2)
         return float(np.median(steps)) if steps.size else 0.0
 
-    def visible_from(self, patch: Patch, least_change: float) -> float:
-        """The smallest change that the eye can tell: `least_change`, or the target's own grain.
+    def visible_from(self, patch: Patch, least_change: float) -> Change:
+        """The smallest changes that the eye can tell: `least_change`, or the target's own grain.
 
-        Below 2 x 2 cells it rises as the side of the patch shrinks.
+        Structure is told apart by twice its grain: two patches of one texture differ by about one.
+        Below 2 x 2 cells both rise as the side of the patch shrinks.
         """
         side = max(1.0, math.sqrt(patch.marked.sum()))
-        return max(least_change, self.grain) * max(1.0, 2 * self.cell / side)
+        rise = max(1.0, 2 * self.cell / side)
+        return Change(
+            max(least_change, self.grain.colour) * rise,
+            max(least_change, 2 * self.grain.structure) * rise,
+        )
+
+
+def _steps(image: NDArray[np.int32]) -> NDArray[np.int32]:
+    """How far neighbouring pixels differ in brightness, down and across: (h, w, 2)."""
+    grey = image.sum(axis=2) // 3
+    down = np.abs(np.diff(grey, axis=0, prepend=grey[:1]))
+    across = np.abs(np.diff(grey, axis=1, prepend=grey[:, :1]))
+    return np.stack([down, across], axis=2)
 
 
 def marked_by(fragments: Sequence[Fragment], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -6,36 +6,45 @@ not change it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.base import Benchmark, DataError, Sample
-from benchmarks.parts.content import image_hashes
+from benchmarks.parts.content import image_hashes, map_threads
+from benchmarks.parts.synthesis.families import FAMILIES, LEFT_OUT, MADE
 from benchmarks.parts.synthesis.paste import Canvas, marked_by
 from benchmarks.parts.synthesis.synthesis import (
     VERSION,
     Drawn,
     Synthesis,
+    UnseenError,
     digest,
-    generator,
+    layer_of,
     synthesise,
 )
 
 LEAST_HELD_OUT = LEAST_TRAIN = 2
+SPREAD = 3  # families from one anomaly of an image to its next, so that few images have all alike
 
 
 def hold_out(
-    benchmark: Benchmark, samples: Sequence[Sample], share: float = 0.1, seed: int = 0
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    share: float = 0.1,
+    seed: int = 0,
+    fold: int = 0,
 ) -> tuple[list[Sample], list[Sample]]:
     """Splits normal samples into (train, held out), at least two of either in each category.
 
-    A `share` of every category is held out; a larger share holds out the same images and more.
-    Copies of an image stay together, so that no held-out image has a twin in training. DataError
-    for a share outside (0, 1), and for categories of fewer than four different images.
+    A `share` of every category is held out; a larger share holds out the same images and more, and
+    another `fold` others, as long as there are any. Copies of an image stay together, so that no
+    held-out image has a twin in training. DataError for a share outside (0, 1), and for categories
+    of fewer than four different images.
     """
     if not 0 < share < 1:
         raise DataError(f"share {share:g} of the images to hold out; choose between 0 and 1")
@@ -54,7 +63,8 @@ def hold_out(
         count = max(LEAST_HELD_OUT, round(share * len(distinct)))
         count = min(count, len(distinct) - LEAST_TRAIN)
         ranked = sorted(distinct, key=lambda image: digest(seed, "hold out", image))
-        held_out |= set(ranked[:count])
+        first = fold * count % len(ranked)
+        held_out |= set((ranked[first:] + ranked[:first])[:count])
     if problems:
         raise DataError("\n".join(problems))
     train = [sample for sample in samples if content[sample] not in held_out]
@@ -68,23 +78,61 @@ def pseudo_validation(
     share: float = 0.1,
     seed: int = 0,
     anomalies: int = 1,
+    fold: int = 0,
+    families: Sequence[str] = MADE,
+    unseen: Collection[str] = (),
     synthesis: Synthesis | None = None,
 ) -> PseudoValidation:
     """Holds out a share of the training images and makes the pseudo-validation set of them.
 
-    DataError as `hold_out`, for a category without training images, and for `anomalies` below 1.
+    `unseen` are keys of anomalies to leave out, see `PseudoValidation.unseen`. DataError as
+    `hold_out`, for a category without training images, and for `anomalies` below 1.
     """
     if anomalies < 1:
         raise DataError(f"anomalies {anomalies}: at least 1 pseudo-anomalous image of each")
-    train, held_out = hold_out(benchmark, benchmark.train(categories), share, seed)
-    return PseudoValidation(benchmark, train, held_out, seed, synthesis or Synthesis(), anomalies)
+    train, held_out = hold_out(benchmark, benchmark.train(categories), share, seed, fold)
+    others = []
+    for name in sorted(set(benchmark.categories()) - {sample.category for sample in held_out}):
+        try:
+            others += hold_out(benchmark, benchmark.train([name]), share, seed, fold)[1]
+        except DataError:
+            continue  # nobody asked for that category
+    return PseudoValidation(
+        benchmark,
+        train,
+        held_out,
+        seed,
+        synthesis or Synthesis(),
+        anomalies,
+        others=others,
+        families=families,
+        unseen=unseen,
+    )
+
+
+class Plan(NamedTuple):
+    """How an anomalous sample comes about: which of the family's of which image it is.
+
+    Of the family `LEFT_OUT` the image itself, of another category, is the anomaly.
+    """
+
+    family: str
+    image: Sample
+    number: int = 0
+
+    @property
+    def draw_key(self) -> str:
+        """What the draws follow from."""
+        return _numbered(self.image.key, self.number)
 
 
 class PseudoValidation(Benchmark):
     """A data set of normal images alone: `train` gives some, `validation` the held-out ones.
 
-    To each held-out image there are `anomalies` pseudo-anomalous ones, rendered when they are read:
-    the image with fragments of another held-out one. More of them leave the first as they are.
+    To each held-out image there are `anomalies` pseudo-anomalous ones, each of another of the
+    families, in turn. They are rendered when they are read. More of them leave the first as they
+    are. `others` are held-out images of categories that are not learned: they serve the family that
+    needs another category, and as anomalies themselves.
     """
 
     def __init__(
@@ -95,24 +143,67 @@ class PseudoValidation(Benchmark):
         seed: int,
         synthesis: Synthesis,
         anomalies: int = 1,
+        *,
+        others: Sequence[Sample] = (),
+        families: Sequence[str] = MADE,
+        unseen: Collection[str] = (),
     ) -> None:
         self.name = f"{benchmark.name} (pseudo-validation)"
         self.licence, self.source = benchmark.licence, benchmark.source
         self.location = benchmark.location
         self.synthesis = synthesis
         self._benchmark, self._seed = benchmark, seed
-        self._train, self._held_out = list(train), list(held_out)
-        self._numbers = range(anomalies)
-        self._targets = {
-            self._anomalous(sample, number).key: (sample, number)
-            for sample in held_out
-            for number in self._numbers
+        self._train, self._held_out, self._others = list(train), list(held_out), list(others)
+        several = len({sample.category for sample in (*held_out, *others)}) > 1
+        self._families = [
+            name
+            for name in families
+            if name != LEFT_OUT and (several or FAMILIES[name].needs != "other")
+        ]
+        left_out = bool(others) and LEFT_OUT in families
+        self._plans = {
+            self._key(category, plan): plan
+            for category in self.categories()
+            for plan in self._planned(category, anomalies, left_out)
         }
+        self._plans = {key: plan for key, plan in self._plans.items() if key not in set(unseen)}
         # Every thread draws the same: two that draw for the same sample lose time, nothing else.
         self._drawn: dict[str, Drawn] = {}
 
+    def _planned(self, category: str, anomalies: int, left_out: bool) -> Iterator[Plan]:
+        """The anomalies of a category: of each image the next families, those of others last."""
+        images, families = self._ranked(category, self._held_in(category)), self._families
+        turns = sorted(range(len(families)), key=lambda turn: (turn % SPREAD, turn))
+        for rank, image in enumerate(images):
+            for number in range(anomalies if families else 0):
+                turn = rank + turns[number % len(turns)]
+                yield Plan(families[turn % len(families)], image, number)
+        if left_out:
+            count = -(-len(images) * anomalies // max(1, len(self._families)))
+            for image in self._ranked(category, self._others)[: max(LEAST_HELD_OUT, count)]:
+                yield Plan(LEFT_OUT, image)
+
+    def _ranked(self, purpose: str, samples: Sequence[Sample]) -> list[Sample]:
+        return sorted(samples, key=lambda sample: digest(self._seed, purpose, sample.key))
+
+    def _held_in(self, category: str) -> list[Sample]:
+        return [sample for sample in self._held_out if sample.category == category]
+
+    @staticmethod
+    def _key(category: str, plan: Plan) -> str:
+        name = PurePath(plan.draw_key).name
+        if plan.family == LEFT_OUT:
+            name = f"{plan.image.category}-{name}"
+        return f"{category}/pseudo/{plan.family}/{name}"
+
     def categories(self) -> tuple[str, ...]:
         return tuple(sorted({sample.category for sample in self._held_out}))
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Those that there are anomalies of, in their order."""
+        found = {plan.family for plan in self._plans.values()}
+        return tuple(name for name in (*FAMILIES, LEFT_OUT) if name in found)
 
     def validation(self, categories: Sequence[str] | None = None) -> list[Sample]:
         """Held-out normal and pseudo-anomalous samples, sorted by key.
@@ -121,23 +212,49 @@ class PseudoValidation(Benchmark):
         """
         return self._sorted("test", self._chosen(categories))
 
-    def target(self, sample: Sample) -> Sample:
-        """The normal sample that a pseudo-anomalous one shows."""
-        return self._targets[sample.key][0]
+    def plan_of(self, sample: Sample) -> Plan:
+        """How a pseudo-anomalous sample comes about."""
+        return self._plans[sample.key]
 
-    def fragments_of(self, sample: Sample) -> Sample:
-        """The normal sample that the fragments of a pseudo-anomalous one are cut from.
+    def target(self, sample: Sample) -> Sample | None:
+        """The normal sample that a pseudo-anomalous one shows, its clean twin; None of a whole
+        image of another category."""
+        plan = self._plans[sample.key]
+        return None if plan.family == LEFT_OUT else plan.image
 
-        It is another of the category, by rank of a hash: a longer list changes it for few targets.
+    def fragments_of(self, sample: Sample) -> Sample | None:
+        """The normal sample that the fragments are cut from; None for a family without one.
+
+        It is drawn by rank of a hash: a longer list changes it for few.
         """
-        target, number = self._targets[sample.key]
-        others = [other for other in self._held_out if other.category == target.category]
-        others.remove(target)
-        ranked = sorted(others, key=lambda other: digest(self._seed, target.key, other.key))
-        return ranked[number % len(ranked)]
+        plan = self._plans[sample.key]
+        needs = "" if plan.family == LEFT_OUT else FAMILIES[plan.family].needs
+        if not needs:
+            return None
+        if needs == "same":
+            others = self._held_in(sample.category)
+            others.remove(plan.image)
+        else:
+            both = [*self._held_out, *self._others]
+            others = [other for other in both if other.category != sample.category]
+        ranked = sorted(others, key=lambda other: digest(self._seed, plan.image.key, other.key))
+        return ranked[plan.number % len(ranked)]
+
+    def unseen(self) -> list[str]:
+        """Keys of the anomalies that could not be seen on their image; all are drawn for it."""
+
+        def tried(sample: Sample) -> str:
+            try:
+                self.drawn(sample)
+            except UnseenError:
+                return sample.key
+            return ""
+
+        made = [sample for sample in self.validation() if sample.anomalous and self.target(sample)]
+        return [key for key in map_threads(tried, made) if key]
 
     def drawn(self, sample: Sample) -> Drawn:
-        """The draws for a pseudo-anomalous sample; DataError where no anomaly could be seen."""
+        """The draws for a made anomaly; UnseenError where none could be."""
         if sample.key not in self._drawn:
             self._make(sample, *self._pair(sample))
         return self._drawn[sample.key]
@@ -145,17 +262,25 @@ class PseudoValidation(Benchmark):
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         if not sample.anomalous:
             return self._benchmark.read_image(sample)
+        plan = self._plans[sample.key]
+        if plan.family == LEFT_OUT:
+            return self._benchmark.read_image(plan.image)
         target, source = self._pair(sample)
-        if sample.key not in self._drawn:
+        if (drawn := self._drawn.get(sample.key)) is None:
             return self._make(sample, target, source).image
+        layer = layer_of(
+            plan.family, drawn.level, drawn.redrawn, target, source, self._seed, plan.draw_key
+        )
         canvas = Canvas(target)
-        for fragment in self._drawn[sample.key].fragments:
-            canvas.put(canvas.patch(source, fragment))
+        for fragment in drawn.fragments:
+            canvas.put(canvas.patch(layer, fragment))
         return canvas.image
 
     def read_mask(self, sample: Sample) -> NDArray[np.bool_]:
-        if not sample.anomalous:
-            return np.zeros(self.read_image(sample).shape[:2], dtype=bool)
+        """Of a whole image of another category every pixel."""
+        if not sample.anomalous or self.target(sample) is None:
+            shape = self.read_image(sample).shape[:2]
+            return np.full(shape, sample.anomalous, dtype=bool)
         drawn = self.drawn(sample)
         return marked_by(drawn.fragments, drawn.image_shape)
 
@@ -163,37 +288,42 @@ class PseudoValidation(Benchmark):
         if not sample.anomalous:
             yield from self._benchmark.content(sample)
             return
-        for part in (self.target(sample), self.fragments_of(sample)):
-            yield from self._benchmark.content(part)
-        yield f"{VERSION}/{self._seed}/{self.synthesis}".encode()
-        yield _numbered("", self._targets[sample.key][1]).encode()
+        plan = self._plans[sample.key]
+        for part in (plan.image, self.fragments_of(sample)):
+            if part is not None:
+                yield from self._benchmark.content(part)
+        yield f"{VERSION}/{self._seed}/{plan.family}/{self.synthesis}".encode()
+        yield _numbered("", plan.number).encode()
 
     def _list(self, split: str, category: str) -> list[Sample]:
         if split == "train":
             return [sample for sample in self._train if sample.category == category]
-        normal = [sample for sample in self._held_out if sample.category == category]
-        return normal + [self._anomalous(sample, n) for sample in normal for n in self._numbers]
+        made = [
+            Sample(key, category, plan.family, None)
+            for key, plan in self._plans.items()
+            if key.startswith(f"{category}/pseudo/")
+        ]
+        return self._held_in(category) + made
 
-    def _anomalous(self, target: Sample, number: int) -> Sample:
-        shapes, draw_key = self.synthesis.shapes, _numbered(target.key, number)
-        shape = shapes[generator(self._seed, "shape", draw_key).integers(len(shapes))]
-        key = f"{target.category}/pseudo/{shape}/{PurePath(draw_key).name}"
-        return Sample(key, target.category, shape, None)
-
-    def _pair(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Target and source of one size."""
-        target = self._benchmark.read_image(self.target(sample))
-        source = self._benchmark.read_image(self.fragments_of(sample))
+    def _pair(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Target and source, of one size."""
+        target = self._benchmark.read_image(self._plans[sample.key].image)
+        if (origin := self.fragments_of(sample)) is None:
+            return target, None
+        source = self._benchmark.read_image(origin)
         if source.shape != target.shape:
             size = target.shape[1], target.shape[0]
             resized = Image.fromarray(source).resize(size, Image.Resampling.BILINEAR)
             source = np.asarray(resized)
         return target, source
 
-    def _make(self, sample: Sample, target: NDArray[np.uint8], source: NDArray[np.uint8]) -> Canvas:
-        normal, number = self._targets[sample.key]
-        key = _numbered(normal.key, number)
-        drawn, canvas = synthesise(target, source, sample.defect, self.synthesis, self._seed, key)
+    def _make(
+        self, sample: Sample, target: NDArray[np.uint8], source: NDArray[np.uint8] | None
+    ) -> Canvas:
+        plan = self._plans[sample.key]
+        drawn, canvas = synthesise(
+            target, source, plan.family, self.synthesis, self._seed, plan.draw_key
+        )
         self._drawn[sample.key] = drawn
         return canvas
 

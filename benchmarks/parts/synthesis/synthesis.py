@@ -1,27 +1,29 @@
-"""Anomalies made of normal images alone (LafitE, section 3.4).
+"""Anomalies made of normal images alone (LafitE, section 3.4, and what was found since).
 
-Fragments are cut from one normal image by masks of different shapes and sizes, rotated and
-combined, and pasted on another normal image of the same category, at another place. The paper says
-no more: sizes, contrast, blending and position are options here, and every draw is recorded.
+A fragment is cut from a layer by masks of different shapes and sizes, rotated and combined, and
+pasted on a normal image. The paper's layer is another normal image of the category; it says no
+more: sizes, strength, blending and position are options here, and every draw is recorded. Other
+layers are `families.py`: no one kind foretells all defects (ASBench, arXiv 2510.07927).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from benchmarks.base import DataError
+from benchmarks.parts.synthesis.families import FAMILIES, LEVELS, Family
 from benchmarks.parts.synthesis.foreground import foreground
 from benchmarks.parts.synthesis.masks import LARGEST, SHAPES, Outline, place_outline
-from benchmarks.parts.synthesis.paste import Canvas, Fragment
+from benchmarks.parts.synthesis.noise import any_perlin
+from benchmarks.parts.synthesis.paste import Canvas, Change, Fragment
 
-VERSION = 1  # part of the fingerprint: raise it whenever a pixel changes
-BLENDINGS = ("hard", "feathered", "matched")
+VERSION = 2  # part of the fingerprint: raise it whenever a pixel changes
 POSITIONS = ("anywhere", "foreground")
 DESIGNS, PLACES = 16, 8  # tries: designs of an image, places of each of its fragments
 SAME_STYLE = 4  # designs in a row with one style, so that styles hard to see stay as likely
@@ -33,40 +35,43 @@ JOINED = 0.5  # share of the further masks that are combined with the one before
 Colours = NDArray[np.uint8]
 
 
+class UnseenError(DataError):
+    """No anomaly of the family could be seen on the image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Synthesis:
     """How anomalies are drawn. The entries of a tuple are equally likely; repeat one to favour it.
 
     The marked share of the image is log-uniform from `smallest` to `largest`; scratches end at 2 %.
-    `contrasts` scale the fragment's difference to what it covers. Blending is `hard`, `feathered`
-    (soft edge) or `matched` (soft edge, and the mean colour of what the fragment covers, so that
-    only structure differs). With position `foreground` fragments land on the object, if one stands
-    out. A fragment that changes less than `least_change` grey levels of 255 is drawn again, see
-    `Canvas.change`; a grainy target or a tiny fragment needs more, see `Canvas.visible_from`.
-    DataError for an option out of range.
+    `levels` are 1 to 3, weak to strong; what that means, and how fragments are blended, is the
+    family's: `hard`, `feathered` (soft edge), `matched` (soft edge, and the mean colour of what the
+    fragment covers, so that only structure differs) or `poisson`. With position `foreground`
+    fragments land on the object, if one stands out. A fragment that changes neither colour nor
+    structure by `least_change` grey levels of 255 is drawn again, see `Canvas.change`; a grainy
+    target or a tiny fragment needs more, see `Canvas.visible_from`. DataError for an option out of
+    range.
     """
 
     shapes: tuple[str, ...] = tuple(SHAPES)
     masks: int = 3  # one to so many in an image
     smallest: float = 1e-4
     largest: float = 1 / 3
-    contrasts: tuple[float, ...] = (0.25, 0.5, 1.0)
-    blendings: tuple[str, ...] = BLENDINGS
+    levels: tuple[int, ...] = LEVELS
     positions: tuple[str, ...] = POSITIONS
     least_change: float = 5.0
 
     def __post_init__(self) -> None:
-        known = {"shapes": tuple(SHAPES), "blendings": BLENDINGS, "positions": POSITIONS}
+        known = {"shapes": tuple(SHAPES), "levels": LEVELS, "positions": POSITIONS}
         for name, words in known.items():
             if not (given := getattr(self, name)) or set(given) - set(words):
-                raise DataError(f"synthesis: {name} {given}; choose some of {', '.join(words)}")
+                raise DataError(
+                    f"synthesis: {name} {given}; choose some of {', '.join(map(str, words))}"
+                )
         valid = {
             f"masks {self.masks}; at least 1": self.masks >= 1,
             f"sizes {self.smallest} to {self.largest}; 0 < smallest <= largest <= 0.5": (
                 0 < self.smallest <= self.largest <= 0.5
-            ),
-            f"contrasts {self.contrasts}; some above 0, at most 1": (
-                bool(self.contrasts) and all(0 < contrast <= 1 for contrast in self.contrasts)
             ),
             f"least_change {self.least_change}; from 0 to 255": 0 <= self.least_change <= 255,
         }
@@ -79,8 +84,9 @@ class Synthesis:
 class _Style:
     """Drawn once; it stays while masks and places are tried."""
 
+    shape: str
     size: float
-    contrast: float
+    level: int
     blending: str
     position: str
 
@@ -89,12 +95,13 @@ class _Style:
 class Drawn:
     """The draws for one image: enough to render it and its mask again."""
 
-    shapes: tuple[str, ...]  # of each mask, the largest first
+    family: str
+    level: int
+    shapes: tuple[str, ...]  # of each mask, the largest first; "perlin" for noise
     size: float  # marked share of the image
-    contrast: float
     blending: str
     position: str  # "anywhere" also where no object stands out
-    change: float  # in grey levels, of the fragment that changed least
+    change: Change  # of the fragment that changed least
     redrawn: int  # designs that could not be placed or seen, before this one
     fragments: tuple[Fragment, ...]
     image_shape: tuple[int, int]
@@ -111,31 +118,33 @@ def generator(*parts: object) -> Generator:
 
 
 def synthesise(
-    target: Colours, source: Colours, shape: str, options: Synthesis, seed: int, key: str
+    target: Colours, source: Colours | None, family: str, options: Synthesis, seed: int, key: str
 ) -> tuple[Drawn, Canvas]:
-    """Pastes fragments of one image on another of equal size, both (H, W, 3) uint8.
+    """An anomaly of the family on the target (H, W, 3) uint8.
 
-    `shape` is that of the largest mask. DataError where no try can be seen: both images are flat
-    and alike, or the options ask for too much.
+    `source` is another image of that size, for families that need one. UnseenError where no try
+    can be: the images are flat and alike, or the options ask for too much.
     """
-    objects = foreground(target)
-    side = min(target.shape[:2])
+    kind, objects = FAMILIES[family], foreground(target)
+    canvas, layer = Canvas(target), target
     for redrawn in range(DESIGNS):
-        style = _style(generator(seed, "style", redrawn // SAME_STYLE, key), shape, options)
+        hard = redrawn >= DESIGNS // 2  # a hard case: the highest level, and grain no longer counts
+        style = _style(generator(seed, "style", redrawn // SAME_STYLE, key), kind, options, hard)
+        if redrawn % SAME_STYLE == 0:
+            layer = layer_of(family, style.level, redrawn, target, source, seed, key)
         canvas = Canvas(target)
-        if redrawn >= DESIGNS // 2:  # a hard case: highest contrast, and grain no longer counts
-            style = replace(style, contrast=max(options.contrasts))
-            canvas.grain = 0.0
+        if hard:
+            canvas.grain = Change(0.0, 0.0)
         goal = objects if style.position == "foreground" else None
         random = generator(seed, "masks", redrawn, key)
-        shapes, groups = _combined_masks(random, shape, style.size, options, target.shape)
-        cuts = [Fragment.cut(group, style.contrast, style.blending, side) for group in groups]
-        if placed := _paste_all(random, canvas, source, cuts, goal, options.least_change):
+        shapes, cuts = _cuts(random, style, kind, options, target.shape)
+        if placed := _paste_all(random, canvas, layer, cuts, goal, options.least_change, kind):
             fragments, changes = zip(*placed, strict=True)
             return Drawn(
+                family=family,
+                level=style.level,
                 shapes=shapes,
                 size=float(canvas.mask.mean()),
-                contrast=style.contrast,
                 blending=style.blending,
                 position="anywhere" if goal is None else "foreground",
                 change=min(changes),
@@ -143,33 +152,70 @@ def synthesise(
                 fragments=fragments,
                 image_shape=(target.shape[0], target.shape[1]),
             ), canvas
-    raise DataError(
-        f"{key}: no pseudo-anomaly on it could be seen in {DESIGNS * PLACES} tries; lower "
-        f"least_change ({options.least_change:g}) or leave the category out"
+    raise UnseenError(
+        f"{key}: no pseudo-anomaly ({family}) on it could be seen in {DESIGNS * PLACES} tries; "
+        f"lower least_change ({options.least_change:g}) or leave the category out"
     )
 
 
-def _style(random: Generator, shape: str, options: Synthesis) -> _Style:
+def layer_of(
+    family: str,
+    level: int,
+    redrawn: int,
+    target: Colours,
+    source: Colours | None,
+    seed: int,
+    key: str,
+) -> Colours:
+    """What the fragments of that design are cut from, as large as the target."""
+    kind, random = FAMILIES[family], generator(seed, "layer", redrawn // SAME_STYLE, key)
+    return kind.fill(random, target, source, kind.levels[level - 1])
+
+
+def _style(random: Generator, kind: Family, options: Synthesis, hard: bool) -> _Style:
+    shapes = [shape for shape in options.shapes if shape in kind.shapes] or list(kind.shapes)
+    shape = shapes[random.integers(len(shapes))]
     upper = min(options.largest, LARGEST.get(shape, 1.0))
     lower = min(options.smallest, upper)
+    level = options.levels[random.integers(len(options.levels))]
     return _Style(
+        shape=shape,
         size=lower * (upper / lower) ** random.uniform(),
-        contrast=options.contrasts[random.integers(len(options.contrasts))],
-        blending=options.blendings[random.integers(len(options.blendings))],
+        level=max(options.levels) if hard else level,
+        blending=kind.blendings[random.integers(len(kind.blendings))],
         position=options.positions[random.integers(len(options.positions))],
     )
 
 
+def _cuts(
+    random: Generator, style: _Style, kind: Family, options: Synthesis, shape: tuple[int, ...]
+) -> tuple[tuple[str, ...], list[Fragment]]:
+    """The masks' shapes, and the fragments that are cut with them, not placed yet."""
+    opacity = kind.levels[style.level - 1] if kind.fades else 1.0
+    if kind.perlin:
+        noise = any_perlin(random, (shape[0], shape[1]))
+        alpha = np.where(noise >= np.quantile(noise, 1 - style.size), 255, 0).astype(np.uint8)
+        return ("perlin",), [Fragment(alpha=alpha, contrast=opacity, blending=style.blending)]
+    more = [name for name in options.shapes if name in kind.shapes] or list(kind.shapes)
+    shapes, groups = _combined_masks(random, style, more, options.masks, shape)
+    side = min(shape[:2])
+    return shapes, [Fragment.cut(group, opacity, style.blending, side) for group in groups]
+
+
 def _combined_masks(
-    random: Generator, shape: str, size: float, options: Synthesis, image_shape: tuple[int, ...]
+    random: Generator,
+    style: _Style,
+    more: list[str],
+    most: int,
+    image_shape: tuple[int, ...],
 ) -> tuple[tuple[str, ...], list[list[Outline]]]:
     """The masks' shapes, and their outlines in groups: each group is one fragment."""
     height, width = image_shape[:2]
-    count = int(random.integers(1, options.masks + 1))
-    more = random.integers(len(options.shapes), size=count - 1)
-    shapes = (shape, *(options.shapes[index] for index in more))
+    count = int(random.integers(1, most + 1))
+    others = random.integers(len(more), size=count - 1)
+    shapes = (style.shape, *(more[index] for index in others))
     parts = np.array([1.0, *random.uniform(0.2, 0.7, count - 1)])
-    areas = np.maximum(size * height * width * parts / parts.sum(), LEAST_PIXELS)
+    areas = np.maximum(style.size * height * width * parts / parts.sum(), LEAST_PIXELS)
     groups: list[list[Outline]] = []
     for kind, area in zip(shapes, areas, strict=True):
         join = bool(groups) and random.random() < JOINED
@@ -184,18 +230,19 @@ def _combined_masks(
 def _paste_all(
     random: Generator,
     canvas: Canvas,
-    source: Colours,
+    layer: Colours,
     cuts: list[Fragment],
     goal: NDArray[np.float64] | None,
     least_change: float,
-) -> list[tuple[Fragment, float]]:
+    kind: Family,
+) -> list[tuple[Fragment, Change]]:
     """The fragments where they landed, with their changes; none if one of them cannot land."""
     placed = []
     for cut in cuts:
-        for fragment in _places(random, cut, source.shape, goal):
-            patch = canvas.patch(source, fragment)
+        for fragment in _places(random, cut, layer.shape, goal, kind.moves):
+            patch = canvas.patch(layer, fragment)
             change = canvas.change(patch)
-            if patch.marked.any() and change >= canvas.visible_from(patch, least_change):
+            if patch.marked.any() and change.visible(canvas.visible_from(patch, least_change)):
                 placed.append((fragment, change))
                 canvas.put(patch)
                 break
@@ -205,9 +252,16 @@ def _paste_all(
 
 
 def _places(
-    random: Generator, cut: Fragment, image_shape: tuple[int, ...], goal: NDArray[np.float64] | None
+    random: Generator,
+    cut: Fragment,
+    image_shape: tuple[int, ...],
+    goal: NDArray[np.float64] | None,
+    moves: bool,
 ) -> Iterator[Fragment]:
-    """The fragment at random places inside the image; with a goal, one of its pixels is on it."""
+    """The fragment at random places inside the image; with a goal, one of its pixels is on it.
+
+    It is cut where it lands, unless it `moves`.
+    """
     room = np.array(image_shape[:2]) - cut.alpha.shape
     if not cut.alpha.size or (room < 0).any():
         return
@@ -216,5 +270,7 @@ def _places(
         if goal is not None:
             pixel = random.choice(np.argwhere(cut.alpha))
             target = (random.choice(goal).astype(int) - pixel).clip(0, room)
-        if np.abs(target - source).max() >= LEAST_SHIFT * min(image_shape[:2]):
+        if not moves:
+            yield cut.at(source=target, target=target)
+        elif np.abs(target - source).max() >= LEAST_SHIFT * min(image_shape[:2]):
             yield cut.at(source=source, target=target)

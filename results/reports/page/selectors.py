@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from markupsafe import Markup
 
-from results.analysis.selection import AVERAGE, by_setting, swept
+from results.analysis.selection import ALL, AVERAGE, by_setting, swept
 from results.reports.numbers import number, percent
 from results.reports.page.charts import knob
 from results.reports.page.tables import Entry, Table
@@ -25,6 +25,7 @@ class Selector(NamedTuple):
     chosen: str
     frozen_at: str
     agreement: Table | None  # None where it was not revealed
+    detected: Sequence[Table]  # by level and size
     charts: Sequence[Markup]
 
 
@@ -38,12 +39,16 @@ def _selector(path: Path, out: Path) -> Selector:
     try:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
-        agreement = _table(json.loads(revealed.read_text())) if revealed.exists() else None
+        found = json.loads(revealed.read_text()) if revealed.exists() else {"agreement": []}
+        if isinstance(found, list):  # as it was written before there were families
+            found = {"agreement": found}
+        agreement = _table(found["agreement"]) if found["agreement"] else None
         return Selector(
             name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
             frozen_at=choice["frozen_at"][:19].replace("T", " "),
             agreement=agreement,
+            detected=[_detected(*of) for of in found.get("detected", {}).items()],
             charts=list(_charts(choice, out)) if agreement else (),
         )
     except (KeyError, ValueError) as error:
@@ -51,7 +56,15 @@ def _selector(path: Path, out: Path) -> Selector:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    header = ["category", "settings", "Spearman", "Kendall", "best on test, %", "chosen, %"]
+    header = [
+        "family",
+        "category",
+        "settings",
+        "Spearman",
+        "Kendall",
+        "best on test, %",
+        "chosen, %",
+    ]
     header += ["regret, points", "rank"]
     correlation = partial(number, decimals=2)
     shown: dict[str, Callable[[Any], str]] = {
@@ -60,12 +73,30 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     }  # fmt: skip
     body = [
         [
+            Entry(text=row.get("family", ALL)),
             Entry(text=row["category"]),
             *(Entry(text=show(row[name]), sort=row[name]) for name, show in shown.items()),
         ]
         for row in rows
     ]
     return Table(caption="pseudo-validation against the test split", header=header, rows=body)
+
+
+def _detected(what: str, rows: list[dict[str, Any]]) -> Table:
+    """How well the chosen setting tells anomalies from normal images, weak to strong."""
+    unit, scale = ("size, % of the image", 100) if what == "size" else (what, 1)
+    body = [
+        [
+            Entry(text=f"{scale * row['from']:.3g} to {scale * row['to']:.3g}", sort=row["from"]),
+            Entry(text=str(row["images"]), sort=row["images"]),
+            Entry(
+                text=percent(row["auroc"]), small=f"± {percent(row['error'])}", sort=row["auroc"]
+            ),
+        ]
+        for row in rows
+    ]
+    header = [unit, "anomalies", "AUROC, % ± standard error"]
+    return Table(caption=f"made anomalies by {what}, chosen setting", header=header, rows=body)
 
 
 def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
