@@ -233,7 +233,7 @@ def with_held_out(data: Data, held: Held) -> Data:
     )
 
 
-def _seen(
+def held_and_seen(
     benchmark: Benchmark, categories: tuple[str, ...], held: Held, say: Say
 ) -> tuple[Held, PseudoValidation]:
     """The pseudo-validation without the anomalies that nobody could see, which `say` is told.
@@ -270,7 +270,7 @@ def _piece(
     if held is None:
         source, train, test = benchmark, benchmark.train(categories), benchmark.test(categories)
     else:
-        held, source = _seen(benchmark, categories, held, say)
+        held, source = held_and_seen(benchmark, categories, held, say)
         train, test = source.train(categories), source.validation(categories)
     is_path = Path(name).is_dir() and name not in names("benchmarks")
     return Data(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.options import (
+    ANOMALIES,
     CATEGORIES,
     Anomalies,
     Benchmark,
@@ -25,23 +26,23 @@ def command(
     categories: Annotated[list[str] | None, CATEGORIES] = None,
     data: DataRoot = None,
     share: Share = 0.1,
-    anomalies: Anomalies = 1,
+    anomalies: Anomalies = ANOMALIES,
     seed: Annotated[int, searching(help="Other anomalies.")] = 0,
 ) -> None:
-    """Write synthetic anomalies, made of normal images alone, and a contact sheet."""
+    """Write synthetic anomalies of all families, made of normal images, and a contact sheet."""
     from rich.console import Console
 
-    from benchmarks.parts.synthesis.pseudo import pseudo_validation
-    from harness.cell import open_benchmark
-    from harness.commands._progress import tally
+    from harness.cell import Held, open_benchmark
+    from harness.commands._progress import noting, tally
     from harness.commands._synthetic_folder import check_new, write_synthetic
-    from harness.plan import check_categories
+    from harness.plan import check_categories, held_and_seen
 
     check_new(out)
     source = open_benchmark(benchmark, data)
     check_categories(benchmark, source, categories or ())
-    pseudo = pseudo_validation(
-        source, categories or None, share=share, seed=seed, anomalies=anomalies
-    )
-    with tally(f"synthesis on {benchmark}", Console(stderr=True)) as show_progress:
+    console, wanted = Console(stderr=True), tuple(categories or source.categories())
+    held = Held(share, seed, anomalies)
+    with console.status("drawing the anomalies"):
+        _, pseudo = held_and_seen(source, wanted, held, noting(console))
+    with tally(f"synthesis on {benchmark}", console) as show_progress:
         typer.echo(str(write_synthetic(pseudo, out, show_progress)))

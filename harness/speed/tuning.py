@@ -1,9 +1,10 @@
-"""A search stage by stage beside training once and scoring every combination.
+"""A search by our command beside training once and scoring every combination in a loop.
 
-Ours is the whole command: start, planning, Ray, training, searches in the bank, trials. Of the
-others only the loop is timed, in a process that has everything loaded and uses all threads: once
-with features from the cache, once from the image files to the scores, as tools without a cache do.
-Their training is taken to last as long as ours.
+Ours is the whole command: start, planning, Ray, training, searches in the bank, trials; once as it
+is, by stages, and once with `--joint`, over the same settings as the loops. Of these only the loop
+is timed, in a process that has everything loaded and uses all threads: once with features from the
+cache, once from the image files to the scores, as tools without a cache do. Their training is taken
+to last as long as ours.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ import torch
 
 from benchmarks.base import sealed
 from harness.cache import FeatureCache
-from harness.cell import Held
 from harness.execute import Scorer, learn, score
 from harness.options import RaceOptions, Say, SearchOptions, Selection
 from harness.place import Place
 from harness.plan import plan
 from harness.registry import UsageError
 from harness.search.space import joined, settings
-from harness.search.study import Study, plan_studies
+from harness.search.study import Study, held_by, plan_studies
 from harness.store.journal import entries
 from harness.store.store import Store
 from methods.base import quiet
@@ -53,18 +53,22 @@ def race(options: RaceOptions, say: Say) -> Iterator[str]:
     benchmark, preset = options.benchmark, options.preset
     selection = Selection(benchmarks=[benchmark], methods=["lafite"], seeds=1, preset=preset)
     with sealed(), tempfile.TemporaryDirectory() as folder:
-        cells = plan(selection, held=Held())
-        [study] = plan_studies(cells, SearchOptions(space=list(SPACE)), named=True)
-        place = Place(store=Store(Path(folder)), cache=FeatureCache.default())
+        search = SearchOptions(space=list(SPACE))
+        [study] = plan_studies(plan(selection, held=held_by(search)), search, named=True)
+        cache = FeatureCache.default()
+        place = Place(store=Store(Path(folder) / "joint"), cache=cache)
+        staged = Place(store=Store(Path(folder) / "staged"), cache=cache)
         yield (
             f"tuning: {study.label}, preset {preset}, "
             f"{study.first.data.test_images} pseudo-validation images, "
             f"{torch.get_num_threads()} threads"
         )
-        ours, training = _ours(study, benchmark, preset, place)
+        ours, training = _ours(benchmark, preset, staged)
         yield f"{'one training':21} {training:8.1f} s"
         yield _line("stage by stage", ours, ours, training)
-        yield _line("every combination", _every(study, place), ours, training)
+        joint, _ = _ours(benchmark, preset, place, "--joint")
+        yield _line("all together", joint, ours, training)
+        yield _line("a loop over all", _every(study, place), ours, training)
         yield _line("the same, from files", _from_files(study, place), ours, training)
 
 
@@ -76,12 +80,12 @@ def _line(who: str, side: Side, ours: Side, training: float) -> str:
     )
 
 
-def _ours(study: Study, benchmark: str, preset: str, place: Place) -> tuple[Side, float]:
+def _ours(benchmark: str, preset: str, place: Place, *options: str) -> tuple[Side, float]:
     """The command, in a process of its own; and the seconds of its training."""
     run = "from harness.cli import main; main()"
     command = [sys.executable, "-c", run, "tune", benchmark, "-m", "lafite", "--preset", preset]
     command += [part for text in SPACE for part in ("--space", text)]
-    command += ["--out", str(place.store.out)]
+    command += ["--out", str(place.store.out), *options]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - started

@@ -25,6 +25,8 @@ LEAST_WEIGHT = 1e-6
 PRIOR_IMAGES = 8
 """A group's ranks vary as random ones until more images than these say otherwise."""
 
+SURELY = 0.95
+
 Floats = NDArray[np.float64]
 
 
@@ -120,20 +122,22 @@ class Election:
         normalised: Floats = weights_G / weights_G.sum()
         return normalised
 
-    def _contradicts(self, weights_G: Floats) -> NDArray[np.bool_]:
-        """Groups whose ranks run against those that the category's other families give."""
+    def _contradicts(self, gain_G: Floats) -> NDArray[np.bool_]:
+        """Groups whose ranks run against those that the category's other families give.
+
+        They do so surely: in nearly all resamples.
+        """
         lost = np.zeros(len(self.groups), dtype=bool)
         for index, group in enumerate(self.groups):
             others = [
-                other
-                for other, (category, _) in enumerate(self.groups)
-                if category == group.category and other != index
+                place
+                for place, other in enumerate(self.groups)
+                if other.category == group.category and place != index
             ]
-            if not others:
-                continue
-            consensus_S = weights_G[others] @ self.ranks[others]
-            centred_S = self.ranks[index] - 0.5
-            lost[index] = centred_S @ (consensus_S - consensus_S.mean()) < 0
+            if others:
+                consensus_S = gain_G[others] @ self.ranks[others]
+                alike_B = self._resampled_ranks[:, index] @ (consensus_S - consensus_S.mean())
+                lost[index] = (alike_B < 0).mean() > SURELY
         return lost
 
     @cached_property
