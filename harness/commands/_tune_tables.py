@@ -99,10 +99,11 @@ def agreement_table(agreement: pl.DataFrame) -> Table:
 
     Regret in points; that of a single family is of the setting that it would choose.
     """
-    table = Table(box=SIMPLE)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     names = ("family", "category", "spearman", "kendall", "best %", "chosen %", "regret", "rank")
     for name in names:
-        table.add_column(name, justify="left" if name in names[:2] else "right")
+        is_name = name in names[:2]
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
     shown = agreement.filter((pl.col("family") == ALL) | (pl.col("category") == AVERAGE))
     for row in shown.to_dicts():
         table.add_row(
