@@ -53,10 +53,21 @@ def run(
     groups = jobs(cells)
     tasks = [Task(group[0].label, partial(run_job, group), fits=group[0]) for group in groups]
     for number, error in drive("cells", tasks, place):
+        missing = [cell for cell in groups[number] if not place.store.done(cell)]
+        if error is None and missing:
+            error = lost(len(missing), place)
         if error is not None:
             for cell in groups[number]:
                 place.store.publish_failure(cell, failure_row(cell, place, error))
         yield groups[number], error
+
+
+def lost(count: int, place: Place) -> RuntimeError:
+    """That work ended well somewhere and its results are not here: such work is not done."""
+    return RuntimeError(
+        f"{count} results did not arrive in {place.store.out}, though the process that made them "
+        "ended well; does it see another folder there?"
+    )
 
 
 def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
@@ -147,7 +158,8 @@ def _learned(
         return method, stored
     samples = benchmark.train(cell.data.categories)
     train = inputs(cell, samples, "train", place, tell)
-    keeper = Checkpoints(place.store.training(cell), method, place.resources.checkpoint_every)
+    store, every = place.store, place.resources.checkpoint_every
+    keeper = Checkpoints(store.training(cell), method, every, store.keep_checkpoint)
     around: Keeper = keeper if watch is None else watch.around(method, keeper)
 
     def noting(progress: Progress) -> None:

@@ -44,6 +44,8 @@ class Place:
     """None: the process that learned the model scores with it."""
     overwrite: bool = False
     code_version: str = "unknown"
+    home: Any | None = None
+    """How other nodes find and reach the store, a `cluster.relay.Home`; None: there are none."""
     shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
     """Of the layers of backbones, as planning found them: see `methods.parts.backbone.SHAPES`."""
 

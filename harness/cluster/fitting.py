@@ -66,7 +66,7 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
 def _fit_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     cell, place, queue, number = (settings[k] for k in ("cell", "place", "queue", "number"))
-    settle(place)
+    place = settle(place)
 
     def tell(progress: Progress) -> None:
         if dist.get_rank() == 0:

@@ -24,7 +24,7 @@ class _ScoringWorker:
     """Holds the trained model in a process of its own."""
 
     def __init__(self, cell: Cell, place: Place) -> None:
-        settle(place)
+        place = settle(place)
         method = built(cell, place)
         if place.store.load_model(cell, method) is None:
             raise RuntimeError(f"{place.store.model(cell)}: the trained model is gone")

@@ -6,8 +6,8 @@ import dataclasses
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ import ray
 import torch
 
 from harness.cache import FeatureCache
+from harness.cell import Cell
+from harness.cluster.preflight import preflight
 from harness.cluster.reach import check_answers, watched
-from harness.options import Resources
+from harness.cluster.relay import at_node, home
+from harness.options import Resources, Say, unheard
 from harness.overrides import at_home
 from harness.place import Place
 from harness.registry import UsageError
@@ -36,22 +39,48 @@ HOME = Path(__file__).parents[2]
 
 @contextmanager
 def session(
-    resources: Resources, store: Store, cache: FeatureCache, *, overwrite: bool = False
+    resources: Resources,
+    store: Store,
+    cache: FeatureCache,
+    cells: Sequence[Cell],
+    say: Say = unheard,
+    *,
+    overwrite: bool = False,
 ) -> Iterator[Place]:
-    """A cluster that can hold what one cell asks for, and where and with what it works."""
+    """A cluster that can hold what one cell asks for, and where and with what it works.
+
+    Its nodes have what the cells read, which is looked at first; `say` is told which of them don't
+    see the folder of results. UsageError, a line for each fault, where that is not so.
+    """
     with cluster(resources.address):
         if resources.gpus is None:
             has_gpus = ray.cluster_resources().get("GPU", 0) > 0
             resources = dataclasses.replace(resources, gpus=float(has_gpus))
         check_room(resources)
-        yield Place(
-            store=dataclasses.replace(store, out=store.out.resolve()),
-            cache=cache,
-            resources=resources,
-            overwrite=overwrite,
-            code_version=code_version(),
-            shapes=dict(SHAPES),
+        store = dataclasses.replace(store, out=store.out.resolve())
+        with home(store.out) if len(ray.nodes()) > 1 else nullcontext() as reach:
+            if reach and (apart := preflight(cells, reach)):
+                _relayed(apart, resources, store, say)
+            yield Place(
+                store=store,
+                cache=cache,
+                resources=resources,
+                overwrite=overwrite,
+                code_version=code_version(),
+                home=reach,
+                shapes=dict(SHAPES),
+            )
+
+
+def _relayed(apart: Sequence[str], resources: Resources, store: Store, say: Say) -> None:
+    """Say that nodes hand their results over; UsageError where they can't."""
+    nodes = ", ".join(apart)
+    if resources.workers > 1:
+        raise UsageError(
+            f"--workers {resources.workers}: {store.out} is not seen from {nodes}, but workers that "
+            "fit one model share it; name a shared folder with --out, or leave --workers out"
         )
+    say(f"{store.out} is not seen from {nodes}: results are handed over from there")
 
 
 @contextmanager
@@ -138,7 +167,8 @@ def _no_room(resources: Resources, sizes: dict[str, float], why: str) -> str:
     )
 
 
-def settle(place: Place) -> None:
-    """What each worker process begins with."""
+def settle(place: Place) -> Place:
+    """What each worker process begins with: threads, and the place as its node sees it."""
     torch.set_num_threads(place.resources.cpus)
     SHAPES.update(place.shapes)
+    return at_node(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ from ray.util.queue import Empty, Queue
 
 from harness.cluster.reach import gone
 from harness.cluster.scoring import scoring_workers
-from harness.cluster.session import demand, room, settle
+from harness.cluster.session import RETRIES, demand, room, settle
 from harness.execute import AWAITED
 from harness.place import Place
 from harness.task import Outcome, Show, Task
@@ -23,10 +24,15 @@ from results.files import locked
 POLL_SECONDS = 0.5
 
 
+class ProcessLost(RuntimeError):
+    """The process of a task is gone, or its node; nothing is wrong with the task."""
+
+
 def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]:
     """Each task in a process of its own; yields them as they end.
 
-    What a task raises, or the loss of its process, is its error.
+    What a task raises is its error. One whose process or node is lost is tried again elsewhere,
+    RETRIES times.
     """
     if not tasks:
         return
@@ -38,30 +44,37 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
     remote = ray.remote(num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), max_retries=0)(
         _in_worker
     )
-    rest = enumerate(tasks)
+    rest = iter(range(len(tasks)))
     waiting: dict[Any, int] = {}
+    losses: Counter[int] = Counter()
 
-    def start(count: int) -> None:
-        for number, task in islice(rest, count):
-            waiting[remote.remote(task, shared, queue, number)] = number
+    def start(number: int) -> None:
+        waiting[remote.remote(tasks[number], shared, queue, number)] = number
 
     # Fits that could not all be placed would take workers from one another.
     at_once = max(1, room(place.resources) // place.resources.workers)
-    start(at_once if together else len(tasks))
+    for number in islice(rest, at_once if together else len(tasks)):
+        start(number)
     while waiting:
         ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
         _show_all(queue, show)
         for reference in ended:
             number = waiting.pop(reference)
+            error = _error(reference)
+            if isinstance(error, ProcessLost) and losses[number] < RETRIES:
+                losses[number] += 1
+                start(number)
+                continue
             show(number, None)
-            yield number, _error(reference)
-        start(len(ended))
+            yield number, error
+            for following in islice(rest, 1):
+                start(following)
     queue.shutdown(force=True)
 
 
 def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
     """What the process of a task runs."""
-    settle(place)
+    place = settle(place)
 
     def tell(progress: Progress) -> None:
         # Not `queue.put`: it waits for the answer, and Ray lends a waiting task's CPU to the next
@@ -94,5 +107,5 @@ def _error(reference: Any) -> BaseException | None:
     except ray.exceptions.RayError as error:
         if gone(ray.get_runtime_context().gcs_address):
             raise  # not the fault of the task: nothing goes on
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return ProcessLost(f"{type(error).__name__}: {error}")
     return None

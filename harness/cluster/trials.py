@@ -52,7 +52,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], *, study: Study, place: Place, shares: Shares) -> None:
         """Called once a process: loads the models."""
-        settle(place)
+        place = settle(place)
         self.seconds = 0.0
         self.trial = search.Trial(study, place, shares)
         self.reset_config(config)

@@ -91,7 +91,7 @@ def command(
             return True
         if todo:
             check_data(todo, cache, console, trust_masks=selection.trust_masks)
-            with session(resources, store, cache, overwrite=overwrite) as place:
+            with session(resources, store, cache, todo, note, overwrite=overwrite) as place:
                 failed = _run(todo, place, on_screen(console, log or ()), console)
     _print(cells, store, cache if resources.cache else None, console)
     for line in said:

@@ -73,12 +73,14 @@ def command(
         cells = plan(selection, held=held_by(search), say=noting(console))
         extra = plan_extra(selection, search, cells, noting(console))
         studies = plan_studies(cells, search, named=bool(selection.methods), extra=extra)
-    store.prepare(noting(console))
+    note = noting(console)
+    store.prepare(note)
     work = [s for s in studies if reveal or curve or frozen(store, s) is None]
-    with FeatureCache.lasting(resources.cache, out, noting(console)) as cache:
+    with FeatureCache.lasting(resources.cache, out, note) as cache:
         with sealed():
+            needed = [cell for study in work for cell in study.every]
             check_data([study.first for study in work], cache, console, trust_masks=True)
-        with session(resources, store, cache) if work else nullcontext() as place:
+        with session(resources, store, cache, needed, note) if work else nullcontext() as place:
             on_ray = Search(place, search, console) if place else None
             complete = []
             for study in studies:

@@ -83,7 +83,18 @@ def _missing_settings(
         missing = [knobs for knobs in every if not all(map(store.done, study.at(knobs)))]
         if missing:
             yield missing
+            _check_arrived(study, missing, store)
         results.append(_decided(study, stage, every, store))
+
+
+def _check_arrived(study: Study, tried: Sequence[Any], store: Store) -> None:
+    """RuntimeError where trials left no rows here: a part of them chooses nothing."""
+    lost = [knobs for knobs in tried if not all(map(store.done, study.at(knobs)))]
+    if lost and not study.partial and len(lost) < len(tried):
+        raise RuntimeError(
+            f"{len(lost)} of {len(tried)} settings left no rows in {store.out}; "
+            "nothing is chosen from a part of them"
+        )
 
 
 def _decided(study: Study, stage: Stage, every: Sequence[Any], store: Store) -> StageResult:

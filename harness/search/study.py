@@ -36,6 +36,8 @@ class Study:
     stages: tuple[Stage, ...]
     objective: tuple[str, ...]
     selector: str = "robust"
+    partial: bool = False
+    """Whether trials may leave settings out, as hopeless or not drawn."""
     budget: int
     """How many settings are tried, stage by stage."""
 
@@ -211,6 +213,7 @@ def _study(
         stages=stages,
         objective=objective,
         selector=options.selector,
+        partial=options.early_stop or bool(options.searcher),
         budget=budget,
     )
 

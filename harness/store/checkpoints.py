@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,16 @@ class Checkpoints(Keeper):
     and the `yardsticks` beside them come of `note`, and the losses are kept as well.
     """
 
-    def __init__(self, folder: Path, method: Method, every: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        method: Method,
+        every: int,
+        written: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
         self.folder = folder
+        self.written = written
+        """Told of each checkpoint."""
         self.method = method
         self.every = every
         self.seconds = 0.0
@@ -87,7 +95,8 @@ class Checkpoints(Keeper):
             state |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
         if average is not None:
             state |= {f"average.{k}": v for k, v in average.state_dict().items()}
-        with whole_folder(self.folder / f"epoch-{epochs:06d}") as scratch:
+        folder = self.folder / f"epoch-{epochs:06d}"
+        with whole_folder(folder) as scratch:
             file = scratch / "state.safetensors"
             save_state({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
             record = {
@@ -100,6 +109,7 @@ class Checkpoints(Keeper):
                 "sha256": file_sha256(file),
             }
             (scratch / "state.json").write_text(json.dumps(record))
+        self.written(folder)
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -160,13 +160,17 @@ class Store:
         so it is no opening in this sense.
         """
         for cell in cells:
-            append(
-                self.out / "audit.jsonl",
-                purpose=cell.purpose,
-                cell=cell.cell_id,
-                method=cell.method,
-                test=cell.data.test_fingerprint,
-            )
+            append(self.out / "audit.jsonl", **self.audited(cell))
+
+    @staticmethod
+    def audited(cell: Cell) -> dict[str, Any]:
+        """What is noted when the test split is opened for a cell."""
+        return {
+            "purpose": cell.purpose,
+            "cell": cell.cell_id,
+            "method": cell.method,
+            "test": cell.data.test_fingerprint,
+        }
 
     def publish_failure(self, cell: Cell, row: Row) -> None:
         """Keep a failure as a row; the cell stays open and is tried again by the next run."""
@@ -175,7 +179,15 @@ class Store:
 
     def note(self, what: str, cell: Cell, **facts: Any) -> None:
         """Note a piece of work: a training, a search, a setting that was scored."""
-        append(self.out / "work.jsonl", what=what, fit=cell.fit_id, cell=cell.cell_id, **facts)
+        append(self.out / "work.jsonl", **self.noted(what, cell, facts))
+
+    @staticmethod
+    def noted(what: str, cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """A piece of work as the log has it."""
+        return {"what": what, "fit": cell.fit_id, "cell": cell.cell_id, **facts}
+
+    def keep_checkpoint(self, folder: Path) -> None:
+        """Told of each checkpoint that is written; here it lies where it belongs."""
 
     def neighbours(self, cell: Cell, search: BankSearch) -> Path:
         """The folder of what a search finds for the samples of a cell.

