@@ -77,8 +77,8 @@ def _relayed(apart: Sequence[str], resources: Resources, store: Store, say: Say)
     nodes = ", ".join(apart)
     if resources.workers > 1:
         raise UsageError(
-            f"--workers {resources.workers}: {store.out} is not seen from {nodes}, but workers that "
-            "fit one model share it; name a shared folder with --out, or leave --workers out"
+            f"--workers {resources.workers}: {store.out} is not seen from {nodes}, but workers "
+            "that fit one model share it; name a shared folder, or leave --workers out"
         )
     say(f"{store.out} is not seen from {nodes}: results are handed over from there")
 
