@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from made_data import write_category
 
+from harness.store.journal import entries
 from results.table import read
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -135,3 +138,20 @@ def test_a_node_with_other_images_gets_no_work(root: Path) -> None:
     assert done.returncode == 2, done.stdout
     assert "node 10.77.0.11: images of parts/bolt (test): " in done.stdout
     assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
+
+
+def test_a_sweep_chooses_from_the_trials_of_all_nodes(root: Path) -> None:
+    out = root / "out"
+    machines = Machines(root, out)
+    wanted = ("shapes", "--preset", "smoke", "-m", "patchcore", "--anomalies", "1")
+    done = machines.run("tune", *wanted, "--out", str(out / "runs"))
+    assert done.returncode == 0, done.stdout
+    runs = machines.disk(0, out) / "runs"
+    [choice] = (runs / "choices").glob("*.json")
+    stages = json.loads(choice.read_text())["stages"]
+    tried = [setting for stage in stages for setting in stage["tried"]]
+    assert len(tried) == 5 + 3 + 3 and all(len(setting["values"]) == 1 for setting in tried)
+    assert len(list((runs / "trials").glob("*.parquet"))) == 9
+    assert len(list((runs / "trial_scores").glob("*.parquet"))) == 9
+    counts = Counter(entry["what"] for entry in entries(runs / "work.jsonl"))
+    assert counts["setting"] == 9, "work is noted where it was done, and read here"

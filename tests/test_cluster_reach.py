@@ -201,3 +201,10 @@ def test_an_error_of_ray_is_told_from_the_loss_of_all(silent: socket.socket) -> 
     silent.close()
     with pytest.raises(UsageError, match="answers no more"), watched(address):
         raise ray.exceptions.RayError("odd")
+
+
+def test_rays_client_is_refused_with_the_way_to_do_it() -> None:
+    refused = pytest.raises(UsageError, match=r"--address ray://h:1: .* ray job submit")
+    with refused as caught, cluster("ray://h:1"):
+        pass
+    assert "\n" not in str(caught.value)

@@ -14,6 +14,7 @@ from harness.cli import build
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("kernels", "methods", "benchmarks", "results", "harness")
 READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in PACKAGES)]
+READMES += [ROOT / "harness/cluster/README.md"]
 COMMANDS = [
     (path.relative_to(ROOT).as_posix(), line.split("  #")[0].strip())
     for path in READMES

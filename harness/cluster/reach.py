@@ -23,6 +23,15 @@ LAST_SECONDS = 15
 """How long Ray may take to let go of a cluster that is gone."""
 
 
+def check_address(address: str) -> None:
+    """UsageError for Ray's client: its driver lives on another machine than the results."""
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--address {address}: Ray's client is not supported; run on a node of the cluster "
+            "with --address HOST:6379, or by ray job submit (harness/cluster/README.md)"
+        )
+
+
 def check_answers(address: str) -> None:
     """UsageError unless a Ray cluster of our version answers at an address within a short time.
 
@@ -33,8 +42,6 @@ def check_answers(address: str) -> None:
     command = [sys.executable, "-c", ask, "health-check", "--address", address]
     try:
         _connect(address)
-        if "://" in address:
-            return  # Ray's client has its own way to ask, and its own patience
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
         )

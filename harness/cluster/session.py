@@ -17,7 +17,7 @@ import torch
 from harness.cache import FeatureCache
 from harness.cell import Cell
 from harness.cluster.preflight import preflight
-from harness.cluster.reach import check_answers, watched
+from harness.cluster.reach import check_address, check_answers, watched
 from harness.cluster.relay import at_node, home
 from harness.options import Resources, Say, unheard
 from harness.overrides import at_home
@@ -108,6 +108,7 @@ def cluster(address: str | None) -> Iterator[None]:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     else:
         embedded = {}
+        check_address(address)
         check_answers(address)
     try:
         # Ray puts the current folder before all others on the paths of its workers: there they
