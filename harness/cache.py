@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -27,7 +28,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.base import DataError
+from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.parts.content import fingerprint
 from harness.cell import Cell
 from harness.features import BATCH, FeatureSet, encoder, feature_set, read_ahead
 from harness.options import Say, unheard
@@ -163,6 +165,7 @@ class FeatureCache:
         self, scratch: Path, features: FeatureSet, device: torch.device, tell: OnProgress
     ) -> int:
         benchmark, samples = features.open()
+        _check_planned(features, benchmark, samples)
         encode = encoder(features, device)
         rows: np.memmap[Any, np.dtype[Any]] | None = None
         done = 0
@@ -198,6 +201,19 @@ class FeatureCache:
                     entry.unlink()
                     entry.with_suffix(".json").unlink(missing_ok=True)
                     used -= sizes[entry]
+
+
+def _check_planned(features: FeatureSet, benchmark: Benchmark, samples: Sequence[Sample]) -> None:
+    """DataError unless images and weights are those that were planned.
+
+    They may have changed since, or another machine may have others under the same path: a row would
+    say of them what is true of those.
+    """
+    advice = f"on {platform.node()} others than were planned; make them the same, then run again"
+    if fingerprint(benchmark, samples) != features.fingerprint:
+        raise DataError(f"{features.label}: the images or masks are {advice}")
+    if features.weights and file_sha256(features.weights) != features.weights_sha256:
+        raise DataError(f"{features.weights}: these weights are {advice}")
 
 
 def _fault(path: Path) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from methods.base import Diverged
 from results.metrics import Measured
 from results.table import DONE, SCHEMA
 
+PACKAGES = ("benchmarks", "harness", "kernels", "methods", "results")
 SPLIT_LABELS: dict[Purpose, str] = {
     "run": "test",
     "tuned": "test",
@@ -96,6 +99,16 @@ def code_version() -> str:
         check=False,
     )
     return f"{package}+{git.stdout.strip()}" if git.returncode == 0 else package
+
+
+@cache
+def code_sha256() -> str:
+    """Identity of this code by its content, wherever it lies and whatever its version says."""
+    home, sha = Path(__file__).parents[1], hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((home / package).rglob("*.py")):
+            sha.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()
 
 
 def _provenance(cell: Cell, place: Place) -> Row:

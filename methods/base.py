@@ -41,6 +41,8 @@ class Progress:
     """Losses of predictors that need no training, by what they are: what `loss` must beat."""
     note: str = ""
     """A line for the user; the numbers beside it say nothing."""
+    where: str = ""
+    """The address of the machine, on a cluster."""
 
 
 OnProgress = Callable[[Progress], None]

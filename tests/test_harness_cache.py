@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from made_cells import smoke_cells
+from made_data import write_category, write_image
 
 from benchmarks.base import DataError
 from harness import cache as caching
@@ -234,3 +236,17 @@ def test_a_full_disk_is_said_before_a_page_is_written(
 def test_facts_name_the_hash(made: tuple[FeatureCache, Path, bytes]) -> None:
     facts = json.loads(made[1].with_suffix(".json").read_text())
     assert set(facts) == {"images", "seconds", "sha256"}
+
+
+def test_images_and_weights_that_are_not_the_planned_ones_make_no_features(tmp_path: Path) -> None:
+    write_category(tmp_path / "parts" / "bolt")
+    [cell] = smoke_cells("patchcore", benchmark=str(tmp_path / "parts"))
+    features = feature_set(cell, "train")
+    assert features is not None
+    cache = FeatureCache(root=tmp_path / "cache")
+    with pytest.raises(DataError, match=r"these weights are on .* others than were planned"):
+        cache.make(dataclasses.replace(features, weights_sha256="0" * 64), CPU, quiet)
+    write_image(tmp_path / "parts/bolt/train/good/001.png", seed=99)
+    with pytest.raises(DataError, match=r"the images or masks are on .* others than were planned"):
+        cache.make(features, CPU, quiet)
+    assert not list(cache.root.glob("*.npy"))

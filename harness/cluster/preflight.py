@@ -6,11 +6,9 @@ the same, so each node tells what it reads, and the driver compares.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,22 +20,12 @@ from harness.cell import Cell, Data
 from harness.cluster.relay import Home
 from harness.features import open_split
 from harness.registry import UsageError
+from harness.rows import code_sha256
 from methods.parts.backbone import file_sha256
 
-HOME = Path(__file__).parents[2]
-PACKAGES = ("benchmarks", "harness", "kernels", "methods", "results")
 VERSIONS = ("ray", "torch", "timm")
 PATIENCE = 600
 """Seconds in which a node has to answer; it hashes all images."""
-
-
-def code_sha256() -> str:
-    """Identity of this code, by its content."""
-    sha = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((HOME / package).rglob("*.py")):
-            sha.update(str(path.relative_to(HOME)).encode() + b"\0" + path.read_bytes())
-    return sha.hexdigest()
 
 
 def what_is_here(cells: Sequence[Cell], home: Home | None) -> dict[str, Any]:

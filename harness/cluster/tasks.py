@@ -74,9 +74,10 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
 
 def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
     """What the process of a task runs."""
-    place = settle(place)
+    place, where = settle(place), ray.util.get_node_ip_address()
 
     def tell(progress: Progress) -> None:
+        progress = replace(progress, where=where)
         # Not `queue.put`: it waits for the answer, and Ray lends a waiting task's CPU to the next
         # task, so that more of them would run than there are cores.
         queue.actor.put_nowait.remote((number, progress))

@@ -18,7 +18,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from harness.cluster.session import demand, room, settle
+from harness.cluster.session import RETRIES, demand, room, settle
 from harness.place import Place
 from harness.search import stages as search
 from harness.search.study import Study
@@ -227,6 +227,8 @@ def tune_trials(
             # As for a fit: what counts is in the store, not in Tune's state.
             name=f"tune-{study.key}-{uuid.uuid4().hex[:8]}",
             storage_path=str(place.store.out / "ray"),
+            # A trial whose node is lost begins again elsewhere.
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
             callbacks=[bars],

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from harness.commands._live import live
 from harness.commands._progress import bars
+from harness.commands._running import running
 from harness.place import Place
 from harness.task import Driver, Outcome, Task
 
@@ -23,7 +24,8 @@ def on_screen(console: Console, logs: Sequence[str] = ()) -> Driver:
         labels = [task.label for task in tasks]
         with (
             bars(title, labels, console) as show,
-            live(logs, place.store.out, labels, show) as listener,
+            running(place.store.out, title, labels, show) as kept,
+            live(logs, place.store.out, labels, kept) as listener,
         ):
             yield from on_ray(tasks, place, listener)
 

@@ -52,8 +52,8 @@ def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
             f"{cost.bank_bytes / GIGA:.2f}",
             f"{cost.training_bytes / GIGA:.2f}",
             f"{(cost.train_flops + cost.coreset_flops) / 1e15:,.3g}",
-            f"{_span(measured)} seen" if measured else f"~{_span(counted)}",
-            _span(gpu_seconds(cost, cell.config.precision)),
+            f"{duration(measured)} seen" if measured else f"~{duration(counted)}",
+            duration(gpu_seconds(cost, cell.config.precision)),
         )
     return table
 
@@ -92,7 +92,7 @@ def _rate(rate: float) -> str:
     )
 
 
-def _span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

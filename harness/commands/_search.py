@@ -15,6 +15,7 @@ from rich.markup import escape
 from harness.cluster.trials import Draws, tune_trials
 from harness.commands._driver import on_screen
 from harness.commands._progress import bars
+from harness.commands._running import running
 from harness.commands._tune_tables import agreement_table, varied, words, work_done
 from harness.execute import feature_tasks
 from harness.options import SearchOptions
@@ -125,5 +126,9 @@ class Search:
             labels = [f"{study.label} {words(knobs, names)}" for knobs in settings]
             if draws:
                 labels = [f"{study.label} draw {number + 1}" for number in range(draws.count)]
-            with bars(f"{study.label} {', '.join(names)}", labels, self.console) as show:
+            title, out = f"{study.label} {', '.join(names)}", self.place.store.out
+            with (
+                bars(title, labels, self.console) as shown,
+                running(out, title, labels, shown) as show,
+            ):
                 yield settings, show

@@ -11,6 +11,7 @@ OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tr
 OUT/trial_scores/<cell>.parquet    the score of each pseudo-validation image
 OUT/revealed/<cell>.parquet   the same on the test split, after the choice
 OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/running/                  what the commands at work do, see `lafite-bench status`
 OUT/damaged/                  files that a crash cut off
 OUT/locks/                    what commands at the same time wait for
 OUT/audit.jsonl, work.jsonl   each opening of the test split for scoring; what `tune` did

@@ -1,0 +1,83 @@
+"""What runs, as a small file beside the results: what the bars show, for whoever looks from afar.
+
+OUT/running/<host>-<pid>.json, while a command works; one that crashed leaves it with its last time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from harness.task import Show
+from methods.base import Progress
+from results.files import write_whole
+
+EVERY = 1.0
+"""Seconds between two writes, at least."""
+FOLDER = "running"
+
+
+@contextmanager
+def running(out: Path, title: str, labels: Sequence[str], show: Show) -> Iterator[Show]:
+    """Yields a `Show` that keeps the file and tells `show` all."""
+    path = out / FOLDER / f"{platform.node()}-{os.getpid()}.json"
+    began = time.time()
+    work: dict[int, dict[str, Any]] = {}
+    ended: set[int] = set()
+    written = 0.0
+
+    def write() -> None:
+        nonlocal written
+        written = time.time()
+        content = {
+            "title": title,
+            "total": len(labels),
+            "done": len(ended),
+            "since": began,
+            "heard": written,
+            "work": list(work.values()),
+        }
+        # A full disk, or a folder that is gone, is told by what is worked on, not by this.
+        with suppress(OSError):
+            write_whole(path, json.dumps(content).encode(), replace=True)
+
+    def show_and_keep(number: int, progress: Progress | None) -> None:
+        show(number, progress)
+        if progress is None:
+            ended.add(number)
+            work.pop(number, None)
+        elif not progress.note:
+            before = work.get(number, {"since": time.time()})
+            work[number] = {
+                "label": labels[number],
+                "where": progress.where,
+                "stage": progress.stage,
+                "step": progress.step,
+                "steps": progress.steps,
+                "loss": progress.loss,
+                "since": before["since"],
+            }
+        if progress is None or time.time() - written >= EVERY:
+            write()
+
+    write()
+    try:
+        yield show_and_keep
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def what_runs(out: Path) -> list[dict[str, Any]]:
+    """What the commands that work into a folder wrote last, by their files' names."""
+    found = []
+    for path in sorted((out / FOLDER).glob("[!.]*.json")):
+        with suppress(OSError, ValueError):  # it ended while we looked
+            found.append({"command": path.stem, **json.loads(path.read_bytes())})
+    return found
