@@ -109,6 +109,10 @@ def test_a_curve_goes_from_weak_to_strong_in_bins_of_about_equal_counts() -> Non
     assert [row["auroc"] for row in rows] == pytest.approx([0.65, 0.8, 0.95])
     assert rows[0]["error"] == pytest.approx(0.05)
     assert len(detected([0.1, 0.2], [2, 2], bins=5)) == 1
+    levels = detected([0.0] * 9, [1, 1, 1, 1, 2, 3, 3, 3, 3], bins=3)
+    assert [(row["from"], row["images"]) for row in levels] == [(1, 4), (2, 1), (3, 4)]
+    sizes = detected([0.0] * 100, [float(size) for size in range(100)], bins=5)
+    assert [row["images"] for row in sizes] == [20] * 5
 
 
 def test_seeds_are_averaged_before_anything_is_compared() -> None:

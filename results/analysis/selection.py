@@ -111,7 +111,9 @@ def detected(values: Sequence[float], strength: Sequence[float], bins: int) -> l
     """
     order = np.argsort(strength, kind="stable")
     sizes, found = np.asarray(strength, dtype=float)[order], np.asarray(values)[order]
-    cuts = np.unique(np.quantile(sizes, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
+    cuts = np.unique(sizes)[:-1]
+    if len(cuts) >= bins:  # else each value, such as a level, is a bin
+        cuts = np.unique(np.quantile(sizes, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
     rows = []
     for place in range(len(cuts) + 1):
         chosen = np.searchsorted(cuts, sizes, "left") == place
