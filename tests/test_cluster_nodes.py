@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from made_data import write_category
 
+from harness.rows import PACKAGES
 from harness.store.journal import entries
 from results.table import read
 
@@ -33,14 +34,14 @@ class Machines:
     `ROOT/disk-I/...` is what node I has of those.
     """
 
-    def __init__(self, root: Path, *private: Path) -> None:
+    def __init__(self, root: Path, *private: Path, code: Path = HERE) -> None:
         self.root = root
         self.environment = {
             **os.environ,
             "ROOT": str(root),
             "BIN": str(BIN),
             "PRIVATE": " ".join(map(str, private)),
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": str(code),
             "OMP_NUM_THREADS": "1",
         }
         self.do("up", "2")
@@ -141,6 +142,21 @@ def test_a_node_with_other_images_gets_no_work(root: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2, done.stdout
     assert "node 10.77.0.11: images of parts/bolt (test): " in done.stdout
+    assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
+
+
+def test_a_node_with_other_code_gets_no_work(root: Path) -> None:
+    code = root / "code"
+    for node in (0, 1):
+        for package in PACKAGES:
+            copy = Path(f"{root}/disk-{node}{code}") / package
+            shutil.copytree(HERE / package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "metrics.py").open("a") as file:
+        file.write("# another version\n")
+    machines = Machines(root, code, code=code)
+    done = machines.run(*WANTED, "--seeds", "1", "--out", str(root / "runs"))
+    assert done.returncode == 2, done.stdout
+    assert "node 10.77.0.11: code of lafite-bench: " in done.stdout
     assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
 
 

@@ -122,11 +122,11 @@ def home(out: Path) -> Iterator[Home]:
     writer = start.options(scheduling_strategy=here).remote(out)
     try:
         yield Home(out, mark, writer, code_sha256())
+        _clean_up(mark)  # not after an error: the nodes may be gone
     finally:
-        _clean_up(mark)
-        ray.kill(writer)
         with suppress(OSError):
             (out / mark).unlink()
+    ray.kill(writer)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def session(
             resources = dataclasses.replace(resources, gpus=float(has_gpus))
         check_room(resources)
         store = dataclasses.replace(store, out=store.out.resolve())
-        with home(store.out) if len(ray.nodes()) > 1 else nullcontext() as reach:
+        with home(store.out) if named(resources.address) else nullcontext() as reach:
             if reach and (apart := preflight(cells, reach)):
                 _relayed(apart, resources, store, say)
             yield Place(
@@ -83,6 +83,12 @@ def _relayed(apart: Sequence[str], resources: Resources, store: Store, say: Say)
     say(f"{store.out} is not seen from {nodes}: results are handed over from there")
 
 
+def named(address: str | None) -> str | None:
+    """The address of a cluster that the user named, be it by RAY_ADDRESS."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    return None if address == OURS else address or None
+
+
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
     """The cluster at `address` or RAY_ADDRESS, else an embedded one on this machine.
@@ -98,7 +104,7 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # Tune's own handler ends a session as if it were done: half of it would make a choice.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    address = address or os.environ.get("RAY_ADDRESS") or OURS
+    address = named(address) or OURS
     if address == OURS:
         embedded: dict[str, Any] = {"include_dashboard": False, "_temp_dir": _room_for_sockets()}
         if at_home("~") == "~":  # Ray Train asks for a home
