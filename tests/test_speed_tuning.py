@@ -21,12 +21,12 @@ OPTIONS = RaceOptions(op="tuning", points="shapes", preset="smoke")
 
 def test_both_sides_of_a_small_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "SPACE", ("lafite.t=50,100", "lafite.k=1"))
-    head, _, ours, naive, files = tuning.race(OPTIONS, print)
-    assert "16 pseudo-validation images" in head
-    # Two t, then one k, then the rates that are left of three; all of them: 2 x 1 x 3.
-    assert "5 settings      160 passes" in ours
-    assert "6 settings      192 passes" in naive
-    assert "6 settings      192 passes" in files
+    head, _, ours, joint, naive, files = tuning.race(OPTIONS, print)
+    assert "32 pseudo-validation images" in head
+    # Two t with one k, then the rates that are left of three; all of them: 2 x 1 x 3.
+    assert "4 settings      256 passes" in ours
+    for line in (joint, naive, files):
+        assert "6 settings      384 passes" in line
     seconds = [float(re.findall(r"passes +([\d.]+) s", line)[0]) for line in (ours, naive)]
     [ratio] = re.findall(r" s +([\d.]+) x", naive)
     assert float(ratio) == pytest.approx(seconds[1] / seconds[0], abs=0.1)
