@@ -55,14 +55,14 @@ def run(
     for number, error in drive("cells", tasks, place):
         missing = [cell for cell in groups[number] if not place.store.done(cell)]
         if error is None and missing:
-            error = lost(len(missing), place)
+            error = _lost(len(missing), place)
         if error is not None:
             for cell in groups[number]:
                 place.store.publish_failure(cell, failure_row(cell, place, error))
         yield groups[number], error
 
 
-def lost(count: int, place: Place) -> RuntimeError:
+def _lost(count: int, place: Place) -> RuntimeError:
     """That work ended well somewhere and its results are not here: such work is not done."""
     return RuntimeError(
         f"{count} results did not arrive in {place.store.out}, though the process that made them "

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.synthesis.pseudo import PseudoValidation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
+from benchmarks.shapes import Shapes
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> None:
@@ -60,3 +63,15 @@ def few(tmp_path: Path, images: int) -> Benchmark:
 def anomalies(pseudo: PseudoValidation, category: str | None = None) -> list[Sample]:
     samples = pseudo.validation(None if category is None else [category])
     return [sample for sample in samples if sample.anomalous]
+
+
+@cache
+def shapes_set(share: float = 0.5, seed: int = 0) -> PseudoValidation:
+    return pseudo_validation(Shapes(), share=share, seed=seed, anomalies=3)
+
+
+def noise_image(seed: int, size: int = 256) -> NDArray[np.uint8]:
+    """Blocks of random colour: every fragment shows."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return blocks.repeat(size // 8, axis=0).repeat(size // 8, axis=1)

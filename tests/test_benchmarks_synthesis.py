@@ -10,37 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_data import anomalies, few, write_image
+from made_data import anomalies, noise_image, shapes_set, write_image
 from numpy.typing import NDArray
-from PIL import Image
 
 from benchmarks.base import DataError, SealedError, sealed
 from benchmarks.parts.content import check, fingerprint
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.images import load_masks, load_views
-from benchmarks.parts.synthesis.families import FAMILIES, LEFT_OUT, MADE, PAPER
+from benchmarks.parts.synthesis.families import FAMILIES, MADE, PAPER
 from benchmarks.parts.synthesis.foreground import foreground
 from benchmarks.parts.synthesis.masks import LARGEST, SHAPES, coverage, place_outline
-from benchmarks.parts.synthesis.membrane import membrane
-from benchmarks.parts.synthesis.noise import perlin, texture
-from benchmarks.parts.synthesis.paste import Canvas, Fragment
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out, pseudo_validation
 from benchmarks.parts.synthesis.synthesis import Drawn, Synthesis, UnseenError, synthesise
 from benchmarks.shapes import Shapes
 
 LOUD = Synthesis(levels=(3,), positions=("anywhere",))
-
-
-@cache
-def shapes_set(share: float = 0.5, seed: int = 0) -> PseudoValidation:
-    return pseudo_validation(Shapes(), share=share, seed=seed, anomalies=3)
-
-
-def noise_image(seed: int, size: int = 256) -> NDArray[np.uint8]:
-    """Blocks of random colour: every fragment shows."""
-    random = np.random.default_rng(seed)
-    blocks = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return blocks.repeat(size // 8, axis=0).repeat(size // 8, axis=1)
 
 
 @cache
@@ -95,91 +79,6 @@ def test_the_papers_fragments_come_from_another_image_pixel_by_pixel() -> None:
         cut = source[top : top + height, left : left + width]
         marked = fragment.alpha > 0
         assert (pasted[marked] == cut[marked]).all()
-
-
-def test_the_families_take_turns_and_each_has_its_source() -> None:
-    pseudo = shapes_set()
-    assert pseudo.families == MADE, "all categories are learned, none is left out"
-    counts = Counter((sample.category, sample.defect) for sample in anomalies(pseudo))
-    assert set(counts.values()) == {4}, "12 images of a category, 3 of 9 families on each"
-    for sample in anomalies(pseudo):
-        origin, needs = pseudo.fragments_of(sample), FAMILIES[sample.defect].needs
-        assert (origin is None) == (needs == "")
-        if origin is not None:
-            assert (origin.category == sample.category) == (needs == "same")
-
-
-def test_images_of_other_categories_are_anomalies_of_those_that_do_not_learn_them() -> None:
-    every = (*MADE, LEFT_OUT)
-    alone = pseudo_validation(Shapes(), ["gear"], share=0.5, anomalies=3, families=every)
-    others = [sample for sample in anomalies(alone) if sample.defect == LEFT_OUT]
-    assert len(others) == 4 and alone.families == every
-    held = {sample.key for sample in hold_out(Shapes(), Shapes().train(), share=0.5)[1]}
-    for sample in others:
-        image = alone.plan_of(sample).image
-        assert image.category != "gear" and image.key in held
-        assert (alone.read_image(sample) == Shapes().read_image(image)).all()
-        assert alone.read_mask(sample).all() and alone.target(sample) is None
-    kept = [key for key in (s.key for s in anomalies(alone)) if "left-out" not in key]
-    assert kept == [sample.key for sample in anomalies(shapes_set(), "gear")]
-
-
-def test_one_category_alone_has_no_other_to_take_from(tmp_path: Path) -> None:
-    for number in range(12):
-        write_image(tmp_path / f"widget/train/good/{number}.png", number, (40, 40))
-    single = folder_benchmark("mine", tmp_path)
-    pseudo = pseudo_validation(single, share=0.8, anomalies=9, families=(*MADE, LEFT_OUT))
-    assert set(pseudo.families) == set(MADE) - {"other"}
-
-
-def test_stronger_levels_change_more() -> None:
-    target, source = noise_image(1), noise_image(2)
-    for family in MADE:
-        changes = []
-        for level in (1, 3):
-            options = Synthesis(levels=(level,), smallest=0.01, largest=0.02, least_change=0.0)
-            made = [synthesise(target, source, family, options, 0, str(n))[1] for n in range(30)]
-            moved = [np.abs(c.image.astype(int) - target)[c.mask].mean() for c in made]
-            changes.append(float(np.mean(moved)))
-        assert changes[1] > 1.2 * changes[0], (family, changes)
-
-
-def test_fine_structure_can_be_seen_though_its_mean_colour_is_that_of_the_ground() -> None:
-    """Stripes of one pixel on grey: the gate of mean colour alone would draw them again."""
-    grey = np.full((128, 128, 3), 120, np.uint8)
-    stripes = grey.copy()
-    stripes[:, ::2], stripes[:, 1::2] = 90, 150
-    canvas, cut = Canvas(grey), np.full((32, 32), 255, np.uint8)
-    patch = canvas.patch(stripes, Fragment(alpha=cut, contrast=1.0, blending="hard"))
-    change = canvas.change(patch)
-    assert change.colour < 1 and change.structure > 25
-    assert change.visible(canvas.visible_from(patch, 5.0))
-    # The same stripes on stripes: grain on equal ground, and nothing to see.
-    again = Canvas(stripes)
-    patch = again.patch(stripes, Fragment(alpha=cut, contrast=1.0, blending="hard", source=(2, 2)))
-    assert not again.change(patch).visible(again.visible_from(patch, 5.0))
-
-
-def test_a_membrane_meets_its_border_and_is_harmonic_inside() -> None:
-    y, x = np.mgrid[:40, :40].astype(np.float32)
-    ramp = np.stack([x + 2 * y, x * y, np.full_like(x, 7)], axis=2)  # harmonic, all three
-    marked = (y - 20) ** 2 + (x - 20) ** 2 < 15**2
-    solved = membrane(np.where(marked[:, :, None], 0, ramp), marked)
-    np.testing.assert_allclose(solved, ramp, atol=1e-3)
-    everywhere = membrane(ramp, np.ones_like(marked))
-    np.testing.assert_allclose(everywhere[3, 5], ramp.mean(axis=(0, 1)), rtol=1e-5)
-    large = membrane(
-        np.full((300, 200, 3), 9.0, np.float32), np.pad(marked, ((130, 130), (80, 80)))
-    )
-    np.testing.assert_allclose(large, 9, rtol=1e-5)
-
-
-def test_perlin_noise_is_zero_at_its_corners_and_textures_are_of_two_colours() -> None:
-    noise = perlin(np.random.default_rng(0), (64, 96), (4, 8))
-    assert noise.shape == (64, 96) and 0.3 < np.abs(noise).max() < 1.5
-    np.testing.assert_allclose(noise[::16, ::12], 0, atol=1e-6)
-    made = [texture(np.random.default_rng(seed), (50, 70)) for seed in range(20)]
-    assert all(image.shape == (50, 70, 3) and image.std() > 5 for image in made)
 
 
 def test_chance_follows_from_seed_and_key_alone() -> None:
@@ -359,22 +258,6 @@ def test_no_visible_change_is_a_clear_end() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_families_that_cannot_be_seen_on_an_image_are_known_by_their_keys(tmp_path: Path) -> None:
-    """On flat images blur and erasing change nothing, nor do fragments of one another."""
-    for number in range(8):
-        path = tmp_path / f"widget/train/good/{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((64, 64, 3), 90 + number % 2, np.uint8)).save(path)
-        with path.open("ab") as file:
-            file.write(bytes(number + 1))  # copies stay together
-    flat = folder_benchmark("mine", tmp_path)
-    wanted = pseudo_validation(flat, share=0.5, anomalies=9)
-    unseen = wanted.unseen()
-    assert {key.split("/")[2] for key in unseen} == {"same", "poisson", "blur", "erase"}
-    seen = pseudo_validation(flat, share=0.5, anomalies=9, unseen=unseen)
-    assert seen.families == ("texture", "perlin", "colour", "scar") and seen.unseen() == []
-
-
 def test_invisible_places_are_drawn_again() -> None:
     """Only a small square differs: all fragments must come from it or lie on it."""
     target = np.full((128, 128, 3), 90, np.uint8)
@@ -437,58 +320,3 @@ def test_options_out_of_range_are_refused_in_one_line(wrong: dict[str, Any]) -> 
     with pytest.raises(DataError, match="synthesis: ") as error:
         Synthesis(**wrong)
     assert "\n" not in str(error.value)
-
-
-def test_hold_out_splits_each_category_and_loses_nothing() -> None:
-    train = Shapes().train()
-    rest, held_out = hold_out(Shapes(), train, share=0.25)
-    assert sorted(rest + held_out, key=lambda sample: sample.key) == train
-    counts = Counter(sample.category for sample in held_out)
-    assert counts == dict.fromkeys(Shapes().categories(), 6)
-    assert hold_out(Shapes(), train[::-1], share=0.25)[1] == held_out[::-1]
-    more = hold_out(Shapes(), train, share=0.5)[1]
-    assert {sample.key for sample in held_out} < {sample.key for sample in more}
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.01, 2), (0.1, 2), (0.5, 12), (0.99, 22)])
-def test_hold_out_leaves_two_of_either(share: float, expected: int) -> None:
-    train, held_out = hold_out(Shapes(), Shapes().train(["gear"]), share)
-    assert (len(train), len(held_out)) == (24 - expected, expected)
-
-
-def test_folds_hold_out_others_until_all_were() -> None:
-    train = Shapes().train(["gear"])
-    folds = [{s.key for s in hold_out(Shapes(), train, 0.25, fold=f)[1]} for f in range(4)]
-    assert set.union(*folds) == {sample.key for sample in train} and sum(map(len, folds)) == 24
-    assert {s.key for s in hold_out(Shapes(), train, 0.25, fold=4)[1]} == folds[0]
-
-
-def test_too_few_normal_images_are_one_line(tmp_path: Path) -> None:
-    benchmark = few(tmp_path, 3)
-    with pytest.raises(DataError, match=r"'widget' has 3 different normal images") as error:
-        pseudo_validation(benchmark)
-    assert "\n" not in str(error.value)
-    assert str(tmp_path) in str(error.value)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(DataError, match="choose between 0 and 1"):
-        hold_out(Shapes(), Shapes().train(), share)
-
-
-def test_copies_of_an_image_stay_together(tmp_path: Path) -> None:
-    few(tmp_path, 8)
-    good = tmp_path / "widget/train/good"
-    for number in range(8):
-        (good / f"{number}_again.png").write_bytes((good / f"{number}.png").read_bytes())
-    benchmark = folder_benchmark("mine", tmp_path)
-    for seed in range(5):
-        parts = hold_out(benchmark, benchmark.train(), 0.3, seed)
-        names = [{Path(s.key).stem.removesuffix("_again") for s in part} for part in parts]
-        assert not names[0] & names[1]
-        assert [len(part) for part in parts] == [12, 4]
-    for path in good.glob("[3-7]*"):
-        path.unlink()
-    with pytest.raises(DataError, match="3 different"):
-        pseudo_validation(folder_benchmark("mine", tmp_path))

@@ -22,12 +22,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.cell import Cell
+from harness.options import Say, unheard
 from harness.place import Place
 from harness.rows import code_sha256
 from harness.store.journal import append
-from harness.store.store import FOLDERS, FitFacts, Row, Store
+from harness.store.store import FOLDERS, FitFacts, Store
 from methods.base import Method
-from results.evidence import Evidence
 from results.files import whole_folder, write_whole
 
 LAST_SECONDS = 10
@@ -142,17 +142,8 @@ class RelayedStore(Store):
                 write_whole(self.part(cell), content)
         return super().done(cell)
 
-    def publish(
-        self,
-        cell: Cell,
-        rows: list[Row],
-        scores: list[Row],
-        evidence: Evidence,
-        *,
-        replace: bool = False,
-    ) -> None:
-        """As any store, then at home."""
-        super().publish(cell, rows, scores, evidence, replace=replace)
+    def published(self, cell: Cell, replace: bool) -> None:
+        """At home too."""
         name = self.part(cell).name
         paths = [path for path in self.out.glob(f"*/{name}") if path.is_file()]
         self.home.ask("write", {self._name(path): path.read_bytes() for path in paths}, replace)
@@ -166,23 +157,15 @@ class RelayedStore(Store):
         """At home."""
         self.home.ask("note", "work.jsonl", self.noted(what, cell, facts))
 
-    def save_model(
-        self,
-        cell: Cell,
-        method: Method,
-        facts: FitFacts,
-        losses: Sequence[float],
-        yardsticks: Mapping[str, float],
-    ) -> None:
-        """As any store, then at home."""
-        super().save_model(cell, method, facts, losses, yardsticks)
+    def learned(self, cell: Cell) -> None:
+        """At home too, where its checkpoints are no longer needed."""
         self._hand_over(self.model(cell))
-        self.home.ask("forget", self._name(Store.training(self, cell)))
+        self.home.ask("forget", self._name(super().training(cell)))
 
-    def load_model(self, cell: Cell, method: Method, say: Any = None) -> FitFacts | None:
+    def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
         """As any store; a model that is missing here is fetched from home."""
         self._fetch(self.model(cell))
-        return super().load_model(cell, method, *([say] if say else []))
+        return super().load_model(cell, method, say)
 
     def keep_checkpoint(self, folder: Path) -> None:
         """At home, so that another node can go on from it."""

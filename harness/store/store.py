@@ -114,11 +114,8 @@ class Store:
                 if not (why := torn(path, pages=kind not in EVIDENCE)):
                     continue
                 say(f"{path} is not whole ({why}); moved to damaged, its cell is done again")
-                lost = [
-                    path,
-                    *([self.out / EVIDENCE[kind] / path.name] if kind in EVIDENCE else []),
-                ]
-                for file in lost:
+                # Without its evidence a part goes too.
+                for file in {path, self.out / EVIDENCE.get(kind, kind) / path.name}:
                     aside = self.out / "damaged" / f"{file.parent.name}-{file.name}"
                     aside.parent.mkdir(exist_ok=True)
                     with suppress(FileNotFoundError):
@@ -153,6 +150,7 @@ class Store:
         elif cell.purpose == "tune":
             write_rows(self.trial_scores(cell), scores, SCORES_SCHEMA, replace=replace)
         write_part(self.part(cell), rows, replace=replace)
+        self.published(cell, replace)
 
     def audit(self, cells: Sequence[Cell]) -> None:
         """Note that the test split is about to be opened to score these cells.
@@ -187,8 +185,14 @@ class Store:
         """A piece of work as the log has it."""
         return {"what": what, "fit": cell.fit_id, "cell": cell.cell_id, **facts}
 
+    def published(self, cell: Cell, replace: bool) -> None:
+        """Told of each finished cell; here its files lie where they belong."""
+
+    def learned(self, cell: Cell) -> None:
+        """Told of each model."""
+
     def keep_checkpoint(self, folder: Path) -> None:
-        """Told of each checkpoint that is written; here it lies where it belongs."""
+        """Told of each checkpoint."""
 
     def neighbours(self, cell: Cell, search: BankSearch) -> Path:
         """The folder of what a search finds for the samples of a cell.
@@ -262,6 +266,7 @@ class Store:
                 "sha256": sha256,
             }
             (scratch / "fit.json").write_text(json.dumps(record, indent=1, default=str))
+        self.learned(cell)
 
     def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
