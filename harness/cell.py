@@ -17,6 +17,7 @@ from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.overrides import PATHS
 from harness.registry import UsageError, did_you_mean, load, names
+from harness.store.copies import address_of
 from methods.base import identifying
 from results.profiles import DEFAULT_PROFILE
 
@@ -93,8 +94,8 @@ class Data:
     def location(self) -> str | None:
         """The folder that was named, as text; None for a data set that brings its own."""
         if Path(self.benchmark).is_absolute():
-            return shown(self.benchmark)
-        return None if self.root is None else shown(self.root)
+            return shown(address_of(Path(self.benchmark)))
+        return None if self.root is None else shown(address_of(self.root))
 
     @property
     def label(self) -> str:

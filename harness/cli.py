@@ -9,18 +9,23 @@ import errno
 import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
 
+from harness.options import Address, address_or_path, is_address
 from harness.overrides import at_home
 from harness.registry import UsageError, did_you_mean, load, names
 
 EXIT_USAGE, EXIT_PARTIAL = 2, 3
+WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|https?):/[^/]")
+"""What a path makes of a URI."""
 VARIABLES = {"LAFITE_KERNELS": ("reference",), "LAFITE_ACCELERATE": ("0", "1")}
 """Variables of ours that take one of a few values; empty is as if they were not set."""
 REMEDIES = {
@@ -52,11 +57,13 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
     parameters = inspect.signature(command).parameters.values()
 
     def called(**given: Any) -> None:
-        given = {name: _at_home(value) for name, value in given.items()}
-        for name, kind in requests.items():
-            given[name] = kind(**{option.name: given.pop(option.name) for option in fields(kind)})
-        if command(**given) is False:
-            raise typer.Exit(EXIT_PARTIAL)
+        with ExitStack() as copies:
+            given = {name: _here(_at_home(value), copies) for name, value in given.items()}
+            for name, kind in requests.items():
+                of_kind = {option.name: given.pop(option.name) for option in fields(kind)}
+                given[name] = kind(**of_kind)
+            if command(**given) is False:
+                raise typer.Exit(EXIT_PARTIAL)
 
     options = [
         option
@@ -77,6 +84,26 @@ def _at_home(value: Any) -> Any:
     if isinstance(value, list):
         return [_at_home(part) for part in value]
     return type(value)(at_home(value)) if isinstance(value, (str, Path)) else value
+
+
+def _here(value: Any, copies: ExitStack) -> Any:
+    """For a URI, be it that of a list's METHOD.weights=URI, its copy on this machine."""
+    if isinstance(value, list):
+        return [_here_of_list(part, copies) for part in value]
+    if isinstance(value, Path) and WAS_ADDRESS.match(str(value)):
+        raise UsageError(f"{value}: is the address of no folder on this machine; name one")
+    if not isinstance(value, Address):
+        return value
+    from harness.commands._copies import copied
+
+    return copies.enter_context(copied(value))
+
+
+def _here_of_list(text: Any, copies: ExitStack) -> Any:
+    before, equals, after = str(text).rpartition("=")
+    if is_address(after) and (equals or after == text):
+        return f"{before}{equals}{_here(address_or_path('reads data', after), copies)}"
+    return text
 
 
 def _options(request: Any) -> Iterator[inspect.Parameter]:

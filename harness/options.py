@@ -7,11 +7,13 @@ aliases; those of one command stand in its own file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -52,6 +54,26 @@ def completing(words: Sequence[str] | str) -> Callable[[str], list[str]]:
     return matching
 
 
+class Address(NamedTuple):
+    """The URI of a folder in an object store, and what a command does there."""
+
+    uri: str
+    use: Literal["writes results", "reads results", "reads data"]
+
+
+def address_or_path(use: Any, value: str | Path) -> Any:
+    """An Address, or the path of a folder on this machine, which a file:// URI is as well."""
+    text = str(value)
+    if text.startswith("file://"):
+        return Path(unquote(urlsplit(text).path))
+    return Address(text, use) if is_address(text) else Path(text)
+
+
+def is_address(text: str) -> bool:
+    """Whether this is the URI of a folder, and no path."""
+    return re.match(r"[A-Za-z][\w+.-]*://", text) is not None
+
+
 Benchmark = Annotated[
     str, typer.Argument(help="A data set, or a folder.", autocompletion=completing("benchmarks"))
 ]
@@ -59,7 +81,14 @@ Method = Annotated[
     str, selecting("--method", "-m", help="One method.", autocompletion=completing("methods"))
 ]
 DataRoot = Annotated[
-    Path | None, selecting("--data", envvar="LAFITE_BENCH_DATA", help="Where data sets lie.")
+    Path | None,
+    selecting(
+        "--data",
+        envvar="LAFITE_BENCH_DATA",
+        metavar="DIR|URI",
+        parser=partial(address_or_path, "reads data"),
+        help="Where data sets lie.",
+    ),
 ]
 SELECTORS = ("robust", "paper")
 ANOMALIES = 3
@@ -76,8 +105,22 @@ Preset = Annotated[
 ]
 Share = Annotated[float, searching(help="Share of the training images held out.")]
 Anomalies = Annotated[int, searching(min=1, help="Pseudo-anomalous images of each held-out one.")]
-Results = Annotated[Path, typer.Argument(help="Folder of results.")]
-Out = Annotated[Path, keeping(help="Folder of results.")]
+Results = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR|URI",
+        parser=partial(address_or_path, "reads results"),
+        help="Folder of results.",
+    ),
+]
+Out = Annotated[
+    Path,
+    keeping(
+        metavar="DIR|URI",
+        parser=partial(address_or_path, "writes results"),
+        help="Folder of results, or s3://BUCKET/FOLDER and the like.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,9 @@ class Place:
     """How other nodes find and reach the store, a `cluster.relay.Home`; None: there are none."""
     shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
     """Of the layers of backbones, as planning found them: see `methods.parts.backbone.SHAPES`."""
+    results: Mapping[Path, str] = field(default_factory=dict)
+    inputs: Mapping[Path, str] = field(default_factory=dict)
+    """The object stores that folders here are copies of; see `harness.store.copies`."""
 
     @property
     def device(self) -> torch.device:

@@ -7,8 +7,9 @@ the same, so each node tells what it reads, and the driver compares.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from harness.cluster.relay import Home
 from harness.features import open_split
 from harness.registry import UsageError
 from harness.rows import code_sha256
+from harness.store.copies import INPUTS, have_input
 from methods.parts.backbone import file_sha256
 
 VERSIONS = ("ray", "torch", "timm")
@@ -28,17 +30,29 @@ PATIENCE = 600
 """Seconds in which a node has to answer; it hashes all images."""
 
 
-def what_is_here(cells: Sequence[Cell], home: Home | None) -> dict[str, Any]:
+def what_is_here(
+    cells: Sequence[Cell], home: Home | None, inputs: Mapping[Path, str]
+) -> dict[str, Any]:
     """What this node has of what the cells read, in words that can be compared."""
     found: dict[str, Any] = {f"version of {name}": version(name) for name in VERSIONS}
     found["version of Python"] = platform.python_version()
     found["code of lafite-bench"] = code_sha256()
+    for folder, address in inputs.items():
+        found[f"copy of {address}"] = _copied(folder, address)
     for data in {(cell.data, cell.split) for cell in cells}:
         found[f"images of {data[0].label} ({data[1]})"] = _images(*data)
     for weights in {cell.weights for cell in cells if cell.weights}:
         found[f"weights {weights}"] = file_sha256(weights) if weights.is_file() else "no such file"
     found["out"] = home is None or home.seen
     return found
+
+
+def _copied(folder: Path, address: str) -> str:
+    try:
+        have_input(folder, address)
+    except (UsageError, OSError) as error:
+        return str(error).splitlines()[0]
+    return "had"
 
 
 def _images(data: Data, split: Any) -> str:
@@ -64,10 +78,10 @@ def preflight(cells: Sequence[Cell], home: Home) -> list[str]:
     asked = {
         node["NodeManagerAddress"]: remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(cells, home)
+        ).remote(cells, home, dict(INPUTS))
         for node in others
     }
-    mine, faults, apart = what_is_here(cells, home), [], []
+    mine, faults, apart = what_is_here(cells, home, INPUTS), [], []
     for name, answer in asked.items():
         try:
             theirs = ray.get(answer, timeout=PATIENCE)

@@ -25,6 +25,7 @@ from harness.cell import Cell
 from harness.options import Say, unheard
 from harness.place import Place
 from harness.rows import code_sha256
+from harness.store.copies import RESULTS, fetch
 from harness.store.journal import append
 from harness.store.store import FOLDERS, FitFacts, Store
 from methods.base import Method
@@ -39,8 +40,9 @@ PARTS = tuple(dict.fromkeys(FOLDERS.values()))
 class Writer:
     """The process on the driver's node that reads and writes its folder for the others."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, results: Mapping[Path, str]) -> None:
         self.out = out
+        RESULTS.update(results)
 
     def write(self, files: Mapping[str, bytes], replace: bool) -> None:
         """Files by their names below the folder; each whole, the first of a name stays."""
@@ -54,6 +56,8 @@ class Writer:
     def read(self, name: str) -> dict[str, bytes]:
         """The files below a folder, or that file; none where there is neither."""
         path = self._path(name)
+        if not path.exists():
+            fetch(path)
         return {path.name: path.read_bytes()} if path.is_file() else read_folder(path)
 
     def forget(self, name: str) -> None:
@@ -119,7 +123,7 @@ def home(out: Path) -> Iterator[Home]:
     (out / mark).touch()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     start = ray.remote(num_cpus=0, max_restarts=2, max_task_retries=2)(Writer)
-    writer = start.options(scheduling_strategy=here).remote(out)
+    writer = start.options(scheduling_strategy=here).remote(out, dict(RESULTS))
     try:
         yield Home(out, mark, writer, code_sha256())
         _clean_up(mark)  # not after an error: the nodes may be gone

@@ -24,6 +24,7 @@ from harness.overrides import at_home
 from harness.place import Place
 from harness.registry import UsageError
 from harness.rows import code_version
+from harness.store.copies import INPUTS, RESULTS, have_input
 from harness.store.store import Store
 from methods.parts.backbone import SHAPES
 
@@ -69,6 +70,8 @@ def session(
                 code_version=code_version(),
                 home=reach,
                 shapes=dict(SHAPES),
+                results=dict(RESULTS),
+                inputs=dict(INPUTS),
             )
 
 
@@ -178,4 +181,7 @@ def settle(place: Place) -> Place:
     """What each worker process begins with: threads, and the place as its node sees it."""
     torch.set_num_threads(place.resources.cpus)
     SHAPES.update(place.shapes)
+    RESULTS.update(place.results)
+    for folder, address in place.inputs.items():
+        have_input(folder, address)
     return at_node(place)

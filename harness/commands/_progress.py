@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from harness.options import Say
+from harness.store.copies import named
 from harness.task import Show
 from methods import base
 
@@ -37,7 +38,7 @@ def _columns() -> list[ProgressColumn]:
 def noting(console: Console) -> Say:
     """Prints a line that is worth knowing and no fault; never wrapped, never taken for markup."""
     return lambda line: console.print(
-        f"note: {line}", markup=False, highlight=False, soft_wrap=True
+        f"note: {named(line)}", markup=False, highlight=False, soft_wrap=True
     )
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import polars as pl
 
+from harness.cache import FeatureCache
 from harness.cell import Cell, Held
+from harness.options import is_address
 from harness.plan import pieces, with_held_out
 from harness.registry import UsageError, did_you_mean, load
+from harness.store.copies import input_of
 from harness.store.store import Store
 from methods.base import Method
 from results.table import DONE, read
@@ -56,9 +59,9 @@ def load_trained(store: Store, cell: Cell) -> Method:
 def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
     """The cell of a row, from what its model's folder says about the data."""
     kind = load("methods", row["method"]).method
-    root = Path(model["root"]) if model["root"] else None
+    root, weights = (_path(model[name]) for name in ("root", "weights"))
     held = model.get("held")
-    for data in pieces(model["benchmark"], root, model["categories"], row["mode"]):
+    for data in pieces(str(_path(model["benchmark"])), root, model["categories"], row["mode"]):
         cell = Cell(
             data=with_held_out(data, Held.of(held)) if held else data,
             mode=row["mode"],
@@ -69,12 +72,19 @@ def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
             knobs=_settings(kind.Knobs, row["knobs_json"]),
             seed=row["seed"],
             profile=row["profile"],
-            weights=Path(model["weights"]) if model["weights"] else None,
+            weights=weights,
             weights_sha256=row["weights_sha256"],
         )
         if cell.cell_id == row["cell_id"]:
             return cell
     return None
+
+
+def _path(text: str | None) -> Path | None:
+    """A path, or the copy of what lies in an object store."""
+    if text and is_address(text):
+        return input_of(FeatureCache.default().root / "inputs", text)
+    return Path(text) if text else None
 
 
 def _settings(kind: type, text: str) -> Any:

@@ -65,6 +65,7 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 
 
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
+    from harness.store.copies import address_of
     from results.files import write_whole
     from results.reports.text import render
     from results.table import read, read_scores
@@ -84,7 +85,7 @@ def _report(folder: Path, fmt: str, out: Path | None) -> str:
         write_whole(out, text.encode(), replace=True)
     except OSError as error:
         raise UsageError(f"--out {out}: {error.strerror}; name another file") from None
-    return str(out)
+    return address_of(out)
 
 
 def _state(folder: Path) -> frozenset[tuple[str, int]]:

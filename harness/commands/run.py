@@ -122,9 +122,10 @@ def _tuned(
 ) -> list[Cell]:
     """The cells with frozen choices that stand beside these; a note where one is no other."""
     from harness.search.choice import tuned
+    from harness.store.copies import address_of
 
     shared = ("preset", "mode", "overrides", "categories", "profile", "root")
-    options = [*typed_again(selection, shared), "--out", str(store.out)]
+    options = [*typed_again(selection, shared), "--out", address_of(store.out)]
     plain = {cell.cell_id for cell in cells}
     rows = tuned(cells, store, refit=refit, options=options)
     for row in rows:
@@ -138,6 +139,7 @@ def _print(
 ) -> None:
     """The main table of the cells, and where everything lies."""
     from harness.commands._progress import noting
+    from harness.store.copies import address_of
     from results.reports.text import render
     from results.table import read
 
@@ -149,13 +151,14 @@ def _print(
         frame = read(store.out, only=ids)
     mine = frame.filter(frame["cell_id"].is_in(ids))
     console.out(render(mine, "terminal", console.width, brief=True))
+    out = address_of(store.out)
     for what, where in (
-        ("rows", f"{store.out / 'parts'}/*.parquet"),
-        ("scores", f"{store.out / 'scores'}/*.parquet"),
-        ("models", f"{store.out / 'models'}/"),
+        ("rows", f"{out}/parts/*.parquet"),
+        ("scores", f"{out}/scores/*.parquet"),
+        ("models", f"{out}/models/"),
         ("features", cache and cache.root),
-        ("more", f"lafite-bench report {store.out}"),
-        ("browser", f"lafite-bench report {store.out} --format html"),
+        ("more", f"lafite-bench report {out}"),
+        ("browser", f"lafite-bench report {out} --format html"),
     ):
         if where:
             console.print(f"{what:9} {where}", highlight=False, markup=False, soft_wrap=True)

@@ -34,6 +34,7 @@ from harness.cell import Cell
 from harness.options import Say, unheard
 from harness.registry import UsageError
 from harness.store.checkpoints import load_whole, read_state, save_state
+from harness.store.copies import address_of, fetch
 from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
@@ -216,7 +217,10 @@ class Store:
 
     def training(self, cell: Cell) -> Path:
         """The folder of checkpoints while the cell's model is being trained."""
-        return self.out / "models" / f"{cell.fit_id}.training"
+        folder = self.out / "models" / f"{cell.fit_id}.training"
+        if not folder.exists():
+            fetch(folder)
+        return folder
 
     def note_diverged(self, cell: Cell, why: str) -> None:
         """Leave word for the driver that the training diverged."""
@@ -257,11 +261,11 @@ class Store:
                 "yardsticks": dict(yardsticks),
                 "method": cell.method,
                 "config": dataclasses.asdict(cell.config),
-                "benchmark": cell.data.benchmark,
-                "root": cell.data.root,
+                "benchmark": address_of(Path(cell.data.benchmark)),
+                "root": cell.data.root and address_of(cell.data.root),
                 "categories": cell.data.categories,
                 "held": cell.data.held,
-                "weights": cell.weights,
+                "weights": cell.weights and address_of(cell.weights),
                 "seed": cell.seed,
                 "sha256": sha256,
             }
@@ -275,6 +279,7 @@ class Store:
         UsageError for one that can't be read, such as another user's: it is not damaged.
         """
         folder = self.model(cell)
+        fetch(folder)
         try:
             record = json.loads((folder / "fit.json").read_bytes())
             facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
