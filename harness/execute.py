@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks.base import Benchmark, Sample, sealed
 from harness.cache import missing_features
 from harness.cell import Cell, Split
+from harness.cost import memory_of, work_of
 from harness.features import FeatureSet, as_input, feature_set, open_split
 from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
@@ -51,7 +52,16 @@ def run(
     for _ in drive("features", feature_tasks(cells, place), place):
         pass  # a job whose features failed tries them again and says why in its own rows
     groups = jobs(cells)
-    tasks = [Task(group[0].label, partial(run_job, group), fits=group[0]) for group in groups]
+    on_gpu = bool(place.resources.gpus)
+    tasks = [
+        Task(
+            group[0].label,
+            partial(run_job, group),
+            fits=group[0],
+            memory=memory_of(group[0], on_gpu=on_gpu),
+        )
+        for group in groups
+    ]
     for number, error in drive("cells", tasks, place):
         missing = [cell for cell in groups[number] if not place.store.done(cell)]
         if error is None and missing:
@@ -82,11 +92,11 @@ def make_features(features: FeatureSet, place: Place, tell: OnProgress) -> None:
 
 
 def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that share a fit, together; the longest kind of work (most epochs) first."""
+    """Cells that share a fit, together; the longest work first, so that no long tail is left."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.fit_id, []).append(cell)
-    return sorted(groups.values(), key=lambda group: -getattr(group[0].config, "epochs", 0))
+    return sorted(groups.values(), key=lambda group: -work_of(group[0]))
 
 
 def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:

@@ -23,6 +23,8 @@ class Task:
     """What it makes is in the store or the cache afterwards."""
     fits: Cell | None = None
     """The cell whose model it learns first, which several workers can do together."""
+    memory: int = 0
+    """Bytes of main memory that it is expected to need; 0: not known."""
 
 
 Outcome = tuple[int, BaseException | None]

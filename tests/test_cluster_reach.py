@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import ray
 from harness.cluster import reach, session
 from harness.cluster.reach import check_answers, watched
 from harness.cluster.session import HOME, OURS, cluster
+from harness.commands._listening import listening
 from harness.registry import UsageError
 
 
@@ -130,24 +133,44 @@ def test_workers_find_our_packages_first(
 @pytest.mark.parametrize(
     "variables, wanted",
     [
-        ({}, None),
-        ({"TMPDIR": "/tmp/" + "a" * 90}, "/tmp/ray"),
-        ({"RAY_TMPDIR": "/tmp/" + "a" * 90}, "/tmp/ray"),
-        ({"RAY_TMPDIR": "/tmp/short", "TMPDIR": "/tmp/" + "a" * 90}, None),
-        ({"RAY_TMPDIR": ""}, None),
+        ({}, "/tmp"),
+        ({"TMPDIR": "/tmp/" + "a" * 90}, "/tmp"),
+        ({"RAY_TMPDIR": "/tmp/" + "a" * 90}, "/tmp"),
+        ({"RAY_TMPDIR": "/var/tmp", "TMPDIR": "/tmp/" + "a" * 90}, "/var/tmp"),
+        ({"RAY_TMPDIR": ""}, "/tmp"),
     ],
 )
 def test_a_folder_too_long_for_sockets_is_replaced(
     asked: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
-    wanted: str | None,
+    wanted: str,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with cluster(None):
-        pass
-    assert asked[0]["_temp_dir"] == wanted
+        folder = Path(asked[0]["_temp_dir"])
+        assert folder.parent == Path(wanted)
+        assert folder.stat().st_mode & 0o777 == 0o700, "no other user gets at what Ray keeps there"
+    assert not folder.exists()
+
+
+def test_nobody_without_the_token_works_with_our_cluster() -> None:
+    """Ray listens on all interfaces: a client of another user finds it, and is refused."""
+    with cluster(None):
+        address = ray.get_runtime_context().gcs_address
+        stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
+        ask = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('IN')"
+        for mode in ("disabled", "token"):
+            refused = subprocess.run(
+                [sys.executable, "-c", ask],
+                env={**stranger, "RAY_AUTH_MODE": mode, "HOME": "/nonexistent"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            assert refused.returncode and "IN" not in refused.stdout, refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -208,3 +231,11 @@ def test_rays_client_is_refused_with_the_way_to_do_it() -> None:
     with refused as caught, cluster("ray://h:1"):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_doctor_says_what_listens() -> None:
+    with cluster(None):
+        port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
+        lines = listening()
+    assert [line for line in lines if line.startswith("gcs_server") and f"{port} from all" in line]
+    assert any(line.startswith("raylet") for line in lines)

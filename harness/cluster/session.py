@@ -7,7 +7,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import ExitStack, chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ RETRIES = 2
 OURS = "local"
 """What Ray calls a cluster that lives and ends with this command."""
 LONGEST_REASON = 300
-LONGEST_TMPDIR = 38
-"""In characters: with Ray's session and its sockets below, more are longer than a socket's name."""
+LONGEST_TMPDIR = 24
+"""In characters: with ours, Ray's session and its sockets below, more are longer than a socket's
+name."""
 HOME = Path(__file__).parents[2]
 """The folder that holds our packages."""
 
@@ -108,44 +109,65 @@ def cluster(address: str | None) -> Iterator[None]:
     # Tune's own handler ends a session as if it were done: half of it would make a choice.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     address = named(address) or OURS
+    with ExitStack() as folders:
+        try:
+            _join(address, folders)
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            if isinstance(error, UsageError):
+                raise
+            where = "Ray can't start here" if address == OURS else f"--address {address}"
+            advice = "; set RAY_TMPDIR to a short path of your own" if address == OURS else ""
+            raise UsageError(f"{where}: {_in_one_line(error)}{advice}") from None
+        with watched(ray.get_runtime_context().gcs_address):
+            yield
+
+
+def _join(address: str, folders: ExitStack) -> None:
+    embedded: dict[str, Any] = {}
     if address == OURS:
-        embedded: dict[str, Any] = {"include_dashboard": False, "_temp_dir": _room_for_sockets()}
+        # Ray's own folder is open to all users of the machine, and whoever writes there can have
+        # its processes run code: ours is in one that is closed, and goes with the command.
+        temporary = tempfile.TemporaryDirectory(
+            prefix="lafite-", dir=_room_for_sockets(), ignore_cleanup_errors=True
+        )
+        embedded = {"include_dashboard": False, "_temp_dir": folders.enter_context(temporary)}
         if at_home("~") == "~":  # Ray Train asks for a home
             os.environ["HOME"] = tempfile.gettempdir()
         if not any(name.startswith("RAY_AUTH_") for name in os.environ):
             # Else Ray keeps one in the home folder, which may be missing or closed to writing.
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     else:
-        embedded = {}
         check_address(address)
         check_answers(address)
-    try:
-        # Ray puts the current folder before all others on the paths of its workers: there they
-        # shall find this package, not a kernels.py or a clone of timm where the user happens to be.
-        with chdir(HOME):
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **embedded)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        where = "Ray can't start here" if address == OURS else f"--address {address}"
-        advice = "; set RAY_TMPDIR to a short path of your own" if address == OURS else ""
-        raise UsageError(f"{where}: {_in_one_line(error)}{advice}") from None
-    with watched(ray.get_runtime_context().gcs_address):
-        yield
+    # Ray puts the current folder before all others on the paths of its workers: there they
+    # shall find this package, not a kernels.py or a clone of timm where the user happens to be.
+    with chdir(HOME):
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **embedded)
 
 
 def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
-def _room_for_sockets() -> str | None:
-    """Ray's folder, where the one for temporary files is too long for the names of sockets."""
+def _room_for_sockets() -> str:
+    """Where Ray's folder lies: not below one that is too long for the names of sockets."""
     usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    return None if len(usual) <= LONGEST_TMPDIR else "/tmp/ray"
+    return usual if len(usual) <= LONGEST_TMPDIR else "/tmp"
 
 
 def demand(resources: Resources) -> dict[str, float]:
     """What a worker takes of a node, by Ray's names; what it does not need is left out."""
     needs = {"CPU": float(resources.cpus), "GPU": resources.gpus or 0.0}
     return {kind: need for kind, need in needs.items() if need}
+
+
+def memory_asked(wanted: int) -> int:
+    """Bytes to ask of a node for work that wants so many: at most all that the largest one has.
+
+    So two large cells do not share a node that holds one of them.
+    """
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return int(min(wanted, max((node.get("memory", 0.0) for node in nodes), default=0.0)))
 
 
 def room(resources: Resources) -> int:

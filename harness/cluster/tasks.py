@@ -14,7 +14,7 @@ from ray.util.queue import Empty, Queue
 
 from harness.cluster.reach import gone
 from harness.cluster.scoring import scoring_workers
-from harness.cluster.session import RETRIES, demand, room, settle
+from harness.cluster.session import RETRIES, demand, memory_asked, room, settle
 from harness.execute import AWAITED
 from harness.place import Place
 from harness.task import Outcome, Show, Task
@@ -49,7 +49,8 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
     losses: Counter[int] = Counter()
 
     def start(number: int) -> None:
-        waiting[remote.remote(tasks[number], shared, queue, number)] = number
+        asked = remote.options(memory=0 if together else memory_asked(tasks[number].memory))
+        waiting[asked.remote(tasks[number], shared, queue, number)] = number
 
     # Fits that could not all be placed would take workers from one another.
     at_once = max(1, room(place.resources) // place.resources.workers)

@@ -18,7 +18,8 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from harness.cluster.session import RETRIES, demand, room, settle
+from harness.cluster.session import RETRIES, demand, memory_asked, room, settle
+from harness.cost import memory_of
 from harness.place import Place
 from harness.search import stages as search
 from harness.search.study import Study
@@ -200,9 +201,10 @@ def tune_trials(
         return
     shares = SHARES if early_stop else SHARES[-1:]
     needs = demand(place.resources)
+    memory = memory_asked(memory_of(study.first, on_gpu=bool(needs.get("GPU"))))
     trainable = tune.with_resources(
         tune.with_parameters(Trial, study=study, place=place, shares=shares),
-        {"cpu": needs.get("CPU", 0), "gpu": needs.get("GPU", 0)},
+        {"cpu": needs.get("CPU", 0), "gpu": needs.get("GPU", 0), "memory": memory},
     )
     bars = Bars(len(shares))
     searcher = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import torch
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
+from harness.cost import cost_of
 from harness.plan import MISSING
 from harness.registry import load
 from harness.store.store import Store
@@ -30,18 +31,22 @@ GPU_SHARE = 0.4
 COLUMNS = ("cell", "what", "state", "bank rows", "bank GB", "train GB", "PFLOP", "here", GPU)
 
 
-def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
+def estimate(
+    cells: Sequence[Cell],
+    store: Store,
+    cache: FeatureCache,
+    known: Mapping[tuple[str, str], tuple[float, float]],
+    rate: float,
+) -> Table:
     """A table of the cells. Time here is that of like cells in the store (as seen), else counted
     FLOPs at this machine's measured matrix-product rate (~); on one GPU it is only assumed."""
-    rate = _flops_per_second()
     table = Table(
         box=SIMPLE, caption=f"{_disk(cells, cache)}\n{_rate(rate)}", caption_justify="left"
     )
     for name in COLUMNS:
         table.add_column(name, no_wrap=True)
-    known = _known_seconds(store)
     for cell in cells:
-        cost = load("methods", cell.method).cost(cell.config, cell.data.train_images)
+        cost = cost_of(cell)
         measured = known.get((cell.config_hash, cell.data.train_fingerprint))
         counted = (cost.train_flops + cost.coreset_flops) / rate
         table.add_row(
@@ -52,7 +57,7 @@ def estimate(cells: Sequence[Cell], store: Store, cache: FeatureCache) -> Table:
             f"{cost.bank_bytes / GIGA:.2f}",
             f"{cost.training_bytes / GIGA:.2f}",
             f"{(cost.train_flops + cost.coreset_flops) / 1e15:,.3g}",
-            f"{duration(measured)} seen" if measured else f"~{duration(counted)}",
+            f"{duration(sum(measured))} seen" if measured else f"~{duration(counted)}",
             duration(gpu_seconds(cost, cell.config.precision)),
         )
     return table
@@ -117,8 +122,9 @@ def _entry_bytes(view: Pixels) -> float:
     return 3.0 * view.side**2
 
 
-def _known_seconds(store: Store) -> dict[tuple[str, str], float]:
-    """Mean fit + score seconds of finished cells, by settings and training data."""
+def known_seconds(store: Store) -> dict[tuple[str, str], tuple[float, float]]:
+    """Mean seconds of learning, and of scoring and measuring, of finished cells, by settings and
+    training data."""
     try:
         frame = read(store.out)
     except ValueError:
@@ -128,12 +134,15 @@ def _known_seconds(store: Store) -> dict[tuple[str, str], float]:
         .unique("cell_id")
         .with_columns(train=pl.col("data_fingerprint").str.head(16))
         .group_by("config_hash", "train")
-        .agg((pl.col("fit_seconds") + pl.col("score_seconds")).mean().alias("seconds"))
+        .agg(
+            pl.col("fit_seconds").mean(),
+            (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds().mean() / 1e6,
+        )
     )
-    return {(a, b): s for a, b, s in seconds.iter_rows()}
+    return {(a, b): (fit, rest) for a, b, fit, rest in seconds.iter_rows()}
 
 
-def _flops_per_second() -> float:
+def flops_per_second() -> float:
     """A large matrix product on this machine's best device, timed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     side = 4096 if device.type == "cuda" else 1024

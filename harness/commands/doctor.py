@@ -22,6 +22,7 @@ def command(data: DataRoot = None) -> None:
     import torch
 
     from harness.cache import FeatureCache
+    from harness.commands._listening import listening
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = [(name, _version(name)) for name in (*PACKAGES, *OPTIONAL)]
@@ -31,6 +32,8 @@ def command(data: DataRoot = None) -> None:
     facts += [("feature cache", str(FeatureCache.default().root))]
     facts += [(f"data set {name}", _data(name, data)) for name in names("benchmarks")]
     facts += [(f"package {name}", _whose(name)) for name in OURS]
+    quiet = "nothing; a command's own Ray does, on all interfaces, to who has its token"
+    facts += [("ray listens", line) for line in listening() or [quiet]]
     for name, fact in facts:
         typer.echo(f"{name:36s} {fact}")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from harness.cache import FeatureCache
     from harness.cell import Cell
+    from harness.commands._projection import Machines
     from harness.place import Place
     from harness.store.store import Store
     from harness.task import Driver
@@ -47,6 +48,16 @@ def command(
     dry_run: Annotated[
         bool, keeping("--dry-run", help="Print the cells and their cost only.")
     ] = False,
+    nodes: Annotated[
+        int | None, keeping(min=1, help="With --dry-run: how long on so many machines.")
+    ] = None,
+    all_gpus: Annotated[
+        int | None,
+        keeping("--gpus", min=1, help="With --dry-run: GPUs of those machines together."),
+    ] = None,
+    node_cpus: Annotated[
+        int | None, keeping(min=1, help="With --dry-run: CPUs of each; default: as here.")
+    ] = None,
     log: Annotated[
         list[str] | None, keeping(help="tensorboard or mlflow: losses while they come.")
     ] = None,
@@ -58,12 +69,17 @@ def command(
     from harness.cluster.session import session
     from harness.commands._data_check import check_data
     from harness.commands._driver import on_screen
-    from harness.commands._estimate import cautions, estimate
     from harness.commands._live import check_logs
     from harness.commands._progress import noting
+    from harness.commands._projection import machines
     from harness.plan import plan
     from harness.store.store import Store
 
+    on = machines(nodes, all_gpus, node_cpus)
+    if on and not dry_run:
+        raise UsageError(
+            "--nodes, --gpus, --node-cpus: say it with --dry-run; Ray knows what it has"
+        )
     console, store, failed = Console(), Store(out), 0
     check_logs(log or ())
     with console.status("planning: reading and hashing the data"):
@@ -84,10 +100,7 @@ def command(
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
     with FeatureCache.lasting(resources.cache or dry_run, out, note) as cache:
         if dry_run:
-            console.width = max(console.width, DRY_RUN_WIDTH)
-            console.print(estimate(cells, store, cache))
-            for line in cautions(cells):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            _show_cost(cells, todo, store, cache, resources, on, console)
             return True
         if todo:
             check_data(todo, cache, console, trust_masks=selection.trust_masks)
@@ -97,6 +110,27 @@ def command(
     for line in said:
         note(line)
     return failed == 0
+
+
+def _show_cost(
+    cells: Sequence[Cell],
+    todo: Sequence[Cell],
+    store: Store,
+    cache: FeatureCache,
+    resources: Resources,
+    on: Machines | None,
+    console: Console,
+) -> None:
+    """What the plan costs, here and, if asked, on machines that are not here."""
+    from harness.commands._estimate import cautions, estimate, flops_per_second, known_seconds
+    from harness.commands._projection import projected
+
+    seen, rate = known_seconds(store), flops_per_second()
+    console.width = max(console.width, DRY_RUN_WIDTH)
+    console.print(estimate(cells, store, cache, seen, rate))
+    lines = projected(todo, on, resources, seen, rate) if on else []
+    for line in [*lines, *cautions(cells)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.parts.synthesis.families import PAPER
 from harness.cell import Cell
+from harness.cost import memory_of
 from harness.place import Place
 from harness.registry import load
 from harness.search.space import reachable, settings
@@ -181,7 +182,10 @@ def values(study: Study, knobs: Any, store: Store) -> tuple[float, ...]:
 def training_tasks(study: Study, store: Store) -> list[Task]:
     """The trainings, one a seed, whose model the store lacks."""
     missing = [cell for cell in study.every if not store.model(cell).is_dir()]
-    return [Task(cell.label, partial(train, cell), fits=cell) for cell in missing]
+    return [
+        Task(cell.label, partial(train, cell), fits=cell, memory=memory_of(cell))
+        for cell in missing
+    ]
 
 
 def search_tasks(study: Study, store: Store) -> list[Task]:
