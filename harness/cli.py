@@ -21,9 +21,10 @@ import typer
 
 from harness.options import Address, address_or_path, is_address
 from harness.overrides import at_home
-from harness.registry import UsageError, did_you_mean, load, names
+from harness.registry import Stopped, UsageError, did_you_mean, load, names
 
-EXIT_USAGE, EXIT_PARTIAL = 2, 3
+EXIT_USAGE, EXIT_PARTIAL, EXIT_STOPPED = 2, 3, 130
+AGAIN = "stopped; what was finished is kept: run the same command again to go on"
 WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|https?):/[^/]")
 """What a path makes of a URI."""
 VARIABLES = {"LAFITE_KERNELS": ("reference",), "LAFITE_ACCELERATE": ("0", "1")}
@@ -62,8 +63,15 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
             for name, kind in requests.items():
                 of_kind = {option.name: given.pop(option.name) for option in fields(kind)}
                 given[name] = kind(**of_kind)
-            if command(**given) is False:
-                raise typer.Exit(EXIT_PARTIAL)
+            try:
+                complete = command(**given)
+            except KeyboardInterrupt as stop:
+                print(
+                    f"lafite-bench: {stop if isinstance(stop, Stopped) else AGAIN}", file=sys.stderr
+                )
+                raise typer.Exit(EXIT_STOPPED) from None
+        if complete is False:
+            raise typer.Exit(EXIT_PARTIAL)
 
     options = [
         option

@@ -10,7 +10,9 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from harness.cell import Cell
+from harness.features import FeatureSet
 from harness.registry import load
+from methods.parts.backbone import Features, feature_numbers
 from methods.parts.cost import Cost
 
 PROCESS_BYTES = 2**30
@@ -39,6 +41,14 @@ def work_of(cell: Cell) -> float:
     """FLOPs of learning its model, by which the longest cells go first."""
     cost = cost_of(cell)
     return cost.train_flops + cost.coreset_flops
+
+
+def feature_bytes(features: FeatureSet) -> float:
+    """What a set takes in the cache: half precision for features, one byte a pixel's colour."""
+    data, view = features.data, features.view
+    images = data.train_images if features.split == "train" else data.test_images
+    each = 2.0 * feature_numbers(view) if isinstance(view, Features) else 3.0 * view.side**2
+    return images * each
 
 
 class Job(NamedTuple):

@@ -47,6 +47,8 @@ class Place:
     code_version: str = "unknown"
     home: Any | None = None
     """How other nodes find and reach the store, a `cluster.relay.Home`; None: there are none."""
+    gate: Any | None = None
+    """What a node that joins later has to have, a `cluster.preflight.Gate`."""
     shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
     """Of the layers of backbones, as planning found them: see `methods.parts.backbone.SHAPES`."""
     results: Mapping[Path, str] = field(default_factory=dict)

@@ -29,6 +29,10 @@ class UsageError(ValueError):
     """What the user typed can't be run; one line says what, where and what to do."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, and what is done by then and how to go on."""
+
+
 def names(kind: str) -> list[str]:
     """The plug-ins of a kind, sorted."""
     folder = Path(__file__).parents[1] / KINDS[kind].folder

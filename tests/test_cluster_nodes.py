@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ class Machines:
     `ROOT/disk-I/...` is what node I has of those.
     """
 
-    def __init__(self, root: Path, *private: Path, code: Path = HERE) -> None:
+    def __init__(
+        self, root: Path, *private: Path, code: Path = HERE, alone: bool = False, **more: str
+    ) -> None:
         self.root = root
         self.environment = {
             **os.environ,
@@ -43,10 +46,12 @@ class Machines:
             "PRIVATE": " ".join(map(str, private)),
             "PYTHONPATH": str(code),
             "OMP_NUM_THREADS": "1",
+            **more,
         }
         self.do("up", "2")
         self.do("head")
-        self.do("join", "1")
+        if not alone:
+            self.do("join", "1")
 
     def do(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -92,18 +97,46 @@ def root() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def started(machines: Machines, command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        command,
+        env=machines.environment,
+        cwd=HERE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
+
+
+def wait_for(driver: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not reached():
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def ends_well(driver: subprocess.Popen[str]) -> str:
+    printed, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0, printed
+    return printed
+
+
 def killed_node(machines: Machines, command: list[str], reached: Callable[[], bool]) -> None:
     """Run a command, and let node 1 lose its power as soon as `reached`; it ends well."""
-    with subprocess.Popen(
-        command, env=machines.environment, cwd=HERE, stdout=subprocess.PIPE, text=True
-    ) as driver:
-        deadline = time.monotonic() + PATIENCE
-        while not reached():
-            assert driver.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+    with started(machines, command) as driver:
+        wait_for(driver, reached)
         machines.do("kill", "1")
-        printed, _ = driver.communicate(timeout=PATIENCE)
-    assert driver.returncode == 0, printed
+        ends_well(driver)
+
+
+def count(runs: Path, kind: str = "parts") -> int:
+    return len(list((runs / kind).glob("[!.]*.parquet")))
 
 
 WANTED = ("run", "shapes", "--preset", "smoke", "-m", "patchcore")
@@ -126,7 +159,7 @@ def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_node_that_dies_lo
     assert not list(runs.glob(".seen-*")), "nothing is left of how nodes were told apart"
 
     wider = machines.command(*WANTED, "--seeds", "8", "--out", str(out / "runs"))
-    killed_node(machines, wider, lambda: len(list((runs / "parts").glob("*.parquet"))) > 3)
+    killed_node(machines, wider, lambda: count(runs) > 3)
     assert read(runs)["cell_id"].n_unique() == 8
     assert not list((runs / "failures").glob("*.parquet"))
 
@@ -166,14 +199,103 @@ def test_a_sweep_chooses_from_the_trials_of_all_nodes_though_one_dies(root: Path
     wanted = ("tune", "shapes", "--preset", "smoke", "-m", "patchcore", "--anomalies", "1")
     runs = machines.disk(0, out) / "runs"
 
-    def rows() -> int:
-        return len(list((runs / "trials").glob("*.parquet")))
-
-    killed_node(machines, machines.command(*wanted, "--out", str(out / "runs")), lambda: rows() > 1)
+    command = machines.command(*wanted, "--out", str(out / "runs"))
+    killed_node(machines, command, lambda: count(runs, "trials") > 1)
     [choice] = (runs / "choices").glob("*.json")
     stages = json.loads(choice.read_text())["stages"]
     tried = [setting for stage in stages for setting in stage["tried"]]
     assert len(tried) == 5 + 3 + 3 and all(len(setting["values"]) == 1 for setting in tried)
-    assert rows() == len(list((runs / "trial_scores").glob("*.parquet"))) == 9
+    assert count(runs, "trials") == count(runs, "trial_scores") == 9
     scored = {entry["cell"] for entry in entries(runs / "work.jsonl") if entry["what"] == "setting"}
     assert len(scored) == 9, "work is noted where it was done, and read here"
+
+
+def test_a_node_that_joins_later_works_if_it_has_what_the_command_has(root: Path) -> None:
+    """One with other images gets nothing done, and takes nothing from the others."""
+    data = root / "data"
+    for node in (0, 1):
+        write_category(Path(f"{root}/disk-{node}{data}") / "parts" / "bolt", seed=node)
+    machines = Machines(root, data, alone=True)
+    wanted = ("run", str(data / "parts"), "--preset", "smoke", "-m", "patchcore", "--seeds", "6")
+    runs = root / "runs"
+    with started(machines, machines.command(*wanted, "--out", str(runs))) as driver:
+        wait_for(driver, lambda: count(runs) > 0)
+        machines.do("join", "1")
+        printed = ends_well(driver)
+    assert count(runs) == 6 and not count(runs, "failures"), printed
+    [images] = read(runs)["images_fingerprint"].unique()
+    assert images
+
+
+def test_a_cable_that_is_pulled_is_a_node_that_died(root: Path) -> None:
+    machines, runs = Machines(root), root / "runs"
+    with started(machines, machines.command(*WANTED, "--seeds", "6", "--out", str(runs))) as driver:
+        wait_for(driver, lambda: count(runs) > 1)
+        machines.do("cut", "1")
+        ends_well(driver)
+    assert count(runs) == 6 and not count(runs, "failures")
+
+
+def test_the_same_command_goes_on_when_the_head_died_and_ctrl_c_says_so(root: Path) -> None:
+    machines, runs = Machines(root), root / "runs"
+    command = machines.command(*WANTED, "--seeds", "6", "--out", str(runs))
+    with started(machines, command) as driver:
+        wait_for(driver, lambda: count(runs) > 1)
+        machines.do("kill", "0")
+        driver.communicate(timeout=PATIENCE)
+    machines.do("kill", "1")
+    kept = {path.name: path.read_bytes() for path in (runs / "parts").glob("[!.]*")}
+    machines.do("head")
+    with started(machines, command) as driver:
+        wait_for(driver, lambda: count(runs) > len(kept))
+        began = time.monotonic()
+        interrupted = subprocess.run(["pkill", "-INT", "-f", f"bin/python .*lafite-bench run .*{runs}"])
+        assert interrupted.returncode == 0
+        printed, _ = driver.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began < 60 and driver.returncode == 130, printed
+    done = count(runs)
+    assert (
+        f"stopped; {done} of 6 cells are done and kept in {runs}: run the same command" in printed
+    )
+    assert "Traceback" not in printed
+    machines.run(*command[5:-2])
+    assert count(runs) == 6 and not count(runs, "failures")
+    assert all((runs / "parts" / name).read_bytes() == content for name, content in kept.items())
+
+
+def test_nodes_copy_data_from_an_object_store_and_results_go_there(root: Path) -> None:
+    """Each has a disk of its own for copies; the store is a machine of the network."""
+    pytest.importorskip("moto", reason="moto, an S3 server for tests, is not installed")
+    cache = root / "cache"
+    keys = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    machines = Machines(
+        root, cache, alone=True, LAFITE_BENCH_CACHE=str(cache),
+        AWS_ENDPOINT_URL="http://10.77.0.10:5000", AWS_EC2_METADATA_DISABLED="true", **keys,
+    )  # fmt: skip
+    write_category(root / "parts" / "bolt")
+    server = ["bash", str(SCRIPT), "exec", "0", sys.executable, "-m", "moto.server"]
+    with started(machines, [*server, "-H", "0.0.0.0", "-p", "5000"]) as store:
+        fill = (
+            "import sys, time; from pyarrow.fs import S3FileSystem, copy_files\n"
+            "files = S3FileSystem(scheme='http', endpoint_override='10.77.0.10:5000',"
+            " allow_bucket_creation=True)\n"
+            "files.create_dir('bucket')\n"
+            f"copy_files('{root}/parts', 'bucket/parts', destination_filesystem=files)"
+        )
+        machines.do("exec", "0", sys.executable, "-c", fill)
+        machines.do("join", "1")
+        done = machines.run(
+            "run", "s3://bucket/parts", "--preset", "smoke", "-m", "patchcore", "--seeds", "4",
+            "--out", "s3://bucket/runs",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        assert "results are handed over from there" in done.stdout
+        told = machines.do("exec", "1", str(BIN / "lafite-bench"), "status", "s3://bucket/runs")
+        store.kill()
+    assert "4 cells done, 0 failed" in told.stdout
+    [copy] = machines.disk(1, cache).glob("inputs/*/parts")
+    assert (copy / "bolt/train/good/000.png").exists(), "node 1 has a copy of its own"

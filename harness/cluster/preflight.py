@@ -1,50 +1,119 @@
 """What is looked at on every node before anything expensive: code, versions, data, weights, room.
 
 A row says which images, weights and code it is of. On another machine that is true only if it has
-the same, so each node tells what it reads, and the driver compares.
+the same, so each node tells what it reads, and the driver compares. A node that joins later is held
+to the same before it works.
 """
 
 from __future__ import annotations
 
 import platform
+import shutil
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.base import DataError
 from benchmarks.parts.content import fingerprint
+from harness.cache import HEADROOM, FeatureCache, missing_features
 from harness.cell import Cell, Data
 from harness.cluster.relay import Home
+from harness.cost import feature_bytes
 from harness.features import open_split
+from harness.options import Say
 from harness.registry import UsageError
 from harness.rows import code_sha256
-from harness.store.copies import INPUTS, have_input
+from harness.store.copies import have_input
 from methods.parts.backbone import file_sha256
+from results.files import locked
 
 VERSIONS = ("ray", "torch", "timm")
 PATIENCE = 600
 """Seconds in which a node has to answer; it hashes all images."""
+REFUSED_SECONDS = 20
+"""A node that may not work fails at once, and would be given one task after the other."""
 
 
-def what_is_here(
-    cells: Sequence[Cell], home: Home | None, inputs: Mapping[Path, str]
-) -> dict[str, Any]:
-    """What this node has of what the cells read, in words that can be compared."""
-    found: dict[str, Any] = {f"version of {name}": version(name) for name in VERSIONS}
+class NodeRefused(RuntimeError):
+    """A node that joined later has not what the command has; its task is for another one."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What every node is asked about."""
+
+    cells: tuple[Cell, ...]
+    cache: FeatureCache
+    inputs: Mapping[Path, str]
+
+
+class Found(NamedTuple):
+    """What a node has."""
+
+    same: dict[str, str]
+    """What has to be the same on all, in words that can be compared."""
+    faults: list[str]
+    """What it lacks of its own."""
+    gpus: list[str]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a node that joins later has to have; those that were looked at may work."""
+
+    wanted: Wanted
+    mine: Mapping[str, str]
+    known: frozenset[str]
+
+    def check(self, mark: str) -> None:
+        """NodeRefused where this node has not what the command has; looked at once a node."""
+        node = ray.get_runtime_context().get_node_id()
+        if node in self.known:
+            return
+        verdict = Path(tempfile.gettempdir()) / f"lafite-bench-gate-{mark}-{node}"
+        with locked(verdict.with_suffix(".lock"), lambda: None):
+            if not verdict.exists():
+                faults = _differences(self.mine, what_is_here(self.wanted))
+                verdict.write_text("\n".join(faults))
+        if faults := verdict.read_text().splitlines():
+            time.sleep(REFUSED_SECONDS)
+            raise NodeRefused(f"node {ray.util.get_node_ip_address()}: {faults[0]}")
+
+
+def what_is_here(wanted: Wanted) -> Found:
+    """What this node has of what the cells read."""
+    found = {f"version of {name}": version(name) for name in VERSIONS}
     found["version of Python"] = platform.python_version()
     found["code of lafite-bench"] = code_sha256()
-    for folder, address in inputs.items():
+    for folder, address in wanted.inputs.items():
         found[f"copy of {address}"] = _copied(folder, address)
-    for data in {(cell.data, cell.split) for cell in cells}:
+    for data in {(cell.data, cell.split) for cell in wanted.cells}:
         found[f"images of {data[0].label} ({data[1]})"] = _images(*data)
-    for weights in {cell.weights for cell in cells if cell.weights}:
+    for weights in {cell.weights for cell in wanted.cells if cell.weights}:
         found[f"weights {weights}"] = file_sha256(weights) if weights.is_file() else "no such file"
-    found["out"] = home is None or home.seen
-    return found
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Found(found, _no_room(wanted), gpus)
+
+
+def _no_room(wanted: Wanted) -> list[str]:
+    """What the cells will write here that the disk has no room for."""
+    root = wanted.cache.root
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    needed = HEADROOM * sum(map(feature_bytes, missing_features(wanted.cells, wanted.cache)))
+    if needed <= (free := shutil.disk_usage(there).free):
+        return []
+    return [
+        f"{root}: features need {needed:,.0f} bytes, {free:,} are free; make room or set "
+        "LAFITE_BENCH_CACHE to another disk"
+    ]
 
 
 def _copied(folder: Path, address: str) -> str:
@@ -64,48 +133,70 @@ def _images(data: Data, split: Any) -> str:
         return str(error).splitlines()[0]
 
 
-def preflight(cells: Sequence[Cell], home: Home) -> list[str]:
-    """Look at every other node; returns the names of those that don't see the driver's folder.
+def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
+    """Look at every node; the names of those that don't see the driver's folder, and the gate.
 
     UsageError, a line for each fault and naming the node, for other code, versions, images or
-    weights than this command has.
+    weights than this command has, too little room, or a GPU that torch does not see. `say` is told
+    of GPUs that differ.
     """
     here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    if not others:
-        return []
-    remote = ray.remote(num_cpus=0, max_retries=2)(what_is_here)
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    remote = ray.remote(num_cpus=0, max_retries=2)(_look)
     asked = {
-        node["NodeManagerAddress"]: remote.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(cells, home, dict(INPUTS))
-        for node in others
+        name: remote.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
+            num_gpus=min(0.01, node["Resources"].get("GPU", 0)),
+        ).remote(wanted, home)
+        for name, node in nodes.items()
+        if name != here
     }
-    mine, faults, apart = what_is_here(cells, home, INPUTS), [], []
+    mine = what_is_here(wanted)
+    faults = [f"this machine: {fault}" for fault in mine.faults]
+    apart: list[str] = []
+    cards = {"this machine": mine.gpus}
     for name, answer in asked.items():
+        address = nodes[name]["NodeManagerAddress"]
         try:
-            theirs = ray.get(answer, timeout=PATIENCE)
+            theirs, sees = ray.get(answer, timeout=PATIENCE)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
-            why = _first_line(error)
-            faults.append(f"node {name}: does not answer ({why}); is this package there?")
+            why = _last_line(error)
+            faults.append(f"node {address}: does not answer ({why}); is this package there?")
             continue
-        if not theirs.pop("out"):
-            apart.append(name)
-        faults += [
-            f"node {name}: {what}: {_short(theirs.get(what, 'missing'))}, here {_short(value)}; "
-            "make both the same"
-            for what, value in mine.items()
-            if what != "out" and theirs.get(what) != value
-        ]
+        apart += [] if sees else [address]
+        cards[address] = theirs.gpus
+        lacks = _differences(mine.same, theirs)
+        if nodes[name]["Resources"].get("GPU") and not theirs.gpus:
+            lacks.append("Ray counts a GPU there that torch does not see; install torch for it")
+        faults += [f"node {address}: {lack}" for lack in lacks]
     if faults:
         raise UsageError("\n".join(faults))
-    return apart
+    if len({card for names in cards.values() for card in names}) > 1:
+        say(f"GPUs differ, and so does time: {'; '.join(_cards(cards))}")
+    return apart, Gate(wanted, mine.same, frozenset(nodes))
 
 
-def _first_line(error: BaseException) -> str:
+def _look(wanted: Wanted, home: Home) -> tuple[Found, bool]:
+    return what_is_here(wanted), home.seen
+
+
+def _differences(mine: Mapping[str, str], theirs: Found) -> list[str]:
+    others = [
+        f"{what}: {_short(theirs.same.get(what, 'missing'))}, here {_short(value)}; "
+        "make both the same"
+        for what, value in mine.items()
+        if theirs.same.get(what) != value
+    ]
+    return others + theirs.faults
+
+
+def _cards(cards: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{where} {', '.join(sorted(set(names)))}" for where, names in cards.items() if names]
+
+
+def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
-def _short(value: Any) -> str:
-    text = str(value)
+def _short(text: str) -> str:
     return text[:12] if len(text) in (32, 40, 64) and text.isalnum() else text

@@ -8,7 +8,6 @@ and handed to the writer at once, and what is missing there is fetched from it.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import secrets
 import shutil
 import tempfile
@@ -24,7 +23,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness.cell import Cell
 from harness.options import Say, unheard
 from harness.place import Place
-from harness.rows import code_sha256
 from harness.store.copies import RESULTS, fetch
 from harness.store.journal import append
 from harness.store.store import FOLDERS, FitFacts, Store
@@ -103,8 +101,6 @@ class Home:
     mark: str
     writer: Any
     """The Ray actor that is a `Writer`."""
-    code: str
-    """The hash of the command's code, which a node that joins later has to have as well."""
 
     @property
     def seen(self) -> bool:
@@ -125,7 +121,7 @@ def home(out: Path) -> Iterator[Home]:
     start = ray.remote(num_cpus=0, max_restarts=2, max_task_retries=2)(Writer)
     writer = start.options(scheduling_strategy=here).remote(out, dict(RESULTS))
     try:
-        yield Home(out, mark, writer, code_sha256())
+        yield Home(out, mark, writer)
         _clean_up(mark)  # not after an error: the nodes may be gone
     finally:
         with suppress(OSError):
@@ -195,16 +191,9 @@ class RelayedStore(Store):
 
 
 def at_node(place: Place) -> Place:
-    """The place as this process sees it: with the driver's folder, or one of the node's own.
-
-    RuntimeError on a node that came after the others were looked at, with other code.
-    """
+    """The place as this process sees it: with the driver's folder, or one of the node's own."""
     home: Home | None = place.home
-    if home is None:
-        return place
-    if code_sha256() != home.code:
-        raise RuntimeError(f"{platform.node()} has other code of lafite-bench than the command")
-    if home.seen:
+    if home is None or home.seen:
         return place
     store = RelayedStore(_own_folder(home.mark), home)
     store.prepare()

@@ -16,7 +16,7 @@ import torch
 
 from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.cluster.preflight import preflight
+from harness.cluster.preflight import Wanted, preflight
 from harness.cluster.reach import check_address, check_answers, watched
 from harness.cluster.relay import at_node, home
 from harness.options import Resources, Say, unheard
@@ -61,8 +61,11 @@ def session(
         check_room(resources)
         store = dataclasses.replace(store, out=store.out.resolve())
         with home(store.out) if named(resources.address) else nullcontext() as reach:
-            if reach and (apart := preflight(cells, reach)):
-                _relayed(apart, resources, store, say)
+            gate = None
+            if reach:
+                apart, gate = preflight(Wanted(tuple(cells), cache, dict(INPUTS)), reach, say)
+                if apart:
+                    _relayed(apart, resources, store, say)
             yield Place(
                 store=store,
                 cache=cache,
@@ -70,6 +73,7 @@ def session(
                 overwrite=overwrite,
                 code_version=code_version(),
                 home=reach,
+                gate=gate,
                 shapes=dict(SHAPES),
                 results=dict(RESULTS),
                 inputs=dict(INPUTS),
@@ -204,6 +208,8 @@ def settle(place: Place) -> Place:
     torch.set_num_threads(place.resources.cpus)
     SHAPES.update(place.shapes)
     RESULTS.update(place.results)
+    if place.gate is not None and place.home is not None:
+        place.gate.check(place.home.mark)
     for folder, address in place.inputs.items():
         have_input(folder, address)
     return at_node(place)

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.util.queue import Empty, Queue
 
+from harness.cluster.preflight import NodeRefused
 from harness.cluster.reach import gone
 from harness.cluster.scoring import scoring_workers
 from harness.cluster.session import RETRIES, demand, memory_asked, room, settle
@@ -22,6 +23,7 @@ from methods.base import Progress
 from results.files import locked
 
 POLL_SECONDS = 0.5
+REFUSED = Progress(stage="another node", step=0, steps=1)
 
 
 class ProcessLost(RuntimeError):
@@ -64,6 +66,10 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
             error = _error(reference)
             if isinstance(error, ProcessLost) and losses[number] < RETRIES:
                 losses[number] += 1
+                start(number)
+                continue
+            if isinstance(error, NodeRefused):  # not the task's fault, nor that of a node we know
+                show(number, replace(REFUSED, note=str(error)))
                 start(number)
                 continue
             show(number, None)

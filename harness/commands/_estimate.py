@@ -12,11 +12,10 @@ from rich.table import Table
 
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
-from harness.cost import cost_of
+from harness.cost import cost_of, feature_bytes
 from harness.plan import MISSING
 from harness.registry import load
 from harness.store.store import Store
-from methods.parts.backbone import Features, Pixels, feature_numbers
 from methods.parts.cost import Cost
 from results.table import read
 
@@ -107,19 +106,8 @@ def duration(seconds: float) -> str:
 
 def _disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
     missing = missing_features(cells, cache)
-    size = 0.0
-    for features in missing:
-        data = features.data
-        images = data.train_images if features.split == "train" else data.test_images
-        size += images * _entry_bytes(features.view)
+    size = sum(map(feature_bytes, missing))
     return f"{len(missing)} sets of features or pixels to make, {size / GIGA:.2f} GB of cache"
-
-
-def _entry_bytes(view: Pixels) -> float:
-    """Bytes of one image in the cache: half precision for features, one byte a pixel's colour."""
-    if isinstance(view, Features):
-        return 2.0 * feature_numbers(view)
-    return 3.0 * view.side**2
 
 
 def known_seconds(store: Store) -> dict[tuple[str, str], tuple[float, float]]:

@@ -15,7 +15,7 @@ from harness.options import (
     selecting,
     typed_again,
 )
-from harness.registry import UsageError
+from harness.registry import Stopped, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,6 +73,7 @@ def command(
     from harness.commands._progress import noting
     from harness.commands._projection import machines
     from harness.plan import plan
+    from harness.store.copies import address_of
     from harness.store.store import Store
 
     on = machines(nodes, all_gpus, node_cpus)
@@ -104,8 +105,15 @@ def command(
             return True
         if todo:
             check_data(todo, cache, console, trust_masks=selection.trust_masks)
-            with session(resources, store, cache, todo, note, overwrite=overwrite) as place:
-                failed = _run(todo, place, on_screen(console, log or ()), console)
+            try:
+                with session(resources, store, cache, todo, note, overwrite=overwrite) as place:
+                    failed = _run(todo, place, on_screen(console, log or ()), console)
+            except KeyboardInterrupt:
+                done = sum(map(store.done, cells))
+                raise Stopped(
+                    f"stopped; {done} of {len(cells)} cells are done and kept in "
+                    f"{address_of(store.out)}: run the same command again to go on"
+                ) from None
     _print(cells, store, cache if resources.cache else None, console)
     for line in said:
         note(line)
