@@ -46,6 +46,11 @@ class Machines:
             "PRIVATE": " ".join(map(str, private)),
             "PYTHONPATH": str(code),
             "OMP_NUM_THREADS": "1",
+            # By itself Ray takes a minute until it takes a node for dead.
+            "RAY_health_check_initial_delay_ms": "1000",
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "2000",
+            "RAY_health_check_failure_threshold": "3",
             **more,
         }
         self.do("up", "2")
@@ -249,7 +254,9 @@ def test_the_same_command_goes_on_when_the_head_died_and_ctrl_c_says_so(root: Pa
     with started(machines, command) as driver:
         wait_for(driver, lambda: count(runs) > len(kept))
         began = time.monotonic()
-        interrupted = subprocess.run(["pkill", "-INT", "-f", f"bin/python .*lafite-bench run .*{runs}"])
+        interrupted = subprocess.run(
+            ["pkill", "-INT", "-f", f"bin/python .*lafite-bench run .*{runs}"]
+        )
         assert interrupted.returncode == 0
         printed, _ = driver.communicate(timeout=PATIENCE)
     assert time.monotonic() - began < 60 and driver.returncode == 130, printed

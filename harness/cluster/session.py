@@ -165,13 +165,10 @@ def demand(resources: Resources) -> dict[str, float]:
     return {kind: need for kind, need in needs.items() if need}
 
 
-def memory_asked(wanted: int) -> int:
-    """Bytes to ask of a node for work that wants so many: at most all that the largest one has.
-
-    So two large cells do not share a node that holds one of them.
-    """
+def largest_memory() -> int:
+    """Bytes of the largest node; who wants more has it alone."""
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return int(min(wanted, max((node.get("memory", 0.0) for node in nodes), default=0.0)))
+    return int(max((node.get("memory", 0.0) for node in nodes), default=0.0))
 
 
 def room(resources: Resources) -> int:

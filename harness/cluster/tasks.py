@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -15,7 +16,7 @@ from ray.util.queue import Empty, Queue
 from harness.cluster.preflight import NodeRefused
 from harness.cluster.reach import gone
 from harness.cluster.scoring import scoring_workers
-from harness.cluster.session import RETRIES, demand, memory_asked, room, settle
+from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
 from harness.execute import AWAITED
 from harness.place import Place
 from harness.task import Outcome, Show, Task
@@ -23,6 +24,9 @@ from methods.base import Progress
 from results.files import locked
 
 POLL_SECONDS = 0.5
+NODES_SECONDS = 4.0
+"""Between two looks at which nodes there are."""
+STARTED = Progress(stage="start", step=0, steps=1)
 REFUSED = Progress(stage="another node", step=0, steps=1)
 
 
@@ -39,44 +43,98 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
     if not tasks:
         return
     queue = Queue(actor_options={"num_cpus": 0})
-    shared = ray.put(place)
-    together = place.resources.workers > 1 and any(task.fits for task in tasks)
-    # A task that fits with many workers only waits for them; they hold the resources.
-    needs = {} if together else demand(place.resources)
-    remote = ray.remote(num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), max_retries=0)(
-        _in_worker
-    )
-    rest = iter(range(len(tasks)))
-    waiting: dict[Any, int] = {}
-    losses: Counter[int] = Counter()
-
-    def start(number: int) -> None:
-        asked = remote.options(memory=0 if together else memory_asked(tasks[number].memory))
-        waiting[asked.remote(tasks[number], shared, queue, number)] = number
-
-    # Fits that could not all be placed would take workers from one another.
-    at_once = max(1, room(place.resources) // place.resources.workers)
-    for number in islice(rest, at_once if together else len(tasks)):
-        start(number)
-    while waiting:
-        ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
-        _show_all(queue, show)
-        for reference in ended:
-            number = waiting.pop(reference)
-            error = _error(reference)
-            if isinstance(error, ProcessLost) and losses[number] < RETRIES:
-                losses[number] += 1
-                start(number)
-                continue
-            if isinstance(error, NodeRefused):  # not the task's fault, nor that of a node we know
-                show(number, replace(REFUSED, note=str(error)))
-                start(number)
-                continue
-            show(number, None)
-            yield number, error
-            for following in islice(rest, 1):
-                start(following)
+    yield from _Dispatch(tasks, place, show, queue).run()
     queue.shutdown(force=True)
+
+
+class _Dispatch:
+    """Tasks that are handed out, and what became of them."""
+
+    def __init__(self, tasks: Sequence[Task], place: Place, show: Show, queue: Queue) -> None:
+        self.tasks, self.queue, self.show = tasks, queue, show
+        self.shared = ray.put(place)
+        # A task that fits with many workers only waits for them; they hold the resources.
+        together = place.resources.workers > 1 and any(task.fits for task in tasks)
+        needs = {} if together else demand(place.resources)
+        self.most = 0 if together else largest_memory()
+        self.remote = ray.remote(
+            num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), max_retries=0
+        )(_in_worker)
+        # Fits that could not all be placed would take workers from one another.
+        fits_at_once = max(1, room(place.resources) // place.resources.workers)
+        self.at_once = fits_at_once if together else len(tasks)
+        self.waiting: dict[Any, int] = {}
+        self.where: dict[int, str] = {}
+        """The address of the node that a task runs on, as it told."""
+        self.losses: Counter[int] = Counter()
+        self.nodes = Nodes()
+
+    def run(self) -> Iterator[Outcome]:
+        rest = iter(range(len(self.tasks)))
+        for number in islice(rest, self.at_once):
+            self._start(number)
+        while self.waiting:
+            for reference in self._ended():
+                number = self.waiting.pop(reference)
+                error = _error(reference)
+                if self._again(number, error):
+                    self._start(number)
+                    continue
+                self.show(number, None)
+                yield number, error
+                for following in islice(rest, 1):
+                    self._start(following)
+
+    def _start(self, number: int) -> None:
+        self.where.pop(number, None)
+        remote = self.remote.options(memory=min(self.most, self.tasks[number].memory))
+        reference = remote.remote(self.tasks[number], self.shared, self.queue, number)
+        self.waiting[reference] = number
+
+    def _ended(self) -> list[Any]:
+        """What ended within a moment, also with the node that it ran on."""
+        ended, _ = ray.wait(list(self.waiting), timeout=POLL_SECONDS)
+        self._show_all()
+        lost = self.nodes.lost(self.where.get(number) for number in self.waiting.values())
+        with_node = [r for r, number in self.waiting.items() if self.where.get(number) in lost]
+        return list(dict.fromkeys([*ended, *with_node]))
+
+    def _again(self, number: int, error: BaseException | None) -> bool:
+        """Whether it is not the task's fault, and it has been tried seldom enough."""
+        if isinstance(error, NodeRefused):
+            self.show(number, replace(REFUSED, note=str(error)))
+            return True
+        self.losses[number] += isinstance(error, ProcessLost)
+        return isinstance(error, ProcessLost) and self.losses[number] <= RETRIES
+
+    def _show_all(self) -> None:
+        try:
+            told = self.queue.get_nowait_batch(self.queue.qsize())
+        except (Empty, ray.exceptions.RayActorError):
+            # Without the process of the queue the bars stand still; what counts is how tasks end.
+            return
+        for number, progress in told:
+            self.where[number] = progress.where
+            self.show(number, progress)
+
+
+class Nodes:
+    """Which nodes are gone.
+
+    Ray says so within a minute, but lets who waits for a task there wait on: where a cable was
+    pulled, nobody tells it that the connection is no more.
+    """
+
+    def __init__(self) -> None:
+        self.looked = 0.0
+        self.alive: set[str] = set()
+
+    def lost(self, addresses: Iterable[str | None]) -> set[str]:
+        """Those of these addresses where no node is any more."""
+        if time.monotonic() - self.looked > NODES_SECONDS:
+            self.alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+            self.looked = time.monotonic()
+        return {address for address in addresses if address and address not in self.alive}
 
 
 def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
@@ -89,6 +147,7 @@ def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
         # task, so that more of them would run than there are cores.
         queue.actor.put_nowait.remote((number, progress))
 
+    tell(STARTED)
     if place.resources.workers > 1 and task.fits:
         from harness.cluster.fitting import fit_on_workers  # a second's import that few need
 
@@ -98,20 +157,14 @@ def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
     task.run(place, tell)
 
 
-def _show_all(queue: Queue, show: Show) -> None:
-    try:
-        for number, progress in queue.get_nowait_batch(queue.qsize()):
-            show(number, progress)
-    except (Empty, ray.exceptions.RayActorError):
-        # Without the process of the queue the bars stand still; what counts is how tasks end.
-        return
-
-
 def _error(reference: Any) -> BaseException | None:
+    """How a task ended; one that did not has lost its node."""
     try:
-        ray.get(reference)
+        ray.get(reference, timeout=0)
     except ray.exceptions.RayTaskError as error:
         return error.cause if isinstance(error.cause, BaseException) else Exception(str(error))
+    except ray.exceptions.GetTimeoutError:
+        return ProcessLost("its node is gone")
     except ray.exceptions.RayError as error:
         if gone(ray.get_runtime_context().gcs_address):
             raise  # not the fault of the task: nothing goes on

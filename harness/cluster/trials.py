@@ -18,7 +18,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from harness.cluster.session import RETRIES, demand, memory_asked, room, settle
+from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
 from harness.cost import memory_of
 from harness.place import Place
 from harness.search import stages as search
@@ -201,7 +201,7 @@ def tune_trials(
         return
     shares = SHARES if early_stop else SHARES[-1:]
     needs = demand(place.resources)
-    memory = memory_asked(memory_of(study.first, on_gpu=bool(needs.get("GPU"))))
+    memory = min(largest_memory(), memory_of(study.first, on_gpu=bool(needs.get("GPU"))))
     trainable = tune.with_resources(
         tune.with_parameters(Trial, study=study, place=place, shares=shares),
         {"cpu": needs.get("CPU", 0), "gpu": needs.get("GPU", 0), "memory": memory},
