@@ -64,6 +64,8 @@ class FitFacts(NamedTuple):
     peak_memory_bytes: int
 
 
+RAYS_OWN = "runtime_resources"
+"""Where Ray puts the --working-dir of a job."""
 EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures")}
 EVIDENCE["trial_scores"] = "trials"
 """What is written before a part, and where that lies: without it a part shows less than it says."""
@@ -82,6 +84,11 @@ class Store:
 
         UsageError if the folder can't take results.
         """
+        if RAYS_OWN in self.out.resolve().parts:
+            raise UsageError(
+                f"{self.out}: lies in a folder that Ray removes after the job; name one that stays "
+                "with --out"
+            )
         try:
             for name in (".", "parts", "scores", "failures", "models"):
                 (self.out / name).mkdir(parents=True, exist_ok=True)
