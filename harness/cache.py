@@ -37,7 +37,7 @@ from harness.overrides import at_home
 from harness.registry import UsageError
 from methods.base import OnProgress, Progress
 from methods.parts.backbone import file_sha256
-from results.files import STALE_SECONDS, locked, whole_file, write_whole
+from results.files import STALE_SECONDS, locked, record_in, whole_file, write_whole
 
 VERSION = 1
 """Raised when the same inputs give other features."""
@@ -123,7 +123,7 @@ class FeatureCache:
             self.make(features, device, tell)
             path = self.path(features)
             with suppress(FileNotFoundError):  # another process made room in between
-                facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+                facts = record_in(path.with_suffix(".json").read_bytes())
                 rows = np.load(path, mmap_mode="r")
                 with suppress(PermissionError):  # of another user, whose file it stays
                     os.utime(path.with_suffix(".json"))
@@ -223,7 +223,7 @@ def _fault(path: Path) -> str:
         mark = (status.st_size, status.st_mtime_ns)
         if _SOUND.get(path) == mark:
             return ""
-        facts = json.loads(path.with_suffix(".json").read_text())
+        facts = record_in(path.with_suffix(".json").read_bytes())
         if len(np.load(path, mmap_mode="r")) != facts["images"]:
             return "it has other images than were noted"
         if file_sha256(path) != facts["sha256"]:

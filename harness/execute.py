@@ -6,7 +6,6 @@ plain loop. `run_job` does one trained model and all cells that share it.
 
 from __future__ import annotations
 
-import errno
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +35,7 @@ from methods.parts.backbone import WeightsMissing
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size
 from results.evidence import Evidence
-from results.files import locked
+from results.files import locked, naming
 
 SCORE_BATCH = 32
 AWAITED = Progress(stage="waiting for another command that does it", step=0, steps=1)
@@ -109,13 +108,8 @@ def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     first = cells[0]
     with locked(place.store.lock(f"{first.fit_id}-cells"), partial(tell, AWAITED)):
         todo = [cell for cell in cells if place.overwrite or not place.store.done(cell)]
-        try:
-            if todo:
-                _run_cells(todo, place, tell)
-        except OSError as error:
-            if error.errno != errno.ENOSPC or error.filename:
-                raise
-            raise OSError(f"{place.store.out}: the disk is full; make room, run again") from error
+        if todo:
+            _run_cells(todo, place, tell)
 
 
 def _run_cells(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
@@ -284,11 +278,13 @@ def score(
         started = time.perf_counter()
         for indices, piece in zip(ranges, spread(ranges, cell.knobs), strict=True):
             scores_N[indices.start : indices.stop] = piece.images_N
-            file.write(piece.maps_NHW.astype(np.float32).tobytes())
+            maps = piece.maps_NHW.astype(np.float32)
+            with naming(place.store.out, maps[0].nbytes * len(samples)):
+                file.write(maps.tobytes())
+                file.flush()
             peak = max(peak, piece.peak)
             tell(Progress(stage="score", step=indices.stop, steps=len(samples)))
         seconds = time.perf_counter() - started
-        file.flush()
         shape = (len(samples), *piece.maps_NHW.shape[1:])
         maps_NHW = np.memmap(file, np.float32, "r").reshape(shape)
         metrics, labels_N, evidence = measure(cell, benchmark, samples, scores_N, maps_NHW)

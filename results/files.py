@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 STALE_SECONDS = 86_400
 """What was begun so long ago, and is not whole, was left by a crash."""
@@ -17,17 +19,41 @@ WRITING = ".writing-"
 """Begins the names of folders that are not whole yet."""
 
 
+def record_in(content: str | bytes, *fields: str) -> dict[str, Any]:
+    """A JSON object with these fields at least; ValueError for anything else, however it is made.
+
+    Whoever can write to a folder of results decides what lies there, so this is no place for trust.
+    """
+    try:
+        record = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(record, dict):
+        raise ValueError("no JSON object")
+    if missing := [name for name in fields if name not in record]:
+        raise ValueError(f"without {', '.join(missing)}")
+    return record
+
+
 def write_whole(path: Path, content: bytes | memoryview, *, replace: bool = False) -> None:
     """Publish bytes at `path`, as `whole_file` does.
 
     Raises OSError, naming the path and the bytes needed, where it cannot be written.
     """
+    with (
+        naming(path, memoryview(content).nbytes),
+        whole_file(path, replace=replace) as scratch,
+    ):
+        scratch.write_bytes(content)
+
+
+@contextmanager
+def naming(path: Path, size: int) -> Iterator[None]:
+    """An OSError of the block names this path and how many bytes were to be written there."""
     try:
-        with whole_file(path, replace=replace) as scratch:
-            scratch.write_bytes(content)
+        yield
     except OSError as error:
-        size = memoryview(content).nbytes
-        message = f"{error.strerror}; {size:,} bytes could not be written"
+        message = f"{error.strerror or error}; {size:,} bytes could not be written"
         raise OSError(error.errno, message, str(path)) from error
 
 

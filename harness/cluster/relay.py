@@ -21,6 +21,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.cell import Cell
+from harness.cluster.features import CacheFiles, SharedCache
 from harness.options import Say, unheard
 from harness.place import Place
 from harness.store.copies import RESULTS, fetch
@@ -35,10 +36,11 @@ PARTS = tuple(dict.fromkeys(FOLDERS.values()))
 """What says that a cell is done, and so comes last."""
 
 
-class Writer:
-    """The process on the driver's node that reads and writes its folder for the others."""
+class Writer(CacheFiles):
+    """The process on the driver's node that reads and writes its folders for the others."""
 
-    def __init__(self, out: Path, results: Mapping[Path, str]) -> None:
+    def __init__(self, out: Path, cache: Path, results: Mapping[Path, str]) -> None:
+        super().__init__(cache)
         self.out = out
         RESULTS.update(results)
 
@@ -101,6 +103,8 @@ class Home:
     mark: str
     writer: Any
     """The Ray actor that is a `Writer`."""
+    node: str
+    """Where it is, by Ray's id."""
 
     @property
     def seen(self) -> bool:
@@ -113,15 +117,16 @@ class Home:
 
 
 @contextmanager
-def home(out: Path) -> Iterator[Home]:
-    """The driver's folder for all nodes, as long as the block lasts."""
+def home(out: Path, cache: Path) -> Iterator[Home]:
+    """The driver's folders for all nodes, as long as the block lasts."""
     mark = f".seen-{secrets.token_hex(8)}"
     (out / mark).touch()
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    node = ray.get_runtime_context().get_node_id()
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
     start = ray.remote(num_cpus=0, max_restarts=2, max_task_retries=2)(Writer)
-    writer = start.options(scheduling_strategy=here).remote(out, dict(RESULTS))
+    writer = start.options(scheduling_strategy=here).remote(out, cache, dict(RESULTS))
     try:
-        yield Home(out, mark, writer)
+        yield Home(out, mark, writer, node)
         _clean_up(mark)  # not after an error: the nodes may be gone
     finally:
         with suppress(OSError):
@@ -191,9 +196,15 @@ class RelayedStore(Store):
 
 
 def at_node(place: Place) -> Place:
-    """The place as this process sees it: with the driver's folder, or one of the node's own."""
+    """The place as this process sees it: with the driver's folders, or those of the node."""
     home: Home | None = place.home
-    if home is None or home.seen:
+    if home is None:
+        return place
+    if ray.get_runtime_context().get_node_id() != home.node:
+        mine = place.cache
+        shared = SharedCache(root=mine.root, budget_gb=mine.budget_gb, ask=home.ask)
+        place = dataclasses.replace(place, cache=shared)
+    if home.seen:
         return place
     store = RelayedStore(_own_folder(home.mark), home)
     store.prepare()

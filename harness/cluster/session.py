@@ -60,7 +60,7 @@ def session(
             resources = dataclasses.replace(resources, gpus=float(has_gpus))
         check_room(resources)
         store = dataclasses.replace(store, out=store.out.resolve())
-        with home(store.out) if named(resources.address) else nullcontext() as reach:
+        with home(store.out, cache.root) if named(resources.address) else nullcontext() as reach:
             gate = None
             if reach:
                 apart, gate = preflight(Wanted(tuple(cells), cache, dict(INPUTS)), reach, say)

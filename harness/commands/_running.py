@@ -16,11 +16,13 @@ from typing import Any
 
 from harness.task import Show
 from methods.base import Progress
-from results.files import write_whole
+from results.files import record_in, write_whole
 
 EVERY = 1.0
 """Seconds between two writes, at least."""
 FOLDER = "running"
+FIELDS = ("title", "total", "done", "since", "heard", "work")
+ITEM = {"label", "where", "stage", "step", "steps", "loss", "since"}
 
 
 @contextmanager
@@ -79,5 +81,8 @@ def what_runs(out: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted((out / FOLDER).glob("[!.]*.json")):
         with suppress(OSError, ValueError):  # it ended while we looked
-            found.append({"command": path.stem, **json.loads(path.read_bytes())})
+            record = record_in(path.read_bytes(), *FIELDS)
+            if any(not isinstance(item, dict) or ITEM - item.keys() for item in record["work"]):
+                raise ValueError
+            found.append({"command": path.stem, **record})
     return found

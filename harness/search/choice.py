@@ -23,7 +23,10 @@ from harness.search.stages import StageResult, record
 from harness.search.study import Study, choice_key
 from harness.store.journal import entries
 from harness.store.store import Store
-from results.files import write_whole
+from results.files import record_in, write_whole
+
+FIELDS = ("study", "knobs", "stages", "frozen_at")
+"""Without which a record is no choice."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def _read(path: Path) -> Choice | None:
     if not path.exists():
         return None
     try:
-        return Choice(path, json.loads(path.read_text()))
+        return Choice(path, record_in(path.read_bytes(), *FIELDS))
     except ValueError as error:
         raise UsageError(f"{path}: is no choice that can be read ({error}); remove it") from None
 

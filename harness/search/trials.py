@@ -28,7 +28,7 @@ from harness.registry import load
 from harness.store.journal import append
 from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
 from methods.parts.backbone import file_sha256
-from results.files import whole_folder
+from results.files import record_in, whole_folder
 from results.table import read_part
 
 Shares = tuple[float, ...]
@@ -205,7 +205,7 @@ def _read(folder: Path) -> Neighbours | None:
     """What was found before; None without it, or where it is not what was written."""
     files = {name: folder / f"{name}.npy" for name in Neighbours._fields}
     try:
-        sums = json.loads((folder / SUMS).read_bytes())
+        sums = record_in((folder / SUMS).read_bytes())
         if any(file_sha256(file) != sums[name] for name, file in files.items()):
             return None
         arrays = [np.load(file, mmap_mode="c") for file in files.values()]

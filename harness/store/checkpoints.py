@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from methods.base import Keeper, Method, Progress
 from methods.parts.backbone import file_sha256
-from results.files import whole_folder
+from results.files import naming, record_in, whole_folder
 
 KEPT = 2
 
@@ -136,7 +138,7 @@ class Checkpoints(Keeper):
         """
         file = path / "state.safetensors"
         try:
-            record = json.loads((path / "state.json").read_text())
+            record = record_in((path / "state.json").read_bytes())
             state = read_state(file, record["sha256"])
             load_whole(self.method, _under("method.", state))
         except OSError:
@@ -152,11 +154,15 @@ class Checkpoints(Keeper):
 
 
 def save_state(state: dict[str, Tensor], file: Path) -> None:
-    """Write tensors to a file; OSError, naming it, where that is not possible."""
-    try:
-        save_file(state, file)
-    except SafetensorError as error:  # also for a full disk
-        raise OSError(f"{file}: {error}; make room, or name another --out") from None
+    """Write tensors to a file; OSError, naming it and their bytes, where that is not possible."""
+    size = sum(value.nelement() * value.element_size() for value in state.values())
+    with naming(file, size):
+        try:
+            save_file(state, file)
+        except SafetensorError as error:  # also for a full disk
+            full = "No space left" in str(error)
+            reason = os.strerror(errno.ENOSPC) if full else str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, reason) from None
 
 
 def read_state(file: Path, sha256: str) -> dict[str, Tensor]:

