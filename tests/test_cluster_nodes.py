@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
 from made_data import write_category
 
@@ -46,6 +47,7 @@ class Machines:
             "PRIVATE": " ".join(map(str, private)),
             "PYTHONPATH": str(code),
             "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "eth0",
             # By itself Ray takes a minute until it takes a node for dead.
             "RAY_health_check_initial_delay_ms": "1000",
             "RAY_health_check_period_ms": "1000",
@@ -302,6 +304,14 @@ def test_nodes_copy_data_from_an_object_store_and_results_go_there(root: Path) -
         assert done.returncode == 0, done.stdout
         assert "results are handed over from there" in done.stdout
         told = machines.do("exec", "1", str(BIN / "lafite-bench"), "status", "s3://bucket/runs")
+        both = machines.run(
+            "run", "s3://bucket/parts", "--preset", "smoke", "-m", "uniad", "--seeds", "1",
+            "--workers", "2", "--out", "s3://bucket/runs",
+        )  # fmt: skip
+        assert both.returncode == 0, both.stdout
+        [runs] = machines.disk(0, cache).glob("results/*/runs")
+        trained = read(runs).filter(pl.col("method") == "uniad")
+        assert set(trained["world_size"]) == {2}, "one model, fitted on both nodes"
         store.kill()
     assert "4 cells done, 0 failed" in told.stdout
     [copy] = machines.disk(1, cache).glob("inputs/*/parts")

@@ -18,6 +18,8 @@ from harness.cell import Cell
 from harness.cluster.session import RETRIES, demand, late, settle
 from harness.execute import learn
 from harness.place import Place
+from harness.store.copies import RESULTS
+from harness.store.remote import opened
 from methods.base import Diverged, Progress
 
 
@@ -48,7 +50,7 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
         run_config=RunConfig(
             # A name of its own for each attempt: what counts is in the store, not in Ray's state.
             name=f"{cell.fit_id}-{uuid.uuid4().hex[:8]}",
-            storage_path=str(place.store.out / "ray"),
+            **_storage(place),
             failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=0),
         ),
     )
@@ -61,6 +63,15 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
         raise RuntimeError(f"{last} (on {resources.workers} workers)\n{error}") from None
     if diverged := place.store.diverged(cell):
         raise Diverged(diverged)
+
+
+def _storage(place: Place) -> dict[str, Any]:
+    """Where Ray Train keeps its own state, which all workers have to see."""
+    out = place.home.out if place.home else place.store.out
+    if out in RESULTS:
+        files, name = opened(RESULTS[out])
+        return {"storage_filesystem": files, "storage_path": f"{name}/ray"}
+    return {"storage_path": str(out / "ray")}
 
 
 def _fit_worker(settings: dict[str, Any]) -> None:

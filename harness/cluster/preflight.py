@@ -26,7 +26,7 @@ from benchmarks.parts.content import fingerprint
 from harness.cache import HEADROOM, FeatureCache, missing_features
 from harness.cell import Cell, Data
 from harness.cluster.relay import Home
-from harness.cost import feature_bytes
+from harness.cost import feature_bytes, memory_of
 from harness.features import open_split
 from harness.options import Say
 from harness.registry import UsageError
@@ -171,6 +171,13 @@ def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
         faults += [f"node {address}: {lack}" for lack in lacks]
     if faults:
         raise UsageError("\n".join(faults))
+    largest = max(wanted.cells, key=memory_of, default=None)
+    most = max(node["Resources"].get("memory", 0) for node in nodes.values())
+    if largest and memory_of(largest) > most:
+        say(
+            f"{largest.label} is expected to need {memory_of(largest):,} bytes of memory, the "
+            f"largest node has {most:,.0f}; it runs alone there"
+        )
     if len({card for names in cards.values() for card in names}) > 1:
         say(f"GPUs differ, and so does time: {'; '.join(_cards(cards))}")
     return apart, Gate(wanted, mine.same, frozenset(nodes))

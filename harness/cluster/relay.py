@@ -26,7 +26,7 @@ from harness.options import Say, unheard
 from harness.place import Place
 from harness.store.copies import RESULTS, fetch
 from harness.store.journal import append
-from harness.store.store import FOLDERS, FitFacts, Store
+from harness.store.store import DIVERGED, FOLDERS, FitFacts, Store
 from methods.base import Method
 from results.files import whole_folder, write_whole
 
@@ -59,6 +59,12 @@ class Writer(CacheFiles):
         if not path.exists():
             fetch(path)
         return {path.name: path.read_bytes()} if path.is_file() else read_folder(path)
+
+    def names(self, name: str) -> set[str]:
+        """The checkpoints in a folder of a training."""
+        if not self._path(name).exists():
+            fetch(self._path(name))
+        return {path.name for path in self._path(name).glob("epoch-*")}
 
     def forget(self, name: str) -> None:
         """Remove a folder."""
@@ -177,11 +183,26 @@ class RelayedStore(Store):
         self._hand_over(folder)
 
     def training(self, cell: Cell) -> Path:
-        """Checkpoints that another node left are fetched from home."""
+        """As at home: checkpoints that another node left are fetched, older ones removed."""
         folder = super().training(cell)
-        if not folder.exists():
+        here = {path.name for path in folder.glob("epoch-*")}
+        if self.home.ask("names", self._name(folder)) != here:
+            shutil.rmtree(folder, ignore_errors=True)
             self._fetch(folder)
         return folder
+
+    def note_diverged(self, cell: Cell, why: str) -> None:
+        """At home, where the driver looks for it."""
+        name = f"{self._name(super().training(cell))}/{DIVERGED}"
+        self.home.ask("write", {name: why.encode()}, True)
+
+    def diverged(self, cell: Cell) -> str:
+        """From home."""
+        name = f"{self._name(super().training(cell))}/{DIVERGED}"
+        why = b"".join(self.home.ask("read", name).values()).decode()
+        if why:
+            self.home.ask("forget", self._name(super().training(cell)))
+        return why
 
     def _hand_over(self, folder: Path) -> None:
         self.home.ask("write_folder", self._name(folder), read_folder(folder))

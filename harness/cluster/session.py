@@ -83,10 +83,11 @@ def session(
 def _relayed(apart: Sequence[str], resources: Resources, store: Store, say: Say) -> None:
     """Say that nodes hand their results over; UsageError where they can't."""
     nodes = ", ".join(apart)
-    if resources.workers > 1:
+    if resources.workers > 1 and store.out not in RESULTS:
         raise UsageError(
             f"--workers {resources.workers}: {store.out} is not seen from {nodes}, but workers "
-            "that fit one model share it; name a shared folder, or leave --workers out"
+            "that fit one model share it; name a shared folder or an object store, or leave "
+            "--workers out"
         )
     say(f"{store.out} is not seen from {nodes}: results are handed over from there")
 

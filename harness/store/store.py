@@ -66,6 +66,8 @@ class FitFacts(NamedTuple):
 
 MODEL_FIELDS = ("method", "seed", "benchmark", "root", "categories", "weights")
 """Of a model's record, by which its cell is found again."""
+DIVERGED = "diverged"
+"""A note beside the checkpoints of a training that did."""
 RAYS_OWN = "runtime_resources"
 """Where Ray puts the --working-dir of a job."""
 EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures")}
@@ -234,11 +236,11 @@ class Store:
     def note_diverged(self, cell: Cell, why: str) -> None:
         """Leave word for the driver that the training diverged."""
         self.training(cell).mkdir(parents=True, exist_ok=True)
-        (self.training(cell) / "diverged").write_text(why)
+        (self.training(cell) / DIVERGED).write_text(why)
 
     def diverged(self, cell: Cell) -> str:
         """Why the training diverged, told once; empty if it did not."""
-        note = self.training(cell) / "diverged"
+        note = self.training(cell) / DIVERGED
         if not note.exists():
             return ""
         why = note.read_text()
