@@ -24,7 +24,7 @@ from results.profiles import DEFAULT_PROFILE
 CELL_SCHEMA = 1
 """Raised when the code changes what every cell gives; for one method there is its `revision`."""
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "calibration"]
 Purpose = Literal["run", "tuned", "tune", "reveal"]
 """Why a cell is scored: for the table, for the table with a frozen choice, for choosing, or to see
 afterwards how good the choosing was."""
@@ -142,9 +142,14 @@ class Cell:
         return self.shown or held is None or PAPER in held.families
 
     @property
-    def splits(self) -> tuple[Split, Split]:
-        """What it learns from and what it is scored on."""
-        return "train", self.split
+    def calibrated(self) -> bool:
+        """Whether held-out normal images, which chose nothing, say where alarms begin."""
+        return self.shown and self.data.held is not None and not self.data.held.families
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """What it learns from, what it is scored on, and what thresholds are made of."""
+        return ("train", self.split, *(("calibration",) if self.calibrated else ()))
 
     @cached_property
     def fit_id(self) -> str:

@@ -47,6 +47,8 @@ def feature_bytes(features: FeatureSet) -> float:
     """What a set takes in the cache: half precision for features, one byte a pixel's colour."""
     data, view = features.data, features.view
     images = data.train_images if features.split == "train" else data.test_images
+    if features.split == "calibration":
+        images = len(features.open()[1])
     each = 2.0 * feature_numbers(view) if isinstance(view, Features) else 3.0 * view.side**2
     return images * each
 

@@ -34,8 +34,10 @@ from methods.base import Keeper, Method, Neighbours, OnProgress, Progress, Searc
 from methods.parts.backbone import WeightsMissing
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size
+from results.calibration import alarm_metrics
 from results.evidence import Evidence
 from results.files import locked, naming
+from results.identity import POOLED
 
 SCORE_BATCH = 32
 AWAITED = Progress(stage="waiting for another command that does it", step=0, steps=1)
@@ -116,6 +118,7 @@ def _run_cells(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     first = cells[0]
     with sealed():
         method, fit = learn(first, first.data.open_kept(), place, tell)
+    held = calibrate(cells, method, place, tell)
     place.store.audit(cells)
     scorer = Scorer(first, method, place, tell)
     here = nullcontext(scorer.spread)
@@ -124,6 +127,7 @@ def _run_cells(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
             started = datetime.now(UTC)
             reset_peak_memory()
             scored = score(cell, scorer.benchmark, scorer.samples, spread, place, tell)
+            scored = scored.with_alarms(held.get(cell.cell_id, []))
             publish(cell, place, scored, fit, scorer.inputs.seconds, started)
 
 
@@ -223,10 +227,17 @@ def inputs(
 class Scorer:
     """Images and a trained model that scores them; the same here and on every worker."""
 
-    def __init__(self, cell: Cell, method: Method, place: Place, tell: OnProgress) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        method: Method,
+        place: Place,
+        tell: OnProgress,
+        split: Split | None = None,
+    ) -> None:
         self.method = method.eval()
-        self.benchmark, self.samples = open_split(cell.data, cell.split)
-        self.inputs = inputs(cell, self.samples, cell.split, place, tell)
+        self.benchmark, self.samples = open_split(cell.data, split or cell.split)
+        self.inputs = inputs(cell, self.samples, split or cell.split, place, tell)
 
     def piece(
         self, indices: Sequence[int], knobs: Any, neighbours: Neighbours | None = None
@@ -257,6 +268,53 @@ class Scored(NamedTuple):
     evidence: Evidence
     seconds: float
     peak: int
+    held: Sequence[Row] = ()
+    """Rows of `results.calibration.SCHEMA`; none without held-out images."""
+
+    def with_alarms(self, held: Sequence[Row]) -> Scored:
+        """The same, with what thresholds made of held-out images are worth on the test split."""
+        if not held:
+            return self
+        scores: dict[str, list[float]] = {}
+        for row in held:
+            scores.setdefault(row["category"], []).append(row["score"])
+        metrics = {}
+        for category, measured in self.metrics.items():
+            rows = [r for r in self.images if category in (POOLED, r["category"])]
+            labels_M = np.array([row["label"] for row in rows], dtype=bool)
+            scores_M = np.array([row["score"] for row in rows], dtype=np.float64)
+            metrics[category] = measured | alarm_metrics(scores, category, labels_M, scores_M)
+        return self._replace(metrics=metrics, held=held)
+
+
+def calibrate(
+    cells: Sequence[Cell], method: Method, place: Place, tell: OnProgress
+) -> dict[str, list[Row]]:
+    """The scores of held-out normal images by cell, in rows of `results.calibration.SCHEMA`.
+
+    The method learned nothing from them, and nothing here opens the test split.
+    """
+    wanted = [cell for cell in cells if cell.calibrated]
+    if not wanted:
+        return {}
+    scorer = Scorer(wanted[0], method, place, tell, "calibration")
+    found: dict[str, list[Row]] = {cell.cell_id: [] for cell in wanted}
+    for cell in wanted:
+        for indices in score_ranges(len(scorer.samples)):
+            piece = scorer.piece(indices, cell.knobs)
+            for index, score, map_SS in zip(indices, piece.images_N, piece.maps_NHW, strict=True):
+                sample = scorer.samples[index]
+                found[cell.cell_id].append(
+                    {
+                        "cell_id": cell.cell_id,
+                        "key": sample.key,
+                        "category": sample.category,
+                        "score": float(score),
+                        "peak": float(map_SS.max()),
+                    }
+                )
+            tell(Progress(stage="calibrate", step=indices.stop, steps=len(scorer.samples)))
+    return found
 
 
 def score(
@@ -317,4 +375,6 @@ def publish(
         "started_at": started,
     }
     rows = finished_rows(cell, place, facts, scored.metrics)
-    place.store.publish(cell, rows, scored.images, scored.evidence, replace=place.overwrite)
+    place.store.publish(
+        cell, rows, scored.images, scored.evidence, scored.held, replace=place.overwrite
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, Sample
+from benchmarks.parts.content import fingerprint
 from benchmarks.parts.images import load_views
 from harness.cell import Cell, Data, Split
 from harness.registry import load
@@ -38,6 +39,8 @@ class FeatureSet:
     @property
     def fingerprint(self) -> str:
         """Identity of the split's images."""
+        if self.split == "calibration":
+            return _calibration_fingerprint(self.data)
         train = self.split == "train"
         return self.data.train_fingerprint if train else self.data.test_fingerprint
 
@@ -53,14 +56,21 @@ class FeatureSet:
         return open_split(self.data, self.split)
 
 
+@cache
+def _calibration_fingerprint(data: Data) -> str:
+    return fingerprint(*open_split(data, "calibration"))
+
+
 def open_split(data: Data, split: Split) -> tuple[Benchmark, list[Sample]]:
     """A split's samples, and the data set that reads them; SealedError for a sealed test split."""
     if split == "train":
         learned_from = data.open_kept()
         return learned_from, learned_from.train(data.categories)
-    if split == "validation":
+    if split in ("validation", "calibration"):
         pseudo = data.open_held()
-        return pseudo, pseudo.validation(data.categories)
+        samples = pseudo.validation(data.categories)
+        normal = [sample for sample in samples if not sample.anomalous]
+        return pseudo, samples if split == "validation" else normal
     benchmark = data.open()
     return benchmark, benchmark.test(data.categories)
 

@@ -64,7 +64,7 @@ def picture_rows(
                 "mask": _webp(masks_NHW[index])
                 if sample.anomalous and masks_NHW is not None
                 else None,
-                "overlay": _webp(_overlay(pixels, maps_NHW[index], low, high)),
+                "overlay": _webp(overlay(pixels, maps_NHW[index], low, high)),
                 "licence": benchmark.licence,
                 "source": benchmark.source,
             }
@@ -72,9 +72,10 @@ def picture_rows(
     return rows
 
 
-def _overlay(
+def overlay(
     pixels_HW3: NDArray[np.uint8], map_HW: NDArray[np.float32], low: float, high: float
 ) -> NDArray[np.uint8]:
+    """The map over the image, (H, W, 3): clear at `low` and below, strongest from `high`."""
     share_HW = ((map_HW - low) / max(high - low, 1e-12)).clip(0, 1)
     colours_HW3 = 255 * colormaps["inferno"](share_HW)[..., :3]
     cover_HW1 = STRENGTH * share_HW[..., None]

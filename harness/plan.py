@@ -36,18 +36,22 @@ def plan(
     *,
     ablation: bool = False,
     held: Held | None = None,
+    calibrate: float | None = None,
     need_weights: bool = True,
     say: Say = unheard,
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds; UsageError, in one line, if any can't run.
 
-    With `held` the cells are those of a search for knobs, see `pieces`. Without `need_weights` a
-    plan can be looked at where a backbone's weights are not to be had. `say` is told what is left
-    out.
+    With `calibrate` this share of the normal images is held out from all of them, to say where
+    alarms begin. With `held` the cells are those of a search for knobs, see `pieces`. Without
+    `need_weights` a plan can be looked at where a backbone's weights are not to be had. `say` is
+    told what is left out.
     """
     _check_words(selection)
     rows = _rows(selection, ablation)
     parts = _parts(selection, held, say)
+    if calibrate:
+        parts = [with_held_out(data, Held(calibrate, families=())) for data in parts]
     files = {row.method: _files(row, need_weights) for row in rows}
     for data in parts:
         for row in rows:

@@ -17,6 +17,7 @@ def smoke_cells(
     preset: str = "smoke",
     overrides: Sequence[str] = (),
     held: Held | None = None,
+    calibrate: float | None = None,
     **others: Any,
 ) -> list[Cell]:
     selection = Selection(
@@ -27,4 +28,4 @@ def smoke_cells(
         overrides=list(overrides),
         **others,
     )
-    return plan(selection, held=held)
+    return plan(selection, held=held, calibrate=calibrate)

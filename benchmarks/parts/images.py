@@ -20,17 +20,22 @@ def load_views(
     Pillow's bilinear resize to (resize, resize), which averages when it shrinks, then the centre.
     DataError for an image that cannot be read, ValueError for a crop larger than the resize.
     """
-    size, window = _window(resize, crop)
+    size, _ = _window(resize, crop)
 
     def read(sample: Sample) -> NDArray[np.uint8]:
-        image = Image.fromarray(benchmark.read_image(sample))
-        resized = image.resize((resize, resize), Image.Resampling.BILINEAR)
-        return np.asarray(resized)[window, window].transpose(2, 0, 1)
+        return view_of(benchmark.read_image(sample), resize, crop)
 
     views = np.empty((len(samples), 3, size, size), dtype=np.uint8)
     for row, view in enumerate(map_threads(read, samples)):
         views[row] = view
     return views
+
+
+def view_of(image: NDArray[np.uint8], resize: int, crop: int | None = None) -> NDArray[np.uint8]:
+    """One image as `load_views` has it, (3, S, S)."""
+    _, window = _window(resize, crop)
+    resized = Image.fromarray(image).resize((resize, resize), Image.Resampling.BILINEAR)
+    return np.asarray(resized)[window, window].transpose(2, 0, 1)
 
 
 def load_masks(

@@ -157,6 +157,7 @@ class RelayedStore(Store):
         """At home too."""
         name = self.part(cell).name
         paths = [path for path in self.out.glob(f"*/{name}") if path.is_file()]
+        paths += [self.use(cell)] if cell.shown else []
         self.home.ask("write", {self._name(path): path.read_bytes() for path in paths}, replace)
 
     def audit(self, cells: Sequence[Cell]) -> None:

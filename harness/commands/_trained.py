@@ -12,6 +12,7 @@ from harness.cache import FeatureCache
 from harness.cell import Cell, Held
 from harness.options import is_address
 from harness.plan import pieces, with_held_out
+from harness.predict import settings
 from harness.registry import UsageError, did_you_mean, load
 from harness.store.copies import input_of
 from harness.store.store import Store
@@ -68,8 +69,8 @@ def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
             method=row["method"],
             variant=row["variant"],
             preset=row["preset"],
-            config=_settings(kind.Config, row["config_json"]),
-            knobs=_settings(kind.Knobs, row["knobs_json"]),
+            config=settings(kind.Config, json.loads(row["config_json"])),
+            knobs=settings(kind.Knobs, json.loads(row["knobs_json"])),
             seed=row["seed"],
             profile=row["profile"],
             weights=weights,
@@ -85,9 +86,3 @@ def _path(text: str | None) -> Path | None:
     if text and is_address(text):
         return input_of(FeatureCache.default().root / "inputs", text)
     return Path(text) if text else None
-
-
-def _settings(kind: type, text: str) -> Any:
-    """A Config or Knobs from its JSON, where tuples came back as lists."""
-    plain = json.loads(text)
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})

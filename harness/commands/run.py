@@ -43,6 +43,10 @@ def command(
     refit: Annotated[
         bool, selecting("--refit", help="As --tuned, trained on all training images again.")
     ] = False,
+    calibrate: Annotated[
+        float | None,
+        selecting(min=0, max=0.9, help="Hold out this share of normal images to set thresholds."),
+    ] = None,
     out: Out = DEFAULT_OUT,
     overwrite: Annotated[bool, keeping("--overwrite", help="Do finished cells again.")] = False,
     dry_run: Annotated[
@@ -85,11 +89,22 @@ def command(
     check_logs(log or ())
     with console.status("planning: reading and hashing the data"):
         said: list[str] = []
-        cells = plan(selection, ablation=ablation, need_weights=not dry_run, say=said.append)
+        cells = plan(
+            selection,
+            ablation=ablation,
+            calibrate=calibrate,
+            need_weights=not dry_run,
+            say=said.append,
+        )
     note = noting(console)
     for line in said:
         note(line)
     if tuned or refit:
+        if calibrate:
+            raise UsageError(
+                "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen "
+                "ones with --set, or leave one of them out"
+            )
         if ablation:
             raise UsageError(
                 "--tuned and --ablation: a choice is made for one row; ask for one of them"

@@ -3,8 +3,10 @@
 OUT/parts/<cell>.parquet      one immutable part per finished cell
 OUT/scores/<cell>.parquet     its score for every test image
 OUT/pixel_curves/<cell>.parquet, pictures/<cell>.parquet    what its report shows
+OUT/calibration/<cell>.parquet    scores of held-out normal images, which say where alarms begin
 OUT/failures/<cell>-<n>.parquet
 OUT/models/<fit>/             model.safetensors and fit.json
+OUT/models/<fit>/cells/<cell>.json    knobs and held-out scores, for `lafite-bench predict`
 OUT/models/<fit>.training/    checkpoints, while it is being trained
 OUT/models/<fit>/neighbours/  searches that a sweep shares
 OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
@@ -38,8 +40,10 @@ from harness.store.copies import address_of, fetch
 from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
+from results.calibration import SCHEMA as CALIBRATION
+from results.calibration import calibration_path
 from results.evidence import Evidence, write_evidence
-from results.files import STALE_SECONDS, WRITING, record_in, whole_folder
+from results.files import STALE_SECONDS, WRITING, record_in, whole_folder, write_whole
 from results.table import (
     SCORES_SCHEMA,
     failure_path,
@@ -70,11 +74,18 @@ DIVERGED = "diverged"
 """A note beside the checkpoints of a training that did."""
 RAYS_OWN = "runtime_resources"
 """Where Ray puts the --working-dir of a job."""
-EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures")}
+EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures", "calibration")}
+HELD_FIELDS = ("key", "category", "score", "peak")
 EVIDENCE["trial_scores"] = "trials"
 """What is written before a part, and where that lies: without it a part shows less than it says."""
 FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
 """Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
+
+
+def whites(cell: Cell) -> dict[str, float]:
+    """What becomes 255 of deep images, by category, which new ones have to be read by as well."""
+    white = getattr(cell.data.open(), "white", None)
+    return {} if white is None else {name: white(name) for name in cell.data.categories}
 
 
 @dataclass(frozen=True)
@@ -151,11 +162,16 @@ class Store:
         rows: list[Row],
         scores: list[Row],
         evidence: Evidence,
+        held: Sequence[Row] = (),
         *,
         replace: bool = False,
     ) -> None:
         """Make a finished cell visible; its part comes last, since it says that it is done."""
+        if held:
+            path = calibration_path(self.out, cell.cell_id)
+            write_rows(path, held, CALIBRATION, replace=replace)
         if cell.shown:
+            self._write_use(cell, held)
             path = scores_path(self.out, cell.cell_id)
             write_rows(path, scores, SCORES_SCHEMA, replace=replace)
             write_evidence(self.out, cell.cell_id, evidence, replace=replace)
@@ -163,6 +179,23 @@ class Store:
             write_rows(self.trial_scores(cell), scores, SCORES_SCHEMA, replace=replace)
         write_part(self.part(cell), rows, replace=replace)
         self.published(cell, replace)
+
+    def use(self, cell: Cell) -> Path:
+        """What a model needs beside itself to be used as this cell did; it goes with the model."""
+        return self.model(cell) / "cells" / f"{cell.cell_id}.json"
+
+    def _write_use(self, cell: Cell, held: Sequence[Row]) -> None:
+        record = {
+            "cell": cell.cell_id,
+            "variant": cell.variant,
+            "preset": cell.preset,
+            "knobs": dataclasses.asdict(cell.knobs),
+            "weights_sha256": cell.weights_sha256,
+            "train_fingerprint": cell.data.train_fingerprint,
+            "whites": whites(cell),
+            "held": [{name: row[name] for name in HELD_FIELDS} for row in held],
+        }
+        write_whole(self.use(cell), json.dumps(record).encode(), replace=True)
 
     def audit(self, cells: Sequence[Cell]) -> None:
         """Note that the test split is about to be opened to score these cells.

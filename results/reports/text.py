@@ -10,12 +10,14 @@ from typing import Any
 
 import polars as pl
 
+from results.analysis.alarms import alarms, without_alarms
 from results.analysis.bootstrap import bootstrap
 from results.analysis.cells import GROUP, SECTION, label, one_cell_per_seed, title
 from results.analysis.published import beside_published
 from results.analysis.ranks import ranks
 from results.analysis.statistics import pairwise
 from results.analysis.summary import failures, per_category, summary
+from results.calibration import ONE
 from results.reports.latex import latex
 from results.reports.layout import Cells, columns, csv_text, join_blocks
 from results.reports.numbers import UNKNOWN, gibibytes, interval, number, percent
@@ -32,8 +34,10 @@ def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str,
 
     summary, categories (`per_category` of each metric), pairs (`pairwise`), ranks, published
     (`beside_published`) and failures; the columns are those of the functions. With `read_scores`'s
-    scores the summary has images_low and images_high, the bootstrap interval over seeds and images.
+    scores the summary has images_low and images_high, the bootstrap interval over seeds and images,
+    and alarms (`alarms`) say how often they were seen.
     """
+    whole, frame = frame, without_alarms(frame)
     metrics = frame["metric"].drop_nulls().unique(maintain_order=True)
     by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in metrics]
     return {
@@ -43,6 +47,7 @@ def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str,
         "ranks": ranks(frame),
         "published": beside_published(frame),
         "failures": failures(frame),
+        "alarms": alarms(whole, scores) if scores is not None else pl.DataFrame(),
     }
 
 
@@ -60,6 +65,7 @@ def render(
     interval, over seeds and images. A brief report, terminal or md, has one table a section, of at
     most BRIEF_WIDTH columns, and its notes. Raises ValueError for another format.
     """
+    whole, frame = frame, without_alarms(frame)
     if fmt == "latex":
         return latex(frame)
     if fmt == "csv" or not brief:
@@ -73,6 +79,9 @@ def render(
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
         blocks.append([title(section.row(0, named=True))])
         blocks += _brief(section, part, width) if brief else _full(section, part)
+        if scores is not None:
+            same = whole.filter(**dict(zip(SECTION, key, strict=True)))
+            blocks += _alarm_table(same, scores)
     return join_blocks(blocks, fmt, width)
 
 
@@ -144,6 +153,31 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
         ]
         caption = f"{kind} metrics, % (± std over seeds)"
         yield Cells(caption, ["categories", "method", *metrics], lines, names=2)
+
+
+def _alarm_table(part: pl.DataFrame, scores: pl.DataFrame) -> Iterator[list[str] | Cells]:
+    """False alarms as asked for and as seen, of the rows that have held-out images."""
+    found = alarms(part, scores)
+    if found.is_empty():
+        return
+    lines = [
+        [
+            label(row),
+            "one for all" if row["threshold"] == ONE else "one each",
+            percent(row["alpha"]),
+            percent(row["false"]),
+            interval(row["false_low"], row["false_high"]),
+            percent(row["recall"]),
+            interval(row["recall_low"], row["recall_high"]),
+        ]
+        for row in found.to_dicts()
+    ]
+    header = ["method", "threshold", "asked", "false alarms", "95 %", "recall", "95 %"]
+    caption = "alarms of thresholds from held-out normal images, % of the test images"
+    yield Cells(caption, header, lines, names=2)
+    reasons = found["reason"].unique(maintain_order=True).to_list()
+    if reasons := [reason for reason in reasons if reason]:
+        yield [f"{UNKNOWN} {reason}" for reason in reasons]
 
 
 def _cost_table(rows: pl.DataFrame) -> Cells:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from results.analysis.alarms import without_alarms
 from results.analysis.bootstrap import gaps_over_images
 from results.analysis.cells import SECTION, label, one_cell_per_seed, title, with_every_seed
 from results.analysis.equivalence import ROPE
@@ -89,6 +90,7 @@ def comparison(
 
     Raises ValueError where a or b is not the name of a row, or no section has both.
     """
+    frame = without_alarms(frame)
     blocks: list[list[str] | Cells] = []
     for key, rows in compare(frame, a, b).group_by(SECTION, maintain_order=True):
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))

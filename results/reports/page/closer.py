@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 from markupsafe import Markup
 
+from results.calibration import ALPHAS, calibration_path, threshold
 from results.evidence import MISS, read_curves, read_pictures
 from results.identity import POOLED
 from results.reports.page.charts import Line, curves
@@ -62,7 +64,7 @@ class Closer:
     """Scores, curves and pictures of a section's first seed; `scores` are the whole folder's."""
 
     def __init__(self, section: Section, out: Path, scores: pl.DataFrame) -> None:
-        self.section = section
+        self.section, self.out = section, out
         firsts = section.first_cells()
         cells = firsts["cell_id"].unique().sort()
         by = ("cell_id", "category")
@@ -103,6 +105,24 @@ class Closer:
                 kinds = (rows.filter(label=is_defect)["score"] for is_defect in (False, True))
                 by_panel[key] = [[*map(_shortened, kind)] for kind in kinds]
         return by_panel
+
+    def alarms(self) -> dict[str, float]:
+        """For each "section.category.method" the score above which an image is an alarm at 5 %.
+
+        Of held-out images; nothing where there are too few.
+        """
+        found = {}
+        for number, category in enumerate(self.categories):
+            for cell, name in self._scores(category).select("cell_id", "name").unique().iter_rows():
+                path = calibration_path(self.out, cell)
+                if not path.exists():
+                    continue
+                held = pl.read_parquet(path, glob=False)
+                mine = held if category == POOLED else held.filter(category=category)
+                with suppress(ValueError):
+                    key = f"{self.section.index}.{number}.{self._index(name)}"
+                    found[key] = threshold(mine["score"].to_numpy(), ALPHAS[-1])
+        return found
 
     def pictures(self) -> Iterator[Picture]:
         """The worst images of each category and method, the worst first."""

@@ -17,7 +17,8 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from results.analysis.cells import labelled
+from results.analysis.alarms import alarms, without_alarms
+from results.analysis.cells import label, labelled
 from results.analysis.published import beside_published
 from results.analysis.ranks import cliques, ranks
 from results.metrics import METRICS
@@ -36,7 +37,8 @@ PICTURE_BYTES = 15_000_000
 
 def page(out: Path) -> str:
     """The report of an output folder as HTML."""
-    frame = read(out)
+    whole = read(out)
+    frame = without_alarms(whole)
     parts = sections(frame)
     scores = read_scores(out)
     closers = [Closer(part, out, scores) for part in parts]
@@ -53,6 +55,7 @@ def page(out: Path) -> str:
         "overview": {name: tables.overview(parts, name) for name in metrics},
         "sections": [_section(part) for part in parts],
         "selectors": selectors(out),
+        "alarms": [[label(row), *tables.alarm(row)] for row in alarms(whole, scores).to_dicts()],
         "cells": cells(frame),
         "traced": {key: rows for part in parts for key, rows in part.traced().items()},
     }
@@ -128,6 +131,7 @@ def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:
             for closer in closers
         ],
         "thresholds": {key: kinds for c in closers for key, kinds in c.thresholds().items()},
+        "alarms_from": {key: value for c in closers for key, value in c.alarms().items()},
         "pictures": sorted(shown, key=lambda picture: (not picture.is_miss, picture.rank)),
         "ranks_shown": ranks_shown,
         "dropped": len(pictures) - len(shown),

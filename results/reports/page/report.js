@@ -93,7 +93,11 @@ function choose() {
   steps = [...new Set([...normal, ...defective])].sort((a, b) => a - b);
   steps.push(Infinity);
   $("threshold").max = steps.length - 1;
-  $("threshold").value = best(normal, defective);
+  const above = data.alarms_from[chosen().join(".")];
+  $("threshold").value =
+    above === undefined ? best(normal, defective) : steps.findIndex((step) => step > above);
+  $("starts-calibrated").hidden = above === undefined;
+  $("starts-best").hidden = above !== undefined;
   move();
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -11,6 +12,7 @@ from results.analysis.cells import label
 from results.analysis.equivalence import ROPE
 from results.analysis.published import MEAN as AVERAGE
 from results.analysis.statistics import pairwise
+from results.calibration import ONE
 from results.identity import POOLED
 from results.reports.numbers import (
     UNKNOWN,
@@ -208,3 +210,15 @@ def _best(entries: Sequence[Entry]) -> list[Entry]:
 
 def _cost(value: float | None) -> Entry:
     return Entry(text=number(value), sort=value)
+
+
+def alarm(row: dict[str, Any]) -> list[str]:
+    """The cells of a row of `results.analysis.alarms.alarms`, after its name."""
+
+    def with_interval(name: str) -> str:
+        if row[name] is None:
+            return f"{UNKNOWN} ({row['reason']})"
+        return f"{percent(row[name])} ({interval(row[f'{name}_low'], row[f'{name}_high'])})"
+
+    whose = "one for all categories" if row["threshold"] == ONE else "one each"
+    return [whose, f"{percent(row['alpha'])}", with_interval("false"), with_interval("recall")]

@@ -1,0 +1,203 @@
+"""`lafite-bench predict`: a trained model on new images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.options import completing, keeping, selecting
+from harness.registry import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from harness.predict import Model
+
+FORMATS = ("jsonl", "csv", "parquet")
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="A folder of OUT/models, or an exported one.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, or - for a list from stdin.")
+    ],
+    *,
+    alpha: Annotated[
+        float | None,
+        selecting(help="Verdicts: alarms on at most this share of normal images, e.g. 0.01."),
+    ] = None,
+    category: Annotated[
+        str | None, selecting(help="What the images are of; default: one threshold for all.")
+    ] = None,
+    cell: Annotated[
+        str | None, selecting(help="With the knobs of this cell; default: the newest.")
+    ] = None,
+    format_: Annotated[
+        str,
+        keeping("--format", metavar="|".join(FORMATS), autocompletion=completing(FORMATS)),
+    ] = "jsonl",
+    out: Annotated[Path | None, keeping(help="File to write; default: stdout.")] = None,
+    maps: Annotated[Path | None, keeping(help="Folder of heat maps over the images.")] = None,
+) -> bool:
+    """Score images with a trained model: score, p-value, verdict, one line each."""
+    from rich.console import Console
+
+    from harness.commands._progress import counter
+    from harness.predict import BATCH, load
+
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
+    if format_ == "parquet" and out is None:
+        raise UsageError("--format parquet: is no text; name a file with --out")
+    paths = found(images)
+    trained = load(model, cell)
+    above = _threshold(trained, alpha, category)
+    names = _names(paths)
+    console, rows, bad = Console(stderr=True), [], 0
+    with counter("images", len(paths), console) as one_more:
+        for start in range(0, len(paths), BATCH):
+            piece = paths[start : start + BATCH]
+            for row in _predicted(trained, piece, category, above, (maps, names) if maps else None):
+                one_more()
+                if "error" in row:
+                    bad += 1
+                    console.print(f"skipped {row['error']}", markup=False, soft_wrap=True)
+                    continue
+                rows.append(row)
+                if format_ == "jsonl" and out is None:
+                    typer.echo(json.dumps(row, ensure_ascii=False))
+    if format_ != "jsonl" or out is not None:
+        _write(rows, format_, out)
+    return bad == 0
+
+
+def found(wanted: Sequence[str]) -> list[Path]:
+    """The files that are meant, each once; UsageError where a word means none."""
+    from benchmarks.parts.inventory import is_image
+
+    words = [
+        w for word in wanted for w in (sys.stdin.read().splitlines() if word == "-" else [word])
+    ]
+    paths: dict[Path, None] = {}
+    for word in filter(None, words):
+        path = Path(word)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if is_image(p) and p.is_file()]
+        elif path.exists():
+            inside = [path]
+        else:
+            inside = sorted(_globbed(word))
+        if not inside:
+            raise UsageError(f"{word}: no image there; name a file, a folder of images, or a glob")
+        paths |= dict.fromkeys(inside)
+    return list(paths)
+
+
+def _globbed(pattern: str) -> Iterator[Path]:
+    anchor = Path(pattern).anchor
+    try:
+        matches = Path(anchor or ".").glob(pattern.removeprefix(anchor))
+        return (path for path in matches if path.is_file())
+    except (ValueError, NotImplementedError):
+        return iter(())
+
+
+def _threshold(model: Model, alpha: float | None, category: str | None) -> float | None:
+    if category is not None and category not in model.categories:
+        hint = did_you_mean(category, model.categories)
+        raise UsageError(f"--category {category}: not learned; {hint}")
+    if alpha is None:
+        return None
+    try:
+        return model.threshold(alpha, category)
+    except ValueError as error:
+        raise UsageError(f"--alpha {alpha:g}: {error}") from None
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name for each image's map: its own, with its folder where two are the same."""
+    names: dict[Path, str] = {}
+    for depth in (1, 2, 4, 99):
+        names = {path: "_".join(path.resolve().parts[-depth:]).strip("/_") for path in paths}
+        if len(set(names.values())) == len(paths):
+            break
+    return {path: f"{Path(name).stem}.png" for path, name in names.items()}
+
+
+def _predicted(
+    model: Model,
+    paths: Sequence[Path],
+    category: str | None,
+    above: float | None,
+    maps: tuple[Path, dict[Path, str]] | None,
+) -> Iterator[dict[str, Any]]:
+    """A row for each of a few images, those that can't be read first."""
+    import numpy as np
+
+    from benchmarks.base import DataError
+    from benchmarks.parts.content import map_threads
+
+    def seen(path: Path) -> Any:
+        try:
+            return model.view(path, category)
+        except (DataError, ValueError) as error:
+            return str(error).splitlines()[0]
+
+    views = dict(zip(paths, map_threads(seen, paths), strict=True))
+    yield from ({"error": view} for view in views.values() if isinstance(view, str))
+    whole = {path: view for path, view in views.items() if not isinstance(view, str)}
+    if not whole:
+        return
+    scores = model.score(np.stack([*whole.values()]), [path.name for path in whole])
+    for number, (path, view) in enumerate(whole.items()):
+        score = float(scores.images[number])
+        row: dict[str, Any] = {"image": str(path), "score": score}
+        if model.held:
+            row["p_value"] = float(model.p_values(scores.images[number : number + 1], category)[0])
+        if above is not None:
+            row["verdict"] = "alarm" if score > above else "normal"
+        if maps:
+            row["map"] = str(_draw(model, view, scores.maps[number], maps[0] / maps[1][path]))
+        yield row
+
+
+def _draw(model: Model, view_3SS: Any, map_SS: Any, file: Path) -> Path:
+    """The map over what the model sees; strongest where no held-out image reaches."""
+    from PIL import Image
+
+    from harness.pictures import overlay
+
+    peaks = [held[:, 1].max() for held in model.held.values()]
+    top = max(peaks) if peaks else float(map_SS.max())
+    pixels = view_3SS.transpose(1, 2, 0)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(overlay(pixels, map_SS, float(map_SS.min()), top)).save(file)
+    return file
+
+
+def _write(rows: Sequence[dict[str, Any]], fmt: str, out: Path | None) -> None:
+    import io
+
+    import polars as pl
+
+    from results.files import write_whole
+
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    buffer = io.BytesIO()
+    if fmt == "parquet":
+        frame.write_parquet(buffer)
+    elif fmt == "csv":
+        frame.write_csv(buffer)
+    else:
+        frame.write_ndjson(buffer)
+    if out is None:
+        typer.echo(buffer.getvalue().decode(), nl=False)
+        return
+    try:
+        write_whole(out, buffer.getvalue(), replace=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}; name another file") from None
+    typer.echo(str(out))

