@@ -201,6 +201,15 @@ def _held(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
     }
 
 
+def backbone_of(model: Model) -> Path | None:
+    """The file of its backbone's weights; None for a method that reads pixels."""
+    view = model.method.inputs(model.method.config)
+    own = sorted(model.folder.glob(f"{BACKBONE}.*"))
+    if not isinstance(view, Features):
+        return None
+    return own[0] if own else find_weights(view)
+
+
 def _extractor(folder: Path, method: Method, sha256: str, device: torch.device) -> Extractor | None:
     """The backbone, with the weights of the folder or those that the settings name."""
     view = method.inputs(method.config)

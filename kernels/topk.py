@@ -24,6 +24,8 @@ def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor
     Euclidean distances, ascending, ties by lower index; exact for float32, float16 and bfloat16
     inputs (halves are searched as float32). Raises ValueError on input that cannot be searched.
     """
+    if torch.compiler.is_exporting():
+        return _exportable(queries_ND, bank_MD, k)
     largest = check_search(queries_ND, bank_MD, k)
     if queries_ND.is_cuda and usable(queries_ND):
         return topk_l2_gpu(queries_ND, bank_MD, k)
@@ -32,6 +34,13 @@ def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor
         squares_NK, indices_NK = search(queries_ND, bank_MD, k)
         return squares_NK.sqrt_(), indices_NK
     return topk_l2_reference(queries_ND, bank_MD, k)
+
+
+def _exportable(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """In operators that other runtimes have; of equal distances any comes first."""
+    distances_NM = torch.cdist(queries_ND.float(), bank_MD.float())
+    nearest = distances_NM.topk(k, largest=False, sorted=True)
+    return nearest.values, nearest.indices
 
 
 def topk_l2_reference(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:

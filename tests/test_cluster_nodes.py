@@ -105,12 +105,14 @@ def root() -> Iterator[Path]:
 
 
 @contextmanager
-def started(machines: Machines, command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(
+    machines: Machines, command: list[str], told: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         command,
         env=machines.environment,
         cwd=HERE,
-        stdout=subprocess.PIPE,
+        stdout=told,
         stderr=subprocess.STDOUT,
         text=True,
     ) as driver:
@@ -146,6 +148,7 @@ def count(runs: Path, kind: str = "parts") -> int:
     return len(list((runs / kind).glob("[!.]*.parquet")))
 
 
+NOWHERE = subprocess.DEVNULL
 WANTED = ("run", "shapes", "--preset", "smoke", "-m", "patchcore")
 
 
@@ -287,7 +290,7 @@ def test_nodes_copy_data_from_an_object_store_and_results_go_there(root: Path) -
     )  # fmt: skip
     write_category(root / "parts" / "bolt")
     server = ["bash", str(SCRIPT), "exec", "0", sys.executable, "-m", "moto.server"]
-    with started(machines, [*server, "-H", "0.0.0.0", "-p", "5000"]) as store:
+    with started(machines, [*server, "-H", "0.0.0.0", "-p", "5000"], NOWHERE) as store:
         fill = (
             "import sys, time; from pyarrow.fs import S3FileSystem, copy_files\n"
             "files = S3FileSystem(scheme='http', endpoint_override='10.77.0.10:5000',"

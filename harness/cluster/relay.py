@@ -11,7 +11,7 @@ import dataclasses
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,14 +160,9 @@ class RelayedStore(Store):
         paths += [self.use(cell)] if cell.shown else []
         self.home.ask("write", {self._name(path): path.read_bytes() for path in paths}, replace)
 
-    def audit(self, cells: Sequence[Cell]) -> None:
-        """At home, before the test split is opened here."""
-        for cell in cells:
-            self.home.ask("note", "audit.jsonl", self.audited(cell))
-
-    def note(self, what: str, cell: Cell, **facts: Any) -> None:
-        """At home."""
-        self.home.ask("note", "work.jsonl", self.noted(what, cell, facts))
+    def log(self, name: str, facts: Mapping[str, Any]) -> None:
+        """At home: the test split is opened here only after that."""
+        self.home.ask("note", name, facts)
 
     def learned(self, cell: Cell) -> None:
         """At home too, where its checkpoints are no longer needed."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.cluster.preflight import NodeRefused
 from harness.cluster.reach import gone
@@ -42,7 +43,9 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
     """
     if not tasks:
         return
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Here, as nobody could tell where tasks are that told it to a queue on a lost node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     yield from _Dispatch(tasks, place, show, queue).run()
     queue.shutdown(force=True)
 

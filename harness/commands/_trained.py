@@ -33,9 +33,13 @@ def find_cell(store: Store, method: str, seed: int, category: str) -> Cell:
         if frame.is_empty():
             hint = did_you_mean(str(wanted), present)
             raise UsageError(f"{store.out}: no finished cell with {column} '{wanted}'; {hint}")
-    row = frame.sort(pl.col("variant") == "", "finished_at").row(-1, named=True)
+    return cell_of(store, frame.sort(pl.col("variant") == "", "finished_at").row(-1, named=True))
+
+
+def cell_of(store: Store, row: dict[str, Any]) -> Cell:
+    """The cell of a row; UsageError where its model is gone or its data changed."""
     for model in store.models():
-        if model["method"] != method or model["seed"] != seed:
+        if model["method"] != row["method"] or model["seed"] != row["seed"]:
             continue
         cell = _rebuilt(row, model)
         if cell is not None and cell.cell_id == row["cell_id"]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.options import DEFAULT_OUT, Results, completing, keeping
 from harness.registry import UsageError, did_you_mean
 
-FORMATS = ("terminal", "md", "latex", "csv", "html")
+FORMATS = ("terminal", "md", "latex", "csv", "parquet", "html")
+TABLES = "tables"
+if TYPE_CHECKING:
+    import polars as pl
+
 POLL_SECONDS = 2.0
 PAGE = "report.html"
 
@@ -67,10 +71,12 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
     from harness.store.copies import address_of
     from results.files import write_whole
-    from results.reports.text import render
+    from results.reports.text import frames, render
     from results.table import read, read_scores
 
     try:
+        if fmt == "parquet":
+            return _tables(frames(read(folder), read_scores(folder)), out or folder / TABLES)
         if fmt != "html":
             text = render(read(folder), fmt, scores=read_scores(folder))
             if out is None:
@@ -86,6 +92,19 @@ def _report(folder: Path, fmt: str, out: Path | None) -> str:
     except OSError as error:
         raise UsageError(f"--out {out}: {error.strerror}; name another file") from None
     return address_of(out)
+
+
+def _tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> str:
+    """A Parquet file for each table, its columns as `results/README.md` has them."""
+    import io
+
+    from results.files import write_whole
+
+    for name, table in tables.items():
+        buffer = io.BytesIO()
+        table.write_parquet(buffer)
+        write_whole(folder / f"{name}.parquet", buffer.getvalue(), replace=True)
+    return f"{folder}/: {', '.join(tables)}"
 
 
 def _state(folder: Path) -> frozenset[tuple[str, int]]:

