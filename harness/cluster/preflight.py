@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from benchmarks.base import DataError
 from benchmarks.parts.content import fingerprint
 from harness.cache import HEADROOM, FeatureCache, missing_features
 from harness.cell import Cell, Data
-from harness.cluster.relay import Home
+from harness.cluster.relay import Home, own_folder
 from harness.cost import feature_bytes, memory_of
 from harness.features import open_split
 from harness.options import Say
@@ -78,7 +77,7 @@ class Gate:
         node = ray.get_runtime_context().get_node_id()
         if node in self.known:
             return
-        verdict = Path(tempfile.gettempdir()) / f"lafite-bench-gate-{mark}-{node}"
+        verdict = own_folder(mark) / f"gate-{node}"
         with locked(verdict.with_suffix(".lock"), lambda: None):
             if not verdict.exists():
                 faults = _differences(self.mine, what_is_here(self.wanted))

@@ -223,12 +223,13 @@ def at_node(place: Place) -> Place:
         place = dataclasses.replace(place, cache=shared)
     if home.seen:
         return place
-    store = RelayedStore(_own_folder(home.mark), home)
+    store = RelayedStore(own_folder(home.mark), home)
     store.prepare()
     return dataclasses.replace(place, store=store)
 
 
-def _own_folder(mark: str) -> Path:
+def own_folder(mark: str) -> Path:
+    """What a node keeps of its own while a command runs; removed at its end."""
     return Path(tempfile.gettempdir()) / f"lafite-bench-{mark.lstrip('.')}"
 
 
@@ -246,4 +247,4 @@ def _clean_up(mark: str) -> None:
 
 
 def _remove(mark: str) -> None:
-    shutil.rmtree(_own_folder(mark), ignore_errors=True)
+    shutil.rmtree(own_folder(mark), ignore_errors=True)
