@@ -61,7 +61,8 @@ class Benchmark(ABC):
     source: str  # where it is published
     location: str = ""  # where it lies here
     no_pixel_reason: str = ""  # why there are no masks; empty where there are
-    published: Mapping[str, Counts] = MappingProxyType({})
+    published: Mapping[str, Counts | None] = MappingProxyType({})
+    """Counts by category; None where they are not known for sure."""
 
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
@@ -140,9 +141,9 @@ class Benchmark(ABC):
         present = {category: self._counts(category) for category in self.categories()}
         return [
             f"{self.location or self.name}: {category} has {tuple(counts)} images (train, good, "
-            f"defective), published are {tuple(self.published[category])}; look for lost files"
+            f"defective), published are {tuple(known)}; look for lost files"
             for category, counts in present.items()
-            if counts != self.published.get(category, counts)
+            if (known := self.published.get(category)) is not None and counts != known
         ]
 
     def _counts(self, category: str) -> Counts:

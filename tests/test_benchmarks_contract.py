@@ -153,7 +153,8 @@ def test_count_problems_compare_with_what_is_published(
     benchmark: Benchmark, tmp_path: Path
 ) -> None:
     miniature = benchmark.location == str(tmp_path)
-    assert len(benchmark.count_problems()) == (len(benchmark.categories()) if miniature else 0)
+    counted = [name for name in benchmark.categories() if benchmark.published.get(name)]
+    assert len(benchmark.count_problems()) == (len(counted) if miniature else 0)
 
 
 def test_the_package_loads_neither_torch_nor_ray() -> None:

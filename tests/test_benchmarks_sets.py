@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_data import opened, write_category
+from made_data import WRITERS, opened, write_category
 
 from benchmarks.base import Counts, DataError, Sample
 from benchmarks.parts.content import check, duplicates
@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[1] / "../shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 
 
-@pytest.mark.parametrize("name", ["mvtec", "mpdd"])
+@pytest.mark.parametrize("name", ["mvtec", "mpdd", "dtd_synthetic"])
 def test_missing_data_says_where_layout_and_source(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,7 +35,7 @@ def test_missing_data_says_where_layout_and_source(
         assert part in message
 
 
-@pytest.mark.parametrize("name", ["mvtec", "mpdd"])
+@pytest.mark.parametrize("name", ["mvtec", "mpdd", "dtd_synthetic"])
 def test_usual_folders_and_the_environment_variable(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,3 +120,53 @@ def test_shapes_pixels_follow_from_the_key_alone(tmp_path: Path) -> None:
     np.random.default_rng(1).random()
     assert (shapes.read_image(first) == image).all()
     assert (shapes.read_image(second) != image).any()
+
+
+def test_what_each_layout_means(tmp_path: Path) -> None:
+    """Of data sets that are not in the MVTec layout: defects, masks and what is left out."""
+    sets = {}
+    for name in WRITERS:
+        (tmp_path / name).mkdir()
+        sets[name] = opened(name, tmp_path / name)
+    visa, loco, surface = sets["visa"], sets["mvtec_loco"], sets["kolektorsdd2"]
+    [first, *_] = [sample for sample in visa.test(["candle"]) if sample.anomalous]
+    marks = visa.read_mask(first)
+    assert marks is not None and marks.sum() == 9, "marked from 1 of 255"
+    assert [s.defect for s in loco.test(["pushpins"])] == [
+        "good", "logical_anomalies", "structural_anomalies",
+    ]  # fmt: skip
+    assert all(len(s.masks) == 2 for s in loco.test() if s.anomalous)
+    assert not [s for s in loco.train() if "validation" in str(s.path)]
+    assert [len(surface.train()), len(surface.test())] == [4, 5], "a defective one is left out"
+    assert [s.defect for s in surface.test()].count("defect") == 1
+    assert {s.category for s in sets["real_iad"].train()} == {"audiojack", "toy"}
+    assert all(s.path and s.path.suffix == ".bmp" for s in sets["btad"].train())
+    assert not [s for s in sets["mvtec2"].test() if "private" in str(s.path)]
+
+
+def test_files_that_a_list_names_and_are_missing_are_faults(tmp_path: Path) -> None:
+    WRITERS["visa"](tmp_path)
+    (tmp_path / "candle/Data/Images/Normal/0000.JPG").unlink()
+    (tmp_path / "pcb1/Data/Masks/Anomaly/000.png").unlink()
+    visa = importlib.import_module("benchmarks.visa").BENCHMARK(tmp_path)
+    assert [line.partition(":")[0].rpartition("/")[2] for line in visa.problems()] == [
+        "0000.JPG", "000.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        ("visa", "split_csv/1cls.csv", "object,split\n"),
+        ("real_iad", "realiad_jsons/realiad_jsons/toy.json", "[" * 100_000),
+        ("real_iad", "realiad_jsons/realiad_jsons/toy.json", '{"train": [1], "test": []}'),
+    ],
+)
+def test_a_list_that_is_none_is_one_line(
+    tmp_path: Path, name: str, file: str, content: str
+) -> None:
+    WRITERS[name](tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match="copy it again") as caught:
+        importlib.import_module(f"benchmarks.{name}").BENCHMARK(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -47,7 +47,7 @@ class FileBenchmark(Benchmark):
     no_pixel_reason: str = ""
     train_samples: Mapping[str, Sequence[Sample]]
     test_samples: Mapping[str, Sequence[Sample]]
-    published: Mapping[str, Counts] = field(default_factory=dict)
+    published: Mapping[str, Counts | None] = field(default_factory=dict)
     faults: Sequence[str] = ()
     strays: Mapping[str, Sequence[str]] = field(default_factory=dict)
     beside: Sequence[Path] = ()

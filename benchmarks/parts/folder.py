@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from benchmarks.parts.inventory import (
     shown,
     take,
 )
+from benchmarks.parts.listed import Published, found_folder
 
 
 def folder_benchmark(
@@ -27,7 +27,7 @@ def folder_benchmark(
     *,
     licence: str = "not stated: see the data set",
     source: str = "a folder of the user's",
-    published: Mapping[str, Counts] | None = None,
+    published: Mapping[str, Counts | None] | None = None,
 ) -> FileBenchmark:
     """A data set from a folder in the MVTec layout; if given, only its `published` categories.
 
@@ -95,25 +95,14 @@ def published_benchmark(
     *,
     licence: str,
     source: str,
-    published: Mapping[str, Counts],
+    published: Mapping[str, Counts | None],
 ) -> FileBenchmark:
     """The published categories in `root`, or in the first usual folder below it that has any.
 
     The environment variable LAFITE_BENCH_DATA stands in for a root. DataError where none is found.
     """
-    if root is None and (variable := os.environ.get("LAFITE_BENCH_DATA")):
-        root = Path(variable)
-    candidates = [] if root is None else [root, *(root / below for below in usual_folders)]
-    for folder in candidates:
-        if any((folder / category / "train").is_dir() for category in published):
-            return folder_benchmark(
-                name, folder, licence=licence, source=source, published=published
-            )
-    if root is None:
-        fault = "no data root was given"
-    else:
-        fault = f"not found in {root} nor in its {', '.join(usual_folders)}"
-    raise DataError(
-        f"{name}: {fault}; set --data or LAFITE_BENCH_DATA to the folder that holds it "
-        f"({LAYOUT}); published at {source}"
+    known = Published(name, licence, source, LAYOUT, usual_folders, published)
+    folder = found_folder(
+        known, root, lambda folder: any((folder / name / "train").is_dir() for name in published)
     )
+    return folder_benchmark(name, folder, licence=licence, source=source, published=published)

@@ -1,0 +1,43 @@
+"""BTAD (beanTech): three products, body and surface defects (Mishra et al., ISIE 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.base import Benchmark, Counts
+from benchmarks.parts.listed import Listed, Published, found_folder, images_in, listed_benchmark
+
+KNOWN = Published(
+    "btad",
+    "CC BY-NC-SA 4.0: not for commercial use",
+    "github.com/pankajmishra000/VT-ADL (its README links the archive)",
+    "<01, 02 or 03>/train/ok, test/ok, test/ko, ground_truth/ko",
+    ("btad", "BTAD", "BTech_Dataset_transformed"),
+    {"01": Counts(400, 21, 49), "02": Counts(399, 30, 200), "03": Counts(1000, 400, 41)},
+)
+
+
+def open_btad(root: Path | None) -> Benchmark:
+    """Those products that lie in `root` or in a usual folder below it."""
+
+    def there(folder: Path) -> list[Path]:
+        return [folder / name for name in KNOWN.counts if (folder / name / "train/ok").is_dir()]
+
+    folder = found_folder(KNOWN, root, lambda folder: bool(there(folder)))
+    images = (image for product in there(folder) for image in _images(product))
+    return listed_benchmark(KNOWN, folder, images)
+
+
+def _images(product: Path) -> Iterator[Listed]:
+    """Images are bmp or png, masks either: they belong together by their stems."""
+    for split in ("train", "test"):
+        for path in images_in(product / split / "ok"):
+            yield Listed(split, product.name, "good", path)
+    masks = {path.stem: path for path in images_in(product / "ground_truth/ko")}
+    for path in images_in(product / "test/ko"):
+        mask = masks.get(path.stem, product / "ground_truth/ko" / f"{path.stem}.png")
+        yield Listed("test", product.name, "ko", path, (mask,))
+
+
+BENCHMARK = open_btad

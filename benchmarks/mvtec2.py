@@ -1,0 +1,49 @@
+"""MVTec AD 2: eight harder categories (Heckler-Kram et al., 2025).
+
+What can be scored here is `test_public`. `test_private` and `test_private_mixed` have no labels, as
+the publisher's server scores them; `validation/good` is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.base import Benchmark
+from benchmarks.parts.listed import Listed, Published, found_folder, images_in, listed_benchmark
+
+CATEGORIES = (
+    "can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts",
+)  # fmt: skip
+KNOWN = Published(
+    "mvtec2",
+    "CC BY-NC-SA 4.0: not for commercial use",
+    "mvtec.com/company/research/datasets/mvtec-ad-2 (free, after registration)",
+    "<category>/train/good, test_public/<good or bad>, test_public/ground_truth/bad",
+    ("mvtec2", "mvtec_ad_2", "MVTec_AD_2"),
+    dict.fromkeys(CATEGORIES),
+)
+
+
+def open_mvtec2(root: Path | None) -> Benchmark:
+    """Those categories that lie in `root` or in a usual folder below it."""
+
+    def there(folder: Path) -> list[Path]:
+        return [folder / name for name in CATEGORIES if (folder / name / "test_public").is_dir()]
+
+    folder = found_folder(KNOWN, root, lambda folder: bool(there(folder)))
+    images = (image for category in there(folder) for image in _images(category))
+    return listed_benchmark(KNOWN, folder, images)
+
+
+def _images(category: Path) -> Iterator[Listed]:
+    public = category / "test_public"
+    for split, folder in (("train", category / "train"), ("test", public)):
+        for path in images_in(folder / "good"):
+            yield Listed(split, category.name, "good", path)
+    for path in images_in(public / "bad"):
+        mask = public / "ground_truth/bad" / f"{path.stem}_mask.png"
+        yield Listed("test", category.name, "bad", path, (mask,))
+
+
+BENCHMARK = open_mvtec2

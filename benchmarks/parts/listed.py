@@ -1,0 +1,90 @@
+"""Data sets whose files lie in a layout of their own: where they are found, and what is listed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.base import Counts, DataError, Sample
+from benchmarks.parts.files import FileBenchmark
+from benchmarks.parts.inventory import is_image, plain
+
+
+class Published(NamedTuple):
+    """What is known of a data set."""
+
+    name: str
+    licence: str
+    source: str
+    layout: str
+    usual_folders: Sequence[str]
+    """Below the folder of all data."""
+    counts: Mapping[str, Counts | None]
+    """By category; None where they are not known for sure."""
+
+
+class Listed(NamedTuple):
+    """One image: of which split and category, its defect ("good" for none), file and masks."""
+
+    split: str
+    category: str
+    defect: str
+    path: Path
+    masks: tuple[Path, ...] = ()
+
+
+def found_folder(known: Published, root: Path | None, holds: Callable[[Path], bool]) -> Path:
+    """`root` itself, or the first usual folder below it that `holds` the data set.
+
+    The environment variable LAFITE_BENCH_DATA stands in for a root. DataError where none does.
+    """
+    if root is None and (variable := os.environ.get("LAFITE_BENCH_DATA")):
+        root = Path(variable)
+    candidates = [] if root is None else [root, *(root / below for below in known.usual_folders)]
+    for folder in candidates:
+        if holds(folder):
+            return folder
+    if root is None:
+        fault = "no data root was given"
+    else:
+        fault = f"not found in {root} nor in its {', '.join(known.usual_folders)}"
+    raise DataError(
+        f"{known.name}: {fault}; set --data or LAFITE_BENCH_DATA to the folder that holds it "
+        f"({known.layout}); published at {known.source}"
+    )
+
+
+def listed_benchmark(known: Published, folder: Path, images: Iterable[Listed]) -> FileBenchmark:
+    """A data set of these images; a file that is missing is a fault, one line each."""
+    train: dict[str, list[Sample]] = {}
+    test: dict[str, list[Sample]] = {}
+    faults = []
+    for image in images:
+        for path in (image.path, *image.masks):
+            if not path.is_file():
+                faults.append(f"{path}: is named by {known.name} and missing; copy it again")
+        name = plain(image.path.name)
+        key = f"{plain(image.category)}/{image.split}/{image.defect}/{name}"
+        sample = Sample(key, plain(image.category), image.defect, image.path, image.masks)
+        train.setdefault(sample.category, [])
+        test.setdefault(sample.category, [])
+        (train if image.split == "train" else test)[sample.category].append(sample)
+    return FileBenchmark(
+        name=known.name,
+        licence=known.licence,
+        source=known.source,
+        location=str(folder),
+        train_samples=train,
+        test_samples=test,
+        published=known.counts,
+        faults=faults,
+    )
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, sorted; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if is_image(path) and path.name[0] != ".")
