@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import plain, shown
+from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.overrides import PATHS
@@ -216,10 +217,12 @@ def digest(content: dict[str, Any]) -> str:
 
 
 def open_benchmark(name: str, root: Path | None) -> Benchmark:
-    """A named data set, or any folder in the MVTec layout by its path."""
+    """A named data set, or by its path any folder in the MVTec layout or table of images."""
     if name in names("benchmarks"):
         benchmark: Benchmark = load("benchmarks", name)(root)
         return benchmark
+    if is_manifest(Path(name)):
+        return manifest_benchmark(plain(Path(name).stem), Path(name))
     if "/" in name or name.startswith(".") or Path(name).is_dir():
         folder = Path(name)
         if not folder.is_dir():
@@ -229,4 +232,4 @@ def open_benchmark(name: str, root: Path | None) -> Benchmark:
             raise UsageError(f"{shown(folder)}: is not named in UTF-8; rename the folder")
         return folder_benchmark(plain(last), folder)
     hint = did_you_mean(name, names("benchmarks"))
-    raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder")
+    raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from benchmarks.base import Benchmark, DataError
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.inventory import plain
+from benchmarks.parts.manifest import is_manifest
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.cell import Cell, Data, Held, open_benchmark
 from harness.options import MODES, PRESETS, Say, Selection, first_few, unheard
@@ -276,10 +277,11 @@ def _piece(
     else:
         held, source = held_and_seen(benchmark, categories, held, say)
         train, test = source.train(categories), source.validation(categories)
-    is_path = Path(name).is_dir() and name not in names("benchmarks")
+    path = Path(name)
+    is_path = (path.is_dir() or is_manifest(path)) and name not in names("benchmarks")
     return Data(
-        name=plain(Path(name).resolve().name) if is_path else name,
-        benchmark=str(Path(name).resolve()) if is_path else name,
+        name=plain(path.resolve().name if path.is_dir() else path.stem) if is_path else name,
+        benchmark=str(path.resolve()) if is_path else name,
         root=root.resolve() if root else None,
         categories=categories,
         train_fingerprint=fingerprint(source, train),

@@ -33,6 +33,8 @@ class Listed(NamedTuple):
     defect: str
     path: Path
     masks: tuple[Path, ...] = ()
+    name: str = ""
+    """What tells it from the others of its split, category and defect; default: its file's name."""
 
 
 def found_folder(known: Published, root: Path | None, holds: Callable[[Path], bool]) -> Path:
@@ -65,7 +67,7 @@ def listed_benchmark(known: Published, folder: Path, images: Iterable[Listed]) -
         for path in (image.path, *image.masks):
             if not path.is_file():
                 faults.append(f"{path}: is named by {known.name} and missing; copy it again")
-        name = plain(image.path.name)
+        name = plain(image.name or image.path.name)
         key = f"{plain(image.category)}/{image.split}/{image.defect}/{name}"
         sample = Sample(key, plain(image.category), image.defect, image.path, image.masks)
         train.setdefault(sample.category, [])
