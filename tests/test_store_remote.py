@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -283,7 +284,7 @@ def test_a_store_that_goes_away_loses_nothing(
     there = True
     real = Copy._write
 
-    def unreachable(self: Copy, target: str, content: bytes) -> None:
+    def unreachable(self: Copy, target: str, content: BinaryIO) -> None:
         if not there:
             raise OSError("AWS Error NETWORK_CONNECTION during PutObject: no route (Request ID: 1)")
         real(self, target, content)

@@ -9,6 +9,7 @@ make one part the first to put it wins. Stores without appending get a log of ea
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
@@ -32,6 +33,8 @@ from results.files import locked, write_whole
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 INDEX = ".copy.json"
 THREADS = 16
+PIECE = 8 * 2**20
+"""Bytes in memory of a file that is put."""
 PARTS = ("parts", "trials", "revealed")
 """What says that a cell is done, and so comes last."""
 OWN = ("locks", "ray", "damaged", "features-")
@@ -144,7 +147,7 @@ class Copy:
         """UsageError, in one line, unless results can be put there."""
         probe = f"{self.name}/.probe-{uuid4().hex[:8]}"
         try:
-            self._write(probe, b"room?")
+            self._write(probe, io.BytesIO(b"room?"))
             self.files.delete_file(probe)
         except (OSError, pa.ArrowException) as error:
             raise UsageError(f"{self.address}: can't be written: {reason(error)}") from None
@@ -154,14 +157,16 @@ class Copy:
         """What is known, for one process at a time."""
         path = self.folder / INDEX
         with locked(self.folder / ".copy.lock", lambda: None):
-            record = json.loads(path.read_bytes()) if path.exists() else {}
+            before = path.read_bytes() if path.exists() else b"{}"
+            record = json.loads(before)
             self.known = record.get("known", {})
             self.writer = record.get("writer") or uuid4().hex[:8]
             try:
                 yield
             finally:
                 record = {"address": self.address, "writer": self.writer, "known": self.known}
-                write_whole(path, json.dumps(record).encode(), replace=True)
+                if (now := json.dumps(record).encode()) != before:
+                    write_whole(path, now, replace=True)
 
     def listed(self, below: str = "") -> dict[str, list[Any]]:
         """Size and time of each file there; of a single one, such as weights, where that it is."""
@@ -231,10 +236,6 @@ class Copy:
 
     def _put(self, name: str) -> None:
         """One file; of a new one the first that is put there stays."""
-        try:
-            mark, content = self._mark(name), (self.folder / name).read_bytes()
-        except FileNotFoundError:
-            return  # a checkpoint that is no longer needed
         target = f"{self.name}/{name}"
         if name not in self.known and not CHANGING.match(name):
             if name.startswith("failures/"):
@@ -242,7 +243,12 @@ class Copy:
             elif (info := self.files.get_file_info(target)).type == FileType.File:
                 self._get(name, _stamp(info))
                 return
-        self._write(target, content)
+        try:
+            mark, source = self._mark(name), (self.folder / name).open("rb")
+        except FileNotFoundError:
+            return  # a checkpoint that is no longer needed
+        with source:
+            self._write(target, source)
         self.known[name] = [mark, _stamp(self.files.get_file_info(target))]
 
     def _free(self, target: str) -> str:
@@ -254,11 +260,11 @@ class Copy:
             return f"{stem}{count}.parquet"
         return target
 
-    def _write(self, target: str, content: bytes) -> None:
+    def _write(self, target: str, source: BinaryIO) -> None:
         if self.files.type_name in ("local", "hdfs"):
             self.files.create_dir(target.rpartition("/")[0], recursive=True)
         with self.files.open_output_stream(target) as stream:
-            stream.write(content)
+            shutil.copyfileobj(source, stream, PIECE)
 
     def _put_logs(self) -> None:
         """The lines that were written here, as a log of this copy."""
@@ -267,7 +273,7 @@ class Copy:
             mine = [line for line in path.read_text().splitlines() if line not in self.foreign]
             content = "".join(f"{line}\n" for line in mine).encode()
             if mine and self.known.get(name, [None])[0] != [len(content)]:
-                self._write(f"{self.name}/{name}", content)
+                self._write(f"{self.name}/{name}", io.BytesIO(content))
                 self.known[name] = [[len(content)], None]
 
     def _read_log(self, name: str) -> None:
