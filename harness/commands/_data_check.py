@@ -70,10 +70,10 @@ def _check(data: Data, views: set[View], console: Console, trust_masks: bool) ->
             raise DataError("\n".join(first_few(problems, MOST_PROBLEMS)))
     notes = [*benchmark.count_problems(), *losses(benchmark, [*train, *test])]
     notes += first_few(duplicates(benchmark, train, test), MOST_NOTES)
-    return notes + first_few(_lost_defects(benchmark, test, views), MOST_NOTES)
+    return notes + first_few(lost_defects(benchmark, test, views), MOST_NOTES)
 
 
-def _lost_defects(benchmark: Benchmark, test: Sequence[Sample], views: set[View]) -> list[str]:
+def lost_defects(benchmark: Benchmark, test: Sequence[Sample], views: set[View]) -> list[str]:
     """Defects that a view of the image no longer shows: their image stays defective."""
     defective = [sample for sample in test if sample.anomalous]
     notes = []

@@ -1,4 +1,4 @@
-"""`lafite-bench doctor`: what this machine has, where something is slow or missing."""
+"""`lafite-bench doctor`: what this machine lacks, or what is wrong with a data set."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import importlib.util
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from harness.options import DataRoot
+from harness.options import DataRoot, first_few, keeping, selecting
 from harness.registry import names
 
 PACKAGES = ("lafite-bench", "torch", "torchvision", "timm", "ray", "triton", "numba", "polars")
@@ -17,7 +18,59 @@ OPTIONAL = ("faiss-cpu", "faiss-gpu", "elpv-dataset", "efficientnet-lite0-pytorc
 OURS = ("harness", "kernels", "methods", "benchmarks", "results")
 
 
-def command(data: DataRoot = None) -> None:
+EXIT_USAGE, EXIT_PARTIAL = 2, 3
+MOST = 20
+"""Findings of a check that are shown; --json has all."""
+
+
+def command(
+    benchmark: Annotated[
+        str | None, typer.Argument(help="A data set, a folder or a table; default: this machine.")
+    ] = None,
+    *,
+    data: DataRoot = None,
+    size: Annotated[
+        int, selecting(min=8, help="Pixels a side, at which defects may vanish.")
+    ] = 256,
+    trust_masks: Annotated[
+        bool, selecting("--trust-masks", help="Take masks that seem inverted or soft as they are.")
+    ] = False,
+    as_json: Annotated[bool, keeping("--json", help="One JSON object a finding.")] = False,
+) -> None:
+    """Say what this machine has, or what is wrong with a data set (exit code 2; 3: a warning)."""
+    if benchmark is None:
+        _machine(data)
+        return
+    raise typer.Exit(_data_set(benchmark, data, size, trust_masks, as_json))
+
+
+def _data_set(name: str, root: Path | None, size: int, trust_masks: bool, as_json: bool) -> int:
+    import json
+    from itertools import groupby
+
+    from harness.cell import open_benchmark
+    from harness.commands._data_doctor import examine
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    opened = open_benchmark(name, root)
+    findings = list(examine(opened, size, trust_masks=trust_masks, say=say))
+    if as_json:
+        for finding in findings:
+            typer.echo(json.dumps(finding._asdict()))
+    else:
+        for (weight, check), group in groupby(findings, key=lambda finding: finding[:2]):
+            lines = [finding.line for finding in group]
+            for line in first_few(lines, MOST):
+                typer.echo(f"{weight:8s} {check:12s} {line}")
+        counts = {w: sum(f.weight == w for f in findings) for w in ("fault", "warning", "note")}
+        typer.echo(", ".join(f"{count} {weight}s" for weight, count in counts.items()))
+    weights = {finding.weight for finding in findings}
+    return EXIT_USAGE if "fault" in weights else EXIT_PARTIAL if "warning" in weights else 0
+
+
+def _machine(data: Path | None) -> None:
     """Print versions, devices, which kernels are fast here and where data was looked for."""
     import torch
 

@@ -1,0 +1,86 @@
+"""`doctor` on a data set: what is wrong with it, and what is worth knowing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from made_data import write_category, write_image
+from PIL import Image
+
+from harness.commands.doctor import command
+
+
+def examined(
+    folder: Path, capsys: pytest.CaptureFixture[str], **options: object
+) -> tuple[int, list]:
+    with pytest.raises(typer.Exit) as ended:
+        command(str(folder), as_json=True, **options)  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    return ended.value.exit_code, [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_category(tmp_path / "parts" / "bolt")
+    return tmp_path / "parts"
+
+
+def test_a_good_data_set_has_notes_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, findings = examined(folder, capsys)
+    assert code == 0 and {finding["weight"] for finding in findings} == {"note"}
+    assert "1 of width x height: 12 x 10 (8)" in findings[-1]["line"]
+
+
+def test_faults_are_those_that_a_run_refuses(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bolt/test/crack/000.png").write_bytes(b"no image")
+    (folder / "bolt/ground_truth/crack/009_mask.png").write_bytes(b"")
+    code, findings = examined(folder, capsys)
+    assert code == 2
+    faults = [finding["line"] for finding in findings if finding["weight"] == "fault"]
+    assert any("000.png: is not an image" in line for line in faults)
+    assert any("009_mask.png" in line for line in faults)
+
+
+def test_leaks_near_copies_sizes_exposure_and_lost_defects_are_warnings(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bolt = folder / "bolt"
+    shutil.copy(bolt / "train/good/000.png", bolt / "test/good/leak.png")
+    near = np.asarray(Image.open(bolt / "train/good/001.png")).copy()
+    near[0, 0] ^= 1
+    Image.fromarray(near).save(bolt / "test/good/near.png")
+    write_image(bolt / "train/good/large.png", 77, size=(40, 30))
+    Image.fromarray(np.full((10, 12, 3), 250, np.uint8)).save(bolt / "train/good/bright.png")
+    code, findings = examined(folder, capsys, size=8)
+    assert code == 3
+    warned = {
+        (f["check"], f["line"].partition(":")[0]) for f in findings if f["weight"] == "warning"
+    }
+    assert ("copies", "bolt/test/good/leak.png") in warned
+    assert ("near-copies", "bolt/test/good/near.png") in warned
+    assert ("sizes", "bolt") in warned
+    assert ("exposure", "bolt/train/good/bright.png") in warned
+
+
+def test_a_category_without_test_images_is_left_out_with_a_word(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(folder / "nut/train/good/000.png", 5)
+    code, findings = examined(folder, capsys)
+    assert code == 3
+    assert any("category 'nut' has no test images" in finding["line"] for finding in findings)
+
+
+def test_people_get_a_table_and_a_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        command(str(folder))
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == "0 faults, 0 warnings, 1 notes"
+    assert printed.startswith("note     sizes        bolt: ")
