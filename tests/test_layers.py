@@ -128,7 +128,8 @@ def test_heavy_libraries_stay_at_home(library: str) -> None:
 
 
 def test_the_test_split_is_opened_in_few_named_places() -> None:
-    """Planning hashes it, checking decodes it, `show` draws it; features open what is scored."""
+    """Planning hashes it, checking decodes it, `doctor` looks for faults in it, `show` draws it;
+    features open what is scored."""
     openers = {
         str(path.relative_to(ROOT))
         for package in OURS
@@ -140,6 +141,7 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
         "harness/plan.py",
         "harness/features.py",
         "harness/commands/_data_check.py",
+        "harness/commands/_data_doctor.py",
         "harness/commands/show.py",
     }
 
