@@ -18,7 +18,7 @@ from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.overrides import PATHS
 from harness.registry import UsageError, did_you_mean, load, names
-from harness.store.copies import address_of
+from harness.store.addresses import address_of
 from methods.base import identifying
 from results.profiles import DEFAULT_PROFILE
 

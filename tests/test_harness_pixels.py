@@ -160,7 +160,7 @@ def test_the_test_split_stays_sealed(place: Place) -> None:
 def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:
     [cell] = cells()
     images = cell.data.train_images + cell.data.test_images
-    caption = str(estimate([cell], place.store, place.cache).caption)
+    caption = str(estimate([cell], place.store, place.cache, {}, 1e9).caption)
     assert f"2 sets of features or pixels to make, {3 * 24**2 * images / 1e9:.2f} GB" in caption
 
 

@@ -22,7 +22,8 @@ from pyarrow.fs import FileSelector
 
 from harness.registry import UsageError
 from harness.store import copies
-from harness.store.copies import address_of, fetch, have_input, input_of, named, results_of
+from harness.store.addresses import address_of, named
+from harness.store.copies import fetch, have_input, input_of, results_of
 from harness.store.journal import append, entries
 from harness.store.remote import Copy, opened
 from results.table import read

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from benchmarks.base import DataError
 from benchmarks.parts.files import FileBenchmark
 from benchmarks.parts.inventory import plain, shown
@@ -47,6 +45,8 @@ def manifest_benchmark(name: str, path: Path) -> FileBenchmark:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    import polars as pl  # here, as an environment for anomalib has none
+
     try:
         content = io.BytesIO(path.read_bytes())
         csv = path.suffix.lower() == ".csv"

@@ -18,7 +18,7 @@ from harness.cell import Cell
 from harness.cluster.session import RETRIES, demand, late, settle
 from harness.execute import learn
 from harness.place import Place
-from harness.store.copies import RESULTS
+from harness.store.addresses import RESULTS
 from harness.store.remote import opened
 from methods.base import Diverged, Progress
 

@@ -24,7 +24,8 @@ from harness.cell import Cell
 from harness.cluster.features import CacheFiles, SharedCache
 from harness.options import Say, unheard
 from harness.place import Place
-from harness.store.copies import RESULTS, fetch
+from harness.store.addresses import RESULTS
+from harness.store.copies import fetch
 from harness.store.journal import append
 from harness.store.store import DIVERGED, FOLDERS, FitFacts, Store
 from methods.base import Method

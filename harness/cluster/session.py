@@ -24,7 +24,8 @@ from harness.overrides import at_home
 from harness.place import Place
 from harness.registry import UsageError
 from harness.rows import code_version
-from harness.store.copies import INPUTS, RESULTS, have_input
+from harness.store.addresses import INPUTS, RESULTS
+from harness.store.copies import have_input
 from harness.store.store import Store
 from methods.parts.backbone import SHAPES
 

@@ -11,7 +11,8 @@ from benchmarks.base import DataError
 from harness.cache import FeatureCache
 from harness.options import Address
 from harness.registry import UsageError
-from harness.store.copies import input_of, named, results_of
+from harness.store.addresses import named
+from harness.store.copies import input_of, results_of
 
 
 @contextmanager

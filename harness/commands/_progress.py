@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from harness.options import Say
-from harness.store.copies import named
+from harness.store.addresses import named
 from harness.task import Show
 from methods import base
 

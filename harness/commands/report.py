@@ -69,7 +69,7 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 
 
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
-    from harness.store.copies import address_of
+    from harness.store.addresses import address_of
     from results.files import write_whole
     from results.reports.text import frames, render
     from results.table import read, read_scores

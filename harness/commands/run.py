@@ -77,7 +77,7 @@ def command(
     from harness.commands._progress import noting
     from harness.commands._projection import machines
     from harness.plan import plan
-    from harness.store.copies import address_of
+    from harness.store.addresses import address_of
     from harness.store.store import Store
 
     on = machines(nodes, all_gpus, node_cpus)
@@ -179,7 +179,7 @@ def _tuned(
 ) -> list[Cell]:
     """The cells with frozen choices that stand beside these; a note where one is no other."""
     from harness.search.choice import tuned
-    from harness.store.copies import address_of
+    from harness.store.addresses import address_of
 
     shared = ("preset", "mode", "overrides", "categories", "profile", "root")
     options = [*typed_again(selection, shared), "--out", address_of(store.out)]
@@ -196,7 +196,7 @@ def _print(
 ) -> None:
     """The main table of the cells, and where everything lies."""
     from harness.commands._progress import noting
-    from harness.store.copies import address_of
+    from harness.store.addresses import address_of
     from results.reports.text import render
     from results.table import read
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from harness.options import Say, unheard
 from harness.registry import UsageError
+from harness.store.addresses import INPUTS, RESULTS
 from harness.store.remote import Copy, reason
 from results.files import STALE_SECONDS
 
@@ -26,25 +26,6 @@ LONGEST_WAIT = 60.0
 LAST_TRIALS = 3
 HEAVY = re.compile(r"models/.*(?<!fit\.json)$")
 """Fetched when it is wanted."""
-RESULTS: dict[Path, str] = {}
-INPUTS: dict[Path, str] = {}
-"""Where the copies come from that this process works with: of results, and of data or weights."""
-
-
-def address_of(path: Path) -> str:
-    """A path as the user named it: below the URI of a copy, the URI."""
-    for folder, address in (RESULTS | INPUTS).items():
-        if path == folder or folder in path.parents:
-            plain = urlsplit(address)._replace(query="").geturl()
-            return "/".join([plain.rstrip("/"), *path.relative_to(folder).parts])
-    return str(path)
-
-
-def named(text: str) -> str:
-    """A text with URIs for the paths of copies."""
-    for folder in (*RESULTS, *INPUTS):
-        text = text.replace(str(folder), address_of(folder))
-    return text
 
 
 @contextmanager

@@ -36,8 +36,9 @@ from typing import Any, NamedTuple
 from harness.cell import Cell
 from harness.options import Say, unheard
 from harness.registry import UsageError
+from harness.store.addresses import address_of
 from harness.store.checkpoints import load_whole, read_state, save_state
-from harness.store.copies import address_of, fetch
+from harness.store.copies import fetch
 from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
