@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -27,7 +26,7 @@ from harness.place import Place, Spread
 from harness.registry import UsageError
 from harness.store.store import Store
 from harness.task import Task
-from methods.base import OnProgress, Progress, quiet
+from methods.base import quiet
 from results.table import read, scores_path
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -203,33 +202,3 @@ def test_restarts_are_capped_and_the_last_reason_is_told(
     assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
     assert asked["torch_config"].timeout_s == place.resources.patience
     assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == str(place.resources.patience)
-
-
-def test_two_that_need_a_machines_memory_do_not_share_it(tmp_path: Path) -> None:
-    from harness.cluster.session import largest_memory, session
-    from harness.cluster.tasks import on_ray
-
-    def stamping(name: str, share: float) -> Task:
-        def run(place: Place, tell: OnProgress) -> None:
-            began = time.time()
-            time.sleep(3)
-            (place.store.out / name).write_text(f"{began} {time.time()}")
-
-        return Task(name, run, memory=int(share * largest_memory()))
-
-    def unseen(number: int, progress: Progress | None) -> None:
-        return
-
-    def together(share: float) -> bool:
-        for _, error in on_ray([stamping(name, share) for name in "ab"], place, unseen):
-            assert error is None
-        spans = [tuple(map(float, (tmp_path / name).read_text().split())) for name in "ab"]
-        first, second = sorted(spans)
-        return second[0] < first[1]
-
-    store, cache = Store(tmp_path).prepare(), FeatureCache.default()
-    with session(Resources(gpus=0.0), store, cache, []) as place:
-        together(0.1)  # processes that have imported everything
-        assert together(0.3)
-        assert not together(0.6)
-        assert not together(9.0), "more than there is: each has the machine alone"
