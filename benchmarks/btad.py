@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.base import Benchmark, Counts
-from benchmarks.parts.listed import Listed, Published, found_folder, images_in, listed_benchmark
+from benchmarks.parts.listed import Listed, Published, by_category, images_in
 
 KNOWN = Published(
     "btad",
@@ -20,13 +20,7 @@ KNOWN = Published(
 
 def open_btad(root: Path | None) -> Benchmark:
     """Those products that lie in `root` or in a usual folder below it."""
-
-    def there(folder: Path) -> list[Path]:
-        return [folder / name for name in KNOWN.counts if (folder / name / "train/ok").is_dir()]
-
-    folder = found_folder(KNOWN, root, lambda folder: bool(there(folder)))
-    images = (image for product in there(folder) for image in _images(product))
-    return listed_benchmark(KNOWN, folder, images)
+    return by_category(KNOWN, root, "train/ok", _images)
 
 
 def _images(product: Path) -> Iterator[Listed]:

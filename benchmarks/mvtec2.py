@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.base import Benchmark
-from benchmarks.parts.listed import Listed, Published, found_folder, images_in, listed_benchmark
+from benchmarks.parts.listed import Listed, Published, by_category, images_in
 
 CATEGORIES = (
     "can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts",
@@ -27,13 +27,7 @@ KNOWN = Published(
 
 def open_mvtec2(root: Path | None) -> Benchmark:
     """Those categories that lie in `root` or in a usual folder below it."""
-
-    def there(folder: Path) -> list[Path]:
-        return [folder / name for name in CATEGORIES if (folder / name / "test_public").is_dir()]
-
-    folder = found_folder(KNOWN, root, lambda folder: bool(there(folder)))
-    images = (image for category in there(folder) for image in _images(category))
-    return listed_benchmark(KNOWN, folder, images)
+    return by_category(KNOWN, root, "test_public", _images)
 
 
 def _images(category: Path) -> Iterator[Listed]:

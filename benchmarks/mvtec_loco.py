@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.base import Benchmark
-from benchmarks.parts.listed import Listed, Published, found_folder, images_in, listed_benchmark
+from benchmarks.parts.listed import Listed, Published, by_category, images_in
 
 CATEGORIES = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
 KNOWN = Published(
@@ -26,13 +26,7 @@ KINDS = ("logical_anomalies", "structural_anomalies")
 
 def open_mvtec_loco(root: Path | None) -> Benchmark:
     """Those categories that lie in `root` or in a usual folder below it."""
-
-    def there(folder: Path) -> list[Path]:
-        return [folder / name for name in CATEGORIES if (folder / name / "train/good").is_dir()]
-
-    folder = found_folder(KNOWN, root, lambda folder: bool(there(folder)))
-    images = (image for category in there(folder) for image in _images(category))
-    return listed_benchmark(KNOWN, folder, images)
+    return by_category(KNOWN, root, "train/good", _images)
 
 
 def _images(category: Path) -> Iterator[Listed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pyarrow.fs import FileSelector
 from harness.registry import UsageError
 from harness.store import copies
 from harness.store.addresses import address_of, named
-from harness.store.copies import fetch, have_input, input_of, results_of
+from harness.store.copies import fetch, forget, have_input, input_of, results_of
 from harness.store.journal import append, entries
 from harness.store.remote import Copy, opened
 from results.table import read
@@ -112,6 +113,17 @@ def test_a_part_that_is_done_again_is_put_again(store: str, tmp_path: Path) -> N
     a.put()
     b.pull()
     assert (b.folder / "parts/one.parquet").read_text() == "newer"
+
+
+def test_a_model_that_is_to_be_learned_again_does_not_come_back(store: str, tmp_path: Path) -> None:
+    with results_of(tmp_path, store, print, writes=True) as here:
+        write(here, "models/0f/model.safetensors", "old")
+        write(here, "models/0f/fit.json", "{}")
+    with results_of(tmp_path, store, print, writes=True) as here:
+        shutil.rmtree(here / "models/0f")
+        forget(here / "models/0f")
+        fetch(here / "models/0f")
+        assert not (here / "models/0f").exists() and names(store) == set()
 
 
 def test_checkpoints_go_when_the_training_is_over(store: str, tmp_path: Path) -> None:
@@ -340,10 +352,11 @@ def test_commands_on_two_machines_share_a_bucket(store: str, tmp_path: Path) -> 
     assert all(f"{out}/parts/*.parquet" in text for text in printed)
     parts = {name for name in names(out) if name.startswith("parts/")}
     assert len(parts) == 2 and not [name for name in names(out) if name.startswith("failures/")]
-    asked = (("report", out, "--format", "csv"), ("status", out), wanted)
+    asked = (("report", out, "--format", "csv"), ("status", out), wanted, ("verify", out))
     third = [start("c", *words).communicate(timeout=300)[0] for words in asked]
     assert "patchcore" in third[0] and "2 cells done" in third[1]
     assert "2 cells, 2 of them done already" in third[2]
+    assert "2 cells and 2 models, 0 faults" in third[3]
     shown = start("d", "show", out, "--category", "gear", "-m", "patchcore", "--out", "pictures")
     assert shown.communicate(timeout=300)[0] and list((tmp_path / "pictures").glob("*.png"))
     with results_of(tmp_path / "e", out, print, writes=False) as copy:

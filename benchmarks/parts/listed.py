@@ -58,6 +58,18 @@ def found_folder(known: Published, root: Path | None, holds: Callable[[Path], bo
     )
 
 
+def by_category(
+    known: Published, root: Path | None, inside: str, images: Callable[[Path], Iterable[Listed]]
+) -> FileBenchmark:
+    """A data set with a folder for each of its categories, which those have that hold `inside`."""
+
+    def there(folder: Path) -> list[Path]:
+        return [folder / name for name in known.counts if (folder / name / inside).is_dir()]
+
+    folder = found_folder(known, root, lambda folder: bool(there(folder)))
+    return listed_benchmark(known, folder, (one for each in there(folder) for one in images(each)))
+
+
 def listed_benchmark(known: Published, folder: Path, images: Iterable[Listed]) -> FileBenchmark:
     """A data set of these images; a file that is missing is a fault, one line each."""
     train: dict[str, list[Sample]] = {}

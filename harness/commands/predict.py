@@ -89,20 +89,20 @@ def found(wanted: Sequence[str]) -> list[Path]:
         elif path.exists():
             inside = [path]
         else:
-            inside = sorted(_globbed(word))
+            inside = _globbed(word)
         if not inside:
             raise UsageError(f"{word}: no image there; name a file, a folder of images, or a glob")
         paths |= dict.fromkeys(inside)
     return list(paths)
 
 
-def _globbed(pattern: str) -> Iterator[Path]:
+def _globbed(pattern: str) -> list[Path]:
     anchor = Path(pattern).anchor
     try:
         matches = Path(anchor or ".").glob(pattern.removeprefix(anchor))
-        return (path for path in matches if path.is_file())
-    except (ValueError, NotImplementedError):
-        return iter(())
+        return sorted(path for path in matches if path.is_file())
+    except ValueError:  # no pattern, such as a**: it matches nothing, which the caller says
+        return []
 
 
 def _threshold(model: Model, alpha: float | None, category: str | None) -> float | None:

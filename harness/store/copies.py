@@ -91,6 +91,13 @@ def fetch(folder: Path) -> None:
             Copy(address, out).fetch(folder)
 
 
+def forget(folder: Path) -> None:
+    """Remove a folder of a copy from its store as well; nothing for any other folder."""
+    for out, address in RESULTS.items():
+        if folder.is_relative_to(out):
+            Copy(address, out).forget(folder)
+
+
 def input_of(root: Path, address: str, say: Say = unheard) -> Path:
     """A copy, below `root`, of data or a file of weights; UsageError where it can't be had.
 

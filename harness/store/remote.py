@@ -125,6 +125,14 @@ class Copy:
         """What is missing here of a folder below the copy."""
         self.pull(below=f"{folder.relative_to(self.folder)}/")
 
+    def forget(self, folder: Path) -> None:
+        """Remove a folder below the copy from the store."""
+        below = f"{folder.relative_to(self.folder)}/"
+        with self._index():
+            for name in self.listed(below):
+                self.files.delete_file(f"{self.name}/{name}")
+                self.known.pop(name, None)
+
     def put(self) -> None:
         """Put what is new here into the store, what says that a cell is done last."""
         with self._index():

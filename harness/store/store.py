@@ -38,7 +38,7 @@ from harness.options import Say, unheard
 from harness.registry import UsageError
 from harness.store.addresses import address_of
 from harness.store.checkpoints import load_whole, read_state, save_state
-from harness.store.copies import fetch
+from harness.store.copies import fetch, forget
 from harness.store.journal import append
 from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
@@ -262,6 +262,7 @@ class Store:
         """Remove the trained model, so that the next fit starts from nothing."""
         for folder in (self.model(cell), self.training(cell)):
             shutil.rmtree(folder, ignore_errors=True)
+            forget(folder)
 
     def training(self, cell: Cell) -> Path:
         """The folder of checkpoints while the cell's model is being trained."""
