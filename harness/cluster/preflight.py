@@ -27,6 +27,7 @@ from harness.cell import Cell, Data
 from harness.cluster.relay import Home, own_folder
 from harness.cost import feature_bytes, memory_of
 from harness.features import open_split
+from harness.memory import machine_memory
 from harness.options import Say
 from harness.registry import UsageError
 from harness.rows import code_sha256
@@ -62,6 +63,8 @@ class Found(NamedTuple):
     faults: list[str]
     """What it lacks of its own."""
     gpus: list[str]
+    memory: int
+    """Bytes of main memory that the machine has in all."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def what_is_here(wanted: Wanted) -> Found:
     for weights in {cell.weights for cell in wanted.cells if cell.weights}:
         found[f"weights {weights}"] = file_sha256(weights) if weights.is_file() else "no such file"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return Found(found, _no_room(wanted), gpus)
+    return Found(found, _no_room(wanted), gpus, machine_memory())
 
 
 def _no_room(wanted: Wanted) -> list[str]:
@@ -153,7 +156,7 @@ def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
     mine = what_is_here(wanted)
     faults = [f"this machine: {fault}" for fault in mine.faults]
     apart: list[str] = []
-    cards = {"this machine": mine.gpus}
+    cards, machines = {"this machine": mine.gpus}, [mine.memory]
     for name, answer in asked.items():
         address = nodes[name]["NodeManagerAddress"]
         try:
@@ -164,22 +167,32 @@ def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
             continue
         apart += [] if sees else [address]
         cards[address] = theirs.gpus
+        machines.append(theirs.memory)
         lacks = _differences(mine.same, theirs)
         if nodes[name]["Resources"].get("GPU") and not theirs.gpus:
             lacks.append("Ray counts a GPU there that torch does not see; install torch for it")
         faults += [f"node {address}: {lack}" for lack in lacks]
+    given = max(node["Resources"].get("memory", 0) for node in nodes.values())
+    faults += _too_large(wanted.cells, max(machines), int(given), say)
     if faults:
         raise UsageError("\n".join(faults))
-    largest = max(wanted.cells, key=memory_of, default=None)
-    most = max(node["Resources"].get("memory", 0) for node in nodes.values())
-    if largest and memory_of(largest) > most:
-        say(
-            f"{largest.label} is expected to need {memory_of(largest):,} bytes of memory, the "
-            f"largest node has {most:,.0f}; it runs alone there"
-        )
     if len({card for names in cards.values() for card in names}) > 1:
         say(f"GPUs differ, and so does time: {'; '.join(_cards(cards))}")
     return apart, Gate(wanted, mine.same, frozenset(nodes))
+
+
+def _too_large(cells: Sequence[Cell], most: int, given: int, say: Say) -> list[str]:
+    """The largest cell, if no machine can hold it; told if it needs more than Ray gives a task."""
+    cell = max(cells, key=memory_of, default=None)
+    if cell is None or (need := memory_of(cell)) <= given:
+        return []
+    if need <= most:
+        say(f"{cell.label} needs about {need:,} bytes of memory: it runs alone on its node")
+        return []
+    return [
+        f"{cell.label}: needs about {need:,} bytes of memory, the largest machine has {most:,}; "
+        "add a larger one, or make the bank or the batch smaller (--preset, --set)"
+    ]
 
 
 def _look(wanted: Wanted, home: Home) -> tuple[Found, bool]:

@@ -14,6 +14,7 @@ from harness.cell import Cell
 from harness.commands._estimate import duration, gpu_seconds
 from harness.cost import Job, Node, cost_of, memory_of, schedule, work_of
 from harness.execute import jobs
+from harness.memory import machine_memory
 from harness.options import Resources
 from harness.registry import UsageError
 
@@ -46,9 +47,7 @@ def projected(
     if not cells:
         return []
     a_gpu = resources.gpus if resources.gpus is not None else float(on.gpus > 0)
-    room = Node(
-        on.cpus, on.gpus / on.nodes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    )
+    room = Node(on.cpus, on.gpus / on.nodes, machine_memory())
     needs = partial(Job, cpus=resources.cpus * resources.workers, gpus=a_gpu * resources.workers)
     groups = jobs(cells)
     lengths = [_seconds(group, bool(a_gpu), seen, rate) for group in groups]

