@@ -13,11 +13,20 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import plain, shown
+from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.overrides import PATHS
-from harness.registry import UsageError, did_you_mean, load, names
+from harness.registry import (
+    UsageError,
+    did_you_mean,
+    installed,
+    is_known,
+    load,
+    names,
+    source_of,
+)
 from harness.store.addresses import address_of
 from methods.base import identifying
 from results.profiles import DEFAULT_PROFILE
@@ -67,13 +76,15 @@ class Data:
     test_fingerprint: str
     train_images: int
     test_images: int
+    limit: int | None = None
+    """At most so many images of each category and kind, for a first look."""
     held: Held | None = None
     whole_fingerprint: str | None = None
     """Of all training images, where some are held out; None: not known."""
 
     def open(self) -> Benchmark:
         """The data set itself."""
-        return open_benchmark(self.benchmark, self.root)
+        return open_benchmark(self.benchmark, self.root, self.limit)
 
     def open_kept(self) -> Benchmark:
         """What is learned from: the data set without what is held out."""
@@ -193,10 +204,13 @@ class Cell:
         return {field.name: field.default for field in fields(self.config) if field.name in PATHS}
 
     @property
-    def revision(self) -> dict[str, int]:
+    def revision(self) -> dict[str, Any]:
         """What tells cells apart that equal settings gave before the code changed."""
         revision = load("methods", self.method).revision(self.config)
-        return {"revision": revision} if revision else {}
+        package = source_of("methods", self.method)
+        return ({"revision": revision} if revision else {}) | (
+            {"package": package} if package else {}
+        )
 
     @property
     def label(self) -> str:
@@ -216,11 +230,15 @@ def digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def open_benchmark(name: str, root: Path | None) -> Benchmark:
+def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Benchmark:
     """A named data set, or by its path any folder in the MVTec layout or table of images."""
-    if name in names("benchmarks"):
-        benchmark: Benchmark = load("benchmarks", name)(root)
-        return benchmark
+    benchmark = _whole(name, root)
+    return benchmark if limit is None else Limited(benchmark, limit)
+
+
+def _whole(name: str, root: Path | None) -> Benchmark:
+    if is_known("benchmarks", name):
+        return _plugged_in(name, root)
     if is_manifest(Path(name)):
         return manifest_benchmark(plain(Path(name).stem), Path(name))
     if "/" in name or name.startswith(".") or Path(name).is_dir():
@@ -231,5 +249,12 @@ def open_benchmark(name: str, root: Path | None) -> Benchmark:
         if shown(last) != last:
             raise UsageError(f"{shown(folder)}: is not named in UTF-8; rename the folder")
         return folder_benchmark(plain(last), folder)
-    hint = did_you_mean(name, names("benchmarks"))
+    hint = did_you_mean(name, [*names("benchmarks"), *installed("benchmarks")])
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")
+
+
+def _plugged_in(name: str, root: Path | None) -> Benchmark:
+    benchmark = load("benchmarks", name)(root)
+    if not isinstance(benchmark, Benchmark):
+        raise UsageError(f"{name}: BENCHMARK(root) gives no Benchmark; see benchmarks/README.md")
+    return benchmark

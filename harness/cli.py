@@ -19,9 +19,9 @@ from typing import Any, get_type_hints
 
 import typer
 
-from harness.options import Address, address_or_path, is_address
+from harness.options import Address, NamedFile, address_or_path, is_address
 from harness.overrides import at_home
-from harness.registry import Stopped, UsageError, did_you_mean, load, names
+from harness.registry import Stopped, UsageError, did_you_mean, from_file, load, names
 
 EXIT_USAGE, EXIT_PARTIAL, EXIT_STOPPED = 2, 3, 130
 AGAIN = "stopped; what was finished is kept: run the same command again to go on"
@@ -47,7 +47,7 @@ def build() -> typer.Typer:
         help="Multi-class visual anomaly detection, compared fairly.",
     )
     for name in names("commands"):
-        app.command(name=name)(flat(load("commands", name)))
+        app.command(name=name.replace("_", "-"))(flat(load("commands", name)))
     return app
 
 
@@ -95,9 +95,12 @@ def _at_home(value: Any) -> Any:
 
 
 def _here(value: Any, copies: ExitStack) -> Any:
-    """For a URI, be it that of a list's METHOD.weights=URI, its copy on this machine."""
+    """For a URI, be it that of a list's METHOD.weights=URI, its copy on this machine; for a file
+    of the user's the name of what it defines."""
     if isinstance(value, list):
         return [_here_of_list(part, copies) for part in value]
+    if isinstance(value, NamedFile):
+        return from_file(value.kind, Path(at_home(value.path)))
     if isinstance(value, Path) and WAS_ADDRESS.match(str(value)):
         raise UsageError(f"{value}: is the address of no folder on this machine; name one")
     if not isinstance(value, Address):
@@ -108,6 +111,8 @@ def _here(value: Any, copies: ExitStack) -> Any:
 
 
 def _here_of_list(text: Any, copies: ExitStack) -> Any:
+    if isinstance(text, NamedFile):
+        return _here(text, copies)
     before, equals, after = str(text).rpartition("=")
     if is_address(after) and (equals or after == text):
         return f"{before}{equals}{_here(address_or_path('reads data', after), copies)}"

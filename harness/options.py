@@ -74,12 +74,32 @@ def is_address(text: str) -> bool:
     return re.match(r"[A-Za-z][\w+.-]*://", text) is not None
 
 
+class NamedFile(NamedTuple):
+    """A file of the user's that defines a method or a data set."""
+
+    kind: str
+    path: Path
+
+
+def file_or_name(kind: str, text: str) -> Any:
+    """A NamedFile, or the name of what there is."""
+    return NamedFile(kind, Path(text)) if text.endswith(".py") else text
+
+
+DATA_SET = {
+    "metavar": "DATA",
+    "parser": partial(file_or_name, "benchmarks"),
+    "autocompletion": completing("benchmarks"),
+}
+METHOD = {
+    "metavar": "NAME|FILE.py",
+    "parser": partial(file_or_name, "methods"),
+    "autocompletion": completing("methods"),
+}
 Benchmark = Annotated[
-    str, typer.Argument(help="A data set, or a folder.", autocompletion=completing("benchmarks"))
+    str, typer.Argument(help="A data set, a folder, a table or a FILE.py.", **DATA_SET)
 ]
-Method = Annotated[
-    str, selecting("--method", "-m", help="One method.", autocompletion=completing("methods"))
-]
+Method = Annotated[str, selecting("--method", "-m", help="One method.", **METHOD)]
 DataRoot = Annotated[
     Path | None,
     selecting(
@@ -130,13 +150,13 @@ class Selection:
     benchmarks: Annotated[
         list[str],
         typer.Argument(
-            help="Data sets by name, or folders in the MVTec layout.",
-            autocompletion=completing("benchmarks"),
+            help="Data sets by name, folders in the MVTec layout, tables of images, FILE.py.",
+            **DATA_SET,
         ),
     ]
     methods: Annotated[
         list[str],
-        selecting("--method", "-m", help="Default: all.", autocompletion=completing("methods")),
+        selecting("--method", "-m", help="Default: all of ours.", **METHOD),
     ] = field(default_factory=list)
     seeds: Seeds = 5
     preset: Preset = "paper"
@@ -149,6 +169,10 @@ class Selection:
         ),
     ] = "multi-class"
     categories: Annotated[list[str], CATEGORIES] = field(default_factory=list)
+    limit: Annotated[
+        int | None,
+        selecting(min=2, help="At most so many images of each category and kind: a first look."),
+    ] = None
     overrides: Annotated[
         list[str], selecting("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
     ] = field(default_factory=list)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.registry import UsageError, did_you_mean
+from harness.registry import OF_FILE, UsageError, did_you_mean
 
 PATHS = ("weights", "textures")
 """Fields of a Config that say where files lie; their bytes count, not the place."""
@@ -30,11 +30,18 @@ def parse_overrides(
         method, dot, name = target.partition(".")
         if not (equals and dot and method and name):
             raise UsageError(f"{option} {text}: write METHOD.FIELD=VALUE, e.g. {example}")
+        method = _in_full(method, methods)
         if method not in values:
             hint = did_you_mean(method, methods)
             raise UsageError(f"{option} {text}: {method} does not run; {hint}")
         values[method][name] = value
     return values
+
+
+def _in_full(method: str, methods: Sequence[str]) -> str:
+    """The name of a user's file without its content, as the one of that name that runs."""
+    found = [name for name in methods if OF_FILE.fullmatch(name) and name.startswith(f"{method}@")]
+    return found[0] if len(found) == 1 else method
 
 
 def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str]) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validatio
 from harness.cell import Cell, Data, Held, open_benchmark
 from harness.options import MODES, PRESETS, Say, Selection, first_few, unheard
 from harness.overrides import parse_overrides, variant_of, with_overrides
-from harness.registry import UsageError, did_you_mean, load, names
+from harness.registry import UsageError, did_you_mean, is_known, load, names
 from methods.base import Declaration
 from methods.parts.backbone import (
     Features,
@@ -82,7 +82,15 @@ def plan(
 def _parts(selection: Selection, held: Held | None, say: Say) -> list[Data]:
     """The data sets, checked as far as names tell; two of one name are told apart by folders."""
     by_name = {
-        name: pieces(name, selection.root, selection.categories, selection.mode, held, say)
+        name: pieces(
+            name,
+            selection.root,
+            selection.categories,
+            selection.mode,
+            held,
+            say,
+            limit=selection.limit,
+        )
         for name in dict.fromkeys(selection.benchmarks)
     }
     places = sorted({data.benchmark for parts in by_name.values() for data in parts})
@@ -93,7 +101,7 @@ def _parts(selection: Selection, held: Held | None, say: Say) -> list[Data]:
         if (twin := by_content.setdefault(content, data)).benchmark != data.benchmark:
             say(f"{data.benchmark}: holds the same images as {twin.benchmark}; one of them runs")
     return [
-        replace(data, name=plain(names[data.benchmark]))
+        replace(data, name=_named(plain(names[data.benchmark]), data.limit))
         for parts in by_name.values()
         for data in parts
     ]
@@ -129,10 +137,10 @@ class Row(NamedTuple):
 def _rows(selection: Selection, ablation: bool) -> list[Row]:
     """The asked methods, or all (those that have variants, for an ablation)."""
     wanted = list(dict.fromkeys(selection.methods)) or names("methods")
-    declared = {name: load("methods", name) for name in wanted}
+    methods = {name: declared(name) for name in wanted}
     values = parse_overrides(selection.overrides, wanted)
     rows = []
-    for name, method in declared.items():
+    for name, method in methods.items():
         if selection.preset not in method.presets:
             if selection.methods:
                 has = ", ".join(method.presets)
@@ -149,6 +157,14 @@ def _rows(selection: Selection, ablation: bool) -> list[Row]:
             for variant, settings in variants.items()
         ]
     return rows
+
+
+def declared(name: str) -> Declaration:
+    """What a method says of itself; UsageError where one from elsewhere says it wrongly."""
+    said = load("methods", name)
+    if not isinstance(said, Declaration):
+        raise UsageError(f"{name}: METHOD is no Declaration; see methods/README.md")
+    return said
 
 
 def _check_settings(row: Row, data: Data) -> None:
@@ -182,6 +198,8 @@ def pieces(
     mode: str,
     held: Held | None = None,
     say: Say | None = None,
+    *,
+    limit: int | None = None,
 ) -> list[Data]:
     """The data set as one piece, or a piece for each category.
 
@@ -189,7 +207,7 @@ def pieces(
     With `say` the folder is checked first, DataError, and categories that can't be used are left
     out with a word.
     """
-    benchmark = open_benchmark(name, root)
+    benchmark = open_benchmark(name, root, limit)
     wanted = [plain(category) for category in wanted]
     check_categories(name, benchmark, wanted)
     present = benchmark.categories()
@@ -197,7 +215,15 @@ def pieces(
     if say is not None:
         chosen = _usable(benchmark, chosen, held, say)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
-    return [_piece(benchmark, name, root, group, held, say or unheard) for group in groups]
+    found = [_piece(benchmark, name, root, group, held, say or unheard) for group in groups]
+    if limit is None:
+        return found
+    return [replace(data, name=_named(data.name, limit), limit=limit) for data in found]
+
+
+def _named(name: str, limit: int | None) -> str:
+    """In tables a first look is no row of the whole data set."""
+    return name if limit is None else f"{name}-limit{limit}"
 
 
 def _usable(
@@ -278,7 +304,7 @@ def _piece(
         held, source = held_and_seen(benchmark, categories, held, say)
         train, test = source.train(categories), source.validation(categories)
     path = Path(name)
-    is_path = (path.is_dir() or is_manifest(path)) and name not in names("benchmarks")
+    is_path = (path.is_dir() or is_manifest(path)) and not is_known("benchmarks", name)
     return Data(
         name=plain(path.resolve().name if path.is_dir() else path.stem) if is_path else name,
         benchmark=str(path.resolve()) if is_path else name,

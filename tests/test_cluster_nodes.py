@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from made_data import write_category
+from made_plugins import method_of_readme
 
 from harness.rows import PACKAGES
 from harness.store.journal import entries
@@ -156,21 +157,24 @@ def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_node_that_dies_lo
     root: Path,
 ) -> None:
     out = root / "out"
-    machines = Machines(root, out)
+    machines = Machines(root, out, LAFITE_BENCH_CACHE=str(out / "cache"))
     runs = machines.disk(0, out) / "runs"
-    first = machines.run(*WANTED, "--seeds", "3", "--out", str(out / "runs"))
+    # A method of a file that lies on the head's disk alone, as the copies of such files do.
+    (runs.parent / "mine.py").write_text(method_of_readme())
+    mine = ("-m", str(out / "mine.py"))
+    first = machines.run(*WANTED, *mine, "--seeds", "2", "--out", str(out / "runs"))
     assert first.returncode == 0, first.stdout
     assert f"{out / 'runs'} is not seen from 10.77.0.11: results are handed over" in first.stdout
     frame = read(runs)
-    assert frame["cell_id"].n_unique() == 3 and set(frame["status"]) == {"done"}
+    assert frame["cell_id"].n_unique() == 4 and set(frame["status"]) == {"done"}
     for kind in ("scores", "pictures", "pixel_curves"):
-        assert len(list((runs / kind).glob("*.parquet"))) == 3, kind
-    assert len(list((runs / "models").glob("*/model.safetensors"))) == 3
+        assert len(list((runs / kind).glob("*.parquet"))) == 4, kind
+    assert len(list((runs / "models").glob("*/model.safetensors"))) == 4
     assert not list(runs.glob(".seen-*")), "nothing is left of how nodes were told apart"
 
     wider = machines.command(*WANTED, "--seeds", "8", "--out", str(out / "runs"))
-    killed_node(machines, wider, lambda: count(runs) > 3)
-    assert read(runs)["cell_id"].n_unique() == 8
+    killed_node(machines, wider, lambda: count(runs) > 4)
+    assert read(runs)["cell_id"].n_unique() == 10
     assert not list((runs / "failures").glob("*.parquet"))
 
 

@@ -129,7 +129,7 @@ def test_heavy_libraries_stay_at_home(library: str) -> None:
 
 def test_the_test_split_is_opened_in_few_named_places() -> None:
     """Planning hashes it, checking decodes it, `doctor` looks for faults in it, `show` draws it;
-    features open what is scored."""
+    features open what is scored; the contract scores made images."""
     openers = {
         str(path.relative_to(ROOT))
         for package in OURS
@@ -139,6 +139,7 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
     }
     assert openers == {
         "harness/plan.py",
+        "harness/contract.py",
         "harness/features.py",
         "harness/commands/_data_check.py",
         "harness/commands/_data_doctor.py",

@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from made_features import (
-    inputs,
     need_lite0,
     one_thread,  # noqa: F401
 )
@@ -21,6 +20,7 @@ from made_training import numbers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from harness.contract import inputs
 from methods.parts import aggregate, backbone
 from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing
 

@@ -9,16 +9,13 @@ from functools import cache
 import pytest
 import torch
 from made_features import (
-    anomalous_share,
-    batches,
-    inputs,
     need_lite0,
     one_thread,  # noqa: F401
-    unseen,
 )
 from made_training import numbers
 from torch import Tensor
 
+from harness.contract import anomalous_share, batches, inputs, unseen
 from methods.lafite import METHOD, LafitE
 from methods.networks.diffusion import cosine_schedule
 from methods.parts.backbone import LITE0

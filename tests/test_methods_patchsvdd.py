@@ -8,14 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from made_features import (
-    batches,
-    inputs,
-    one_thread,  # noqa: F401
-)
+from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from torch import Tensor
 
+from harness.contract import batches, inputs
 from methods.networks.patch_encoder import (
     COARSE,
     FINE,

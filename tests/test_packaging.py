@@ -27,7 +27,8 @@ def test_the_package_is_ours(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["list"], *([name, "--help"] for name in names("commands"))]
+    "arguments",
+    [["--help"], ["list"], *([name.replace("_", "-"), "--help"] for name in names("commands"))],
 )
 def test_help_and_list_load_no_torch(arguments: list[str]) -> None:
     code = (

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from made_cells import smoke_cells
-from made_features import mean_image_auroc, need_lite0, unseen
+from made_features import need_lite0
 
+from harness.contract import mean_image_auroc, unseen
 from harness.options import RaceOptions
 from harness.plan import plan
 from harness.registry import UsageError

@@ -29,7 +29,7 @@ from harness.cost import feature_bytes, memory_of
 from harness.features import open_split
 from harness.memory import machine_memory
 from harness.options import Say
-from harness.registry import UsageError
+from harness.registry import UsageError, source_of
 from harness.rows import code_sha256
 from harness.store.copies import have_input
 from methods.parts.backbone import file_sha256
@@ -95,6 +95,9 @@ def what_is_here(wanted: Wanted) -> Found:
     found = {f"version of {name}": version(name) for name in VERSIONS}
     found["version of Python"] = platform.python_version()
     found["code of lafite-bench"] = code_sha256()
+    for method in {cell.method for cell in wanted.cells}:
+        if package := source_of("methods", method):
+            found[f"package of {method}"] = package
     for folder, address in wanted.inputs.items():
         found[f"copy of {address}"] = _copied(folder, address)
     for data in {(cell.data, cell.split) for cell in wanted.cells}:

@@ -22,7 +22,7 @@ from harness.cluster.relay import at_node, home
 from harness.options import Resources, Say, unheard
 from harness.overrides import at_home
 from harness.place import Place
-from harness.registry import UsageError
+from harness.registry import FOLDERS, UsageError
 from harness.rows import code_version
 from harness.store.addresses import INPUTS, RESULTS
 from harness.store.copies import have_input
@@ -148,7 +148,13 @@ def _join(address: str, folders: ExitStack) -> None:
     # Ray puts the current folder before all others on the paths of its workers: there they
     # shall find this package, not a kernels.py or a clone of timm where the user happens to be.
     with chdir(HOME):
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **embedded)
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"py_modules": list(map(str, FOLDERS.values()))} if FOLDERS else None,
+            **embedded,
+        )
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -66,7 +66,8 @@ def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
     kind = load("methods", row["method"]).method
     root, weights = (_path(model[name]) for name in ("root", "weights"))
     held = model.get("held")
-    for data in pieces(str(_path(model["benchmark"])), root, model["categories"], row["mode"]):
+    name, mode, limit = str(_path(model["benchmark"])), row["mode"], model.get("limit")
+    for data in pieces(name, root, model["categories"], mode, limit=limit):
         cell = Cell(
             data=with_held_out(data, Held.of(held)) if held else data,
             mode=row["mode"],

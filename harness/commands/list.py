@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.registry import names
+from harness.registry import KINDS, installed, names, package_of
 
 
 def command() -> None:
@@ -14,3 +14,5 @@ def command() -> None:
     known = {kind: names(kind) for kind in ("methods", "benchmarks", "kernels", "races")}
     for kind, words in (known | {"metrics": list(METRICS)}).items():
         typer.echo(f"{kind}: {', '.join(words)}")
+        for name, entry in installed(kind).items() if kind in KINDS else ():
+            typer.echo(f"  {name} ({package_of(entry)})")

@@ -44,7 +44,11 @@ def revealed_study(study: Study, choice: Choice) -> Study:
     cells = []
     for cell in study.cells:
         [data] = pieces(
-            cell.data.benchmark, cell.data.root, cell.data.categories, mode="multi-class"
+            cell.data.benchmark,
+            cell.data.root,
+            cell.data.categories,
+            mode="multi-class",
+            limit=cell.data.limit,
         )
         cells.append(replace(cell, data=with_held_out(data, choice.held), purpose="reveal"))
     return replace(study, cells=tuple(cells), extra=())

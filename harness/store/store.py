@@ -313,6 +313,7 @@ class Store:
                 "benchmark": address_of(Path(cell.data.benchmark)),
                 "root": cell.data.root and address_of(cell.data.root),
                 "categories": cell.data.categories,
+                "limit": cell.data.limit,
                 "held": cell.data.held,
                 "weights": cell.weights and address_of(cell.weights),
                 "seed": cell.seed,

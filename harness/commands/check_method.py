@@ -1,0 +1,45 @@
+"""`lafite-bench check-method`: whether a method keeps the promises that ours keep."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.options import METHOD
+from harness.registry import UsageError
+
+
+def command(
+    method: Annotated[str, typer.Argument(help="A method: its name or FILE.py.", **METHOD)],
+) -> bool:
+    """Hold a method to the contract, on a made data set: one line a promise, and what to mend."""
+    import torch
+    from rich.console import Console
+
+    from harness.contract import PROMISES, NotAsked, Subject, kept
+    from harness.plan import declared
+
+    if missing := {"smoke"} - declared(method).presets.keys():
+        raise UsageError(f"{method}: has no preset {missing.pop()}, on which it is looked at")
+    torch.set_num_threads(1)  # networks this small are slower on two
+    broken, console = 0, Console()
+    promises = kept(Subject(method))
+    for number in range(len(PROMISES)):
+        with console.status(f"{method}: {PROMISES[number].says} ({number + 1}/{len(PROMISES)})"):
+            promise, error = next(promises)
+        verdict = "ok" if error is None else "-" if isinstance(error, NotAsked) else "BROKEN"
+        broken += verdict == "BROKEN"
+        line = f"{verdict:7}{promise.says}"
+        if error is not None:
+            line += f": {_in_one_line(error)}"
+        if verdict == "BROKEN":
+            line += f". To mend: {promise.mend}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{method} breaks {broken} of {len(PROMISES)} promises", highlight=False)
+    return broken == 0
+
+
+def _in_one_line(error: BaseException) -> str:
+    kind = "" if type(error).__name__ in ("AssertionError", "NotAsked") else type(error).__name__
+    return f"{kind} {' '.join(str(error).split())}".strip()
