@@ -23,16 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import methods.lafite as lafite
+import methods.padim as padim
 from harness.predict import BACKBONE, Model, backbone_of
 from harness.registry import UsageError
 from methods.parts.seeds import image_noise
 from results.files import whole_folder
 
 FORMATS = ("folder", "torch", "onnx")
+LARGEST_ONNX = 2 * 1000**3
+"""Bytes of one file, that protocol buffers hold."""
 NAME = ""
 """Of the image whose noise a program has."""
 CAN_NOT = {
-    "padim": "its triangular solves are no operator of ONNX or torch.export",
     "draem": "its inpainting network was never tried in a program",
     "patchsvdd": "its search over patches was never tried in a program",
 }
@@ -74,6 +76,12 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
         raise UsageError(
             f"--format {fmt}: {model.name} can't be expressed ({CAN_NOT[model.name]}); "
             "use --format folder"
+        )
+    size = sum(value.nbytes for value in model.method.state_dict().values())
+    if fmt == "onnx" and size > LARGEST_ONNX:
+        raise UsageError(
+            f"--format onnx: {model.name} holds {size:,} bytes, ONNX at most {LARGEST_ONNX:,}; use "
+            "--format torch"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     view = model.method.inputs(model.method.config)
@@ -129,7 +137,17 @@ def _constants(model: Model) -> Iterator[None]:
             changes.enter_context(patch.object(model.method, "alpha_bar_N", levels))
             changes.enter_context(patch.object(lafite, "image_noise", _noise_of_one(model)))
             changes.enter_context(patch.object(F, "scaled_dot_product_attention", _attention))
+        if isinstance(model.method, padim.PaDiM):
+            # Triangular solves are no operator of ONNX; products with the inverse are.
+            factor_PDD = model.method.factor_PDD
+            changes.callback(model.method.register_buffer, "factor_PDD", factor_PDD)
+            model.method.register_buffer("factor_PDD", torch.linalg.inv(factor_PDD))
+            changes.enter_context(patch.object(torch.linalg, "solve_triangular", _product))
         yield
+
+
+def _product(inverse_PDD: Tensor, rows_PDB: Tensor, *, upper: bool) -> Tensor:
+    return inverse_PDD @ rows_PDB
 
 
 def _attention(query_BNC: Tensor, key_BNC: Tensor, value_BNC: Tensor) -> Tensor:

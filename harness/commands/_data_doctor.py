@@ -13,7 +13,9 @@ from PIL import Image
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.content import check, duplicates, losses, map_threads
 from harness.commands._data_check import lost_defects
+from harness.commands._strangers import strangers
 from harness.options import Say
+from methods.parts.backbone import WeightsMissing
 
 SMALL, ALIKE = 32, 0.75
 """Near-copies, scaled down to so many pixels, differ by less than so many of 255 on average."""
@@ -68,6 +70,13 @@ def examine(benchmark: Benchmark, side: int, *, trust_masks: bool, say: Say) -> 
     for line in lost_defects(benchmark, test, {(side, None)}):
         yield Finding("warning", "resolution", line)
     yield from _looks(benchmark, train, test)
+    normal = [*train, *(sample for sample in test if not sample.anomalous)]
+    say(f"comparing features of {len(normal)} normal images")
+    try:
+        for line in strangers(benchmark, normal):
+            yield Finding("warning", "strangers", line)
+    except WeightsMissing as error:
+        yield Finding("note", "strangers", f"not looked for: {error}")
 
 
 def _looks(

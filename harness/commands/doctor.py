@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from harness.options import DataRoot, first_few, keeping, selecting
+from harness.options import DATA_SET, DataRoot, first_few, keeping, selecting
 from harness.registry import names
 
 PACKAGES = ("lafite-bench", "torch", "torchvision", "timm", "ray", "triton", "numba", "polars")
@@ -25,7 +25,8 @@ MOST = 20
 
 def command(
     benchmark: Annotated[
-        str | None, typer.Argument(help="A data set, a folder or a table; default: this machine.")
+        str | None,
+        typer.Argument(help="A data set, a folder or a FILE; default: here.", **DATA_SET),
     ] = None,
     *,
     data: DataRoot = None,
