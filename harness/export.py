@@ -34,10 +34,6 @@ LARGEST_ONNX = 2 * 1000**3
 """Bytes of one file, that protocol buffers hold."""
 NAME = ""
 """Of the image whose noise a program has."""
-CAN_NOT = {
-    "draem": "its inpainting network was never tried in a program",
-    "patchsvdd": "its search over patches was never tried in a program",
-}
 
 
 class Program(nn.Module):
@@ -72,11 +68,6 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
 
     Beside it a JSON file says what it is and where alarms begin.
     """
-    if model.name in CAN_NOT:
-        raise UsageError(
-            f"--format {fmt}: {model.name} can't be expressed ({CAN_NOT[model.name]}); "
-            "use --format folder"
-        )
     size = sum(value.nbytes for value in model.method.state_dict().values())
     if fmt == "onnx" and size > LARGEST_ONNX:
         raise UsageError(
@@ -87,23 +78,33 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
     view = model.method.inputs(model.method.config)
     pixels = torch.rand(1, 3, view.side, view.side, generator=torch.Generator().manual_seed(0))
     program = Program(model).cpu().eval()
-    with torch.no_grad(), _constants(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporters, about their own future
-        exported = torch.export.export(program, (pixels,), strict=False)
-        if fmt == "torch":
-            torch.export.save(exported, out)
-        else:
-            torch.onnx.export(
-                exported,
-                f=str(out),
-                input_names=["pixels"],
-                output_names=["score", "map"],
-                external_data=False,
-                verbose=False,
-            )
+    try:
+        with torch.no_grad(), _constants(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporters, about their own future
+            _write(torch.export.export(program, (pixels,), strict=False), out, fmt)
+    except RuntimeError as error:  # of torch.export and torch.onnx: what they have no program for
+        out.unlink(missing_ok=True)
+        raise UsageError(
+            f"--format {fmt}: {model.name} can't be expressed ({str(error).strip().split(chr(10))[0]}); "
+            "use --format folder"
+        ) from None
     facts = {name: value for name, value in model.record.items() if name != "losses"}
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1))
     return out
+
+
+def _write(program: torch.export.ExportedProgram, out: Path, fmt: str) -> None:
+    if fmt == "torch":
+        torch.export.save(program, out)
+        return
+    torch.onnx.export(
+        program,
+        f=str(out),
+        input_names=["pixels"],
+        output_names=["score", "map"],
+        external_data=False,
+        verbose=False,
+    )
 
 
 class _Levels:
