@@ -85,7 +85,7 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
     except RuntimeError as error:  # of torch.export and torch.onnx: what they have no program for
         out.unlink(missing_ok=True)
         raise UsageError(
-            f"--format {fmt}: {model.name} can't be expressed ({str(error).strip().split(chr(10))[0]}); "
+            f"--format {fmt}: {model.name} can't be expressed ({_first_line(error)}); "
             "use --format folder"
         ) from None
     facts = {name: value for name, value in model.record.items() if name != "losses"}
@@ -171,3 +171,7 @@ def _noise_of_one(model: Model) -> Callable[..., Tensor]:
         pixels = torch.zeros(1, 3, view.side, view.side)
         Program(model)(pixels)
     return lambda seed, keys, shape: made[seed]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
