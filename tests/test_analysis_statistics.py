@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_rows import made_frame
-from scipy import stats
+from scipy import special, stats
 
 from results.analysis import statistics
 from results.analysis.cells import Values
@@ -23,6 +23,7 @@ from results.analysis.statistics import (
     WITHIN_NOISE,
     compare,
     holm,
+    moved,
     pairwise,
 )
 from results.analysis.summary import summary
@@ -75,8 +76,20 @@ def test_interval_of_the_mean_is_students_t_over_seeds():
     values = _random({"a": 0.9}, seeds=5)
     row = summary(made_frame(values)).row(0, named=True)
     by_seed = [np.mean([values["a", s, f"c{c}"] for c in range(5)]) for s in range(5)]
-    low, high = stats.t.interval(0.95, 4, np.mean(by_seed), stats.sem(by_seed))
-    assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-12)
+    mean = np.mean(by_seed)
+    # The delta method: the standard error of logit(m) is that of m over m (1 - m).
+    error = stats.sem(by_seed) / (mean * (1 - mean))
+    ends = special.expit(stats.t.interval(0.95, 4, special.logit(mean), error))
+    assert (row["low"], row["high"]) == pytest.approx(tuple(ends), abs=1e-12)
+    plain = stats.t.interval(0.95, 4, mean, stats.sem(by_seed))
+    assert (row["low"], row["high"]) == pytest.approx(plain, abs=2e-3), "for small steps the same"
+
+
+def test_no_interval_leaves_what_a_fraction_can_be():
+    row = summary(made_frame({("a", 0, "c"): 1.0, ("a", 1, "c"): 0.6})).row(0, named=True)
+    assert 0 < row["low"] < row["mean"] < row["high"] < 1
+    assert moved([1.0, 0.0, 0.5], [0.0, 0.0, 0.0]).tolist() == [1.0, 0.0, 0.5]
+    assert moved([70.0], [3.0]).tolist() == [73.0], "seconds are no fraction"
 
 
 def test_one_seed_has_no_interval():

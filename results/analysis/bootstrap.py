@@ -19,7 +19,7 @@ from results.analysis.cells import (
     one_cell_per_seed,
     with_every_seed,
 )
-from results.analysis.statistics import LEVEL
+from results.analysis.statistics import LEVEL, moved
 from results.metrics import IMAGE_METRICS
 
 Drawn = dict[str, NDArray[np.float64]]  # (D,) by metric
@@ -31,11 +31,11 @@ def bootstrap(
     """A bootstrap interval for each group and image metric of `table.read`'s frame.
 
     Test images (`table.read_scores`) are drawn again with replacement, within their category and
-    label, the same ones for every cell. The noise of seeds is added as draws of Student's t: seeds
-    are too few to draw from. low, high: the middle 95 % of the drawn means over categories (drawn
-    F1-max and AP lie somewhat higher than the real ones); seeds, categories: how many were
-    averaged; complete: whether these are all categories of the data set. Cells without stored
-    scores have no row.
+    label, the same ones for every cell. The noise of seeds is added as draws of Student's t, which
+    keep within 0 and 1 (`moved`): seeds are too few to draw from. low, high: the middle 95 % of the
+    drawn means over categories (drawn F1-max and AP lie somewhat higher than the real ones); seeds,
+    categories: how many were averaged; complete: whether these are all categories of the data set.
+    Cells without stored scores have no row.
     """
     intervals = [
         {**dict(zip(GROUP, group, strict=True)), "metric": metric, **interval}
@@ -168,7 +168,7 @@ def _intervals(by_seed: list[list[Drawn]], seed: int) -> dict[str, dict[str, flo
             [np.mean([drawn[metric] for drawn in draws_C], 0) for draws_C in by_seed]
         )
         error = means_SD[:, 0].std(ddof=1) / np.sqrt(seeds) if several else 0.0
-        noisy_D = means_SD.mean(axis=0) + error * noise_D
+        noisy_D = moved(means_SD.mean(axis=0), error * noise_D)
         low, high = np.quantile(noisy_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         intervals[metric] = {"low": float(low), "high": float(high), **counts}
     return intervals

@@ -121,7 +121,8 @@ def _judged(row: Record) -> Record:
     if reason := "; ".join(mismatches(row)):
         return {"difference": difference, "verdict": None, "reason": reason}
     tolerance = TOLERANCE if row["category"] == MEAN else CATEGORY_TOLERANCE
-    noise = (row["high"] - row["mean"] if row["high"] is not None else 0) + 2 * (row["std"] or 0)
+    end = row["low"] if difference > 0 else row["high"]  # the one that is nearer to theirs
+    noise = (abs(row["mean"] - end) if end is not None else 0) + 2 * (row["std"] or 0)
     if abs(difference) <= max(noise, tolerance):
         verdict = AGREES
     else:

@@ -14,13 +14,15 @@ from itertools import combinations
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.special import expit, logit
 
 from results.analysis.cells import SECTION, Record, Values, by_section, labelled
 from results.analysis.equivalence import Chances, signed_rank
 from results.analysis.power import categories_to_tell, fewest_categories, seeds_to_tell
 
+Values64 = NDArray[np.float64]
 LEVEL = 0.95
 """The confidence of intervals; a difference is significant where p is below 1 - LEVEL."""
 WITHIN_NOISE = "within noise of training"
@@ -47,7 +49,7 @@ _PAIRS = pl.Schema(
 
 
 def t_interval(frame: pl.DataFrame) -> pl.DataFrame:
-    """Add low and high: `mean` plus and minus Student's t, from `std` over `seeds`.
+    """Add low and high: `mean` and Student's t, from `std` over `seeds`, as `moved` moves it.
 
     Both are null for one seed, whose noise is unknown.
     """
@@ -55,7 +57,26 @@ def t_interval(frame: pl.DataFrame) -> pl.DataFrame:
     half = pl.col("std") * pl.col("seeds").replace_strict(
         counts, [_t_factor(n) for n in counts], default=None, return_dtype=pl.Float64
     )
-    return frame.with_columns(low=pl.col("mean") - half, high=pl.col("mean") + half)
+    halves = frame.select(half=half)["half"].to_numpy()
+    means = frame["mean"].to_numpy()
+    ends = {
+        name: pl.Series(moved(means, sign * halves), nan_to_null=True)
+        for name, sign in (("low", -1), ("high", 1))
+    }
+    return frame.with_columns(**ends)
+
+
+def moved(values: ArrayLike, by: ArrayLike) -> Values64:
+    """Fractions plus `by`, on the logit scale to first order, so that none leaves 0 to 1.
+
+    In the middle and for small steps that is the sum (the delta method; Agresti, Categorical Data
+    Analysis, 3.1). What is no fraction is just moved.
+    """
+    values, by = np.asarray(values, dtype=float), np.asarray(by, dtype=float)
+    slope = values * (1 - values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within: Values64 = expit(logit(values) + by / slope)
+    return np.where(slope > 0, within, values + by)
 
 
 def pairwise(frame: pl.DataFrame) -> pl.DataFrame:
