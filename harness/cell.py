@@ -76,6 +76,8 @@ class Data:
     test_fingerprint: str
     train_images: int
     test_images: int
+    published_categories: int | None = None
+    """Of the whole data set; None: not known."""
     limit: int | None = None
     """At most so many images of each category and kind, for a first look."""
     held: Held | None = None

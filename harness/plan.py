@@ -314,5 +314,6 @@ def _piece(
         test_fingerprint=fingerprint(source, test),
         train_images=len(train),
         test_images=len(test),
+        published_categories=len(benchmark.published) or None,
         held=held,
     )

@@ -119,6 +119,7 @@ def _provenance(cell: Cell, place: Place) -> Row:
         "profile": cell.profile,
         "benchmark": cell.data.name,
         "location": cell.data.location,
+        "published_categories": cell.data.published_categories,
         "method": cell.method,
         "variant": cell.variant,
         "seed": cell.seed,

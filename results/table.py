@@ -21,7 +21,7 @@ from results.files import write_whole
 from results.identity import told_apart
 from results.profiles import DEFAULT_PROFILE
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PRODUCER = "lafite-bench"
 DONE = "done"  # the status of a finished cell; any other status is a failure
 
@@ -36,6 +36,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "profile": pa.string(),  # the conventions of the metrics: default, uniad, patchcore or ader
     "benchmark": pa.string(),
     "location": pa.string(),  # the folder that its images lay in; null: none was named
+    "published_categories": pa.int64(),  # of the whole data set; null: not known
     "category": pa.string(),
     "method": pa.string(),
     "variant": pa.string(),
@@ -253,14 +254,17 @@ def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
     """The table with the columns of today.
 
     Version 1 had no profiles but the default one; version 2 said neither where images lay nor what
-    had been held out.
+    had been held out; version 3 not how many categories there are.
     """
     added = (
         ("profile", 2, DEFAULT_PROFILE),
         ("location", 3, None),
         ("images_fingerprint", 3, None),
+        ("published_categories", 4, None),
     )
     for name, since, value in added:
         if version < since and name in schema.names and name not in table.schema.names:
-            table = table.append_column(name, pa.array([value] * len(table), pa.string()))
+            table = table.append_column(
+                name, pa.array([value] * len(table), schema.field(name).type)
+            )
     return table

@@ -249,7 +249,7 @@ def test_a_brief_report_is_one_table_of_80_columns_and_the_notes(width):
     assert sum("─" in line for line in lines) == 1  # the rule below a header: one table
     (header,) = [line.split() for line in lines if line.lstrip().startswith("method")]
     assert header == ["method", "image_auroc", "image_ap", "seeds", "fit", "s", "images/s"]
-    shown = [line.split()[0] for line in lines if "90.5 ± 0.7" in line]
+    shown = [line.split()[0] for line in lines if "90.5 ± 0.7 " in line]
     assert shown == [method for method in METHODS for _ in range(2)]
     notes = list(report.notes(summary.summary(frame), frame))
     assert lines[-len(notes) :] == notes and len(notes) == 6
@@ -266,7 +266,7 @@ def test_a_brief_report_has_all_metrics_where_they_fit():
     assert "| method | image_auroc | image_ap | sound_eer | seeds | fit s | images/s |" in lines
     assert "| draem | – | – | – | 0 | – | – |" in lines
     assert r"| patchcore | 90.0 \* | 80.0 \* | 10.0 \* | 1 | 10.0 | 5.0 |" in lines
-    assert r"| uniad | 70.0 | 60.0 \* | – | 1 | 10.0 | 5.0 |" in lines
+    assert r"| uniad | **70.0** | 60.0 \* | – | 1 | 10.0 | 5.0 |" in lines
     assert r"\* patchcore, image_auroc: over 1 of 2 categories only, not comparable  " in lines
     assert "– image_auroc of b: no anomalous test images  " in lines
     assert lines[-1] == "diverged: draem, seed 0: no memory  "
@@ -291,3 +291,48 @@ def test_a_report_is_brief_on_demand_alone():
 def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match=r"'pdf'.*terminal, md, latex or csv"):
         report.render(_frame(_rows({"a": 0.5})), "pdf")
+
+
+def test_a_brief_report_has_the_best_first_and_says_whether_that_is_told():
+    values = {f"c{number}": 0.9 - number / 100 for number in range(9)}
+    frame = _frame(
+        *(
+            _rows({c: v - 0.1 + s / 1000 for c, v in values.items()}, method="uniad", seed=s)
+            for s in (0, 1)
+        ),
+        *(
+            _rows({c: v + s / 1000 for c, v in values.items()}, method="lafite", seed=s)
+            for s in (0, 1)
+        ),
+    )
+    lines = report.render(frame, "md", brief=True).splitlines()
+    table = [line for line in lines if line.startswith(("| lafite", "| uniad"))]
+    assert [line.split()[1] for line in table] == ["lafite", "uniad"]
+    assert "| **86.1 ± 0.1** |" in table[0] and "**" not in table[1]
+    said = (
+        "lafite leads in image_auroc (86.1 %): better than all others, by 2 seeds on 9 categories"
+    )
+    assert said in " ".join(line.strip() for line in lines)
+    styled = report.render(frame, "terminal", brief=True, styled=True)
+    assert "\x1b[1m86.1 ± 0.1\x1b[0m" in styled
+    assert "\x1b" not in report.render(frame, "terminal", brief=True)
+
+
+def test_a_brief_report_says_whom_it_can_not_tell_the_best_from():
+    frame = _frame(
+        _rows({"a": 0.9}), _rows({"a": 0.8}, method="uniad"), _rows({"a": 0.7}, method="padim")
+    )
+    text = " ".join(report.render(frame, "md", brief=True).split())
+    assert (
+        "patchcore leads in image_auroc (90.0 %); 1 seed on 1 category can't tell it from" in text
+    )
+    assert "padim and uniad" in text or "uniad and padim" in text
+    alone = report.render(_frame(_rows({"a": 0.9})), "md", brief=True)
+    assert "leads" not in alone and "± std" not in alone and "mean over categories" not in alone
+
+
+def test_a_title_says_what_is_missing_of_a_published_data_set():
+    rows = [row | {"published_categories": 15} for row in _rows({"a": 0.9, "b": 0.8})]
+    assert report.render(_frame(rows), "md").startswith("mixed · multi-class · quick · 2 of 15 cat")
+    rows = [row | {"published_categories": 2} for row in rows]
+    assert report.render(_frame(rows), "md").splitlines()[0] == "mixed · multi-class · quick  "

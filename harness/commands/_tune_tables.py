@@ -17,7 +17,7 @@ from harness.search.study import Study
 from harness.store.journal import entries
 from harness.store.store import Store
 from results.analysis.selection import ALL, AVERAGE
-from results.reports.numbers import mean_percent, number, percent
+from results.reports.numbers import counted, mean_percent, number, percent
 
 MOST_SETTINGS = 12
 """Of a stage, on screen."""
@@ -129,11 +129,6 @@ def work_done(study: Study, store: Store, after: int = 0) -> str:
         f"{counted(counts['setting'], 'setting')} scored, "
         f"{passes:,} passes of the network over an image"
     )
-
-
-def counted(number: int, what: str, plural: str = "s") -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{number:,} {what}{'' if number == 1 else plural}"
 
 
 def varied(tried: Sequence[Any]) -> list[str]:

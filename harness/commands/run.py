@@ -207,7 +207,8 @@ def _print(
         noting(console)(f"{error}; the table is of this command's cells alone")
         frame = read(store.out, only=ids)
     mine = frame.filter(frame["cell_id"].is_in(ids))
-    console.out(render(mine, "terminal", console.width, brief=True))
+    styled = console.color_system is not None
+    console.out(render(mine, "terminal", console.width, brief=True, styled=styled))
     out = address_of(store.out)
     for what, where in (
         ("rows", f"{out}/parts/*.parquet"),

@@ -65,6 +65,13 @@ def title(row: Mapping[str, Any]) -> str:
     return " · ".join(names)
 
 
+def coverage(part: pl.DataFrame) -> str:
+    """`1 of 15 categories` where a section lacks some of a published data set, else nothing."""
+    there = part.filter(pl.col("category") != POOLED)["category"].n_unique()
+    known = part["published_categories"].max()
+    return f"{there} of {known} categories" if isinstance(known, int) and there < known else ""
+
+
 class Values(NamedTuple):
     """All values of one section and metric."""
 

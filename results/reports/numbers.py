@@ -23,6 +23,11 @@ def spread(std: float | None) -> str:
     return "" if std is None else f"± {100 * std:.1f}"
 
 
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number:,} {what}{'' if number == 1 else plural}"
+
+
 def mean_percent(fractions: Sequence[float]) -> str:
     """`98.53 ± 0.27`, the standard deviation with ddof 1; of a single fraction `98.53`."""
     percents = [100 * fraction for fraction in fractions]

@@ -5,6 +5,7 @@ Names of methods, metrics and categories come from the rows alone, so a new one 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import polars as pl
 
 from results.analysis.alarms import alarms, without_alarms
 from results.analysis.bootstrap import bootstrap
-from results.analysis.cells import GROUP, SECTION, label, one_cell_per_seed, title
+from results.analysis.cells import GROUP, SECTION, coverage, label, one_cell_per_seed, title
 from results.analysis.published import beside_published
 from results.analysis.ranks import ranks
 from results.analysis.statistics import pairwise
@@ -21,7 +22,7 @@ from results.calibration import ONE
 from results.reports.latex import latex
 from results.reports.layout import Cells, columns, csv_text, join_blocks
 from results.reports.numbers import UNKNOWN, gibibytes, interval, number, percent
-from results.reports.verdicts import beside, best_against_others
+from results.reports.verdicts import beside, best_against_others, verdict
 from results.table import DONE
 
 BRIEF_WIDTH = 80
@@ -58,6 +59,7 @@ def render(
     scores: pl.DataFrame | None = None,
     *,
     brief: bool = False,
+    styled: bool = False,
 ) -> str:
     """The report as text: "terminal" (of a width in columns), "md", "latex", "csv" (the summary).
 
@@ -77,12 +79,14 @@ def render(
     blocks: list[list[str] | Cells] = []
     for key, section in rows.group_by(SECTION, maintain_order=True):
         part = frame.filter(**dict(zip(SECTION, key, strict=True)))
-        blocks.append([title(section.row(0, named=True))])
+        blocks.append(
+            [" · ".join(filter(None, (title(section.row(0, named=True)), coverage(part))))]
+        )
         blocks += _brief(section, part, width) if brief else _full(section, part)
         if scores is not None:
             same = whole.filter(**dict(zip(SECTION, key, strict=True)))
             blocks += _alarm_table(same, scores)
-    return join_blocks(blocks, fmt, width)
+    return join_blocks(blocks, fmt, width, styled=styled)
 
 
 def _full(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[list[str] | Cells]:
@@ -102,21 +106,44 @@ def _brief(rows: pl.DataFrame, part: pl.DataFrame, width: int) -> Iterator[list[
     fewer = [telling[:count] for count in range(len(telling), 0, -1)]
     tables = [_means_and_costs(rows, metrics) for metrics in (measured, *fewer)]
     yield next((table for table in tables if columns(table) <= width), tables[-1])
+    for sentence in verdict(part, telling[0]) if telling else ():
+        yield textwrap.wrap(sentence, width)
     yield [*notes(rows, part)]
 
 
 def _means_and_costs(rows: pl.DataFrame, metrics: Sequence[str]) -> Cells:
-    lines = []
-    for group in rows.partition_by("method", "variant"):
+    """A line a method, the best by the first metric first; the best of each metric stands out."""
+    lines, means = [], []
+    for group in _ranked(rows, metrics[0] if metrics else None):
         row = group.row(0, named=True)
-        means = {mean["metric"]: _mean(mean) for mean in group.to_dicts()}
+        of_method = {mean["metric"]: mean for mean in group.to_dicts()}
+        comparable = [of_method.get(name, {"complete": False}) for name in metrics]
+        means.append([mean["mean"] if mean["complete"] else None for mean in comparable])
         costs = number(row["fit_seconds"]), number(row["images_per_second"])
-        shown = [means.get(name, UNKNOWN) for name in metrics]
+        shown = [_mean(of_method[name]) if name in of_method else UNKNOWN for name in metrics]
         lines.append([label(row), *shown, str(group["seeds"].max()), *costs])
+    best = {
+        (number, column)
+        for column, of_metric in enumerate(zip(*means, strict=True), 1)
+        for number, mean in enumerate(of_metric)
+        if len(lines) > 1 and mean is not None and mean == max(filter(None, of_metric), default=0)
+    }
     kinds = sorted({name.partition("_")[0] for name in metrics}, reverse=True)
-    what = f"{' and '.join(kinds)} metrics, %, mean over categories"
-    caption = f"{what} (± std over seeds); cost of one seed"
-    return Cells(caption, ["method", *metrics, "seeds", "fit s", "images/s"], lines)
+    what = f"{' and '.join(kinds)} metrics, %"
+    what += ", mean over categories" if rows["expected"].max() != 1 else ""
+    what += " (± std over seeds)" if rows["std"].count() else ""
+    header = ["method", *metrics, "seeds", "fit s", "images/s"]
+    return Cells(f"{what}; cost of one seed", header, lines, best=frozenset(best))
+
+
+def _ranked(rows: pl.DataFrame, metric: str | None) -> list[pl.DataFrame]:
+    """The rows of each method, the highest mean of the metric first; without one, last."""
+
+    def key(group: pl.DataFrame) -> float:
+        mean = group.filter(metric=metric)["mean"].max() if metric else None
+        return -mean if isinstance(mean, float) else 1.0
+
+    return sorted(rows.partition_by("method", "variant"), key=key)
 
 
 def _with_images(
