@@ -61,6 +61,7 @@ class Benchmark(ABC):
     source: str  # where it is published
     location: str = ""  # where it lies here
     no_pixel_reason: str = ""  # why there are no masks; empty where there are
+    remark: str = ""  # how it was read, where that is worth a word
     published: Mapping[str, Counts | None] = MappingProxyType({})
     """Counts by category; None where they are not known for sure."""
 

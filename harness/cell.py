@@ -163,7 +163,8 @@ class Cell:
     @property
     def splits(self) -> tuple[Split, ...]:
         """What it learns from, what it is scored on, and what thresholds are made of."""
-        return ("train", self.split, *(("calibration",) if self.calibrated else ()))
+        scored = (self.split,) if self.data.test_images else ()
+        return ("train", *scored, *(("calibration",) if self.calibrated else ()))
 
     @cached_property
     def fit_id(self) -> str:

@@ -10,20 +10,25 @@ import inspect
 import io
 import os
 import re
+import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import MISSING, fields, is_dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import ArgumentInfo
 
 from harness.options import Address, NamedFile, address_or_path, is_address
 from harness.overrides import at_home
 from harness.registry import Stopped, UsageError, did_you_mean, from_file, load, names
 
-EXIT_USAGE, EXIT_PARTIAL, EXIT_STOPPED = 2, 3, 130
+EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL, EXIT_STOPPED = 1, 2, 3, 130
 AGAIN = "stopped; what was finished is kept: run the same command again to go on"
 WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|https?):/[^/]")
 """What a path makes of a URI."""
@@ -43,12 +48,29 @@ def build() -> typer.Typer:
     """The command line; the exit code is EXIT_PARTIAL where a command returns False."""
     app = typer.Typer(
         no_args_is_help=True,
+        invoke_without_command=True,
         pretty_exceptions_enable=False,
         help="Multi-class visual anomaly detection, compared fairly.",
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_front)
     for name in names("commands"):
         app.command(name=name.replace("_", "-"))(flat(load("commands", name)))
     return app
+
+
+def _front(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Multi-class visual anomaly detection, compared fairly.
+
+    Begin with: lafite-bench run shapes --preset smoke --seeds 1, then: lafite-bench report
+    """
+    if version:
+        typer.echo(f"lafite-bench {metadata.version('lafite-bench')}")
+        raise typer.Exit
 
 
 def flat(command: Callable[..., Any]) -> Callable[..., None]:
@@ -79,7 +101,11 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
         for option in (
             _options(requests[parameter.name])
             if parameter.name in requests
-            else [parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[parameter.name])]
+            else [
+                parameter.replace(
+                    kind=parameter.KEYWORD_ONLY, annotation=_shown(hints[parameter.name])
+                )
+            ]
         )
     ]
     called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
@@ -119,6 +145,19 @@ def _here_of_list(text: Any, copies: ExitStack) -> Any:
     return text
 
 
+METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+def _shown(annotation: Any) -> Any:
+    """An option's annotation; help has a word for what it takes, not the type in Python."""
+    kind, option = get_args(annotation)[:2] if get_origin(annotation) is Annotated else (None, None)
+    kinds = get_args(kind) or (kind,)
+    known = [METAVARS[each] for each in kinds if each in METAVARS]
+    if known and option.metavar is None and not isinstance(option, ArgumentInfo):
+        option.metavar = known[0]
+    return annotation
+
+
 def _options(request: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(request, include_extras=True)
     for option in fields(request):
@@ -127,7 +166,7 @@ def _options(request: Any) -> Iterator[inspect.Parameter]:
             option.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if default is MISSING else default,
-            annotation=hints[option.name],
+            annotation=_shown(hints[option.name]),
         )
 
 
@@ -169,3 +208,15 @@ def main() -> None:
         line = f"lafite-bench: {error}; {first}run the same command again to go on"
         print(line, file=sys.stderr)
         sys.exit(EXIT_USAGE)
+    except Exception as error:
+        print(f"lafite-bench: a bug: {_in_file(error)}", file=sys.stderr)
+        sys.exit(EXIT_BUG)
+
+
+def _in_file(error: Exception) -> str:
+    """The error in one line, and where its traceback is kept."""
+    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    text = f"{shlex.join(sys.argv)}\n{''.join(traceback.format_exception(error))}"
+    with tempfile.NamedTemporaryFile("w", prefix="lafite-bench-", suffix=".txt", delete=False) as f:
+        f.write(text)
+    return f"{said}; please report it with {f.name}"

@@ -15,6 +15,7 @@ from harness.registry import load
 from methods.parts.backbone import Features, feature_numbers
 from methods.parts.cost import Cost
 
+PASS_FLOPS, READ_FLOPS = 8e9, 1e9
 PROCESS_BYTES = 2**30
 """Of a process that has loaded torch, a backbone and Ray, beside what a cell holds."""
 
@@ -45,12 +46,22 @@ def work_of(cell: Cell) -> float:
 
 def feature_bytes(features: FeatureSet) -> float:
     """What a set takes in the cache: half precision for features, one byte a pixel's colour."""
-    data, view = features.data, features.view
-    images = data.train_images if features.split == "train" else data.test_images
-    if features.split == "calibration":
-        images = len(features.open()[1])
+    view = features.view
     each = 2.0 * feature_numbers(view) if isinstance(view, Features) else 3.0 * view.side**2
-    return images * each
+    return _images(features) * each
+
+
+def pass_flops(features: FeatureSet) -> float:
+    """FLOPs of making a set, coarsely: those of reading an image, and of a ResNet-50 over it."""
+    each = PASS_FLOPS * (features.view.side / 224) ** 2
+    return _images(features) * (READ_FLOPS + each * isinstance(features.view, Features))
+
+
+def _images(features: FeatureSet) -> int:
+    data = features.data
+    if features.split == "calibration":
+        return len(features.open()[1])
+    return data.train_images if features.split == "train" else data.test_images
 
 
 class Job(NamedTuple):

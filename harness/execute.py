@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.base import Benchmark, Sample, sealed
 from harness.cache import missing_features
 from harness.cell import Cell, Split
-from harness.cost import memory_of, work_of
+from harness.cost import memory_of, pass_flops, work_of
 from harness.features import FeatureSet, as_input, feature_set, open_split
 from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
@@ -38,8 +38,10 @@ from results.calibration import alarm_metrics
 from results.evidence import Evidence
 from results.files import locked, naming
 from results.identity import POOLED
+from results.metrics import IMAGE_METRICS, METRICS, Measured
 
 SCORE_BATCH = 32
+UNTESTED = "there are normal images alone; put defective ones into test/DEFECT to measure"
 AWAITED = Progress(stage="waiting for another command that does it", step=0, steps=1)
 
 
@@ -60,6 +62,7 @@ def run(
             partial(run_job, group),
             fits=group[0],
             memory=memory_of(group[0], on_gpu=on_gpu),
+            flops=work_of(group[0]),
         )
         for group in groups
     ]
@@ -69,7 +72,7 @@ def run(
             error = _lost(len(missing), place)
         if error is not None:
             for cell in groups[number]:
-                place.store.publish_failure(cell, failure_row(cell, place, error))
+                place.store.publish_failure(cell, failure_row(cell, place, error), error)
         yield groups[number], error
 
 
@@ -84,7 +87,10 @@ def _lost(count: int, place: Place) -> RuntimeError:
 def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
     """The making of what the cells read and the cache lacks."""
     missing = missing_features(cells, place.cache)
-    return [Task(features.label, partial(make_features, features)) for features in missing]
+    return [
+        Task(features.label, partial(make_features, features), flops=pass_flops(features))
+        for features in missing
+    ]
 
 
 def make_features(features: FeatureSet, place: Place, tell: OnProgress) -> None:
@@ -119,6 +125,11 @@ def _run_cells(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     with sealed():
         method, fit = learn(first, first.data.open_kept(), place, tell)
     held = calibrate(cells, method, place, tell)
+    if not first.data.test_images:
+        for cell in cells:
+            scored = unmeasured(cell).with_alarms(held.get(cell.cell_id, []))
+            publish(cell, place, scored, fit, 0.0, datetime.now(UTC))
+        return
     place.store.audit(cells)
     scorer = Scorer(first, method, place, tell)
     here = nullcontext(scorer.spread)
@@ -350,6 +361,14 @@ def score(
     return Scored(metrics, [score_row(cell, *row) for row in rows], evidence, seconds, peak)
 
 
+def unmeasured(cell: Cell) -> Scored:
+    """Of a model that there are no test images for."""
+    nothing = Measured(None, UNTESTED)
+    metrics = {name: dict.fromkeys(METRICS, nothing) for name in cell.data.categories}
+    metrics[POOLED] = dict.fromkeys(IMAGE_METRICS, nothing)
+    return Scored(metrics, [], Evidence([], []), 0.0, 0)
+
+
 def score_ranges(count: int) -> list[range]:
     """The ranges in which so many images are scored."""
     starts = range(0, count, SCORE_BATCH)
@@ -370,7 +389,7 @@ def publish(
         **fit._asdict(),
         "test_images": images,
         "score_seconds": scored.seconds,
-        "images_per_second": images / (scored.seconds + feature_seconds),
+        "images_per_second": images / (scored.seconds + feature_seconds) if images else None,
         "peak_memory_bytes": max(fit.peak_memory_bytes, scored.peak, peak_memory()),
         "started_at": started,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,15 @@ from methods.parts.backbone import (
 from results.identity import distinct_ends
 from results.profiles import PROFILES
 
+Count = Callable[[int], None]
+"""Told of so many more that are done."""
 MOST_PROBLEMS = 20
 MISSING = "missing"
 """Stands for the hash of weights that are not here, in a plan that is only looked at."""
+
+
+def uncounted(more: int) -> None:
+    """A `Count` that nobody reads."""
 
 
 def plan(
@@ -40,17 +46,18 @@ def plan(
     calibrate: float | None = None,
     need_weights: bool = True,
     say: Say = unheard,
+    count: Count = uncounted,
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds; UsageError, in one line, if any can't run.
 
     With `calibrate` this share of the normal images is held out from all of them, to say where
     alarms begin. With `held` the cells are those of a search for knobs, see `pieces`. Without
     `need_weights` a plan can be looked at where a backbone's weights are not to be had. `say` is
-    told what is left out.
+    told what is left out, `count` of images that are hashed.
     """
     _check_words(selection)
     rows = _rows(selection, ablation)
-    parts = _parts(selection, held, say)
+    parts = _parts(selection, held, say, count, untested=bool(calibrate))
     if calibrate:
         parts = [with_held_out(data, Held(calibrate, families=())) for data in parts]
     files = {row.method: _files(row, need_weights) for row in rows}
@@ -79,7 +86,9 @@ def plan(
     return list({cell.cell_id: cell for cell in cells}.values())
 
 
-def _parts(selection: Selection, held: Held | None, say: Say) -> list[Data]:
+def _parts(
+    selection: Selection, held: Held | None, say: Say, count: Count, untested: bool
+) -> list[Data]:
     """The data sets, checked as far as names tell; two of one name are told apart by folders."""
     by_name = {
         name: pieces(
@@ -90,6 +99,8 @@ def _parts(selection: Selection, held: Held | None, say: Say) -> list[Data]:
             held,
             say,
             limit=selection.limit,
+            untested=untested,
+            count=count,
         )
         for name in dict.fromkeys(selection.benchmarks)
     }
@@ -200,8 +211,12 @@ def pieces(
     say: Say | None = None,
     *,
     limit: int | None = None,
+    untested: bool = False,
+    count: Count = uncounted,
 ) -> list[Data]:
     """The data set as one piece, or a piece for each category.
+
+    Where there are no test images at all it is learned from if it may stay `untested`.
 
     With `held`, to tune on: what is scored is the pseudo-validation, no test image is opened.
     With `say` the folder is checked first, DataError, and categories that can't be used are left
@@ -213,9 +228,9 @@ def pieces(
     present = benchmark.categories()
     chosen = tuple(category for category in present if not wanted or category in wanted)
     if say is not None:
-        chosen = _usable(benchmark, chosen, held, say)
+        chosen = _usable(benchmark, chosen, held, say, untested)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
-    found = [_piece(benchmark, name, root, group, held, say or unheard) for group in groups]
+    found = [_piece(benchmark, name, root, group, held, say or unheard, count) for group in groups]
     if limit is None:
         return found
     return [replace(data, name=_named(data.name, limit), limit=limit) for data in found]
@@ -227,17 +242,28 @@ def _named(name: str, limit: int | None) -> str:
 
 
 def _usable(
-    benchmark: Benchmark, categories: tuple[str, ...], held: Held | None, say: Say
+    benchmark: Benchmark,
+    categories: tuple[str, ...],
+    held: Held | None,
+    say: Say,
+    untested: bool,
 ) -> tuple[str, ...]:
     where = benchmark.location or benchmark.name
     if problems := benchmark.problems(categories):
         raise DataError("\n".join(first_few(problems, MOST_PROBLEMS)))
     lacks = benchmark.lacking(categories, tested=held is None)
-    lines = [f"{where}: category {name!r} has {lack}" for name, lack in lacks.items()]
     if len(lacks) == len(categories):
-        raise DataError("\n".join(first_few(lines, MOST_PROBLEMS)))
-    for line in lines:
-        say(f"{line}; it is left out")
+        learnable = not benchmark.lacking(categories, tested=False)
+        if learnable and untested:
+            say(f"{where}: normal images alone: models are trained and calibrated, not measured")
+            return categories
+        lines = [f"{where}: category {name!r} has {lack}" for name, lack in lacks.items()]
+        advice = [f"{where}: --calibrate 0.2 learns from normal images alone, and sets a threshold"]
+        raise DataError("\n".join(first_few(lines, MOST_PROBLEMS) + advice * learnable))
+    for name, lack in lacks.items():
+        say(f"{where}: category {name!r} has {lack}; it is left out")
+    if benchmark.remark:
+        say(f"{where}: {benchmark.remark}")
     if unread := benchmark.unread():
         say(f"{where}: not read, as it is in no category: {', '.join(first_few(unread, 3))}")
     return tuple(name for name in categories if name not in lacks)
@@ -297,6 +323,7 @@ def _piece(
     categories: tuple[str, ...],
     held: Held | None,
     say: Say,
+    count: Count,
 ) -> Data:
     if held is None:
         source, train, test = benchmark, benchmark.train(categories), benchmark.test(categories)
@@ -310,8 +337,8 @@ def _piece(
         benchmark=str(path.resolve()) if is_path else name,
         root=root.resolve() if root else None,
         categories=categories,
-        train_fingerprint=fingerprint(source, train),
-        test_fingerprint=fingerprint(source, test),
+        train_fingerprint=fingerprint(source, train, count),
+        test_fingerprint=fingerprint(source, test, count),
         train_images=len(train),
         test_images=len(test),
         published_categories=len(benchmark.published) or None,

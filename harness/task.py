@@ -25,6 +25,8 @@ class Task:
     """The cell whose model it learns first, which several workers can do together."""
     memory: int = 0
     """Bytes of main memory that it is expected to need; 0: not known."""
+    flops: float = 0.0
+    """Of what takes most of its time."""
 
 
 Outcome = tuple[int, BaseException | None]

@@ -223,10 +223,6 @@ CASES = {
     "no training images": Case(
         removed(TRAIN), "put normal ones into bolt/train/good", image(f"{TRAIN}/good/0.png")
     ),
-    "a category's folder": Case(
-        nothing, "give (?P<folder>.+) and --category bolt", nothing,
-        {"benchmarks": [BOLT]}, {"benchmarks": ["parts"], "categories": ["bolt"]},
-    ),
     "a category that is not there": Case(
         nothing, "did you mean 'bolt'", nothing, {"categories": ["bold"]}, {"categories": ["bolt"]}
     ),

@@ -153,14 +153,40 @@ def test_category_without_defects(widget: Path) -> None:
 
 
 def test_not_a_data_set(tmp_path: Path, widget: Path) -> None:
-    with pytest.raises(DataError, match="is a single category; give"):
-        folder_benchmark("mine", widget)
     with pytest.raises(DataError, match="is not a folder; expected one with <category>/train/good"):
         folder_benchmark("mine", tmp_path / "nowhere")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.txt").write_text("x")
     with pytest.raises(DataError, match="has no category"):
         folder_benchmark("mine", tmp_path / "notes")
+
+
+def test_a_categorys_folder_is_a_data_set_of_one(
+    widget: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = folder_benchmark("mine", widget.parent)
+    monkeypatch.chdir(widget)
+    for folder in (widget, Path()):
+        alone = folder_benchmark("mine", folder)
+        assert [s.key for s in alone.test()] == [s.key for s in whole.test(["widget"])]
+
+
+def test_folders_of_good_and_bad_images_are_taken(tmp_path: Path) -> None:
+    for number in range(40):
+        write_image(tmp_path / f"bolts/OK/{number}.png", number)
+    for number in range(3):
+        write_image(tmp_path / f"bolts/scratched/{number}.png", 100 + number)
+    one = folder_benchmark("bolts", tmp_path / "bolts")
+    several = folder_benchmark("parts", tmp_path)
+    for data in (one, several):
+        assert data.categories() == ("bolts",) and data.no_pixel_reason and data.remark
+        counts = data._counts("bolts")
+        assert counts.train + counts.good == 40 and 25 <= counts.train <= 38
+        assert {s.defect for s in data.test()} == {"good", "scratched"}
+    before = {sample.key for sample in one.train()}
+    write_image(tmp_path / "bolts/OK/new.png", 999)
+    after = {sample.key for sample in folder_benchmark("bolts", tmp_path / "bolts").train()}
+    assert after - before <= {"bolts/train/good/new.png"} and before <= after
 
 
 def test_endings_in_any_case(widget: Path) -> None:

@@ -53,14 +53,14 @@ def test_a_killed_run_resumes_and_keeps_what_was_finished(out: Path) -> None:
     killed_when(wanted, lambda: bool(parts(out)))
     before = parts(out)
     again = subprocess.run(wanted, capture_output=True, text=True, timeout=PATIENCE, check=True)
-    assert f"4 cells, {len(before)} of them done already" in again.stdout
+    assert f"4 cells, {len(before)} of them done already" in again.stderr
     after = parts(out)
     assert len(after) == 4
     assert {name: after[name] for name in before} == before, "finished parts must not change"
 
     wider = [*wanted[:-3], "5", "-m", "patchcore"]
     third = subprocess.run(wider, capture_output=True, text=True, timeout=PATIENCE, check=True)
-    assert "5 cells, 4 of them done already" in third.stdout
+    assert "5 cells, 4 of them done already" in third.stderr
     assert read(out)["cell_id"].n_unique() == 5
 
 
@@ -82,7 +82,7 @@ def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
         check=False,
     )
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "failed shapes lafite" in done.stdout
+    assert "failed shapes lafite" in done.stderr
     frame = read(out)
     failed = frame.filter(pl.col("status") != "done")
     assert failed["method"].to_list() == ["lafite"]

@@ -100,7 +100,7 @@ def test_a_file_keeps_the_contract_and_runs_on_ray_beside_ours(tmp_path: Path) -
     assert names == {"nearest", "patchcore"}
     assert frame["benchmark"].unique().item().startswith("stripes@")
     again = subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=False)
-    assert "2 cells, 2 of them done already" in again.stdout
+    assert "2 cells, 2 of them done already" in again.stderr
     # Later commands know what it was: from the copy, as the file need not be there any more.
     method.unlink()
     [row] = frame.filter(method=frame["method"].max())["cell_id"].unique()

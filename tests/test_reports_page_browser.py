@@ -38,7 +38,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     assert [error for _, error in run(cells, place)] == [None, None]
     broken = dataclasses.replace(cells[0], seed=7)
-    store.publish_failure(broken, failure_row(broken, place, RuntimeError("<b>no</b> memory")))
+    error = RuntimeError("<b>no</b> memory")
+    store.publish_failure(broken, failure_row(broken, place, error), error)
     path = out / "report.html"
     path.write_text(page(out))
     return path

@@ -24,10 +24,13 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> It
         yield from pool.map(function, items)
 
 
-def fingerprint(benchmark: Benchmark, samples: Sequence[Sample]) -> str:
+def fingerprint(
+    benchmark: Benchmark, samples: Sequence[Sample], count: Callable[[int], None] | None = None
+) -> str:
     """Identity of the samples' content, 16 hex characters: keys, image bytes and mask bytes.
 
     Neither order nor paths matter; a changed byte does. DataError for a file that cannot be read.
+    `count` is told of each image, in the caller's thread.
     """
 
     def digest(sample: Sample) -> bytes:
@@ -37,7 +40,12 @@ def fingerprint(benchmark: Benchmark, samples: Sequence[Sample]) -> str:
         return sha.digest()
 
     ordered = sorted(samples, key=lambda sample: sample.key)
-    return hashlib.sha256(b"".join(map_threads(digest, ordered))).hexdigest()[:16]
+    whole = hashlib.sha256()
+    for part in map_threads(digest, ordered):
+        whole.update(part)
+        if count is not None:
+            count(1)
+    return whole.hexdigest()[:16]
 
 
 def image_hashes(benchmark: Benchmark, samples: Sequence[Sample]) -> Iterator[str]:

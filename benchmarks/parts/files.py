@@ -45,6 +45,7 @@ class FileBenchmark(Benchmark):
     source: str
     location: str
     no_pixel_reason: str = ""
+    remark: str = ""
     train_samples: Mapping[str, Sequence[Sample]]
     test_samples: Mapping[str, Sequence[Sample]]
     published: Mapping[str, Counts | None] = field(default_factory=dict)

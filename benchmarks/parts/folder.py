@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.base import Counts, DataError
 from benchmarks.parts.files import FileBenchmark
+from benchmarks.parts.graded import graded, graded_benchmark
 from benchmarks.parts.inventory import (
     LAYOUT,
     Inventory,
@@ -31,18 +32,13 @@ def folder_benchmark(
 ) -> FileBenchmark:
     """A data set from a folder in the MVTec layout; if given, only its `published` categories.
 
-    DataError where the folder is missing, is a category itself or has none.
+    A folder that is a category itself is a data set; so are folders of good and bad images.
+    DataError where the folder is missing or has no category.
     """
     if not folder.is_dir():
         raise DataError(f"{shown(folder)}: is not a folder; expected one with {LAYOUT}")
-    if is_category(folder):
-        whole = folder.resolve()
-        raise DataError(
-            f"{shown(folder)}: is a single category; give {shown(whole.parent)} "
-            f"and --category {shown(whole.name)}"
-        )
     found, faults, unread = [], [], []
-    for path in entries(folder):
+    for path in [folder.resolve()] if is_category(folder) else entries(folder):
         if ignored(path):
             continue
         if published and plain(path.name) not in published:
@@ -60,8 +56,13 @@ def folder_benchmark(
     faults += [f"{shown(one.folder)}: {fault}" for one in found if (fault := _bad_name(one, found))]
     if not found and faults:
         raise DataError("\n".join(faults))
+    if not found and (categories := graded(folder)):
+        return graded_benchmark(name, folder, categories)
     if not found:
-        raise DataError(f"{shown(folder)}: has no category; expected {LAYOUT}")
+        raise DataError(
+            f"{shown(folder)}: has no category; expected {LAYOUT}, or <category>/good and "
+            "<category>/<defect>"
+        )
     return FileBenchmark(
         name=name,
         licence=licence,

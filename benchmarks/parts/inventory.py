@@ -77,6 +77,11 @@ def is_category(folder: Path) -> bool:
     return any(not parts_of(part) for part in parts_of(folder))
 
 
+def is_good(name: str) -> bool:
+    """Whether a folder of this name holds normal images."""
+    return _bare(name) in GOOD_WORDS
+
+
 def misspelt_parts(folder: Path) -> dict[Path, str]:
     """Folders in it that seem meant as parts of a category, and the names that these have."""
     below = [path for path in entries(folder) if path.is_dir() and path.name not in PARTS]

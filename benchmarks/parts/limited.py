@@ -20,7 +20,7 @@ class Limited(Benchmark):
         self.name = f"{benchmark.name}, {limit} images of each kind"
         self.licence, self.source = benchmark.licence, benchmark.source
         self.location = benchmark.location
-        self.no_pixel_reason = benchmark.no_pixel_reason
+        self.no_pixel_reason, self.remark = benchmark.no_pixel_reason, benchmark.remark
         self._benchmark, self._limit = benchmark, limit
 
     def categories(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from results.files import locked
 POLL_SECONDS = 0.5
 NODES_SECONDS = 4.0
 """Between two looks at which nodes there are."""
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = Progress(stage="start", step=0, steps=1)
 REFUSED = Progress(stage="another node", step=0, steps=1)
 
@@ -165,7 +167,9 @@ def _error(reference: Any) -> BaseException | None:
     try:
         ray.get(reference, timeout=0)
     except ray.exceptions.RayTaskError as error:
-        return error.cause if isinstance(error.cause, BaseException) else Exception(str(error))
+        cause = error.cause if isinstance(error.cause, BaseException) else Exception(str(error))
+        cause.add_note(COLOURS.sub("", str(error)))  # where it was raised, on the worker
+        return cause
     except ray.exceptions.GetTimeoutError:
         return ProcessLost("its node is gone")
     except ray.exceptions.RayError as error:

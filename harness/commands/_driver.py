@@ -6,11 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
+from harness.commands._estimate import flops_per_second, known_seconds
+from harness.commands._eta import Expected
 from harness.commands._live import live
 from harness.commands._progress import bars
 from harness.commands._running import running
 from harness.place import Place
 from harness.task import Driver, Outcome, Task
+
+START_SECONDS = 5.0
+"""Of a process, its imports and a method without work."""
 
 
 def on_screen(console: Console, logs: Sequence[str] = ()) -> Driver:
@@ -22,11 +27,27 @@ def on_screen(console: Console, logs: Sequence[str] = ()) -> Driver:
         if not tasks:
             return
         labels = [task.label for task in tasks]
+        expected = _expected(title, tasks, place)
         with (
-            bars(title, labels, console) as show,
+            bars(title, labels, console, expected) as show,
             running(place.store.out, title, labels, show) as kept,
             live(logs, place.store.out, labels, kept) as listener,
         ):
             yield from on_ray(tasks, place, listener)
 
     return drive
+
+
+def _expected(title: str, tasks: Sequence[Task], place: Place) -> list[Expected]:
+    """What like cells in the store took, else counted FLOPs at this machine's rate."""
+    seen = known_seconds(place.store) if any(task.fits for task in tasks) else {}
+    rate = flops_per_second()
+    expected = []
+    for task in tasks:
+        seconds, kind = START_SECONDS + task.flops / rate, title
+        if cell := task.fits:
+            kind = cell.method
+            known = seen.get((cell.config_hash, cell.data.train_fingerprint))
+            seconds = sum(known) if known else seconds
+        expected.append(Expected(kind, seconds))
+    return expected

@@ -31,11 +31,12 @@ from harness.task import Driver, Show, Task, finish
 
 @dataclass(frozen=True)
 class Search:
-    """Where studies are searched, how, and on which screen."""
+    """Where studies are searched, how, and on which screen; `printed` is of results alone."""
 
     place: Place
     options: SearchOptions
     console: Console
+    printed: Console
 
     def choose(self, study: Study) -> Choice | None:
         """Search, freeze and print; None, said in one line, where trials failed."""
@@ -61,14 +62,14 @@ class Search:
         except (RuntimeError, OSError) as error:
             self._failed(study, error)
             return False
-        self.console.print(
+        self.printed.print(
             f"{study.label}, revealed: {METRIC} on pseudo-validation against test; regret in "
             "points",
             highlight=False,
             soft_wrap=True,
         )
-        self.console.print(agreement_table(table))
-        self.console.print(f"figure    {picture_path(choice)}", highlight=False, soft_wrap=True)
+        self.printed.print(agreement_table(table))
+        self.printed.print(f"figure    {picture_path(choice)}", highlight=False, soft_wrap=True)
         return True
 
     def curves(self, study: Study, every: int) -> bool:
@@ -89,7 +90,7 @@ class Search:
         for path in paths.values():
             if path.exists():
                 line = f"curve     {path.with_suffix('.png')}; loss {last_loss(path)}"
-                self.console.print(line, highlight=False, soft_wrap=True)
+                self.printed.print(line, highlight=False, soft_wrap=True)
         return True
 
     @property

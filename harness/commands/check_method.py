@@ -13,7 +13,10 @@ from harness.registry import UsageError
 def command(
     method: Annotated[str, typer.Argument(help="A method: its name or FILE.py.", **METHOD)],
 ) -> bool:
-    """Hold a method to the contract, on a made data set: one line a promise, and what to mend."""
+    """Hold a method to the contract, on a made data set: one line a promise, and what to mend.
+
+    Example: lafite-bench check-method ./mine.py
+    """
     import torch
     from rich.console import Console
 

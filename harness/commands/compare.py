@@ -21,7 +21,10 @@ def command(
         str, keeping("--format", metavar="|".join(FORMATS), help="How it is written.")
     ] = "terminal",
 ) -> None:
-    """Say for each metric whether one row is better than another, and where."""
+    """Say for each metric whether one row is better than another, and where.
+
+    Example: lafite-bench compare lafite patchcore
+    """
     from results.reports.verdicts import comparison
     from results.table import read, read_scores
 

@@ -20,7 +20,10 @@ def command(
     *,
     above: Annotated[float, keeping(min=0, help="Points below which values count as equal.")] = 0.0,
 ) -> bool:
-    """Say which cells only one of two folders has, and where the values of both differ."""
+    """Say which cells only one of two folders has, and where the values of both differ.
+
+    Example: lafite-bench diff results/runs other/runs
+    """
     from results.reports.layout import Cells, join_blocks
     from results.reports.numbers import points
 

@@ -38,7 +38,10 @@ def command(
     ] = False,
     as_json: Annotated[bool, keeping("--json", help="One JSON object a finding.")] = False,
 ) -> None:
-    """Say what this machine has, or what is wrong with a data set (exit code 2; 3: a warning)."""
+    """Say what this machine has, or what is wrong with a data set (exit code 2; 3: a warning).
+
+    Example: lafite-bench doctor ./my-parts
+    """
     if benchmark is None:
         _machine(data)
         return

@@ -30,7 +30,10 @@ def command(
         str | None, selecting(help="With the knobs of this cell; default: the newest.")
     ] = None,
 ) -> None:
-    """Carry a trained model away: settings, weights, backbone and calibration."""
+    """Carry a trained model away: settings, weights, backbone and calibration.
+
+    Example: lafite-bench export results/runs/models/FIT --format onnx --out model.onnx
+    """
     import importlib.util
 
     from harness.export import as_folder, as_program

@@ -1,18 +1,123 @@
-"""`lafite-bench list`: what there is."""
+"""`lafite-bench list`: what there is, and what is known of one of it."""
 
 from __future__ import annotations
 
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
 import typer
 
-from harness.registry import KINDS, installed, names, package_of
+from harness.options import METHOD
+from harness.registry import KINDS, UsageError, did_you_mean, installed, is_known, names, package_of
+
+IMAGES = 1000
+KNOWN = ("methods", "benchmarks", "kernels", "races")
 
 
-def command() -> None:
-    """Print what there is: methods, data sets, kernels, metrics, races of `speed`."""
+def command(
+    name: Annotated[
+        str | None, typer.Argument(help="A method or data set, to see what it has.", **METHOD)
+    ] = None,
+) -> None:
+    """Print what there is; of a method its settings and presets, of a data set its categories.
+
+    Example: lafite-bench list lafite
+    """
+    if name is None:
+        _everything()
+    elif is_known("methods", name):
+        _method(name)
+    elif is_known("benchmarks", name):
+        _benchmark(name)
+    else:
+        known = [*names("methods"), *names("benchmarks")]
+        raise UsageError(f"list {name}: {did_you_mean(name, known)}")
+
+
+def _everything() -> None:
     from results.metrics import METRICS
 
-    known = {kind: names(kind) for kind in ("methods", "benchmarks", "kernels", "races")}
+    known = {kind: names(kind) for kind in KNOWN}
     for kind, words in (known | {"metrics": list(METRICS)}).items():
         typer.echo(f"{kind}: {', '.join(words)}")
         for name, entry in installed(kind).items() if kind in KINDS else ():
             typer.echo(f"  {name} ({package_of(entry)})")
+
+
+def _method(name: str) -> None:
+    """Its fields by preset, those of the Config first, what is searched, and what it costs."""
+    import inspect
+
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.overrides import field_types
+    from harness.plan import declared
+
+    said = declared(name)
+    about = inspect.getdoc(inspect.getmodule(said.method)) or ""
+    typer.echo(f"{about.splitlines()[0] if about else name}\n")
+    for kind, what in ((said.method.Config, "learned"), (said.method.Knobs, "changed afterwards")):
+        table = Table(box=SIMPLE, title=f"{what}: --set {name}.FIELD=VALUE", title_justify="left")
+        for column in ("field", "takes", *said.presets):
+            table.add_column(column, overflow="fold", no_wrap=column == "field")
+        for field, takes in field_types(kind).items():
+            each = [_value(preset, field) for preset in said.presets.values()]
+            shown = [each[0], *("" if value == each[0] else value for value in each[1:])]
+            table.add_row(field, _words(takes), *shown)
+        Console().print(table)
+    for preset, (config, knobs) in said.presets.items():
+        cost = said.cost(config, IMAGES)
+        typer.echo(
+            f"{preset}: {IMAGES:,} images take {cost.train_flops / 1e15:,.3g} PFLOP to learn and "
+            f"a bank of {cost.bank_bytes / 1e9:.2f} GB"
+        )
+        for stage in said.search(config, knobs):
+            for knob, values in stage.grid.items():
+                typer.echo(f"  tune tries {knob} = {', '.join(map(str, values))}")
+
+
+def _value(preset: Any, field: str) -> str:
+    settings = preset.config if hasattr(preset.config, field) else preset.knobs
+    return _text(getattr(settings, field))
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _words(takes: Any) -> str:
+    """A field's type as a user writes its values."""
+    if get_origin(takes) is Literal:
+        return "|".join(get_args(takes))
+    if isinstance(takes, UnionType):
+        return "|".join(_words(kind) for kind in get_args(takes))
+    if get_origin(takes) is tuple:
+        return f"{_words(get_args(takes)[0])},..."
+    return (
+        "none"
+        if takes is type(None)
+        else {"str": "text", "bool": "true|false"}.get(takes.__name__, takes.__name__)
+    )
+
+
+def _benchmark(name: str) -> None:
+    """Its source, licence and published categories, and whether it is here."""
+    from benchmarks.base import DataError
+    from harness.cell import open_benchmark
+
+    try:
+        opened = open_benchmark(name, None)
+    except DataError as error:
+        typer.echo(f"{error}")
+        return
+    typer.echo(f"{name}: {opened.source}\nlicence: {opened.licence}")
+    typer.echo(f"here: {opened.location or 'rendered'}")
+    for category in opened.categories():
+        train, good, defective = opened._counts(category)
+        typer.echo(
+            f"  {category}: {train} to train, {good} normal and {defective} defective to test"
+        )
+    for category in opened.absent:
+        typer.echo(f"  {category}: not here")

@@ -42,7 +42,10 @@ def command(
     out: Annotated[Path | None, keeping(help="File to write; default: stdout.")] = None,
     maps: Annotated[Path | None, keeping(help="Folder of heat maps over the images.")] = None,
 ) -> bool:
-    """Score images with a trained model: score, p-value, verdict, one line each."""
+    """Score images with a trained model: score, p-value, verdict, one line each.
+
+    Example: lafite-bench predict results/runs/models/FIT new-images/ --alpha 0.05
+    """
     from rich.console import Console
 
     from harness.commands._progress import counter

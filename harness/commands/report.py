@@ -40,7 +40,10 @@ def command(
         bool, keeping("--watch", help="Write it again as cells finish, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Print the tables of a folder of results, or write them as one HTML file."""
+    """Print the tables of a folder of results, or write them as one HTML file.
+
+    Example: lafite-bench report results/runs --format html
+    """
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
     for text in reports(path, format_, out, watch=watch):

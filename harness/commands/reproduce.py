@@ -22,7 +22,10 @@ def command(
     *,
     row: Annotated[str, selecting(help="The cell_id of a stored row.")],
 ) -> bool:
-    """Do a stored cell again from its images, and say whether the same scores come out."""
+    """Do a stored cell again from its images, and say whether the same scores come out.
+
+    Example: lafite-bench reproduce results/runs --row CELL_ID
+    """
     import tempfile
     from pathlib import Path
 

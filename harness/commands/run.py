@@ -66,28 +66,34 @@ def command(
         list[str] | None, keeping(help="tensorboard or mlflow: losses while they come.")
     ] = None,
 ) -> bool:
-    """Compare methods: data sets x methods x seeds, resumed where they stopped."""
+    """Compare methods: data sets x methods x seeds, resumed where they stopped.
+
+    Example: lafite-bench run ./my-parts --preset quick --seeds 2 -m lafite -m patchcore
+    """
     from rich.console import Console
 
-    from harness.cache import FeatureCache
-    from harness.cluster.session import session
-    from harness.commands._data_check import check_data
-    from harness.commands._driver import on_screen
-    from harness.commands._live import check_logs
-    from harness.commands._progress import noting
-    from harness.commands._projection import machines
-    from harness.plan import plan
-    from harness.store.addresses import address_of
-    from harness.store.store import Store
+    console = Console(stderr=True)
+    with console.status("starting"):
+        from harness.cache import FeatureCache
+        from harness.cluster.session import session
+        from harness.commands._data_check import check_data
+        from harness.commands._driver import on_screen
+        from harness.commands._live import check_logs
+        from harness.commands._progress import hashing, noting
+        from harness.commands._projection import machines
+        from harness.plan import plan
+        from harness.store.addresses import address_of
+        from harness.store.store import Store
+        from results.reports.numbers import counted
 
     on = machines(nodes, all_gpus, node_cpus)
     if on and not dry_run:
         raise UsageError(
             "--nodes, --gpus, --node-cpus: say it with --dry-run; Ray knows what it has"
         )
-    console, store, failed = Console(), Store(out), 0
+    store, failed = Store(out), 0
     check_logs(log or ())
-    with console.status("planning: reading and hashing the data"):
+    with hashing(console) as count:
         said: list[str] = []
         cells = plan(
             selection,
@@ -95,6 +101,7 @@ def command(
             calibrate=calibrate,
             need_weights=not dry_run,
             say=said.append,
+            count=count,
         )
     note = noting(console)
     for line in said:
@@ -113,10 +120,13 @@ def command(
     if not dry_run:
         store.prepare(note)
     todo = [cell for cell in cells if overwrite or not store.done(cell)]
-    console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done already")
+    console.print(
+        f"{counted(len(cells), 'cell')}, {len(cells) - len(todo)} of them done already",
+        highlight=False,
+    )
     with FeatureCache.lasting(resources.cache or dry_run, out, note) as cache:
         if dry_run:
-            _show_cost(cells, todo, store, cache, resources, on, console)
+            _show_cost(cells, todo, store, cache, resources, on, Console())
             return True
         if todo:
             check_data(todo, cache, console, trust_masks=selection.trust_masks)
@@ -129,7 +139,7 @@ def command(
                     f"stopped; {done} of {len(cells)} cells are done and kept in "
                     f"{address_of(store.out)}: run the same command again to go on"
                 ) from None
-    _print(cells, store, cache if resources.cache else None, console)
+    _print(cells, store, cache if resources.cache else None, Console())
     for line in said:
         note(line)
     return failed == 0
@@ -161,6 +171,7 @@ def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) ->
     from rich.markup import escape
 
     from harness.execute import run
+    from harness.store.addresses import named
 
     if place.overwrite:
         for cell in todo:
@@ -170,7 +181,9 @@ def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) ->
         if error is not None:
             failed += len(cells)
             line = f"{cells[0].label}: {type(error).__name__}: {error}".splitlines()[0]
-            console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
+            where = named(str(place.store.traceback(cells[0])))
+            console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True, highlight=False)
+            console.print(f"       traceback in {where}", soft_wrap=True, highlight=False)
     return failed
 
 
@@ -211,12 +224,12 @@ def _print(
     console.out(render(mine, "terminal", console.width, brief=True, styled=styled))
     out = address_of(store.out)
     for what, where in (
-        ("rows", f"{out}/parts/*.parquet"),
-        ("scores", f"{out}/scores/*.parquet"),
-        ("models", f"{out}/models/"),
-        ("features", cache and cache.root),
-        ("more", f"lafite-bench report {out}"),
-        ("browser", f"lafite-bench report {out} --format html"),
+        ("rows as Parquet", f"{out}/parts/"),
+        ("trained models", f"{out}/models/"),
+        ("cached features", cache and cache.root),
+        ("all tables", f"lafite-bench report {out}"),
+        ("pictures, in a browser", f"lafite-bench report {out} --format html"),
+        ("score a new image", f"lafite-bench predict {out}/models/FIT IMAGE"),
     ):
         if where:
-            console.print(f"{what:9} {where}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{what:23} {where}", highlight=False, markup=False, soft_wrap=True)

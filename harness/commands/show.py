@@ -29,7 +29,10 @@ def command(
     image: Annotated[str | None, selecting(help="Default: the worst misses and alarms.")] = None,
     out: Annotated[Path, keeping(help="Folder of PNG files.")] = Path("preview"),
 ) -> None:
-    """Draw what a trained model sees: image, mask, map, distances, features at several t."""
+    """Draw what a trained model sees: image, mask, map, distances, features at several t.
+
+    Example: lafite-bench show results/runs --category screw -m patchcore
+    """
     from harness.commands._panels import cloud, panel
     from harness.commands._trained import find_cell, load_trained
     from harness.store.store import Store

@@ -13,7 +13,10 @@ DEFAULT = ("kernels", "backbone")
 
 
 def command(options: RaceOptions) -> None:
-    """Time kernels, networks, metrics and searches beside their alternatives."""
+    """Time kernels, networks, metrics and searches beside their alternatives.
+
+    Example: lafite-bench speed --op metrics --quick
+    """
     for name in DEFAULT if options.op is None else [_race(options.op)]:
         for line in load("races", name)(options, partial(typer.echo, err=True)):
             typer.echo(line)

@@ -16,7 +16,10 @@ SILENT = 120
 
 
 def command(path: Results = DEFAULT_OUT) -> None:
-    """Say what runs where, since when, how far it is, and what is done or failed."""
+    """Say what runs where, since when, how far it is, and what is done or failed.
+
+    Example: lafite-bench status results/runs
+    """
     import time
 
     from rich.console import Console

@@ -29,7 +29,10 @@ def command(
     anomalies: Anomalies = ANOMALIES,
     seed: Annotated[int, searching(help="Other anomalies.")] = 0,
 ) -> None:
-    """Write synthetic anomalies of all families, made of normal images, and a contact sheet."""
+    """Write synthetic anomalies of all families, made of normal images, and a contact sheet.
+
+    Example: lafite-bench synth shapes --out my-parts
+    """
     from rich.console import Console
 
     from harness.cell import Held, open_benchmark

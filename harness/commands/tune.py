@@ -50,27 +50,32 @@ def command(
     ] = None,
     out: Out = DEFAULT_OUT,
 ) -> bool:
-    """Choose knobs without one anomaly and freeze the choice; the test split stays sealed."""
+    """Choose knobs without one anomaly and freeze the choice; the test split stays sealed.
+
+    Example: lafite-bench tune ./my-parts --preset quick -m lafite
+    """
     from rich.console import Console
 
-    from benchmarks.base import sealed
-    from harness.cache import FeatureCache
-    from harness.cluster.session import session
-    from harness.commands._data_check import check_data
-    from harness.commands._progress import noting
-    from harness.commands._search import Search
-    from harness.plan import plan
-    from harness.search.choice import frozen
-    from harness.search.study import held_by, plan_extra, plan_studies
-    from harness.store.store import Store
-    from results.files import locked
+    console = Console(stderr=True)
+    with console.status("starting"):
+        from benchmarks.base import sealed
+        from harness.cache import FeatureCache
+        from harness.cluster.session import session
+        from harness.commands._data_check import check_data
+        from harness.commands._progress import hashing, noting
+        from harness.commands._search import Search
+        from harness.plan import plan
+        from harness.search.choice import frozen
+        from harness.search.study import held_by, plan_extra, plan_studies
+        from harness.store.store import Store
+        from results.files import locked
 
-    console, store = Console(), Store(out)
+    store, printed = Store(out), Console()
     _check_searcher(search.searcher)
     if curve:
         _check_epochs(selection.methods)
-    with console.status("planning: reading and hashing the training images"), sealed():
-        cells = plan(selection, held=held_by(search), say=noting(console))
+    with hashing(console) as count, sealed():
+        cells = plan(selection, held=held_by(search), say=noting(console), count=count)
         extra = plan_extra(selection, search, cells, noting(console))
         studies = plan_studies(cells, search, named=bool(selection.methods), extra=extra)
     note = noting(console)
@@ -81,12 +86,12 @@ def command(
             needed = [cell for study in work for cell in study.every]
             check_data([study.first for study in work], cache, console, trust_masks=True)
         with session(resources, store, cache, needed, note) if work else nullcontext() as place:
-            on_ray = Search(place, search, console) if place else None
+            on_ray = Search(place, search, console, printed) if place else None
             complete = []
             for study in studies:
                 waiting = partial(noting(console), f"{study.label}: another command is at it; wait")
                 with locked(store.lock(study.key), waiting):
-                    complete.append(_do(study, store, on_ray, reveal, curve, console))
+                    complete.append(_do(study, store, on_ray, reveal, curve, printed))
     return all(complete)
 
 

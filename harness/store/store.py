@@ -31,6 +31,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exception
 from typing import Any, NamedTuple
 
 from harness.cell import Cell
@@ -175,8 +176,9 @@ class Store:
             write_rows(path, held, CALIBRATION, replace=replace)
         if cell.shown:
             self._write_use(cell, held)
-            path = scores_path(self.out, cell.cell_id)
-            write_rows(path, scores, SCORES_SCHEMA, replace=replace)
+            if scores:
+                path = scores_path(self.out, cell.cell_id)
+                write_rows(path, scores, SCORES_SCHEMA, replace=replace)
             write_evidence(self.out, cell.cell_id, evidence, replace=replace)
         elif cell.purpose == "tune":
             write_rows(self.trial_scores(cell), scores, SCORES_SCHEMA, replace=replace)
@@ -225,10 +227,21 @@ class Store:
         """A line of one of the logs."""
         append(self.out / name, **facts)
 
-    def publish_failure(self, cell: Cell, row: Row) -> None:
-        """Keep a failure as a row; the cell stays open and is tried again by the next run."""
-        attempts = len(list((self.out / "failures").glob(f"{cell.cell_id}-*.parquet")))
-        write_part(failure_path(self.out, cell.cell_id, attempts + 1), [row])
+    def publish_failure(self, cell: Cell, row: Row, error: BaseException) -> None:
+        """Keep a failure as a row, and its traceback beside it.
+
+        The cell stays open and is tried again by the next run.
+        """
+        path = failure_path(self.out, cell.cell_id, len(self._failures(cell)) + 1)
+        write_part(path, [row])
+        write_whole(path.with_suffix(".txt"), "".join(format_exception(error)).encode())
+
+    def traceback(self, cell: Cell) -> Path:
+        """Where the traceback of the cell's last failure lies."""
+        return failure_path(self.out, cell.cell_id, len(self._failures(cell))).with_suffix(".txt")
+
+    def _failures(self, cell: Cell) -> list[Path]:
+        return list((self.out / "failures").glob(f"{cell.cell_id}-*.parquet"))
 
     def note(self, what: str, cell: Cell, **facts: Any) -> None:
         """Note a piece of work: a training, a search, a setting that was scored."""

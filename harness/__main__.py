@@ -1,0 +1,5 @@
+"""`python -m harness` is `lafite-bench`."""
+
+from harness.cli import main
+
+main()
