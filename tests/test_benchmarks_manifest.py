@@ -10,7 +10,7 @@ from made_data import write_category, write_image, write_mask
 
 from benchmarks.base import DataError
 from harness.cell import open_benchmark
-from harness.plan import pieces
+from harness.pieces import pieces
 
 ROWS = [
     *({"image": f"i/{n}.png", "split": "train", "label": "0", "mask": ""} for n in range(3)),

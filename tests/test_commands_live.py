@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,11 +73,27 @@ def test_mlflow_gets_a_run_for_each_training(
     assert history == {"a seed 0": {1: 0.5, 2: 0.25}, "b seed 0": {1: 0.7}}
 
 
-@pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of what it builds on
+def test_wandb_gets_a_run_for_each_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with live(["wandb"], tmp_path, ["a seed 0", "b seed 0"], _ignore) as heard:
+        for number, step, loss in ((0, 1, 0.5), (1, 1, 0.7), (0, 2, 0.25)):
+            heard(number, Progress(stage="train", step=step, steps=2, loss=loss))
+    kept = [path.read_bytes() for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
+    assert len(kept) == 2
+    assert all(any(name in content for content in kept) for name in (b"a seed 0", b"b seed 0"))
+    assert sum(content.count(TAG.encode()) > 0 for content in kept) == 2
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "mlflow", "wandb"])
 def test_what_is_not_installed_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, kind, None)
-    with pytest.raises(UsageError, match=rf"--log {kind}: .* pip install 'lafite-bench\[{kind}\]'"):
-        check_logs([kind])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    [line] = check_logs([kind])
+    assert line == f"--log {kind}: not installed; pip install 'lafite-bench[{kind}]'"
+    assert check_logs(["papyrus"])[0].startswith("--log papyrus: there are: ")
 
 
 def test_without_logs_nothing_is_written(tmp_path: Path) -> None:

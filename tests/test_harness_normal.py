@@ -9,12 +9,12 @@ import pytest
 from made_cells import smoke_cells
 from made_data import write_image
 
-from benchmarks.base import DataError
 from harness.cache import FeatureCache
 from harness.commands.verify import command as verify
 from harness.execute import UNTESTED, run
 from harness.place import Place
 from harness.predict import load
+from harness.registry import UsageError
 from harness.store.store import Store
 from harness.task import in_this_process
 from results.reports.page.page import page
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_calibration_it_is_refused_with_what_helps(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"--calibrate 0\.2 learns from normal images alone"):
+    with pytest.raises(UsageError, match=r"--calibrate 0\.2 learns from normal images alone"):
         smoke_cells("patchcore", benchmark=str(folder))
 
 

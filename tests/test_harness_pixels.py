@@ -22,7 +22,7 @@ from harness import features as features_module
 from harness import registry
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell, Held
-from harness.commands._estimate import estimate
+from harness.commands._estimate import disk
 from harness.commands.show import command
 from harness.execute import inputs, run
 from harness.features import feature_set
@@ -160,8 +160,8 @@ def test_the_test_split_stays_sealed(place: Place) -> None:
 def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:
     [cell] = cells()
     images = cell.data.train_images + cell.data.test_images
-    caption = str(estimate([cell], place.store, place.cache, {}, 1e9).caption)
-    assert f"2 sets of features or pixels to make, {3 * 24**2 * images / 1e9:.2f} GB" in caption
+    line = disk([cell], place.cache)
+    assert f"2 sets of features or pixels to make, {3 * 24**2 * images / 1e9:.2f} GB" in line
 
 
 def test_knobs_are_searched_on_pixels_of_the_pseudo_validation(place: Place) -> None:

@@ -138,7 +138,7 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "test"
     }
     assert openers == {
-        "harness/plan.py",
+        "harness/pieces.py",
         "harness/contract.py",
         "harness/features.py",
         "harness/commands/_data_check.py",

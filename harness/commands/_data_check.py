@@ -15,7 +15,7 @@ from harness.cache import FeatureCache
 from harness.cell import Cell, Data, digest
 from harness.commands._progress import counter, noting
 from harness.options import first_few
-from harness.plan import MOST_PROBLEMS
+from harness.pieces import MOST_PROBLEMS
 from harness.registry import load
 from results.files import write_whole
 

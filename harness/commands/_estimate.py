@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 import torch
 from rich.box import SIMPLE
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from harness.cache import FeatureCache, missing_features
@@ -27,39 +28,62 @@ GPU_BYTES = 3.35e12
 """Bytes/s of its memory, which bound a coreset."""
 GPU_SHARE = 0.4
 """The share of either that is assumed to be reached."""
-COLUMNS = ("cell", "what", "state", "bank rows", "bank GB", "train GB", "PFLOP", "here", GPU)
+COLUMNS = ("data", "method", "cells", "to do", "bank GB", "train GB", "here", GPU)
 
 
 def estimate(
     cells: Sequence[Cell],
     store: Store,
-    cache: FeatureCache,
     known: Mapping[tuple[str, str], tuple[float, float]],
     rate: float,
 ) -> Table:
-    """A table of the cells. Time here is that of like cells in the store (as seen), else counted
-    FLOPs at this machine's measured matrix-product rate (~); on one GPU it is only assumed."""
-    table = Table(
-        box=SIMPLE, caption=f"{_disk(cells, cache)}\n{_rate(rate)}", caption_justify="left"
-    )
-    for name in COLUMNS:
-        table.add_column(name, no_wrap=True)
+    """A line for each row of the report, with the time of what is to do, and the sum of all.
+
+    Time here is that of like cells in the store (as seen), else counted FLOPs at this machine's
+    measured matrix-product rate (~); on one GPU it is only assumed.
+    """
+    table = Table(box=SIMPLE, caption=_rate(rate), caption_justify="left", show_footer=True)
+    rows: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        cost = cost_of(cell)
-        measured = known.get((cell.config_hash, cell.data.train_fingerprint))
-        counted = (cost.train_flops + cost.coreset_flops) / rate
-        table.add_row(
-            cell.cell_id,
-            cell.label,
-            _state(cell, store),
-            f"{cost.bank_rows:,}",
-            f"{cost.bank_bytes / GIGA:.2f}",
-            f"{cost.training_bytes / GIGA:.2f}",
-            f"{(cost.train_flops + cost.coreset_flops) / 1e15:,.3g}",
-            f"{duration(sum(measured))} seen" if measured else f"~{duration(counted)}",
-            duration(gpu_seconds(cost, cell.config.precision)),
+        rows.setdefault((cell.data.label, f"{cell.method} {cell.variant}".strip()), []).append(cell)
+    lines, here, there = [], 0.0, 0.0
+    for (data, method), of_row in rows.items():
+        first, todo = of_row[0], [cell for cell in of_row if not store.done(cell)]
+        cost = cost_of(first)
+        each = [seconds_here(cell, known, rate) for cell in todo]
+        on_gpu = gpu_seconds(cost, first.config.precision) * len(todo)
+        here, there = here + sum(seconds for seconds, _ in each), there + on_gpu
+        mark = "" if all(seen for _, seen in each) else "~"
+        lines.append(
+            [
+                data,
+                method,
+                str(len(of_row)),
+                "no weights" if first.weights_sha256 == MISSING else str(len(todo)),
+                f"{cost.bank_bytes / GIGA:.2f}",
+                f"{cost.training_bytes / GIGA:.2f}",
+                f"{mark}{duration(sum(seconds for seconds, _ in each))}",
+                duration(on_gpu),
+            ]
         )
+    undone = sum(not store.done(cell) for cell in cells)
+    sums = ["all", "", str(len(cells)), str(undone), "", "", f"~{duration(here)}", duration(there)]
+    for name, footer in zip(COLUMNS, sums, strict=True):
+        side: JustifyMethod = "left" if name in COLUMNS[:2] else "right"
+        table.add_column(name, footer=footer, justify=side, no_wrap=name not in COLUMNS[:2])
+    for line in lines:
+        table.add_row(*line)
     return table
+
+
+def seconds_here(
+    cell: Cell, known: Mapping[tuple[str, str], tuple[float, float]], rate: float
+) -> tuple[float, bool]:
+    """What a cell takes on this machine, and whether like ones were seen."""
+    if seen := known.get((cell.config_hash, cell.data.train_fingerprint)):
+        return sum(seen), True
+    cost = cost_of(cell)
+    return (cost.train_flops + cost.coreset_flops) / rate, False
 
 
 def cautions(cells: Sequence[Cell]) -> list[str]:
@@ -78,17 +102,12 @@ def gpu_seconds(cost: Cost, precision: str) -> float:
     return train + cost.coreset_bytes / (GPU_BYTES * GPU_SHARE)
 
 
-def _state(cell: Cell, store: Store) -> str:
-    if cell.weights_sha256 == MISSING:
-        return "weights missing"
-    return "done" if store.done(cell) else "to do"
-
-
 def _rate(rate: float) -> str:
     here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "this CPU"
     peaks = ", ".join(f"{peak / 1e12:.0f} TFLOP/s in {name}" for name, peak in GPU_PEAK.items())
     return (
-        f"here: ~ is FLOPs at the {rate / GIGA:,.0f} GFLOP/s just measured on {here}\n"
+        f"here: single cells, summed; ~ is FLOPs at {rate / GIGA:,.0f} GFLOP/s, just measured on "
+        f"{here}\n"
         f"{GPU}: assumed, not measured: one {GPU} that reaches {GPU_SHARE:.0%} of {peaks}, and of "
         f"{GPU_BYTES / 1e12} TB/s for the coreset; fit only\n"
         "train GB: weights, gradients, two moments and textures; activations come on top. bank GB: "
@@ -104,7 +123,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:,.0f} h"
 
 
-def _disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
+def disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
+    """What is to be written: cached features; models and rows are small beside them."""
     missing = missing_features(cells, cache)
     size = sum(map(feature_bytes, missing))
     return f"{len(missing)} sets of features or pixels to make, {size / GIGA:.2f} GB of cache"

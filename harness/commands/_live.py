@@ -7,7 +7,7 @@ anyway, so what is logged does not depend on where workers run, nor on files tha
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.registry import UsageError, did_you_mean
+from harness.registry import did_you_mean
 from harness.task import Show
 from methods.base import Progress
 
@@ -41,17 +41,15 @@ def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> 
         yield show_and_log
 
 
-def check_logs(kinds: Sequence[str]) -> None:
-    """UsageError, before anything starts, for an unknown kind and one that is not installed."""
+def check_logs(kinds: Sequence[str]) -> list[str]:
+    """A line for each unknown kind and for each that is not installed."""
+    faults = []
     for kind in kinds:
         if kind not in LOGS:
-            raise UsageError(f"--log {kind}: {did_you_mean(kind, [*LOGS])}")
-        try:
-            importlib.import_module(kind)
-        except ImportError:
-            raise UsageError(
-                f"--log {kind}: it is not installed; pip install 'lafite-bench[{kind}]'"
-            ) from None
+            faults.append(f"--log {kind}: {did_you_mean(kind, [*LOGS])}")
+        elif importlib.util.find_spec(kind) is None:
+            faults.append(f"--log {kind}: not installed; pip install 'lafite-bench[{kind}]'")
+    return faults
 
 
 @contextmanager
@@ -98,4 +96,25 @@ def _mlflow(out: Path) -> Iterator[Log]:
             client.set_terminated(run)
 
 
-LOGS = {"tensorboard": _tensorboard, "mlflow": _mlflow}
+@contextmanager
+def _wandb(out: Path) -> Iterator[Log]:
+    """Runs of the project `lafite-bench`, under OUT/wandb; WANDB_MODE=offline sends nothing."""
+    import wandb
+
+    runs: dict[str, Any] = {}
+
+    def log(name: str, tag: str, epochs: int, value: float) -> None:
+        if name not in runs:
+            runs[name] = wandb.init(
+                project="lafite-bench", name=name, dir=str(out), reinit="create_new"
+            )
+        runs[name].log({tag: value, "epochs": epochs})
+
+    try:
+        yield log
+    finally:
+        for run in runs.values():
+            run.finish()
+
+
+LOGS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import torch
+
+from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.commands._estimate import duration, gpu_seconds
+from harness.commands._estimate import GIGA, disk, duration, gpu_seconds
 from harness.cost import Job, Node, cost_of, memory_of, schedule, work_of
 from harness.execute import jobs
 from harness.memory import machine_memory
@@ -72,6 +75,36 @@ def projected(
         f"them are; the last to end is {plan.last}",
         f"{measured} of {len(groups)} jobs take what like cells took that are stored here, "
         f"{len(groups) - measured} are counted FLOPs" + (" of learning alone" if a_gpu else ""),
+    ]
+
+
+def totals(
+    cells: Sequence[Cell], cache: FeatureCache, resources: Resources, seen: Seen, rate: float
+) -> list[str]:
+    """What is to do takes here, side by side: time, disk, memory, in lines."""
+    if not cells:
+        return ["nothing to do"]
+    cpus = os.cpu_count() or 1
+    room = Node(cpus, torch.cuda.device_count(), machine_memory())
+    a_gpu = resources.gpus if resources.gpus is not None else float(room.gpus > 0)
+    groups = jobs(cells)
+    work = [
+        Job(
+            group[0].label,
+            _seconds(group, False, seen, rate)[0],
+            min(float(resources.cpus * resources.workers), cpus),
+            min(a_gpu * resources.workers, room.gpus),
+            memory_of(group[0], on_gpu=bool(a_gpu)),
+        )
+        for group in groups
+    ]
+    plan = schedule(work, [room])
+    largest = max(work, key=lambda job: job.memory)
+    return [
+        f"here: about {duration(plan.makespan)} on {cpus} CPUs, beside reading images and scoring; "
+        f"the last to end is {plan.last}",
+        f"disk: {disk(cells, cache)}",
+        f"memory: {largest.label} needs {largest.memory / GIGA:.1f} of {room.memory / GIGA:.0f} GB",
     ]
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from harness.cache import FeatureCache
 from harness.cell import Cell, Held
 from harness.options import is_address
-from harness.plan import pieces, with_held_out
+from harness.pieces import pieces, with_held_out
 from harness.predict import settings
 from harness.registry import UsageError, did_you_mean, load
 from harness.store.copies import input_of

@@ -15,7 +15,7 @@ from harness.options import (
     selecting,
     typed_again,
 )
-from harness.registry import Stopped, UsageError
+from harness.registry import Stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from harness.place import Place
     from harness.store.store import Store
     from harness.task import Driver
-
-DRY_RUN_WIDTH = 150
 
 
 def command(
@@ -63,7 +61,7 @@ def command(
         int | None, keeping(min=1, help="With --dry-run: CPUs of each; default: as here.")
     ] = None,
     log: Annotated[
-        list[str] | None, keeping(help="tensorboard or mlflow: losses while they come.")
+        list[str] | None, keeping(help="tensorboard, mlflow or wandb: losses as they come.")
     ] = None,
 ) -> bool:
     """Compare methods: data sets x methods x seeds, resumed where they stopped.
@@ -87,12 +85,17 @@ def command(
         from results.reports.numbers import counted
 
     on = machines(nodes, all_gpus, node_cpus)
-    if on and not dry_run:
-        raise UsageError(
-            "--nodes, --gpus, --node-cpus: say it with --dry-run; Ray knows what it has"
-        )
     store, failed = Store(out), 0
-    check_logs(log or ())
+    faults = check_logs(log or ())
+    if on and not dry_run:
+        faults.append("--nodes, --gpus, --node-cpus: say it with --dry-run; Ray knows what it has")
+    if calibrate and (tuned or refit):
+        faults.append(
+            "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen ones "
+            "with --set, or leave one of them out"
+        )
+    if ablation and (tuned or refit):
+        faults.append("--tuned and --ablation: a choice is made for one row; ask for one of them")
     with hashing(console) as count:
         said: list[str] = []
         cells = plan(
@@ -102,20 +105,12 @@ def command(
             need_weights=not dry_run,
             say=said.append,
             count=count,
+            found=faults,
         )
     note = noting(console)
-    for line in said:
+    for line in said if not dry_run else ():
         note(line)
     if tuned or refit:
-        if calibrate:
-            raise UsageError(
-                "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen "
-                "ones with --set, or leave one of them out"
-            )
-        if ablation:
-            raise UsageError(
-                "--tuned and --ablation: a choice is made for one row; ask for one of them"
-            )
         cells += _tuned(cells, selection, store, refit, note)
     if not dry_run:
         store.prepare(note)
@@ -127,6 +122,8 @@ def command(
     with FeatureCache.lasting(resources.cache or dry_run, out, note) as cache:
         if dry_run:
             _show_cost(cells, todo, store, cache, resources, on, Console())
+            for line in said:
+                note(line)
             return True
         if todo:
             check_data(todo, cache, console, trust_masks=selection.trust_masks)
@@ -156,12 +153,12 @@ def _show_cost(
 ) -> None:
     """What the plan costs, here and, if asked, on machines that are not here."""
     from harness.commands._estimate import cautions, estimate, flops_per_second, known_seconds
-    from harness.commands._projection import projected
+    from harness.commands._projection import projected, totals
 
     seen, rate = known_seconds(store), flops_per_second()
-    console.width = max(console.width, DRY_RUN_WIDTH)
-    console.print(estimate(cells, store, cache, seen, rate))
-    lines = projected(todo, on, resources, seen, rate) if on else []
+    console.print(estimate(cells, store, seen, rate))
+    lines = totals(todo, cache, resources, seen, rate)
+    lines += projected(todo, on, resources, seen, rate) if on else []
     for line in [*lines, *cautions(cells)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -38,7 +38,7 @@ def command(
     from harness.cell import Held, open_benchmark
     from harness.commands._progress import noting, tally
     from harness.commands._synthetic_folder import check_new, write_synthetic
-    from harness.plan import check_categories, held_and_seen
+    from harness.pieces import check_categories, held_and_seen
 
     check_new(out)
     source = open_benchmark(benchmark, data)

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.cell import Cell, Data, Held
-from harness.plan import with_held_out
+from harness.pieces import with_held_out
 from harness.registry import UsageError, load
 from harness.search.stages import StageResult, record
 from harness.search.study import Study, choice_key

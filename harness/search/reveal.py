@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.parts.synthesis.families import LEVELS, PAPER
+from harness.pieces import pieces, with_held_out
 from harness.place import Place
-from harness.plan import pieces, with_held_out
 from harness.registry import load
 from harness.search.choice import Choice
 from harness.search.stages import Trials, elect
