@@ -14,9 +14,9 @@ from made_studies import Sweep, made_trials, plain, publish_made, separable, stu
 from harness.execute import run_job
 from harness.place import Place
 from harness.registry import UsageError
-from harness.search.choice import freeze, frozen, tuned
+from harness.search.choice import _typed, freeze, frozen, tuned, undecided, withdraw
 from harness.search.reveal import picture_path, reveal
-from harness.search.stages import one_by_one, record, search
+from harness.search.stages import StageResult, one_by_one, record, search
 from harness.store.journal import append, entries
 from harness.store.store import Store
 from methods.base import quiet
@@ -37,16 +37,62 @@ def test_a_choice_is_frozen_once_and_another_search_is_refused(sweep: Sweep) -> 
     same = frozen(sweep.place.store, study("lafite", selector="robust"))
     assert same is not None and same.knobs("lafite") == sweep.knobs
     ap = replace(sweep.study, objective=("image_ap",))
-    with pytest.raises(UsageError, match=r"another objective .*image_ap.*; a choice is made once"):
+    with pytest.raises(
+        UsageError, match=r"--objective .*, now .*image_ap.*; a choice is made once"
+    ):
         frozen(sweep.place.store, ap)
-    with pytest.raises(UsageError, match="another space"):
+    with pytest.raises(UsageError, match=r"--space .*, now "):
         frozen(sweep.place.store, study("lafite", "lafite.t=50,100", selector="robust"))
-    with pytest.raises(UsageError, match="another held"):
+    with pytest.raises(UsageError, match=r"families of anomalies .*, now ."):
         frozen(sweep.place.store, study("lafite"))
     assert frozen(sweep.place.store, study("lafite", overrides=["lafite.epochs=2"])) is None
     for name in ("objective", "space", "seeds", "held", "validation_fingerprint"):
         assert name in sweep.choice.record["study"]
     assert json.loads(json.dumps(record(sweep.results))) == sweep.choice.record["stages"]
+
+
+def test_a_refusal_names_options_as_they_are_typed() -> None:
+    before, now = [0.1, 0, 1, 0, ["same"]], [0.3, 0, 1, 0, ["same"]]
+    assert _typed("held", before, now) == "--share 0.1, now 0.3"
+    assert _typed("held", before, [0.1, 0, 2, 0, ["same"]]) == "--anomalies 1, now 2"
+    assert _typed("seeds", [0], [0, 1]) == "--seeds [0], now [0, 1]"
+    assert _typed("space", [1], [1]) == ""
+
+
+def test_a_choice_is_taken_back_and_leaves_a_trace(sweep: Sweep, tmp_path: Path) -> None:
+    shutil.copytree(sweep.place.store.out, tmp_path / "runs")
+    store = Store(tmp_path / "runs")
+    kept = withdraw(store, sweep.study)
+    assert kept is not None and kept.parent.name == "withdrawn" and kept.is_file()
+    assert frozen(store, sweep.study) is None and withdraw(store, sweep.study) is None
+    [noted] = [e for e in entries(store.out / "audit.jsonl") if e["purpose"] == "withdrawn"]
+    assert noted["choice"] == kept.name
+    again = freeze(store, sweep.study, sweep.knobs, sweep.results, "")
+    assert frozen(store, sweep.study) is not None and again.path.name[:-5] in kept.name
+
+
+def test_a_choice_that_would_mean_nothing_is_not_made(sweep: Sweep) -> None:
+    assert undecided(sweep.study, sweep.results) == ""
+
+    def valued(value: float) -> list[StageResult]:
+        return [
+            stage._replace(tried=[one._replace(values=[value]) for one in stage.tried])
+            for stage in sweep.results
+        ]
+
+    assert "settings have 75.0 %; hold out more images (--share)" in undecided(
+        sweep.study, valued(0.75)
+    )
+    falling = [
+        stage._replace(
+            tried=[t._replace(values=[0.5 - n / 100]) for n, t in enumerate(stage.tried)]
+        )
+        for stage in sweep.results
+    ]
+    assert "no setting is better than a coin (50.0 % at most)" in undecided(sweep.study, falling)
+    data = replace(sweep.study.first.data, test_images=3)
+    few = replace(sweep.study, cells=(replace(sweep.study.first, data=data),))
+    assert undecided(few, sweep.results).startswith("3 pseudo-validation images tell nothing")
 
 
 def test_a_tuned_row_is_the_model_that_was_tuned_and_refit_is_another(sweep: Sweep) -> None:

@@ -37,9 +37,10 @@ def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Fi
     masks_1SS = load_masks(benchmark, [sample], view.resize, view.crop)
     inputs = _inputs(cell, view, benchmark, [sample])
     scores = model.score(inputs, [sample.key], cell.knobs)
+    outline_SS = masks_1SS[0] if masks_1SS is not None and masks_1SS.any() else None
     panels: list[tuple[str, NDArray[Any], str | None]] = [("image", picture_SS3, None)]
-    if masks_1SS is not None:
-        panels.append(("mask", masks_1SS[0], "gray"))
+    if outline_SS is not None:
+        panels = [("image, defect outlined", picture_SS3, "outline"), ("mask", outline_SS, "gray")]
     panels.append(("map", scores.maps[0].numpy(), "overlay"))
     if isinstance(model, Explains):
         errors = model.explain(inputs, [sample.key], cell.knobs)
@@ -48,12 +49,19 @@ def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Fi
             for name, error_1gg in errors.items()
         ]
     figure = Figure(figsize=(2.6 * len(panels), 3.0), layout="constrained")
-    figure.suptitle(f"{sample.key}   score {float(scores.images[0]):.3f}", fontsize=9)
+    name = f"{cell.method} {cell.variant}".strip()
+    figure.suptitle(
+        f"{sample.key}: score {float(scores.images[0]):.4g} by {name}, seed {cell.seed}, "
+        f"{cell.preset}",
+        fontsize=9,
+    )
     # One scale for the distances from one to another, or their sizes could not be compared.
     top = max((float(p[1].max()) for p in panels if p[2] == "viridis"), default=1.0)
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axis, (name, values_SS, colours) in zip(axes, panels, strict=True):
         _draw(axis, name, values_SS, colours, picture_SS3, top)
+        if colours == "outline" and outline_SS is not None:
+            axis.contour(outline_SS, levels=[0.5], colors="tab:red", linewidths=1)
     return figure
 
 
@@ -82,6 +90,8 @@ def cloud(
         for wanted, colour, name in ((False, "tab:blue", "normal"), (True, "tab:red", "defective")):
             points_N2 = flat_N2[few][marked_N[few] == wanted]
             x, y = points_N2.T
+            if not len(points_N2):
+                continue  # no entry of the legend without a point
             axis.scatter(x, y, s=3, c=colour, label=name, alpha=0.6)
         axis.set_title(f"t = {t}", fontsize=9)
         axis.set_xticks([])
@@ -109,8 +119,11 @@ def _draw(
     axis.axis("off")
     if colours == "overlay":
         axis.imshow(picture_SS3)
-        axis.imshow(values_SS, cmap="inferno", alpha=0.55)
+        shown = axis.imshow(values_SS, cmap="inferno", alpha=0.55)
     elif colours == "viridis":
-        axis.imshow(values_SS, cmap="viridis", vmin=0, vmax=top)
+        shown = axis.imshow(values_SS, cmap="viridis", vmin=0, vmax=top)
     else:
-        axis.imshow(values_SS, cmap=colours)
+        shown = axis.imshow(values_SS, cmap=None if colours == "outline" else colours)
+    if colours not in (None, "gray", "outline"):
+        bar = axis.figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02)
+        bar.ax.tick_params(labelsize=6)

@@ -20,7 +20,7 @@ from harness.commands._tune_tables import agreement_table, varied, words, work_d
 from harness.execute import feature_tasks
 from harness.options import SearchOptions
 from harness.place import Place
-from harness.search.choice import Choice, freeze
+from harness.search.choice import Choice, freeze, undecided
 from harness.search.curves import curve_path, draw_curve, last_loss
 from harness.search.reveal import METRIC, picture_path, reveal, revealed_study
 from harness.search.stages import search, search_tasks, training_tasks, tried_before
@@ -39,7 +39,7 @@ class Search:
     printed: Console
 
     def choose(self, study: Study) -> Choice | None:
-        """Search, freeze and print; None, said in one line, where trials failed."""
+        """Search, freeze and print; None, said in one line, where trials failed or tell nothing."""
         store = self.place.store
         before = len(list(entries(store.out / "work.jsonl")))
         try:
@@ -47,6 +47,13 @@ class Search:
             knobs, results = search(study, self.place, self._trials)
         except (RuntimeError, OSError) as error:
             self._failed(study, error)
+            return None
+        if why := undecided(study, results):
+            self.printed.print(
+                f"{study.label}: undecided: {why}; the default knobs stay, nothing is frozen",
+                highlight=False,
+                soft_wrap=True,
+            )
             return None
         choice = freeze(store, study, knobs, results, self.place.code_version)
         done = f"this command: {work_done(study, store, before)}"

@@ -17,36 +17,44 @@ from harness.registry import UsageError, did_you_mean, load
 from harness.store.copies import input_of
 from harness.store.store import Store
 from methods.base import Method
+from results.analysis.cells import labelled
 from results.table import DONE, read
 
 
-def find_cell(store: Store, method: str, seed: int, category: str) -> Cell:
-    """The newest finished cell of the method itself, else of a variant of it; UsageError if there
-    is none, its model is gone or its data changed."""
+def find_cell(
+    store: Store, method: str, seed: int, category: str, data: Path | None = None
+) -> Cell:
+    """The newest finished cell of a row of the report, by its name or by its method alone.
+
+    UsageError if there is none, its model is gone or its data changed. `data` is where the images
+    lie, if they were moved.
+    """
     try:
-        frame = read(store.out).filter(pl.col("status") == DONE)
+        frame = labelled(read(store.out).filter(pl.col("status") == DONE))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    for column, wanted in (("method", method), ("seed", seed), ("category", category)):
+    by = "label" if method in frame["label"] else "method"
+    for column, wanted in ((by, method), ("seed", seed), ("category", category)):
         present = [str(value) for value in frame[column].unique().sort()]
         frame = frame.filter(pl.col(column) == wanted)
         if frame.is_empty():
             hint = did_you_mean(str(wanted), present)
             raise UsageError(f"{store.out}: no finished cell with {column} '{wanted}'; {hint}")
-    return cell_of(store, frame.sort(pl.col("variant") == "", "finished_at").row(-1, named=True))
+    newest = frame.sort(pl.col("variant") == "", "finished_at").row(-1, named=True)
+    return cell_of(store, newest, data)
 
 
-def cell_of(store: Store, row: dict[str, Any]) -> Cell:
+def cell_of(store: Store, row: dict[str, Any], data: Path | None = None) -> Cell:
     """The cell of a row; UsageError where its model is gone or its data changed."""
     for model in store.models():
         if model["method"] != row["method"] or model["seed"] != row["seed"]:
             continue
-        cell = _rebuilt(row, model)
+        cell = _rebuilt(row, model, data)
         if cell is not None and cell.cell_id == row["cell_id"]:
             return cell
     raise UsageError(
         f"{store.out}: the model of cell {row['cell_id']} is gone or its data changed since; "
-        "run it again with --overwrite"
+        "say where the images lie now (show --data DIR), or run it again with --overwrite"
     )
 
 
@@ -61,12 +69,16 @@ def load_trained(store: Store, cell: Cell) -> Method:
     return model.eval()
 
 
-def _rebuilt(row: dict[str, Any], model: dict[str, Any]) -> Cell | None:
+def _rebuilt(row: dict[str, Any], model: dict[str, Any], moved: Path | None) -> Cell | None:
     """The cell of a row, from what its model's folder says about the data."""
     kind = load("methods", row["method"]).method
     root, weights = (_path(model[name]) for name in ("root", "weights"))
     held = model.get("held")
     name, mode, limit = str(_path(model["benchmark"])), row["mode"], model.get("limit")
+    if moved is not None:
+        name, root = (str(moved), root) if Path(name).is_absolute() else (name, moved)
+    if Path(name).is_absolute() and not Path(name).exists():
+        return None
     for data in pieces(name, root, model["categories"], mode, limit=limit):
         cell = Cell(
             data=with_held_out(data, Held.of(held)) if held else data,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.options import Method, Results, first_few, keeping, selecting
+from harness.options import DataRoot, Method, Results, first_few, keeping, selecting
 from harness.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,29 +27,36 @@ def command(
     method: Method = "lafite",
     seed: Annotated[int, selecting(help="The training to look at.")] = 0,
     image: Annotated[str | None, selecting(help="Default: the worst misses and alarms.")] = None,
+    data: DataRoot = None,
     out: Annotated[Path, keeping(help="Folder of PNG files.")] = Path("preview"),
 ) -> None:
     """Draw what a trained model sees: image, mask, map, distances, features at several t.
 
     Example: lafite-bench show results/runs --category screw -m patchcore
     """
-    from harness.commands._panels import cloud, panel
-    from harness.commands._trained import find_cell, load_trained
-    from harness.store.store import Store
+    from rich.console import Console
 
-    store = Store(path)
-    cell = find_cell(store, method, seed, category)
-    model = load_trained(store, cell)
-    benchmark = cell.data.open()
-    samples = [s for s in benchmark.test(cell.data.categories) if s.category == category]
-    chosen = _chosen(store, cell, samples, image)
-    pictures = {_name(sample): panel(model, cell, benchmark, sample) for sample in chosen}
-    if (figure := cloud(model, cell, benchmark, chosen)) is not None:
-        pictures["cloud.png"] = figure
-    out.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        picture.savefig(out / name, dpi=110)
-        typer.echo(str(out / name))
+    with Console(stderr=True).status("starting") as status:
+        from harness.commands._panels import cloud, panel
+        from harness.commands._trained import find_cell, load_trained
+        from harness.store.store import Store
+
+        status.update("looking for the model and hashing its images")
+        store = Store(path)
+        cell = find_cell(store, method, seed, category, data)
+        model = load_trained(store, cell)
+        benchmark = cell.data.open()
+        samples = [s for s in benchmark.test(cell.data.categories) if s.category == category]
+        chosen = _chosen(store, cell, samples, image)
+        out.mkdir(parents=True, exist_ok=True)
+        for number, sample in enumerate(chosen, 1):
+            status.update(f"drawing {number} of {len(chosen)}: {sample.key}")
+            panel(model, cell, benchmark, sample).savefig(out / _name(sample), dpi=110)
+            typer.echo(str(out / _name(sample)))
+        status.update("drawing features at several t")
+        if (figure := cloud(model, cell, benchmark, chosen)) is not None:
+            figure.savefig(out / "cloud.png", dpi=110)
+            typer.echo(str(out / "cloud.png"))
 
 
 def _name(sample: Sample) -> str:

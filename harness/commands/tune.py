@@ -48,6 +48,9 @@ def command(
     curve: Annotated[
         int | None, searching(min=1, help="Score every so many epochs of the training.")
     ] = None,
+    withdraw: Annotated[
+        bool, searching("--withdraw", help="Take a frozen choice back; it leaves a trace.")
+    ] = False,
     out: Out = DEFAULT_OUT,
 ) -> bool:
     """Choose knobs without one anomaly and freeze the choice; the test split stays sealed.
@@ -80,6 +83,8 @@ def command(
         studies = plan_studies(cells, search, named=bool(selection.methods), extra=extra)
     note = noting(console)
     store.prepare(note)
+    if withdraw:
+        return all([_withdrawn(store, study, printed) for study in studies])
     work = [s for s in studies if reveal or curve or frozen(store, s) is None]
     with FeatureCache.lasting(resources.cache, out, note) as cache:
         with sealed():
@@ -93,6 +98,15 @@ def command(
                 with locked(store.lock(study.key), waiting):
                     complete.append(_do(study, store, on_ray, reveal, curve, printed))
     return all(complete)
+
+
+def _withdrawn(store: Store, study: Study, printed: Console) -> bool:
+    from harness.search.choice import withdraw
+
+    kept = withdraw(store, study)
+    said = f"withdrawn, kept as {kept}" if kept else "no choice is frozen"
+    printed.print(f"{study.label}: {said}", highlight=False, soft_wrap=True)
+    return kept is not None
 
 
 def _do(

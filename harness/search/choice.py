@@ -25,6 +25,18 @@ from harness.store.journal import entries
 from harness.store.store import Store
 from results.files import record_in, write_whole
 
+FEWEST_IMAGES = 4
+COIN, EQUAL = 0.5, 1e-9
+OPTIONS = {
+    "objective": "--objective",
+    "selector": "--selector",
+    "profile": "--metric-profile",
+    "seeds": "--seeds",
+    "space": "--space (or a grid of another version)",
+    "validation_fingerprint": "other held-out images",
+    "also_validated": "--folds or --leave-out",
+}
+"""What of a study is typed how."""
 FIELDS = ("study", "knobs", "stages", "frozen_at")
 """Without which a record is no choice."""
 
@@ -80,20 +92,76 @@ def freeze(
     return Choice(path, json.loads(path.read_text()))
 
 
+def undecided(study: Study, results: Sequence[StageResult]) -> str:
+    """Why nothing is chosen, and what to do; empty where something can be.
+
+    A choice among equals, of what is no better than a coin, or by a handful of images would be
+    frozen for good and mean nothing.
+    """
+    means = [fmean(one.values) for stage in results for one in stage.tried if one.values]
+    images = study.first.data.test_images
+    if images < FEWEST_IMAGES:
+        return f"{images} pseudo-validation images tell nothing; hold out more of them (--share)"
+    if len(means) > 1 and max(means) - min(means) < EQUAL:
+        return (
+            f"all {len(means)} settings have {100 * means[0]:.1f} %; hold out more images "
+            "(--share), or rank by another --objective"
+        )
+    if all(name.endswith("auroc") for name in study.objective) and max(means, default=1.0) <= COIN:
+        return (
+            f"no setting is better than a coin ({100 * max(means):.1f} % at most), so what was "
+            "learned finds no anomaly here; train longer, or try another method"
+        )
+    return ""
+
+
+def withdraw(store: Store, study: Study) -> Path | None:
+    """Take back the study's choice, so that another one can be made; None if there is none.
+
+    It is kept under OUT/choices/withdrawn, and OUT/audit.jsonl notes it: whoever reads a later
+    choice sees that it is not the first.
+    """
+    path = _path(store, study.first, study.key)
+    if not path.exists():
+        return None
+    now = datetime.now(UTC)
+    kept = path.parent / "withdrawn" / f"{path.stem}-{now:%Y%m%dT%H%M%S}.json"
+    kept.parent.mkdir(exist_ok=True)
+    path.rename(kept)
+    facts = {"cell": study.first.cell_id, "method": study.first.method, "choice": kept.name}
+    test = study.first.data.test_fingerprint
+    store.log("audit.jsonl", {"purpose": "withdrawn", "test": test, **facts})
+    return kept
+
+
 def frozen(store: Store, study: Study) -> Choice | None:
     """The study's choice, if it is frozen; UsageError if another search froze one."""
     choice = _read(_path(store, study.first, study.key))
     if choice is None:
         return None
     frozen_study, wanted = choice.record["study"], json.loads(json.dumps(study.described()))
-    for name in frozen_study | wanted:
-        before, now = frozen_study.get(name), wanted.get(name)
-        if before != now:
-            raise UsageError(
-                f"{choice.path}: frozen with another {name} ({_short(before)}, now "
-                f"{_short(now)}); a choice is made once: tune into another --out"
-            )
+    changed = [
+        line
+        for name in frozen_study | wanted
+        if (line := _typed(name, frozen_study.get(name), wanted.get(name)))
+    ]
+    if changed:
+        raise UsageError(
+            f"{choice.path}: frozen with {'; '.join(changed)}; a choice is made once: take it back "
+            "with --withdraw, or tune into another --out"
+        )
     return choice
+
+
+def _typed(name: str, before: Any, now: Any) -> str:
+    """What differs, as it was typed: `--share 0.1, now 0.3`; empty where nothing does."""
+    if before == now:
+        return ""
+    if name == "held" and before and now:
+        options = ("--share", "the draw", "--anomalies", "--folds", "families of anomalies")
+        each = zip(options, before, now, strict=False)
+        return "; ".join(f"{o} {_short(b)}, now {_short(n)}" for o, b, n in each if b != n)
+    return f"{OPTIONS.get(name, name)} {_short(before)}, now {_short(now)}"
 
 
 def tuned(
@@ -178,5 +246,5 @@ def _read(path: Path) -> Choice | None:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = "the default" if value is None else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
