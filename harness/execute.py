@@ -356,7 +356,7 @@ def score(
         seconds = time.perf_counter() - started
         shape = (len(samples), *piece.maps_NHW.shape[1:])
         maps_NHW = np.memmap(file, np.float32, "r").reshape(shape)
-        metrics, labels_N, evidence = measure(cell, benchmark, samples, scores_N, maps_NHW)
+        metrics, labels_N, evidence = measure(cell, benchmark, samples, scores_N, maps_NHW, tell)
     rows = zip(samples, labels_N, scores_N, strict=True)
     return Scored(metrics, [score_row(cell, *row) for row in rows], evidence, seconds, peak)
 

@@ -19,6 +19,7 @@ from benchmarks.parts.images import load_masks
 from harness.cell import Cell
 from harness.pictures import picture_rows
 from harness.registry import load
+from methods.base import OnProgress, Progress, quiet
 from methods.parts.backbone import Pixels
 from results.evidence import Evidence, curve_rows
 from results.identity import POOLED
@@ -43,6 +44,7 @@ def measure(
     samples: Sequence[Sample],
     scores_N: NDArray[np.float64],
     maps_NHW: NDArray[np.float32],
+    tell: OnProgress = quiet,
 ) -> Measures:
     """All metrics of each category, and the image metrics of all test images together.
 
@@ -51,7 +53,8 @@ def measure(
     view = load("methods", cell.method).method.inputs(cell.config)
     profile = PROFILES[cell.profile]
     measures = Measures({}, np.array([sample.anomalous for sample in samples]), Evidence([], []))
-    for category in cell.data.categories:
+    for number, category in enumerate(cell.data.categories):
+        tell(Progress(stage="measure", step=number, steps=len(cell.data.categories)))
         members = [i for i, sample in enumerate(samples) if sample.category == category]
         images, scores_M, maps_MHW = (
             [samples[i] for i in members],
