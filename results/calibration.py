@@ -24,11 +24,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from results.metrics import Measured
-from results.table import schema_of
+from results.table import read_kind, schema_of
 
 ALPHAS = (0.01, 0.05)
 """At which false-alarm rates the table says what was seen."""
@@ -77,6 +79,33 @@ def p_values(held_N: ArrayLike, scores_M: ArrayLike) -> NDArray[np.float64]:
     sorted_N = np.sort(np.asarray(held_N, dtype=np.float64))
     below_M = np.searchsorted(sorted_N, np.asarray(scores_M, dtype=np.float64), side="left")
     return np.asarray((1 + len(sorted_N) - below_M) / (len(sorted_N) + 1), dtype=np.float64)
+
+
+def expected_rate(
+    held: Sequence[int], tested: Sequence[int], alpha: float, level: float = 0.95
+) -> tuple[float, float]:
+    """The range of the false-alarm rate of test images that are like the held-out ones.
+
+    Of pairs of counts, one for each threshold: so many held-out images gave it, so many normal
+    images were tested with it. With n and m of them the number of alarms is beta-binomial with
+    k = floor(alpha (n + 1)) and n + 1 - k (the rank of a new score among exchangeable ones; Vovk
+    2012, "Conditional validity of inductive conformal predictors", section 2). A rate outside says
+    that the test images are others, not that the threshold is wrong.
+    """
+    chances = np.ones(1)
+    for n, m in zip(held, tested, strict=True):
+        alarms = n + 1 - math.ceil(round((1 - alpha) * (n + 1), 9))
+        of_count = stats.betabinom(m, alarms, n + 1 - alarms).pmf(np.arange(m + 1))
+        chances = np.convolve(chances, of_count)
+    below = np.cumsum(chances)
+    ends = (np.searchsorted(below, tail - 1e-12) for tail in ((1 - level) / 2, (1 + level) / 2))
+    low, high = (min(int(end), len(below) - 1) / max(sum(tested), 1) for end in ends)
+    return low, high
+
+
+def read_held(folder: Path) -> pl.DataFrame:
+    """All rows of SCHEMA under an output folder; ValueError as `results.table.read`."""
+    return read_kind(folder / "calibration", SCHEMA)
 
 
 def alarm_metrics(

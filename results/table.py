@@ -176,8 +176,13 @@ def read_part(path: Path) -> pl.DataFrame:
 
 def read_scores(folder: Path) -> pl.DataFrame:
     """All rows of SCORES_SCHEMA under an output folder; raises ValueError as `read` does."""
-    parts = _read_tables(folder / "scores", SCORES_SCHEMA)
-    return pl.DataFrame(pa.concat_tables([SCORES_SCHEMA.empty_table(), *parts]))
+    return read_kind(folder / "scores", SCORES_SCHEMA)
+
+
+def read_kind(folder: Path, schema: pa.Schema) -> pl.DataFrame:
+    """All rows of another schema in a folder; raises ValueError as `read` does."""
+    parts = _read_tables(folder, schema)
+    return pl.DataFrame(pa.concat_tables([schema.empty_table(), *parts]))
 
 
 def _check_done(row: Mapping[str, Any], where: str) -> None:

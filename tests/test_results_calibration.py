@@ -17,6 +17,7 @@ from results.calibration import (
     alarm_metrics,
     alarm_name,
     calibration_path,
+    expected_rate,
     needed,
     p_values,
     threshold,
@@ -110,3 +111,20 @@ def test_a_run_calibrates_on_images_that_its_model_never_saw(place: Place) -> No
     assert "<h2>Alarms</h2>" in html and '"alarms_from": {"0.0.0"' not in html
     assert f"{above:.4f}"[:5] in html
     assert not smoke_cells("patchcore")[0].calibrated and cell.calibrated
+
+
+@pytest.mark.parametrize(("held", "tested"), [([19, 60], [30, 10]), ([200], [70])])
+def test_what_is_expected_of_images_like_the_held_out_ones(
+    held: list[int], tested: list[int]
+) -> None:
+    random, inside, draws = np.random.default_rng(0), 0, 2000
+    low, high = expected_rate(held, tested, 0.05)
+    for _ in range(draws):
+        raised = 0
+        for n, m in zip(held, tested, strict=True):
+            scores = random.normal(size=n + m)
+            raised += int((scores[n:] > threshold(scores[:n], 0.05)).sum())
+        inside += low <= raised / sum(tested) <= high
+    assert 0.94 < inside / draws < 0.99, "counts are whole, so it is rather wide"
+    many = expected_rate([10**5], [10**5], 0.05)
+    assert many == pytest.approx((0.05, 0.05), abs=0.003)

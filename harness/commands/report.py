@@ -73,15 +73,18 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
     from harness.store.addresses import address_of
+    from results.calibration import read_held
     from results.files import write_whole
     from results.reports.text import frames, render
     from results.table import read, read_scores
 
     try:
         if fmt == "parquet":
-            return _tables(frames(read(folder), read_scores(folder)), out or folder / TABLES)
+            tables = frames(read(folder), read_scores(folder), read_held(folder))
+            return _tables(tables, out or folder / TABLES)
         if fmt != "html":
-            text = render(read(folder), fmt, scores=read_scores(folder))
+            scores, held = read_scores(folder), read_held(folder)
+            text = render(read(folder), fmt, scores=scores, held=held)
             if out is None:
                 return text
         else:

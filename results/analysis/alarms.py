@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from results.analysis.cells import GROUP, one_cell_per_seed
-from results.calibration import ALARM, ALPHAS, ONE, OWN, alarm_name
+from results.calibration import ALARM, ALPHAS, ONE, OWN, alarm_name, expected_rate
 from results.identity import POOLED
 
 LEVEL = 0.95
@@ -18,19 +18,27 @@ def without_alarms(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(~pl.col("metric").str.starts_with(ALARM).fill_null(False))
 
 
-def alarms(frame: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+def alarms(
+    frame: pl.DataFrame, scores: pl.DataFrame, held: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """One row for each section, method, variant, alpha and kind of threshold.
 
     false, recall: shares of the normal and of the anomalous test images, over all categories, mean
     over seeds; normal, anomalous: how many images; false_low ... recall_high: Clopper and Pearson's
     95 % interval for so many images, whatever the number of seeds, as seeds see the same images;
-    reason: why there is no value. Empty without calibrated cells.
+    reason: why there is no value; with the scores of held-out images (`read_held`) expected_low,
+    expected_high: what 95 % of such trials would show of test images like the held-out ones, see
+    `expected_rate`. Empty without calibrated cells.
     """
     done = one_cell_per_seed(frame).filter(pl.col("metric").str.starts_with(ALARM))
     counts = scores.group_by("cell_id", "category").agg(
         normal=(~pl.col("label")).sum(), anomalous=pl.col("label").sum()
     )
-    rows = done.join(counts, on=("cell_id", "category"), how="left")
+    known = pl.DataFrame(schema={"cell_id": pl.String, "category": pl.String, "held": pl.UInt32})
+    if held is not None:
+        known = held.group_by("cell_id", "category").agg(held=pl.len())
+    keys = ("cell_id", "category")
+    rows = done.join(counts, on=keys, how="left").join(known, on=keys, how="left")
     found = [
         dict(zip(GROUP, key, strict=True))
         | {"alpha": alpha, "threshold": kind}
@@ -56,7 +64,21 @@ def _seen(part: pl.DataFrame, alpha: float, kind: str) -> dict[str, Any]:
         low, high = (None, None) if rate is None else _binomial(rate, images)
         result |= {measure: rate, column: images, f"{measure}_low": low, f"{measure}_high": high}
         result["reason"] = result["reason"] or next(iter(missing), "")
-    return result
+    low, high = _expected(part, alpha, kind) if result["false"] is not None else (None, None)
+    return result | {"expected_low": low, "expected_high": high}
+
+
+def _expected(part: pl.DataFrame, alpha: float, kind: str) -> tuple[float | None, float | None]:
+    """Of the first seed: all have the same images."""
+    name = alarm_name("false", alpha, kind)
+    first = part.filter(pl.col("metric") == name, pl.col("category") != POOLED)
+    first = first.filter(pl.col("seed") == pl.col("seed").min())
+    held, tested = first["held"], first["normal"]
+    if first.is_empty() or held.null_count() or tested.null_count():
+        return None, None
+    if kind == ONE:
+        return expected_rate([int(held.sum())], [int(tested.sum())], alpha)
+    return expected_rate(held.to_list(), tested.to_list(), alpha)
 
 
 def _binomial(rate: float, images: float) -> tuple[float, float]:

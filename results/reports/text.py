@@ -30,7 +30,9 @@ MOST_TELLING = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 """The metrics of a brief report that has no room for all, the most important first."""
 
 
-def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str, pl.DataFrame]:
+def frames(
+    frame: pl.DataFrame, scores: pl.DataFrame | None = None, held: pl.DataFrame | None = None
+) -> dict[str, pl.DataFrame]:
     """All that reports are made of, as frames by name: for Python.
 
     summary, categories (`per_category` of each metric), pairs (`pairwise`), ranks, published
@@ -48,7 +50,7 @@ def frames(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> dict[str,
         "ranks": ranks(frame),
         "published": beside_published(frame),
         "failures": failures(frame),
-        "alarms": alarms(whole, scores) if scores is not None else pl.DataFrame(),
+        "alarms": alarms(whole, scores, held) if scores is not None else pl.DataFrame(),
     }
 
 
@@ -57,6 +59,7 @@ def render(
     fmt: str,
     width: int = 120,
     scores: pl.DataFrame | None = None,
+    held: pl.DataFrame | None = None,
     *,
     brief: bool = False,
     styled: bool = False,
@@ -85,7 +88,7 @@ def render(
         blocks += _brief(section, part, width) if brief else _full(section, part)
         if scores is not None:
             same = whole.filter(**dict(zip(SECTION, key, strict=True)))
-            blocks += _alarm_table(same, scores)
+            blocks += _alarm_table(same, scores, held)
     return join_blocks(blocks, fmt, width, styled=styled)
 
 
@@ -182,9 +185,11 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
         yield Cells(caption, ["categories", "method", *metrics], lines, names=2)
 
 
-def _alarm_table(part: pl.DataFrame, scores: pl.DataFrame) -> Iterator[list[str] | Cells]:
-    """False alarms as asked for and as seen, of the rows that have held-out images."""
-    found = alarms(part, scores)
+def _alarm_table(
+    part: pl.DataFrame, scores: pl.DataFrame, held: pl.DataFrame | None
+) -> Iterator[list[str] | Cells]:
+    """False alarms as asked for, expected and seen, of the rows that have held-out images."""
+    found = alarms(part, scores, held)
     if found.is_empty():
         return
     lines = [
@@ -192,6 +197,7 @@ def _alarm_table(part: pl.DataFrame, scores: pl.DataFrame) -> Iterator[list[str]
             label(row),
             "one for all" if row["threshold"] == ONE else "one each",
             percent(row["alpha"]),
+            interval(row["expected_low"], row["expected_high"]),
             percent(row["false"]),
             interval(row["false_low"], row["false_high"]),
             percent(row["recall"]),
@@ -199,9 +205,10 @@ def _alarm_table(part: pl.DataFrame, scores: pl.DataFrame) -> Iterator[list[str]
         ]
         for row in found.to_dicts()
     ]
-    header = ["method", "threshold", "asked", "false alarms", "95 %", "recall", "95 %"]
+    header = ["method", "threshold", "asked", "expected", "false alarms", "95 %", "recall", "95 %"]
     caption = "alarms of thresholds from held-out normal images, % of the test images"
     yield Cells(caption, header, lines, names=2)
+    yield ["expected: 95 % of test images like the held-out ones; seen outside, they are others"]
     reasons = found["reason"].unique(maintain_order=True).to_list()
     if reasons := [reason for reason in reasons if reason]:
         yield [f"{UNKNOWN} {reason}" for reason in reasons]
