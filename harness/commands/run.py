@@ -218,7 +218,8 @@ def _print(
         frame = read(store.out, only=ids)
     mine = frame.filter(frame["cell_id"].is_in(ids))
     styled = console.color_system is not None
-    console.out(render(mine, "terminal", console.width, brief=True, styled=styled))
+    # Not by the console, which takes the codes of bold letters out.
+    print(render(mine, "terminal", console.width, brief=True, styled=styled))
     out = address_of(store.out)
     for what, where in (
         ("rows as Parquet", f"{out}/parts/"),
