@@ -16,6 +16,10 @@ Ours: `parameterisation="preconditioned"` (`networks/preconditioning.py`), for a
 narrower than its features: as published its loss can't fall below 1 - base / C. `quick` and `smoke`
 have it.
 
+`score="latent"` scores the trained model as InversionAD does (arXiv 2504.05662): DDIM steps towards
+noise, three of them there (`steps=3`, `k=0`, a large `t`), and the norm of the latent as the map.
+Its image score, (max - min) plus a likelihood, is not taken over: test scores rescale it there.
+
 Shape legend: B images, C channels, g grid cells a side, S side of the map in pixels, N corruption
 steps, D noise draws.
 """

@@ -135,6 +135,30 @@ def test_the_preset_of_ader_reaches_its_protocol(method):
         assert epochs == "epochs is 100, theirs 300"
 
 
+def _authors(method, benchmark="mvtec", **changes):
+    ours = _settings(method, "paper", **changes) | {"profile": "default", "benchmark": benchmark}
+    categories = {"mvtec": 15, "visa": 12, "real_iad": 30}[benchmark]
+    values = {(method, seed, f"c{i}"): 0.996 for i in range(categories) for seed in range(2)}
+    return _mean(made_frame(values, **ours), "authors")
+
+
+@pytest.mark.parametrize("benchmark, value", [("mvtec", 0.996), ("visa", 0.987)])
+def test_the_paper_preset_is_its_authors_protocol(benchmark, value):
+    row = _authors("dinomaly", benchmark)
+    assert (row["value"], row["reason"]) == (value, "")
+    assert row["verdict"] == AGREES
+    assert _authors("inpformer", benchmark)["reason"] == ""
+
+
+def test_what_authors_change_for_one_data_set_is_asked_there_alone():
+    row = _authors("dinomaly", "real_iad")
+    assert row["reason"] == "iterations is 10000, theirs 50000; dropout is 0.2, theirs 0.4"
+    row = _authors("dinomaly", "real_iad", iterations=50_000, dropout=0.4)
+    assert (row["reason"], row["verdict"]) == ("", ABOVE)
+    assert "iterations is 50000, theirs 10000" in _authors("dinomaly", iterations=50_000)["reason"]
+    assert _authors("inpformer", epochs=10)["reason"] == "epochs is 10, theirs 200"
+
+
 @pytest.mark.parametrize(
     "method, changes, reason",
     [

@@ -47,6 +47,8 @@ SMALL = {
     "draem": ["turned=0.3", "batch_size=16"],
     "revdistill": ["image_size=64"],
     "fastflow": ["image_size=64"],
+    "dinomaly": ["resize=64", "grid=4", "scored_at=32"],
+    "inpformer": ["resize=64", "grid=4", "scored_at=32"],
 }
 """Settings of the methods with a gradient loop that make them quick, and let them draw more."""
 

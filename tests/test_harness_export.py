@@ -33,6 +33,8 @@ QUICK = {
     "lafite": ["lafite.epochs=2"],
     "draem": ["draem.epochs=1"],
     "patchsvdd": ["patchsvdd.epochs=1"],
+    "dinomaly": ["dinomaly.epochs=1"],
+    "inpformer": ["inpformer.epochs=1"],
 }
 
 
@@ -87,6 +89,33 @@ def test_a_program_scores_as_the_method_does(out: Path, method: str) -> None:
     assert not np.allclose(other, wanted[0], rtol=1e-4), "it depends on the image"
     assert json.loads(onnx.with_suffix(".json").read_text())["method"] == method
     assert np.array_equal(scored(model, image)[0], wanted[0]), "the model is what it was"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporters, about their own future
+def test_a_program_has_the_transformer_in_it_whose_tokens_are_read(out: Path) -> None:
+    """From planning to ONNX, on a small transformer with random weights."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    import timm
+
+    torch.manual_seed(0)
+    weights = out / "vit.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), weights)
+    settings = ["backbone=vit_tiny_patch16_224", f"weights={weights}", "layers=2,3", "groups=2"]
+    settings += ["grid=0", "resize=80", "crop=64", "heads=3", "epochs=1"]
+    overrides = [f"dinomaly.{setting}" for setting in settings]
+    place = Place(
+        store=Store(out / "vit").prepare(), cache=FeatureCache.default(), resources=Resources()
+    )
+    [cell] = smoke_cells("dinomaly", calibrate=0.25, overrides=overrides)
+    run_job([cell], place, quiet)
+    model = load(place.store.model(cell), device="cpu")
+    image = pixels(model)
+    file = as_program(model, out / "vit.onnx", "onnx")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    found = session.run(["score", "map"], {"pixels": image.numpy()})
+    for mine, theirs in zip(scored(model, image), found, strict=True):
+        assert np.abs(theirs - mine).max() < 1e-3 * np.abs(mine).max()
 
 
 def test_a_folder_goes_anywhere(out: Path, tmp_path: Path) -> None:

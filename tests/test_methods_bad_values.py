@@ -28,6 +28,12 @@ from harness.registry import UsageError
         ("draem.learning_rate=inf", "learning_rate=inf: must be a finite number"),
         ("draem.textures=", "textures=: names no folder"),
         ("draem.window=0", "window=0: must be a multiple of 32"),
+        ("dinomaly.grid=0", "backbone=tf_efficientnet_lite0: is no vision transformer"),
+        ("dinomaly.heads=5", "heads=5: must divide the 192 channels"),
+        ("inpformer.decoder_layers=0", "decoder_layers=0: must be at least 1"),
+        ("inpformer.layers=1,7", "layers 0..4"),
+        ("rad.radius=-1", "radius=-1: must be at least 0"),
+        ("rad.top=0", "top=0.0: must be in (0, 1]"),
     ],
 )
 def test_values_that_no_training_could_use(given: str, reason: str) -> None:

@@ -25,6 +25,7 @@ from methods.padim import METHOD, PaDiM
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size, wrap
+from methods.parts.image_bank import ImageBank
 
 
 class Normed(nn.Module):
@@ -70,6 +71,8 @@ TINY = {
     "patchsvdd": {"image_size": 64, "width": 2, "patches": 2, "coarse_rate": 0.5},
     "revdistill": {"image_size": 64},
     "fastflow": {"image_size": 64, "flow_steps": 1},
+    "dinomaly": {"resize": 64, "grid": 4, "dropout": 0.0, "easy_after": 0, "warmup": 0},
+    "inpformer": {"resize": 64, "grid": 4, "warmup": 0},
 }
 """Settings of methods whose trained weights do not depend on the number of ranks.
 
@@ -99,6 +102,8 @@ def together() -> dict[str, Any]:
     bank.fit(features(), lambda x: x, 0.2, projection=None, seed=0, on_progress=quiet)
     official = MemoryBank(torch.float16)
     official.fit(features(), lambda x: x, 0.2, projection=3, starts=4, seed=0, on_progress=quiet)
+    images = ImageBank()
+    images.fit(features(), lambda x: x.mean(dim=(2, 3)), 0.6, seed=0, on_progress=quiet)
     # Plain steps, as Adam would hide a wrong scale of the loss.
     network, losses = trained(PlainSteps(epochs=4, batch_size=5, learning_rate=1e-2))
     try:
@@ -111,6 +116,7 @@ def together() -> dict[str, Any]:
         "standardise": standardise.state_dict(),
         "bank": bank.state_dict(),
         "official": official.state_dict(),
+        "images": images.state_dict(),
         "weights": network.state_dict(),
         "losses": losses,
         "normed": normed(),
@@ -142,6 +148,15 @@ def test_two_ranks_fill_the_same_bank_as_one(two_ranks: list[dict[str, Any]]) ->
         torch.testing.assert_close(dict(result["standardise"]), dict(alone.state_dict()))
         assert torch.equal(result["bank"]["rows_MD"], bank.rows_MD)
         assert torch.equal(result["official"]["rows_MD"], official.rows_MD)
+
+
+def test_two_ranks_keep_the_same_images_as_one(two_ranks: list[dict[str, Any]]) -> None:
+    alone = ImageBank()
+    alone.fit(features(), lambda x: x.mean(dim=(2, 3)), 0.6, seed=0, on_progress=quiet)
+    assert len(alone) == int(COUNT * 0.6)
+    for result in two_ranks:
+        assert torch.equal(result["images"]["images_ML"], alone.images_ML)
+        assert torch.equal(result["images"]["vectors_MC"], alone.vectors_MC)
 
 
 def test_two_ranks_train_the_same_weights_as_one(two_ranks: list[dict[str, Any]]) -> None:

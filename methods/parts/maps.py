@@ -6,12 +6,14 @@ N cells in a row, T taps of a Gaussian.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Stage
+from methods.base import Scores, Stage
 
 SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)}))
 """Stages of a search over how maps become scores."""
@@ -56,6 +58,53 @@ def smooth_upsample(
         blur_SS = _gaussian(side, sigma)
         rows_Sh, columns_Sw = blur_SS @ rows_Sh, blur_SS @ columns_Sw
     return rows_Sh.to(maps_Bhw) @ maps_Bhw @ columns_Sw.to(maps_Bhw).T
+
+
+class Evaluated(Protocol):
+    """Knobs of a map as Dinomaly's evaluation makes it."""
+
+    @property
+    def scored_at(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def sigma(self) -> float: ...
+    @property
+    def top(self) -> float: ...
+
+
+def evaluated(
+    errors_Bhw: Tensor, side: int, knobs: Evaluated, *, by_way_of: int | None = None
+) -> Scores:
+    """Maps (B, S, S) and image scores (B,) as Dinomaly's evaluation has them (`evaluation_batch`).
+
+    Bilinearly to `scored_at` pixels a side, where `by_way_of` is named first to that many with
+    aligned corners; then a Gaussian of `window` taps a side, beyond the border 0 (sigma 0: none);
+    the image score is the mean of the `top` share of its pixels. Ours: the map is then brought to
+    the side of the view.
+    """
+    at = knobs.scored_at
+    cells = errors_Bhw.shape[1]
+    if by_way_of is None:
+        rows_Nh = _upsampling(cells, at, align_corners=False)
+    else:
+        rows_Nh = _upsampling(by_way_of, at, False) @ _upsampling(cells, by_way_of, True)
+    if knobs.sigma > 0:
+        rows_Nh = _windowed(at, knobs.window, knobs.sigma) @ rows_Nh
+    rows_Nh = rows_Nh.to(errors_Bhw)
+    maps_BNN = rows_Nh @ errors_Bhw @ rows_Nh.T
+    count = max(1, int(at**2 * knobs.top))
+    images_B = maps_BNN.flatten(1).topk(count, dim=1).values.mean(dim=1)
+    return Scores(smooth_upsample(maps_BNN, side, 0), images_B)
+
+
+def _windowed(side: int, window: int, sigma: float) -> Tensor:
+    """The weights (S, S) of a Gaussian of so many taps, 0 beyond the border, float64."""
+    apart_SS = (torch.arange(side)[:, None] - torch.arange(side)).double()
+    taps_T = torch.arange(window).double() - (window - 1) / 2
+    scale = torch.exp(-0.5 * (taps_T / sigma) ** 2).sum()
+    weights_SS = torch.exp(-0.5 * (apart_SS / sigma) ** 2) / scale
+    return torch.where(apart_SS.abs() <= window // 2, weights_SS, 0.0)
 
 
 def _upsampling(cells: int, side: int, align_corners: bool) -> Tensor:

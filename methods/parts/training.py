@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from methods.parts.accelerating import accelerated, autocast
 from methods.parts.batches import Batches, Draws
 from methods.parts.dist import rank, total, world_size, wrap
 from methods.parts.seeds import derive
+from methods.parts.stable_adamw import StableAdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,19 +28,23 @@ class Recipe:
     """How to optimise; `batch_size` is that of all workers together.
 
     The schedule `step` multiplies the rate by `drop_to` after each share of the training in
-    `drops`.
+    `drops`. `warm_cosine` rises from 0 in `warmup` steps, then falls to `drop_to` along a cosine.
+    `iterations` end the training within an epoch.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
-    optimiser: Literal["adam", "adamw"] = "adam"
+    iterations: int | None = None
+    optimiser: Literal["adam", "adamw", "stable_adamw"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
     weight_decay: float = 0.0
     fused: bool = True
-    schedule: Literal["step", "one_cycle", "constant"] = "step"
+    schedule: Literal["step", "one_cycle", "constant", "warm_cosine"] = "step"
     drops: tuple[float, ...] = (0.8,)
     drop_to: float = 0.1
+    warmup: int = 100
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     ema: float = 0.0
@@ -51,17 +57,34 @@ class Recipe:
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of a network's parameters."""
+        if self.optimiser == "stable_adamw":
+            return StableAdamW(
+                network.parameters(),
+                lr=self.learning_rate,
+                betas=self.betas,
+                eps=self.eps,
+                weight_decay=self.weight_decay,
+                amsgrad=True,
+            )
         optimiser = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
         return optimiser(
             network.parameters(),
             lr=self.learning_rate,
             betas=self.betas,
+            eps=self.eps,
             weight_decay=self.weight_decay,
             fused=self.fused,
         )
 
-    def rate(self, done: float) -> float:
-        """The factor on the learning rate when this share (0 to 1) of the training is done."""
+    def steps(self, batches: int) -> int:
+        """Steps of the whole training, of so many batches an epoch."""
+        every = self.epochs * batches
+        return every if self.iterations is None else min(every, self.iterations)
+
+    def rate(self, done: float, steps: int = 1) -> float:
+        """The factor on the learning rate when this share (0 to 1) of so many steps is done."""
+        if self.schedule == "warm_cosine":
+            return self._warm_cosine(round(done * steps), steps)
         if self.schedule == "constant":
             return 1.0
         if self.schedule == "step":
@@ -70,6 +93,47 @@ class Recipe:
         if done < warm:
             return 0.04 + 0.96 * done / warm
         return 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+
+    def _warm_cosine(self, step: int, steps: int) -> float:
+        """Dinomaly's `WarmCosineScheduler`: 0 at the first step, 1 at the last of the warm-up."""
+        warm = min(self.warmup, steps)
+        if step < warm:
+            return step / max(1, warm - 1)
+        cosine = math.cos(math.pi * (step - warm) / (steps - warm))
+        return self.drop_to + 0.5 * (1 - self.drop_to) * (1 + cosine)
+
+
+class Lasting(Protocol):
+    """The fields of a configuration that say how long a training lasts."""
+
+    @property
+    def epochs(self) -> int | None: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+
+
+def last_epoch(config: Any, samples: int) -> int:
+    """The number of epochs of a training on so many samples: those of the configuration, or as many
+    as its iterations take."""
+    if config.epochs is not None:
+        return int(config.epochs)
+    batches = -(-samples // config.batch_size)
+    return int(-(-config.iterations // batches))
+
+
+def duration(config: Lasting, samples: int) -> dict[str, int | None]:
+    """`epochs` and `iterations` of a Recipe."""
+    iterations = config.iterations if config.epochs is None else None
+    return {"epochs": last_epoch(config, samples), "iterations": iterations}
+
+
+def samples_seen(config: Lasting, samples: int) -> int:
+    """Samples of all steps of a training on so many."""
+    if config.epochs is not None:
+        return config.epochs * samples
+    return config.iterations * samples // -(-samples // config.batch_size)
 
 
 Losses = Callable[[nn.Module, Tensor, Draws], Tensor]
@@ -103,15 +167,18 @@ def optimise(
     wrapped = wrap(accelerated(network)).train()
     average = _averaged(network, recipe.ema)
     optimiser = recipe.build(network)
+    steps = recipe.steps(batches)
     for epoch in range(keeper.resume(optimiser, average), recipe.epochs):
         # Dropout draws from the global state: derived anew each epoch.
         torch.manual_seed(derive(seed, "dropout", epoch, rank()))
-        running = torch.zeros((), dtype=torch.float64, device=device)
-        for index, batch in enumerate(train.epoch(epoch, recipe.batch_size)):
-            factor = recipe.rate((epoch + index / batches) / recipe.epochs)
+        running, seen = torch.zeros((), dtype=torch.float64, device=device), 0
+        of_epoch = islice(train.epoch(epoch, recipe.batch_size), steps - epoch * batches)
+        for index, batch in enumerate(of_epoch):
+            factor = recipe.rate((epoch + index / batches) / (steps / batches), steps)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * factor
-            draws = Draws(batch, device, derive(seed, "training draws", epoch, index))
+            step_seed = derive(seed, "training draws", epoch, index)
+            draws = Draws(batch, device, step_seed, step=epoch * batches + index)
             with autocast(device, recipe.precision):
                 losses_B = losses_of(wrapped, batch.inputs.to(device), draws)
             # DDP averages over ranks; this way each sample weighs the same on uneven ranks too.
@@ -124,7 +191,8 @@ def optimise(
             if average is not None:
                 average.update_parameters(network)
             running += losses_B.detach().double().sum()
-        mean = float(total(running)) / len(train)
+            seen += batch.size
+        mean = float(total(running)) / seen
         if not math.isfinite(mean):
             raise Diverged(f"loss is {mean} in epoch {epoch + 1} of {recipe.epochs}")
         on_progress(Progress(stage="train", step=epoch + 1, steps=recipe.epochs, loss=mean))

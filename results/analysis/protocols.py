@@ -1,7 +1,8 @@
 """What makes a published number comparable: the settings of its source, field by field.
 
 `PROTOCOLS` has what the sources state; what they leave open is not compared. Settings are those of
-a row's config and knobs. A source is "paper" (LafitE's) or "ader" (the code of its benchmark).
+a row's config and knobs. A source is "paper" (LafitE's), "ader" (the code of its benchmark) or
+"authors" (the paper and official repository of the method itself).
 """
 
 from __future__ import annotations
@@ -34,7 +35,19 @@ class Source(NamedTuple):
 SOURCES = {
     "paper": Source(DEFAULT_PROFILE, ("paper",), ("tuned", "refit")),
     "ader": Source("ader", ("ader", "paper")),
+    "authors": Source(DEFAULT_PROFILE, ("paper",)),
 }
+DINOV2: Mapping[str, Any] = {
+    "backbone": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "layers": [2, 3, 4, 5, 6, 7, 8, 9],
+    "resize": 448,
+    "crop": 392,
+    "batch_size": 16,
+    "scored_at": 256,
+    "sigma": 4.0,
+    "top": 0.01,
+}
+"""What Dinomaly and INP-Former share."""
 DTD = Not("own")
 """Published DRAEM draws its defects from the Describable Textures Dataset."""
 PROTOCOLS: Mapping[tuple[str, str], Mapping[str, Any]] = {
@@ -59,7 +72,13 @@ PROTOCOLS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("ader", "revdistill"): {"backbone": "wide_resnet50_2.racm_in1k", "image_size": 256},
     ("ader", "patchcore"): {"resize": 256, "crop": 256, "image_score": "map"},
     ("ader", "draem"): {"image_size": 256, "textures": DTD},
+    ("authors", "dinomaly"): {**DINOV2, "epochs": None, "iterations": 10_000, "dropout": 0.2},
+    ("authors", "inpformer"): DINOV2,
 }
+ON_ONE: Mapping[tuple[str, str, str], Mapping[str, Any]] = {
+    ("authors", "dinomaly", "real_iad"): {"iterations": 50_000, "dropout": 0.4},
+}
+"""What a source states for one data set otherwise than for all."""
 
 
 def mismatches(row: Mapping[str, Any]) -> Iterator[str]:
@@ -68,7 +87,8 @@ def mismatches(row: Mapping[str, Any]) -> Iterator[str]:
     `row` has our names, settings and counts, and the number's source, epochs and their_variant.
     """
     source = SOURCES[row["source"]]
-    fields = dict(PROTOCOLS.get((row["source"], row["method"]), {}))
+    key = (row["source"], row["method"])
+    fields = {**PROTOCOLS.get(key, {}), **ON_ONE.get((*key, row["benchmark"]), {})}
     if row["epochs"] is not None:
         fields["epochs"] = row["epochs"]
     settings = json.loads(row["config_json"] or "{}") | json.loads(row["knobs_json"] or "{}")

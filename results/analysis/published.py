@@ -1,7 +1,9 @@
-"""Published multi-class numbers beside ours: the LafitE paper's, and ADer's independent ones.
+"""Published multi-class numbers beside ours: the LafitE paper's, ADer's independent ones, and what
+authors of later methods report of their own.
 
 `results/paper/` holds Tables 1, 2 and 4 of the paper (five seeds for LafitE, an unknown number for
-the others; its AU-PR table could not be had) and what ADer reports at 256 pixels with one seed.
+the others; its AU-PR table could not be had), what ADer reports at 256 pixels with one seed, and of
+Dinomaly and INP-Former their authors' image AUROC (means over categories, one seed).
 Numbers are compared where the protocol is the same, see `protocols`; elsewhere reasons say why not.
 """
 
@@ -22,6 +24,8 @@ MEAN = "mean"
 INTER_STD = "inter_category_std"
 TOLERANCE, CATEGORY_TOLERANCE = 0.01, 0.03
 """How far a mean, and a value of one category, may lie from a number of unknown noise."""
+CATEGORIES = {"visa": 12, "real_iad": 30}
+"""Of data sets of which means alone are published."""
 AGREES, BELOW = "agrees", "below: not reproduced"
 ABOVE = "above: too good is a finding too"
 
@@ -50,7 +54,9 @@ def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
     numbers = published().filter(pl.col("category") != INTER_STD)
     numbers = numbers.rename({"variant": "their_variant"})
     real = numbers.filter(pl.col("category") != MEAN).group_by("benchmark")
-    numbers = numbers.join(real.agg(expected=pl.col("category").n_unique()), on="benchmark")
+    counts = real.agg(expected=pl.col("category").n_unique().cast(pl.Int64))
+    others = {"benchmark": list(CATEGORIES), "expected": list(CATEGORIES.values())}
+    numbers = numbers.join(pl.concat([counts, pl.DataFrame(others)]), on="benchmark")
     rows = _ours(frame).join(numbers, on=_KEYS, maintain_order="left_right")
     known = [row for row in rows.to_dicts() if _named(row)]
     judged = [row | _judged(row) for row in known]
@@ -77,8 +83,9 @@ def _rest() -> Iterator[pl.DataFrame]:
         long, source="paper", category=MEAN, method=pl.col("variant").str.split("_").list.first(),
         variant=pl.col("variant").replace(_ABLATIONS),
     )  # fmt: skip
-    ader = pl.read_csv(_FOLDER / "ader.csv", schema_overrides={"epochs": pl.Int64})
-    yield _numbers(ader, source="ader", category=MEAN, variant="")
+    for source in ("ader", "authors"):
+        means = pl.read_csv(_FOLDER / f"{source}.csv", schema_overrides={"epochs": pl.Int64})
+        yield _numbers(means, source=source, category=MEAN, variant="")
 
 
 def _numbers(frame: pl.DataFrame, **columns: str | pl.Expr) -> pl.DataFrame:

@@ -218,4 +218,5 @@ def _ends(row: dict[str, Any]) -> str:
 
 def _source(row: dict[str, Any]) -> str:
     epochs = f", {row['epochs']} epochs" if row["epochs"] else ""
-    return {"paper": "the paper", "ader": f"ADer{epochs}"}[row["source"]]
+    names = {"paper": "the paper", "ader": f"ADer{epochs}", "authors": f"its authors{epochs}"}
+    return names[row["source"]]

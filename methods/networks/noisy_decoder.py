@@ -1,0 +1,76 @@
+"""Dinomaly's network: a noisy bottleneck and a decoder that can't focus (Guo et al. 2025).
+
+Shape legend: B images, T tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from methods.parts.attention import (
+    Mlp,
+    grouped,
+    joined_heads,
+    linear_attention,
+    split_heads,
+    start_small,
+)
+
+EPSILON = 1e-8
+"""Of the decoder's layer norms."""
+
+
+class Sizes(Protocol):
+    """The fields of a configuration that decide the network."""
+
+    @property
+    def decoder_layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def mlp_bias(self) -> bool: ...
+
+
+class NoisyDecoder(nn.Module):
+    """Tokens to groups of rebuilt tokens: what the first group of blocks gave comes last."""
+
+    def __init__(self, channels: int, groups: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.groups = groups
+        self.bottleneck = Mlp(channels, dropout=sizes.dropout, bias=sizes.mlp_bias)
+        self.decoder = nn.ModuleList(Block(channels, sizes) for _ in range(sizes.decoder_layers))
+        start_small(self)
+
+    def forward(self, tokens_BTC: Tensor) -> list[Tensor]:
+        """The mean of all blocks (B, T, C) to the groups' reconstructions, each (B, T, C)."""
+        tokens_BTC = self.bottleneck(tokens_BTC)
+        rebuilt_BTC: list[Tensor] = []
+        for block in self.decoder:
+            tokens_BTC = block(tokens_BTC)
+            # The decoder mirrors the encoder: its last layers rebuild the shallowest blocks.
+            rebuilt_BTC.insert(0, tokens_BTC)
+        return grouped(rebuilt_BTC, self.groups)
+
+
+class Block(nn.Module):
+    """Linear attention and an MLP, each after its norm and added to its input."""
+
+    def __init__(self, channels: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.heads = sizes.heads
+        self.before_attention = nn.LayerNorm(channels, eps=EPSILON)
+        self.enter, self.leave = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.before_mlp = nn.LayerNorm(channels, eps=EPSILON)
+        self.mlp = Mlp(channels, bias=sizes.mlp_bias)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Tokens (B, T, C) to tokens of the same shape."""
+        inner_BTC = self.enter(self.before_attention(x_BTC)).chunk(3, dim=2)
+        query, key, value = (split_heads(part_BTC, self.heads) for part_BTC in inner_BTC)
+        x_BTC = x_BTC + self.leave(joined_heads(linear_attention(query, key, value)))
+        out_BTC: Tensor = x_BTC + self.mlp(self.before_mlp(x_BTC))
+        return out_BTC

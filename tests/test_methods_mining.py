@@ -1,0 +1,237 @@
+"""Parts of Dinomaly and INP-Former beside independent computations of the same: linear attention,
+mining, StableAdamW, the schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from made_features import one_thread  # noqa: F401
+from made_training import COUNT, features, made, numbers, regress, small
+from torch import Tensor, nn
+
+from methods.base import Progress
+from methods.parts.attention import Mlp, joined_heads, linear_attention, split_heads, start_small
+from methods.parts.batches import Batch, Draws
+from methods.parts.mining import easy_share, flat_loss, hard_mined, softly_mined
+from methods.parts.stable_adamw import StableAdamW
+from methods.parts.training import Recipe, duration, last_epoch, optimise, samples_seen
+
+
+def draws_of(count: int) -> Draws:
+    batch = Batch(torch.zeros(count, 1), (), torch.arange(count), count)
+    return Draws(batch, torch.device("cpu"), 0)
+
+
+def test_linear_attention_is_the_quadratic_form() -> None:
+    query, key, value = (2 * numbers(2, 3, 11, 5, seed=seed) for seed in range(3))
+    scores = (F.elu(query) + 1) @ (F.elu(key) + 1).transpose(2, 3)
+    wanted = scores / scores.sum(dim=3, keepdim=True) @ value
+    torch.testing.assert_close(linear_attention(query, key, value), wanted)
+
+
+def test_linear_attention_stays_finite_where_officially_it_does_not() -> None:
+    query, key, value = numbers(1, 1, 4, 3), numbers(1, 1, 4, 3, seed=1), numbers(1, 1, 4, 3)
+    query[0, 0, 2] = -200.0
+    out = linear_attention(query, key, value)
+    assert out.isfinite().all() and (out[0, 0, 2] == 0).all()
+
+
+def test_heads_are_runs_of_channels() -> None:
+    tokens = numbers(2, 5, 6)
+    heads = split_heads(tokens, 3)
+    assert torch.equal(heads[1, 2], tokens[1, :, 4:])
+    assert torch.equal(joined_heads(heads), tokens)
+
+
+def test_the_mlp_drops_before_between_and_after() -> None:
+    mlp = Mlp(8, dropout=0.5).train()
+    dropped = [module for module in mlp if isinstance(module, nn.Dropout)]
+    assert [module.p for module in dropped] == [0.5] * 3 and mlp[1].out_features == 32
+    torch.manual_seed(0)
+    share = (Mlp(64, dropout=0.2).train()(numbers(50, 64)) == 0).double().mean()
+    assert 0.17 < share < 0.23
+
+
+def test_linear_layers_start_small() -> None:
+    mlp = Mlp(64)
+    start_small(mlp)
+    weight = mlp[1].weight.detach()
+    # A normal that is cut at three deviations keeps 0.9866 of its deviation.
+    assert float(weight.std()) == pytest.approx(0.00987, rel=0.03)
+    assert float(weight.abs().max()) <= 0.03 and not mlp[1].bias.any()
+
+
+@pytest.mark.parametrize("easy", [0.0, 0.35, 0.9])
+def test_hard_mining_is_a_plain_loop(easy: float) -> None:
+    target, start = numbers(3, 7, 4), numbers(3, 7, 4, seed=1)
+    rebuilt = start.clone().requires_grad_()
+    losses = hard_mined(target, rebuilt, easy, 0.1, draws_of(3))
+    losses.mean().backward()
+    free = start.clone().requires_grad_()
+    wanted = flat_loss(target, free)
+    wanted.mean().backward()
+    assert torch.equal(losses, wanted), "mining changes no loss"
+    apart = [
+        [1 - float(F.cosine_similarity(target[i, j], start[i, j], dim=0)) for j in range(7)]
+        for i in range(3)
+    ]
+    ranked = sorted((d for row in apart for d in row), reverse=True)
+    least = ranked[int(21 * (1 - easy)) - 1]
+    scaled = 0
+    for i in range(3):
+        for j in range(7):
+            factor = 0.1 if apart[i][j] < least - 1e-6 else 1.0
+            scaled += factor < 1
+            torch.testing.assert_close(rebuilt.grad[i, j], free.grad[i, j] * factor)
+    assert scaled == 21 - int(21 * (1 - easy))
+
+
+def test_the_flat_loss_is_one_cosine_of_an_image() -> None:
+    target, rebuilt = numbers(2, 5, 4), numbers(2, 5, 4, seed=1)
+    for image in range(2):
+        one, other = target[image].flatten().double(), rebuilt[image].flatten().double()
+        wanted = 1 - float(one @ other / one.norm() / other.norm())
+        assert float(flat_loss(target, rebuilt)[image]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_soft_mining_is_a_plain_loop() -> None:
+    target, start = numbers(3, 7, 4), numbers(3, 7, 4, seed=1)
+    rebuilt, free = (start.clone().requires_grad_() for _ in range(2))
+    losses = softly_mined(target, rebuilt, 3.0, draws_of(3))
+    losses.mean().backward()
+    flat_loss(target, free).mean().backward()
+    apart = torch.tensor(
+        [[1 - F.cosine_similarity(target[i, j], start[i, j], dim=0) for j in range(7)]
+         for i in range(3)]
+    )  # fmt: skip
+    for i in range(3):
+        for j in range(7):
+            factor = (apart[i, j] / apart.mean()) ** 3
+            torch.testing.assert_close(rebuilt.grad[i, j], free.grad[i, j] * factor)
+
+
+def test_what_is_rebuilt_exactly_is_mined_without_nan() -> None:
+    target = numbers(2, 5, 4)
+    rebuilt = target.clone().requires_grad_()
+    softly_mined(target, rebuilt, 3.0, draws_of(2)).sum().backward()
+    assert rebuilt.grad.isfinite().all()
+
+
+def test_the_easy_share_rises_with_the_steps() -> None:
+    assert [easy_share(step, 0.9, 1000) for step in (0, 500, 1000, 9000)] == [0, 0.45, 0.9, 0.9]
+    assert easy_share(0, 0.9, 0) == 0.9
+
+
+class Plain:
+    """StableAdamW number by number, in Python."""
+
+    def __init__(self, size: int) -> None:
+        self.first, self.second, self.largest = [0.0] * size, [0.0] * size, [0.0] * size
+        self.steps = 0
+
+    def step(self, weights: list[float], gradient: list[float], rate: float) -> list[float]:
+        self.steps += 1
+        self.first = [0.9 * m + 0.1 * g for m, g in zip(self.first, gradient, strict=True)]
+        self.second = [
+            0.999 * v + 0.001 * g * g for v, g in zip(self.second, gradient, strict=True)
+        ]
+        self.largest = [max(a, b) for a, b in zip(self.largest, self.second, strict=True)]
+        below = [math.sqrt(v) / math.sqrt(1 - 0.999**self.steps) + 1e-10 for v in self.largest]
+        ratios = [g / d for g, d in zip(gradient, below, strict=True)]
+        rms = math.sqrt(sum(r * r for r in ratios) / len(ratios))
+        size = rate / (1 - 0.9**self.steps) / max(1.0, rms)
+        return [
+            w * (1 - rate * 0.01) - size * m / d
+            for w, m, d in zip(weights, self.first, below, strict=True)
+        ]
+
+
+def test_stable_adamw_is_the_plain_steps() -> None:
+    parameter = nn.Parameter(numbers(6).double())
+    optimiser = StableAdamW(
+        [parameter], lr=0.1, betas=(0.9, 0.999), eps=1e-10, weight_decay=0.01, amsgrad=True
+    )
+    plain, weights = Plain(6), parameter.tolist()
+    for step in range(12):
+        # Small at first, then large: the surprise shortens the step; then small again: the largest
+        # second moment stays.
+        gradient = numbers(6, seed=step + 1).double() * (100.0 if step == 4 else 0.1)
+        rate = 0.0 if step == 0 else 0.1 / step
+        parameter.grad = gradient
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.step()
+        weights = plain.step(weights, gradient.tolist(), rate)
+        assert parameter.tolist() == pytest.approx(weights, rel=1e-9)
+
+
+def test_without_surprise_stable_adamw_is_amsgrad() -> None:
+    ours, theirs = small(), small()
+    settings: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-10}
+    one = StableAdamW(ours.parameters(), **settings, weight_decay=0.1, amsgrad=True)
+    other = torch.optim.AdamW(theirs.parameters(), **settings, weight_decay=0.1, amsgrad=True)
+    for parameter in [*ours.parameters(), *theirs.parameters()]:
+        parameter.grad = torch.full_like(parameter, 0.5)
+    for _ in range(3):
+        one.step()
+        other.step()
+    for mine, his in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, his)
+
+
+def official_rates(base: float, final: float, total: int, warm: int) -> np.ndarray:
+    """`WarmCosineScheduler` of Dinomaly's repository, as its formula reads."""
+    rise = np.linspace(0, base, warm)
+    at = np.arange(total - warm)
+    fall = final + 0.5 * (base - final) * (1 + np.cos(np.pi * at / len(at)))
+    return np.concatenate([rise, fall])
+
+
+def test_the_schedule_is_the_official_one_step_by_step() -> None:
+    recipe = Recipe(
+        epochs=99, batch_size=4, learning_rate=2e-3, schedule="warm_cosine", iterations=700
+    )
+    steps = recipe.steps(8)
+    assert steps == 700
+    found = [2e-3 * recipe.rate(step / steps, steps) for step in range(steps)]
+    assert found == pytest.approx(official_rates(2e-3, 2e-4, 700, 100).tolist())
+
+
+class Noting(Recipe):
+    """Plain steps that note the rate of each."""
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(network.parameters(), lr=self.learning_rate)
+
+
+class Lasting:
+    """As long as a configuration says."""
+
+    epochs: int | None = None
+    iterations = 8
+    batch_size = 5
+
+
+def test_iterations_end_the_training_within_an_epoch() -> None:
+    """13 samples in three batches an epoch: eight steps are two epochs and two steps."""
+    steps: list[int] = []
+    told: list[Progress] = []
+
+    def spying(network: nn.Module, values: Tensor, draws: Draws) -> Tensor:
+        steps.append(draws.step)
+        return regress(network, values, draws)
+
+    lasting = duration(Lasting(), COUNT)
+    assert lasting == {"epochs": 3, "iterations": 8} and last_epoch(Lasting(), COUNT) == 3
+    recipe = Noting(batch_size=5, learning_rate=1e-2, **lasting)  # type: ignore[arg-type]
+    optimise(small(), spying, features(), recipe, 0, told.append)
+    assert steps == [*range(8)] and [p.step for p in told] == [1, 2, 3]
+    sizes = [len(batch.inputs) for epoch in range(3) for batch in made(COUNT).epoch(epoch, 5)]
+    assert abs(samples_seen(Lasting(), COUNT) - sum(sizes[:8])) <= 1
+    Lasting.epochs = 2
+    assert duration(Lasting(), COUNT) == {"epochs": 2, "iterations": None}
+    assert samples_seen(Lasting(), COUNT) == 26
