@@ -1,4 +1,4 @@
-"""Small pictures of a category's worst images, kept with a cell for the report."""
+"""Small pictures of some of a category's images and their maps, kept with a cell for the report."""
 
 from __future__ import annotations
 
@@ -15,22 +15,37 @@ from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.images import load_views
 from harness.store.store import Row
 from methods.parts.backbone import Pixels
-from results.evidence import ALARM, MISS
+from results.evidence import ALARM, COMMON, FOUND, MISS, f1max_threshold
 
-WORST = 3
-"""Pictures of each kind and category."""
-SIZE, QUALITY = 192, 75  # pixels, of WebP: 5 to 12 kB an image with its mask and map
+WORST, BEST, SHARED = 3, 2, 4
+"""Pictures of a category: misses and false alarms each, found defects, images that all methods keep."""
+SIZE, QUALITY = 192, 75  # pixels, of WebP: 5 to 10 kB an image with its mask and map
+HEADROOM = 6
+"""How far above the level a kept map reaches, as a multiple of the level's height."""
 STRENGTH = 0.8
 """How much a map's highest value covers the image."""
 
 
-def worst(samples: Sequence[Sample], scores_N: NDArray[np.float64]) -> list[tuple[int, str]]:
-    """Indices of the defective images with the lowest scores and the normal ones with the highest,
-    each beside MISS or ALARM; the worst first."""
+def chosen(samples: Sequence[Sample], scores_N: NDArray[np.float64]) -> list[tuple[int, str]]:
+    """Indices and kinds of the images to keep, each image once.
+
+    MISS and ALARM come the worst first, FOUND the best first. COMMON are mostly defective, evenly
+    over the order of the data set.
+    """
     rising = np.argsort(scores_N, kind="stable")
-    misses = [int(i) for i in rising if samples[i].anomalous]
-    alarms = [int(i) for i in rising[::-1] if not samples[i].anomalous]
-    return [(i, MISS) for i in misses[:WORST]] + [(i, ALARM) for i in alarms[:WORST]]
+    defective = [int(i) for i in rising if samples[i].anomalous]
+    normal = [int(i) for i in rising if not samples[i].anomalous]
+    shared = _evenly(sorted(defective), SHARED - 1) + _evenly(sorted(normal), 1)
+    kept: dict[int, str] = {}
+    for kind, indices in (
+        (MISS, defective[:WORST]),
+        (ALARM, normal[::-1][:WORST]),
+        (FOUND, defective[::-1][:BEST]),
+        (COMMON, shared),
+    ):
+        for index in indices:
+            kept.setdefault(index, kind)
+    return list(kept.items())
 
 
 def picture_rows(
@@ -44,14 +59,16 @@ def picture_rows(
 ) -> list[Row]:
     """Rows of `results.evidence.PICTURES_SCHEMA` for one category, as the model saw its images.
 
-    One scale for all of a category's maps: from their median to their highest value.
+    One scale for all of a category's maps, from their median.
     """
-    chosen = worst(samples, scores_N)
-    views = load_views(benchmark, [samples[i] for i, _ in chosen], view.resize, view.crop)
-    low, high = float(np.median(maps_NHW[:, ::4, ::4])), float(maps_NHW.max())
+    picked = chosen(samples, scores_N)
+    views = load_views(benchmark, [samples[i] for i, _ in picked], view.resize, view.crop)
+    scale = _scale(np.array([sample.anomalous for sample in samples]), maps_NHW)
     rows = []
-    for (index, kind), pixels in zip(chosen, views.transpose(0, 2, 3, 1), strict=True):
+    for (index, kind), pixels in zip(picked, views.transpose(0, 2, 3, 1), strict=True):
         sample = samples[index]
+        share_HW = (maps_NHW[index] - scale["low"]) / max(scale["high"] - scale["low"], 1e-12)
+        marked = sample.anomalous and masks_NHW is not None
         rows.append(
             {
                 "cell_id": cell_id,
@@ -61,15 +78,30 @@ def picture_rows(
                 "kind": kind,
                 "score": float(scores_N[index]),
                 "image": _webp(pixels),
-                "mask": _webp(masks_NHW[index])
-                if sample.anomalous and masks_NHW is not None
-                else None,
-                "overlay": _webp(overlay(pixels, maps_NHW[index], low, high)),
+                "mask": _webp(masks_NHW[index]) if marked else None,
+                "overlay": None,
+                "map": _webp((255 * share_HW.clip(0, 1)).round().astype(np.uint8)),
                 "licence": benchmark.licence,
                 "source": benchmark.source,
             }
+            | scale
         )
     return rows
+
+
+def _scale(labels_N: NDArray[np.bool_], maps_NHW: NDArray[np.float32]) -> dict[str, float]:
+    """low, high and level of a category's maps, see `results.evidence.PICTURES_SCHEMA`."""
+    low, top = float(np.median(maps_NHW[:, ::4, ::4])), float(maps_NHW.max())
+    level = f1max_threshold(labels_N, maps_NHW.max(axis=(1, 2)))
+    # One extreme image would leave all others without a shade between the median and the level.
+    high = max(min(top, low + HEADROOM * (level - low)), level)
+    return {"low": low, "high": high, "level": level}
+
+
+def _evenly(indices: Sequence[int], count: int) -> list[int]:
+    """So many of the indices at most, from the middles of equal parts."""
+    parts = np.array_split(np.asarray(indices, dtype=int), min(count, len(indices)) or 1)
+    return [int(part[len(part) // 2]) for part in parts if len(part)]
 
 
 def overlay(
@@ -86,7 +118,10 @@ def overlay(
 
 
 def _webp(pixels: NDArray[Any]) -> bytes:
-    """A picture (H, W, 3) uint8 or a mask (H, W) bool, scaled down to SIZE; masks are lossless."""
+    """A picture (H, W, 3) or map (H, W) uint8, or a mask (H, W) bool, scaled down to SIZE.
+
+    Masks are lossless.
+    """
     is_mask = pixels.dtype == bool
     image = Image.fromarray(pixels.astype(np.uint8) * 255 if is_mask else pixels)
     image.thumbnail((SIZE, SIZE), Image.Resampling.BOX)

