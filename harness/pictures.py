@@ -18,7 +18,7 @@ from methods.parts.backbone import Pixels
 from results.evidence import ALARM, COMMON, FOUND, MISS, f1max_threshold
 
 WORST, BEST, SHARED = 3, 2, 4
-"""Pictures of a category: misses and false alarms each, found defects, images that all methods keep."""
+"""Pictures of a category: misses and false alarms each, found defects, images of all methods."""
 SIZE, QUALITY = 192, 75  # pixels, of WebP: 5 to 10 kB an image with its mask and map
 HEADROOM = 6
 """How far above the level a kept map reaches, as a multiple of the level's height."""
@@ -68,7 +68,6 @@ def picture_rows(
     for (index, kind), pixels in zip(picked, views.transpose(0, 2, 3, 1), strict=True):
         sample = samples[index]
         share_HW = (maps_NHW[index] - scale["low"]) / max(scale["high"] - scale["low"], 1e-12)
-        marked = sample.anomalous and masks_NHW is not None
         rows.append(
             {
                 "cell_id": cell_id,
@@ -78,7 +77,9 @@ def picture_rows(
                 "kind": kind,
                 "score": float(scores_N[index]),
                 "image": _webp(pixels),
-                "mask": _webp(masks_NHW[index]) if marked else None,
+                "mask": _webp(masks_NHW[index])
+                if sample.anomalous and masks_NHW is not None
+                else None,
                 "overlay": None,
                 "map": _webp((255 * share_HW.clip(0, 1)).round().astype(np.uint8)),
                 "licence": benchmark.licence,

@@ -14,12 +14,14 @@ from PIL import Image
 from scipy import ndimage
 
 from results import table
-from results.evidence import ALARM, MISS, Evidence, write_evidence
+from results.evidence import ALARM, COMMON, FOUND, MISS, Evidence, write_evidence
 from results.identity import POOLED
 from results.metrics import METRICS
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 IMAGES, POINTS, SIZE = 60, 240, 128
+KINDS = (ALARM, MISS, FOUND, ALARM, MISS, FOUND, ALARM, MISS, COMMON, COMMON, COMMON, COMMON)
+"""Of the first images, every third of which is normal."""
 
 
 def publish(
@@ -76,8 +78,8 @@ def _write_evidence(
             kind = "crack" if label else "good"
             key = {"key": f"{category}/test/{kind}/{number:03d}.png", "defect": kind}
             scores.append(name | key | {"label": bool(label), "score": float(score)})
-            if number < 6:
-                pictures.append(name | key | _pictures(number, number < 3, float(score)))
+            if number < len(KINDS):
+                pictures.append(name | key | _pictures(number, bool(label), float(score)))
         x = np.linspace(0, 1, POINTS)
         points = zip(x**3, x**0.5, x, strict=True)
         curves += [name | {"fpr": a, "tpr": b, "pro": c} for a, b, c in points]
@@ -86,13 +88,17 @@ def _write_evidence(
     write_evidence(out, cell_id, Evidence(curves, pictures))
 
 
-def _pictures(number: int, is_miss: bool, score: float) -> dict[str, Any]:
+def _pictures(number: int, defective: bool, score: float) -> dict[str, Any]:
     return {
-        "kind": MISS if is_miss else ALARM,
+        "kind": KINDS[number],
         "score": score,
         "image": _grain(number),
-        "mask": _grain(0) if is_miss else None,
-        "overlay": _grain(number),
+        "mask": _grain(0) if defective else None,
+        "overlay": None,
+        "map": _grain(number + 1),
+        "low": 0.0,
+        "high": 2.0,
+        "level": 0.5,
         "licence": "made for tests",
         "source": "tests/made_reports.py",
     }

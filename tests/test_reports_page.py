@@ -15,7 +15,7 @@ from made_reports import publish, write_cell
 from results import table
 from results.evidence import pictures_path, read_pictures
 from results.identity import POOLED
-from results.reports.page.closer import Picture, within
+from results.reports.page.gallery import Picture, telling_pair, within
 from results.reports.page.page import page
 from results.reports.page.selectors import selectors
 
@@ -59,11 +59,12 @@ def test_eight_methods_21_categories_and_5_seeds_take_ten_seconds_and_25_megabyt
     text = page(tmp_path)
     seconds = time.process_time() - started
     assert seconds < 10
-    assert 5e6 < len(text.encode()) < 25e6
-    words = Words(text)
-    assert sum(tag == "img" for tag, _ in words.tags) == 8 * 21 * (3 * 3 + 3 * 2)
+    assert 1e6 < len(text.encode()) < 25e6
+    data = _data(text)
+    assert len(data["pictures"]) == 8 * 21 * 12
+    assert len(set(data["files"])) == len(data["files"]) == 13, "each file once"
     # A mean and each category of 7 metrics, image metrics pooled as well.
-    assert len(_data(text)["traced"]) == 8 * (7 * (15 + 6 + 2) + 3 * 2)
+    assert len(data["traced"]) == 8 * (7 * (15 + 6 + 2) + 3 * 2)
 
 
 def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
             value = attributes.get(name) or ""
             assert value.startswith(("#", "data:image/webp")) or not value, (tag, name, value[:60])
         assert not any(name.startswith("on") for name in attributes)
-    assert "url(" not in re.sub(r"url\(#\w+\)", "", text) and "@import" not in text
+    assert "url(" not in re.sub(r"url\(#[\w${}]+\)", "", text) and "@import" not in text
 
 
 NASTY = ("<script>alert(1)</script>", '" onload="alert(1)', "$x_{&amp;}$ | a.b", "</script><b>")
@@ -101,8 +102,9 @@ def test_results_without_evidence_are_shown_and_what_is_missing_is_said(tmp_path
     words = Words(page(tmp_path))
     text = " ".join(words.text.split())
     assert "2 of the cells were run before pictures were kept" in text
-    assert "No image scores: not kept by the version that ran these cells" in text
-    assert not any(tag == "img" for tag, _ in words.tags)
+    [choice] = _data(page(tmp_path))["choices"]
+    assert "image scores: not kept by the version that ran these cells" in choice["missing"][0]
+    assert _data(page(tmp_path))["pictures"] == []
 
 
 def test_a_data_set_without_masks_says_why_there_are_no_pixel_curves(tmp_path: Path) -> None:
@@ -114,9 +116,9 @@ def test_a_data_set_without_masks_says_why_there_are_no_pixel_curves(tmp_path: P
             row |= {"value": None, "reason": "elpv has image labels only"}
     table.write_part(part, rows, replace=True)
     (tmp_path / "pixel_curves" / f"{cell}.parquet").unlink()
-    text = Words(page(tmp_path)).text
-    assert "No pixel curves: elpv has image labels only." in text
-    assert "Pixel ROC" not in text
+    data = _data(page(tmp_path))
+    assert data["choices"][0]["missing"][0] == "pixel curves: elpv has image labels only"
+    assert data["curves"] == {}
 
 
 def test_a_folder_of_failures_is_a_report_too(tmp_path: Path) -> None:
@@ -137,9 +139,9 @@ def test_incomplete_means_are_marked_and_never_the_best(tmp_path: Path) -> None:
         names = {"benchmark": "mvtec", "method": method, "seed": 0}
         write_cell(tmp_path, f"{method}-cell", names, values)
     text = page(tmp_path)
-    overview = text[text.index('id="overview"') : text.index('id="section-0"')]
-    assert re.search(r'class="incomplete">.*?90\.0 <small>1 of 2 categories', overview)
-    assert 'class="best"' not in overview
+    assert re.search(r'class="incomplete">.*?90\.0 <small>1 of 2 categories', text)
+    assert 'class="best"' not in text[: text.index("<h3>Categories</h3>")]
+    assert "a reaches 70.0 % image_auroc" in text, "b is no leader"
 
 
 def test_each_seed_of_a_number_and_its_cells_are_in_the_page(tmp_path: Path) -> None:
@@ -154,8 +156,9 @@ def test_each_seed_of_a_number_and_its_cells_are_in_the_page(tmp_path: Path) -> 
         assert value == pytest.approx(rows["value"].mean(), abs=1e-6)
 
 
-def _picture(label: int, rank: int, size: int = 100) -> Picture:
-    return Picture(0, 0, label, rank, True, "key", "cut", 0.5, "i" * size, "", "")
+def _picture(label: int, rank: int, size: int = 75) -> Picture:
+    image = f"{label}.{rank}".encode().ljust(size)
+    return Picture(0, 0, label, rank, "key", "cut", True, 0.5, image, *[None] * 6)
 
 
 def test_pictures_that_do_not_fit_are_left_out_evenly_the_mildest_first() -> None:
@@ -165,11 +168,48 @@ def test_pictures_that_do_not_fit_are_left_out_evenly_the_mildest_first() -> Non
     assert len(shown) == 8
     assert within(pictures, 10_000) == (sorted(pictures, key=lambda picture: picture.rank), 3)
     assert within([], 10) == ([], 0)
+    same = [picture._replace(image=b"one for all") for picture in pictures]
+    assert within(same, 20) == (sorted(same, key=lambda picture: picture.rank), 3)
+
+
+def test_the_first_screen_has_a_defect_that_is_found_and_one_that_is_missed() -> None:
+    scores = {0: (0.9, 0.8), 1: (0.2, 0.1)}
+    pictures = [
+        _picture(label, rank)._replace(score=score)
+        for label, both in scores.items()
+        for rank, score in enumerate(both)
+    ]
+    starts = {"0.0.0": 0.5, "0.0.1": 0.5}
+    assert telling_pair(pictures, 0, [0, 1], starts) == [0, 2], "the best method misses none"
+    assert telling_pair(pictures, 0, [0], starts) == [0]
+    assert telling_pair(pictures, 0, [0], {"0.0.0": None}) == [0], "none is called defective"
+    assert telling_pair(pictures, 1, [0], starts) == []
+
+
+def test_the_title_says_what_was_compared_and_how_much_of_it(tmp_path: Path) -> None:
+    publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
+    publish(tmp_path, "shapes", ["disc"], "lafite")
+    text = page(tmp_path)
+    [title] = re.findall(r"<title>(.*?)</title>", text)
+    assert title.startswith("mvtec (1 of 15 categories), shapes: 1 method compared")
+
+
+def test_losses_of_kept_models_are_drawn(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "mvtec", MVTEC[:2], "lafite")
+    other = publish(tmp_path, "mvtec", MVTEC[:2], "uniad")
+    for name, content in ((cell, '{"losses": [3.0, 2.5, 0.5]}'), (other, '{"losses": ["<b>"]}')):
+        (tmp_path / "models" / name / "cells").mkdir(parents=True)
+        (tmp_path / "models" / name / "fit.json").write_text(content)
+        (tmp_path / "models" / name / "cells" / f"{name}.json").write_text("{}")
+    charts = [json.loads(text) for text in re.findall(r"data-chart='(.*?)'", page(tmp_path))]
+    [drawn] = [chart for chart in charts if chart["x"]["name"] == "epoch"]
+    assert [line["name"] for line in drawn["lines"]] == ["lafite, seed 0"]
+    assert drawn["lines"][0]["y"] == [3.0, 2.5, 0.5]
 
 
 def test_a_broken_file_of_pictures_is_named(tmp_path: Path) -> None:
     cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
-    assert read_pictures(tmp_path, cell).height == 6
+    assert read_pictures(tmp_path, cell).height == 12
     pictures_path(tmp_path, cell).write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=cell):
         page(tmp_path)
@@ -232,7 +272,7 @@ def test_figure_6_shows_each_tried_setting_on_both_sets(
         "3",
     ]
     [chart] = shown.charts
-    assert "pseudo-validation and test against t" in chart
+    assert chart["title"] == "pseudo-validation and test against t"
     monkeypatch.setattr("results.reports.page.selectors.knob", lambda *drawn: drawn)
     [[name, steps, heights, chosen]] = selectors(tmp_path)[0].charts
     assert (name, steps, chosen) == ("t", [100, 200, 300], 200)

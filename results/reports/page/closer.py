@@ -1,76 +1,44 @@
-"""One category at a time: its curves, the scores behind a threshold, and its worst images."""
+"""One category at a time: its scores, its curves over pixels, its pictures and its thresholds."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
 from results.calibration import ALPHAS, calibration_path, threshold
-from results.evidence import MISS, read_curves, read_pictures
+from results.evidence import f1max_threshold, read_curves, read_pictures
 from results.identity import POOLED
-from results.reports.page.charts import Line, curves
+from results.reports.page.gallery import Picture, pictures, shortened
 from results.reports.page.sections import Section
 
-RIGHT = 0.3
-"""PRO curves are drawn up to this false positive rate, that of AUPRO."""
-FPR, TPR = "false positive rate", "true positive rate"
-IMAGE_AXES, PIXEL_AXES = (FPR, f"images: {TPR}"), (FPR, f"pixels: {TPR}")
-REGION_AXES = f"{FPR} of pixels", "regions: mean overlap (PRO)"
 NOT_KEPT = "not kept by the version that ran these cells; run them again with --overwrite"
-
-
-class Panel(NamedTuple):
-    """The charts that the page shows for a data set and a category."""
-
-    section: int
-    category: int
-    charts: Sequence[Markup]
-    missing: str  # which charts are missing, and why
-
-
-class Picture(NamedTuple):
-    """One image of the gallery. Pictures are data URIs; an empty mask stands for none."""
-
-    section: int
-    category: int
-    label: int
-    rank: int  # 0 for the worst of its kind: misses or false alarms
-    is_miss: bool
-    key: str
-    defect: str
-    score: float
-    image: str
-    mask: str
-    overlay: str
-
-    @property
-    def panel(self) -> tuple[int, int, int]:
-        """The section, category and method with which it is shown."""
-        return self.section, self.category, self.label
-
-    @property
-    def size(self) -> int:
-        """Bytes in the page."""
-        return len(self.image) + len(self.mask) + len(self.overlay)
+DIGITS = 4
+"""Of a curve's points: finer than a chart shows."""
 
 
 class Closer:
-    """Scores, curves and pictures of a section's first seed; `scores` are the whole folder's."""
+    """Scores, curves and pictures of a section's first seed; `scores` are the whole folder's.
+
+    A panel is the page's name of a category and method of a section, "section.category.method".
+    """
 
     def __init__(self, section: Section, out: Path, scores: pl.DataFrame) -> None:
         self.section, self.out = section, out
         firsts = section.first_cells()
         cells = firsts["cell_id"].unique().sort()
         by = ("cell_id", "category")
-        self.scores = scores.join(firsts, on=by)
+        self.scores = scores.join(firsts, on=by).with_columns(
+            pl.col("score").map_elements(shortened, return_dtype=pl.Float64)
+        )
         self.points = pl.concat([read_curves(out, cell) for cell in cells]).join(firsts, on=by)
-        self.shown = pl.concat([read_pictures(out, cell) for cell in cells]).join(firsts, on=by)
+        shown = pl.concat([read_pictures(out, cell) for cell in cells]).join(firsts, on=by)
+        labels = self.scores.select(*by, "key", "label")
+        self.shown = shown.join(labels, on=(*by, "key"), how="left", maintain_order="left")
         self.without_pictures = set(cells) - set(self.shown["cell_id"])
         separate = section.frame["mode"][0] == "separate"
         # Several models have no common threshold.
@@ -81,33 +49,84 @@ class Closer:
         rows = self.shown.select("licence", "source").unique().sort("licence", "source")
         return [{"benchmark": self.section.benchmark} | row for row in rows.to_dicts()]
 
-    def panels(self) -> Iterator[Panel]:
-        """The charts of each category, and of all their images under one threshold."""
-        for number, category in enumerate(self.categories):
-            subject = f"{category}, {self.section.title}"
-            roc = list(self._image_curves(category))
-            charts = [curves(roc, f"Image ROC of {subject}", IMAGE_AXES)] if roc else []
-            points = self.points.filter(category=category)
-            if not points.is_empty():
-                tpr, pro = ([*self._pixel_curves(points, rate)] for rate in ("tpr", "pro"))
-                charts.append(curves(tpr, f"Pixel ROC of {subject}", PIXEL_AXES))
-                charts.append(curves(pro, f"PRO of {subject}", REGION_AXES, RIGHT))
-            missing = "" if len(charts) == 3 else self._missing(category, bool(roc))
-            yield Panel(self.section.index, number, charts, missing)
+    def choice(self) -> dict[str, Any]:
+        """What the page lets one choose, and what it opens on: the best method's worst category."""
+        metric = self.section.metrics[0] if self.section.metrics else ""
+        best = next(iter(self.section.ranked(metric)), self.section.present[0])
+        row = self.section.row(metric, best) or {"worst_category": None}
+        return {
+            "title": self.section.title,
+            "metrics": self.section.metrics,
+            "rows": self.section.rows,
+            "categories": self.categories,
+            "pooled": POOLED in self.categories,
+            "methods": {self._index(name): name for name in self.section.present},
+            "opens": [row["worst_category"] or self.categories[0], self._index(best)],
+            "missing": [self._missing(category) for category in self.categories],
+        }
 
-    def thresholds(self) -> dict[str, list[list[float]]]:
-        """For each "section.category.method" the scores of normal and defective images, rising."""
-        by_panel = {}
-        for number, category in enumerate(self.categories):
-            scores = self._scores(category).sort("score")
-            for (name,), rows in scores.group_by("name", maintain_order=True):
-                key = f"{self.section.index}.{number}.{self._index(name)}"
-                kinds = (rows.filter(label=is_defect)["score"] for is_defect in (False, True))
-                by_panel[key] = [[*map(_shortened, kind)] for kind in kinds]
-        return by_panel
+    def images(self) -> dict[str, dict[str, Any]]:
+        """By "section.category": keys, defects and labels of the images, scores by method.
 
-    def alarms(self) -> dict[str, float]:
-        """For each "section.category.method" the score above which an image is an alarm at 5 %.
+        A method that lacks an image has null there. The page puts the categories together itself.
+        """
+        found = {}
+        for number, category in enumerate(self.section.categories):
+            rows = self.scores.filter(category=category).sort("key")
+            if rows.is_empty():
+                continue
+            images = rows.unique("key", maintain_order=True).select("key", "defect", "label")
+            scores = {
+                self._index(name): images.join(
+                    mine.unique("key").select("key", "score"),
+                    on="key",
+                    how="left",
+                    maintain_order="left",
+                )["score"].to_list()
+                for (name,), mine in rows.group_by("name", maintain_order=True)
+            }
+            found[f"{self.section.index}.{number}"] = {
+                "keys": images["key"].to_list(),
+                "defects": images["defect"].to_list(),
+                "defective": images["label"].cast(int).to_list(),
+                "scores": scores,
+            }
+        return found
+
+    def curves(self) -> dict[str, dict[int, dict[str, list[float]]]]:
+        """By "section.category" and method: fpr, tpr and pro of the curves over pixels."""
+        rounded = self.points.with_columns(
+            pl.col(name).cast(pl.Float64).round(DIGITS) for name in ("fpr", "tpr", "pro")
+        )
+        found: dict[str, dict[int, dict[str, list[float]]]] = {}
+        for (category, name), rows in rounded.group_by("category", "name", maintain_order=True):
+            place = f"{self.section.index}.{self.categories.index(str(category))}"
+            lists = rows.select("fpr", "tpr", "pro").to_dict(as_series=False)
+            found.setdefault(place, {})[self._index(name)] = lists
+        return found
+
+    @cached_property
+    def starts(self) -> dict[str, float | None]:
+        """By panel, the score from which images are called defective at first; null: none is.
+
+        Where held-out images say so, see `held`; else where F1 is highest on the test images.
+        """
+        found: dict[str, float | None] = {}
+        for number, category in enumerate(self.categories):
+            for (name,), rows in self._scores(category).group_by("name", maintain_order=True):
+                panel = f"{self.section.index}.{number}.{self._index(name)}"
+                if panel in self.held:
+                    above = self.held[panel][0]
+                    found[panel] = rows.filter(pl.col("score") > above)["score"].min()  # type: ignore[assignment]
+                elif rows["label"].any():
+                    found[panel] = f1max_threshold(
+                        rows["label"].to_numpy(), rows["score"].to_numpy()
+                    )
+        return found
+
+    @cached_property
+    def held(self) -> dict[str, list[float]]:
+        """By panel, above which score and which value of a map it is an alarm, at 5 %.
 
         Of held-out images; nothing where there are too few.
         """
@@ -117,22 +136,17 @@ class Closer:
                 path = calibration_path(self.out, cell)
                 if not path.exists():
                     continue
-                held = pl.read_parquet(path, glob=False)
-                mine = held if category == POOLED else held.filter(category=category)
+                rows = pl.read_parquet(path, glob=False)
+                mine = rows if category == POOLED else rows.filter(category=category)
                 with suppress(ValueError):
-                    key = f"{self.section.index}.{number}.{self._index(name)}"
-                    found[key] = threshold(mine["score"].to_numpy(), ALPHAS[-1])
+                    panel = f"{self.section.index}.{number}.{self._index(name)}"
+                    ends = (threshold(mine[of].to_numpy(), ALPHAS[-1]) for of in ("score", "peak"))
+                    found[panel] = [*ends]
         return found
 
     def pictures(self) -> Iterator[Picture]:
-        """The worst images of each category and method, the worst first."""
-        by = ("category", "name", "kind")
-        for (category, name, kind), rows in self.shown.group_by(by, maintain_order=True):
-            number, method = self.categories.index(str(category)), self._index(name)
-            for rank, row in enumerate(rows.to_dicts()):
-                facts = kind == MISS, row["key"], row["defect"], _shortened(row["score"])
-                uris = (_data_uri(row[picture]) for picture in ("image", "mask", "overlay"))
-                yield Picture(self.section.index, number, method, rank, *facts, *uris)
+        """The pictures of each category and method, by their kinds."""
+        return pictures(self.section, self.categories, self.shown)
 
     def _scores(self, category: str) -> pl.DataFrame:
         return self.scores if category == POOLED else self.scores.filter(category=category)
@@ -140,52 +154,15 @@ class Closer:
     def _index(self, name: Any) -> int:
         return self.section.labels.index(str(name))
 
-    def _image_curves(self, category: str) -> Iterator[Line]:
-        from sklearn.metrics import roc_curve  # here, so that listing formats stays quick
-
-        scores = self._scores(category)
-        for name in self.section.present:
-            rows = scores.filter(name=name)
-            if rows["label"].n_unique() == 2:
-                fpr_P, tpr_P, _ = roc_curve(rows["label"].to_numpy(), rows["score"].to_numpy())
-                yield Line(self._index(name), fpr_P, tpr_P)
-
-    def _pixel_curves(self, points: pl.DataFrame, rate: str) -> Iterator[Line]:
-        for name in self.section.present:
-            rows = points.filter(name=name)
-            if not rows.is_empty():
-                yield Line(self._index(name), rows["fpr"].to_numpy(), rows[rate].to_numpy())
-
-    def _missing(self, category: str, has_scores: bool) -> str:
-        if not has_scores:
+    def _missing(self, category: str) -> str:
+        """Which charts of a category are missing, and why."""
+        if self._scores(category).is_empty():
             return f"image scores: {NOT_KEPT}"
         if category == POOLED:
             return "pixel curves: pixels of different categories are not pooled"
+        if not self.points.filter(category=category).is_empty():
+            return ""
         rows = self.section.chosen.filter(category=category)
         pixels = rows.filter(pl.col("metric").str.starts_with("pixel_"))
         reasons = pixels.filter(pl.col("value").is_null())["reason"].unique().sort().to_list()
         return f"pixel curves: {'; '.join(map(str, reasons)) or NOT_KEPT}"
-
-
-def within(pictures: Sequence[Picture], most_bytes: int) -> tuple[list[Picture], int]:
-    """The pictures that fit into so many bytes, and how many of each kind these are.
-
-    The worst come first, and each category and method has equally many.
-    """
-    chosen: list[Picture] = []
-    ranks = max((picture.rank for picture in pictures), default=-1) + 1
-    for rank in range(ranks):
-        more = [picture for picture in pictures if picture.rank == rank]
-        if sum(picture.size for picture in [*chosen, *more]) > most_bytes:
-            return chosen, rank
-        chosen += more
-    return chosen, ranks
-
-
-def _shortened(score: float) -> float:
-    """The score to nine digits. They tell any two float32 apart, so that counts stay exact."""
-    return float(f"{score:.9g}")
-
-
-def _data_uri(content: bytes | None) -> str:
-    return "data:image/webp;base64," + base64.b64encode(content).decode() if content else ""

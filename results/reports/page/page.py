@@ -1,13 +1,14 @@
 """The report as one HTML file: tables, charts, pictures, and where each number comes from.
 
-`report.html` is the template. Style and script are written into the page: it needs no network.
+`report.html` is the template. Style and scripts are written into the page: it needs no network.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -18,21 +19,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import label, labelled
+from results.analysis.cells import labelled
 from results.analysis.published import beside_published
 from results.analysis.ranks import cliques, ranks
 from results.metrics import METRICS
 from results.reports.page import tables
-from results.reports.page.charts import Point, critical_difference, scatter
-from results.reports.page.closer import Closer, within
+from results.reports.page.charts import Point, critical_difference
+from results.reports.page.closer import Closer
+from results.reports.page.first import compared, costs, first_view
+from results.reports.page.gallery import Picture, embedded, telling_pair, within
 from results.reports.page.provenance import cells
 from results.reports.page.sections import Section, sections
 from results.reports.page.selectors import selectors
+from results.reports.page.training import kept_losses, training
+from results.reports.page.words import WORDS
 from results.reports.text import notes
 from results.table import read, read_scores
 
-PICTURE_BYTES = 15_000_000
-"""Most bytes of all pictures in a page; where there are more, each category shows fewer."""
+MOST_BYTES, PICTURE_BYTES = 23_000_000, 15_000_000
+"""Most bytes of a page's data, and of its pictures; where there are more, each category shows
+fewer."""
+SCRIPTS = ("plot.js", "heat.js", "tables.js", "closer.js", "report.js")
 
 
 def page(out: Path) -> str:
@@ -41,25 +48,41 @@ def page(out: Path) -> str:
     frame = without_alarms(whole)
     parts = sections(frame)
     scores = read_scores(out)
-    closers = [Closer(part, out, scores) for part in parts]
+    losses = kept_losses(out)
     metrics = {
         name: definition
         for name, definition in METRICS.items()
         if any(name in part.metrics for part in parts)
     }
+    runs = cells(frame)
     context = {
         "made": datetime.now(UTC),
         "folder": out.resolve().name,
+        "subject": _subject(parts),
         "metrics": metrics,
         "labels": parts[0].labels if parts else [],
         "overview": {name: tables.overview(parts, name) for name in metrics},
-        "sections": [_section(part) for part in parts],
+        "sections": [_section(part) | {"training": [*training(part, losses)]} for part in parts],
         "selectors": selectors(out),
-        "alarms": [[label(row), *tables.alarm(row)] for row in alarms(whole, scores).to_dicts()],
-        "cells": cells(frame),
-        "traced": {key: rows for part in parts for key, rows in part.traced().items()},
+        "alarms": tables.alarms(alarms(whole, scores).to_dicts()),
+        "cells": runs,
+        "words": WORDS,
     }
-    return _rendered(context | _closer_context(closers))
+    data, shown = _data([Closer(part, out, scores) for part in parts])
+    data["traced"] = {key: rows for part in parts for key, rows in part.traced().items()}
+    data["cells"] = [run.cell_id for run in runs]
+    return _rendered(context | shown | {"data": data})
+
+
+def _subject(parts: Sequence[Section]) -> str:
+    """The data sets, and how much of each there is where some is missing."""
+    names = {
+        part.benchmark: f"{part.benchmark} ({part.coverage})"
+        if " of " in part.coverage
+        else part.benchmark
+        for part in parts
+    }
+    return ", ".join(names.values())
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -69,16 +92,18 @@ def _section(section: Section) -> dict[str, Any]:
     return {
         "index": section.index,
         "title": section.title,
+        "compared": compared(section),
         "notes": list(notes(section.summary, section.frame)),
         "by_metric": {
             metric: {
+                "first": first_view(section, metric),
                 "methods": tables.methods(section, metric),
                 "heat": tables.by_category(section, metric),
                 "differences": tables.differences(section, metric),
                 "ablation": tables.ablation(section, metric),
                 "published": tables.published(section, beside, metric),
                 "ranks": _ranks(section, ranked.filter(metric=metric), metric),
-                "cost": [*_cost(section, metric)],
+                "costs": [*costs(section, metric)][1:],  # the first is on the first screen
             }
             for metric in section.metrics
         },
@@ -100,39 +125,27 @@ def _ranks(section: Section, ranked: pl.DataFrame, metric: str) -> dict[str, Any
     return {"chart": chart, "difference": difference, "p_value": p_value}
 
 
-def _cost(section: Section, metric: str) -> Iterator[Markup]:
-    """The metric against speed and against memory."""
-    axes = {"images per second": ("images_per_second", 1), "peak GiB": ("peak_memory_bytes", 2**30)}
-    for words, (column, unit) in axes.items():
-        rows = section.summary.filter(pl.col("metric") == metric, pl.col(column) > 0)
-        points = [
-            Point(section.labels.index(name), name, x / unit, 100 * mean)
-            for name, x, mean in rows.drop_nulls("mean").select("label", column, "mean").iter_rows()
-        ]
-        if points:
-            title = f"{metric} against {words}, {section.title}"
-            names = words, f"{metric}, mean over categories, %"
-            yield scatter(points, title, names)
-
-
-def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:
+def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the page's script works on, and what the template says about it."""
+    images = {place: rows for closer in closers for place, rows in closer.images().items()}
+    curves = {place: lines for closer in closers for place, lines in closer.curves().items()}
     pictures = [picture for closer in closers for picture in closer.pictures()]
-    shown, ranks_shown = within(pictures, PICTURE_BYTES)
-    return {
-        "panels": [panel for closer in closers for panel in closer.panels()],
-        "choices": [
-            {
-                "title": closer.section.title,
-                "metrics": closer.section.metrics,
-                "rows": closer.section.rows,
-                "categories": closer.categories,
-                "methods": {closer.section.labels.index(m): m for m in closer.section.present},
-            }
-            for closer in closers
-        ],
-        "thresholds": {key: kinds for c in closers for key, kinds in c.thresholds().items()},
-        "alarms_from": {key: value for c in closers for key, value in c.alarms().items()},
-        "pictures": sorted(shown, key=lambda picture: (not picture.is_miss, picture.rank)),
+    room = MOST_BYTES - len(json.dumps([images, curves]))
+    shown, ranks_shown = within(pictures, min(PICTURE_BYTES, room))
+    starts = {panel: start for closer in closers for panel, start in closer.starts.items()}
+    choices = [closer.choice() for closer in closers]
+    data = {
+        "choices": choices,
+        "labels": closers[0].section.labels if closers else [],
+        "images": images,
+        "curves": curves,
+        "starts": starts,
+        "held": {panel: ends for closer in closers for panel, ends in closer.held.items()},
+        "first": [_telling(closer, shown, starts) for closer in closers],
+        **embedded(shown)._asdict(),
+    }
+    return data, {
+        "choices": choices,
         "ranks_shown": ranks_shown,
         "dropped": len(pictures) - len(shown),
         "licences": [row for closer in closers for row in closer.licences()],
@@ -140,9 +153,21 @@ def _closer_context(closers: Sequence[Closer]) -> dict[str, Any]:
     }
 
 
+def _telling(
+    closer: Closer, shown: Sequence[Picture], starts: dict[str, float | None]
+) -> list[int]:
+    """Indices of the pictures of the first screen, of the best methods first."""
+    section = closer.section
+    metric = section.metrics[0] if section.metrics else ""
+    labels = [section.labels.index(name) for name in section.ranked(metric)]
+    return telling_pair(shown, section.index, labels, starts)
+
+
 def _rendered(context: dict[str, Any]) -> str:
     here = files("results.reports.page")
-    script, style = (here.joinpath(f"report.{end}").read_text("utf-8") for end in ("js", "css"))
+    style = here.joinpath("report.css").read_text("utf-8")
+    script = "\n".join(here.joinpath(name).read_text("utf-8") for name in SCRIPTS)
+    script = f'"use strict";\n{script}'
     environment = Environment(
         loader=PackageLoader("results.reports.page", "."),
         autoescape=True,

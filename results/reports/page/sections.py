@@ -16,6 +16,8 @@ from results.analysis.cells import (
     title,
     with_every_seed,
 )
+from results.analysis.published import whole_sets
+from results.analysis.statistics import pairwise
 from results.analysis.summary import per_category, summary
 from results.identity import POOLED
 from results.table import DONE
@@ -48,6 +50,24 @@ class Section:
     def summary(self) -> pl.DataFrame:
         """Rows of `results.analysis.summary.summary`, with labels."""
         return labelled(summary(self.frame))
+
+    def ranked(self, metric: str) -> list[str]:
+        """The names of the methods that have a mean, the best first, the incomplete ones last."""
+        rows = [row for row in self.rows_of(metric) if row["mean"] is not None]
+        rows.sort(key=lambda row: (not row["complete"], -row["mean"]))
+        return [row["label"] for row in rows]
+
+    def rows_of(self, metric: str) -> list[dict[str, Any]]:
+        """The summaries of all methods in one metric."""
+        return [row for (name, _), row in self._summaries.items() if name == metric]
+
+    def pairs(self, metric: str) -> list[dict[str, Any]]:
+        """Rows of `results.analysis.statistics.pairwise` in one metric."""
+        return [row for row in self._pairs if row["metric"] == metric]
+
+    @cached_property
+    def _pairs(self) -> list[dict[str, Any]]:
+        return pairwise(self.frame).to_dicts()
 
     def by_category(self, metric: str) -> pl.DataFrame:
         """Rows of `results.analysis.summary.per_category`, with labels."""
@@ -84,6 +104,15 @@ class Section:
                 key = self.key(metric, category, name)
                 seeds.setdefault(key, []).append([seed, round(value, 6), numbers])
         return seeds
+
+    @property
+    def coverage(self) -> str:
+        """`1 of 15 categories` where the data set is known to have more, else `3 categories`."""
+        here = len(self.categories)
+        there = whole_sets().get(self.benchmark, here)
+        if here < there:
+            return f"{here} of {there} categories"
+        return "1 category" if here == 1 else f"{here} categories"
 
     def first_cells(self) -> pl.DataFrame:
         """name (a label), category, cell_id: the cell of the first seed."""

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-from markupsafe import Markup
 
 from results.analysis.selection import ALL, AVERAGE, by_setting, swept
 from results.reports.numbers import number, percent
-from results.reports.page.charts import knob
+from results.reports.page.charts import Chart, knob
 from results.reports.page.tables import Entry, Table
 from results.table import read_part
 
@@ -26,7 +25,7 @@ class Selector(NamedTuple):
     frozen_at: str
     agreement: Table | None  # None where it was not revealed
     detected: Sequence[Table]  # by level and size
-    charts: Sequence[Markup]
+    charts: Sequence[Chart]
 
 
 def selectors(out: Path) -> list[Selector]:
@@ -99,7 +98,7 @@ def _detected(what: str, rows: list[dict[str, Any]]) -> Table:
     return Table(caption=f"made anomalies by {what}, chosen setting", header=header, rows=body)
 
 
-def _charts(choice: dict[str, Any], out: Path) -> Iterator[Markup]:
+def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:
     """A chart a knob: the mean over categories on both sets, at the other knobs of its stage."""
     means = {
         "pseudo-validation": _means(out / "trials", choice),

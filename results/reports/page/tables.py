@@ -11,7 +11,6 @@ import polars as pl
 from results.analysis.cells import label
 from results.analysis.equivalence import ROPE
 from results.analysis.published import MEAN as AVERAGE
-from results.analysis.statistics import pairwise
 from results.calibration import ONE
 from results.identity import POOLED
 from results.reports.numbers import (
@@ -64,9 +63,10 @@ def methods(section: Section, metric: str) -> Table:
     """Every summary of each method in one metric, and its cost."""
     header = ["method", "mean", "95 % interval", "std over categories", "worst category"]
     header += ["pooled", "seeds", "images/s", "peak GiB", "fit s"]
-    means = _best([_mean(section, metric, name) for name in section.present])
+    names = section.ranked(metric)
+    means = _best([_mean(section, metric, name) for name in names])
     rows = []
-    for name, mean in zip(section.present, means, strict=True):
+    for name, mean in zip(names, means, strict=True):
         row = section.row(metric, name)
         assert row is not None
         low, worst = row["low"], row["worst_category"]
@@ -134,7 +134,6 @@ def ablation(section: Section, metric: str) -> Table | None:
 
 def differences(section: Section, metric: str) -> Table | None:
     """Each pair of methods: is the difference real?"""
-    pairs = pairwise(section.frame.filter(pl.col("metric").eq_missing(metric)))
     rows = [
         [
             Entry(text=f"{pair['a']} − {pair['b']}"),
@@ -148,7 +147,8 @@ def differences(section: Section, metric: str) -> Table | None:
             Entry(text=to_tell(pair), mark="words"),
             Entry(text=pair["verdict"], mark="words"),
         ]
-        for pair in pairs.drop_nulls("difference").to_dicts()
+        for pair in section.pairs(metric)
+        if pair["difference"] is not None
     ]
     header = ["pair", "points", "another training", "another product, p (Holm)"]
     header += ["better", f"within {100 * ROPE:g}", "worse", "would be told by", "verdict"]
@@ -212,13 +212,25 @@ def _cost(value: float | None) -> Entry:
     return Entry(text=number(value), sort=value)
 
 
-def alarm(row: dict[str, Any]) -> list[str]:
-    """The cells of a row of `results.analysis.alarms.alarms`, after its name."""
+def alarms(rows: Sequence[dict[str, Any]]) -> Table | None:
+    """What thresholds of held-out images promise and do, from rows of `alarms.alarms`."""
 
-    def with_interval(name: str) -> str:
+    def rate(row: dict[str, Any], name: str) -> Entry:
         if row[name] is None:
-            return f"{UNKNOWN} ({row['reason']})"
-        return f"{percent(row[name])} ({interval(row[f'{name}_low'], row[f'{name}_high'])})"
+            return Entry(text=UNKNOWN, small=row["reason"], mark="words")
+        ends = interval(row[f"{name}_low"], row[f"{name}_high"])
+        return Entry(text=percent(row[name]), small=f"({ends})", sort=row[name])
 
-    whose = "one for all categories" if row["threshold"] == ONE else "one each"
-    return [whose, f"{percent(row['alpha'])}", with_interval("false"), with_interval("recall")]
+    body = [
+        [
+            Entry(text=label(row)),
+            Entry(text="one for all" if row["threshold"] == ONE else "one each", mark="words"),
+            Entry(text=percent(row["alpha"]), sort=row["alpha"]),
+            rate(row, "false"),
+            rate(row, "recall"),
+        ]
+        for row in rows
+    ]
+    header = ["method", "threshold", "asked", "false alarms seen", "recall"]
+    caption = "alarms of thresholds from held-out normal images, % of the test images"
+    return Table(caption=caption, header=header, rows=body) if body else None

@@ -1,0 +1,62 @@
+"""The first screen: who leads and by what, every method at once, accuracy against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from results.reports.leader import leader
+from results.reports.numbers import number
+from results.reports.page.charts import Chart, Point, means, scatter
+from results.reports.page.sections import Section
+
+COSTS = {
+    "images per second": ("images_per_second", 1),
+    "seconds of training": ("fit_seconds", 1),
+    "peak GiB": ("peak_memory_bytes", 2**30),
+}
+
+
+def first_view(section: Section, metric: str) -> dict[str, Any]:
+    """The verdict of one metric, the chart of all means, and the metric against the first cost."""
+    rows = [
+        (section.labels.index(name), section.row(metric, name) or {})
+        for name in section.ranked(metric)
+    ]
+    verdict = leader(metric, section.rows_of(metric), section.pairs(metric))
+    charts = [means(rows, metric, f"{metric} of all methods, {section.title}")] if rows else []
+    return {"verdict": verdict, "charts": [*charts, *list(costs(section, metric))[:1]]}
+
+
+def costs(section: Section, metric: str) -> Iterator[Chart]:
+    """The metric against speed, training and memory, as far as they were measured."""
+    for words, (column, unit) in COSTS.items():
+        points = [
+            Point(section.labels.index(row["label"]), row["label"], row[column] / unit, 100 * mean)
+            for row in section.rows_of(metric)
+            if (mean := row["mean"]) is not None and (row[column] or 0) > 0
+        ]
+        if points:
+            title = f"{metric} against {words}, {section.title}"
+            yield scatter(points, title, (words, f"{metric}, mean over categories, %"))
+
+
+def compared(section: Section) -> str:
+    """What was compared, on what, how and when, in one line."""
+    done = section.chosen
+    sizes = done.select(pl.col("train_images", "test_images").max()).row(0, named=True)
+    counts = [
+        f"{number(size, 0)} {name.replace('train_', 'training ').replace('_', ' ')}"
+        for name, size in sizes.items()
+        if size
+    ]
+    seeds = done["seed"].n_unique()
+    trainings = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    dates = sorted({f"{when:%Y-%m-%d}" for when in done["finished_at"]})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    devices = ", ".join(sorted(done["device"].drop_nulls().unique()))
+    names = ", ".join(section.present)
+    parts = [f"{names} on {section.title}", section.coverage, *counts, trainings]
+    return "; ".join(parts) + f". Run {when}" + (f" on {devices}." if devices else ".")

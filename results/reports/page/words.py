@@ -1,0 +1,36 @@
+"""What the words of the page mean, for whoever has not read the paper."""
+
+from __future__ import annotations
+
+from results.analysis.equivalence import ROPE
+
+WORDS = {
+    "AUROC": "How often a defective image (or pixel) scores above a normal one: 50 % is chance.",
+    "AP": "Average precision: how pure the highest-scored images (or pixels) are.",
+    "F1-max": "The best balance of precision and recall that any threshold reaches on the test "
+    "images; to be read as a bound, as nobody knows that threshold beforehand.",
+    "AUPRO": "How much of each defect its map covers, while few normal pixels are marked.",
+    "95 % interval": "Where the mean of other trainings would lie, by the spread over seeds.",
+    "std over categories": "How unequal the categories are: 0 would be the same value on each.",
+    "worst category": "The category with the lowest mean over seeds.",
+    "pooled": "All test images of all categories together, under one threshold.",
+    "seed": "The number that a training draws its chance from; more seeds show how much is chance.",
+    "points": "Percentage points: from 90 % to 92 % are 2 points.",
+    "another training": "95 % interval of the difference, over seeds: one that holds 0 is noise.",
+    "another product, p (Holm)": "Wilcoxon's signed-rank test over categories, corrected for the "
+    "number of pairs: below 0.05 the order holds on other products like these.",
+    "better": "How probable it is that the first of the pair is better on another product.",
+    f"within {100 * ROPE:g}": f"How probable it is that both lie within {100 * ROPE:g} points.",
+    "worse": "How probable it is that the first of the pair is worse on another product.",
+    "would be told by": "So many seeds or categories would tell this difference 80 % of the time.",
+    "variant": "A method with a setting that is not its own, written behind its name.",
+    "cell": "One run: a method, a data set and a seed. Its id comes of its settings and code.",
+    "knob": "A setting that can be changed without training again, such as how a map is smoothed.",
+    "held-out normal images": "Normal images that were not learned from; they set the threshold.",
+    "asked": "The share of false alarms that the threshold was set for.",
+    "pseudo-validation": "Defects painted onto normal images, to choose without real ones.",
+    "regret": "How many points the choice lies below the best that was tried.",
+    "peak GiB": "The most memory that a run needed.",
+    "fit s": "Seconds that the training took.",
+}
+"""By how it is written, mostly in the head of a table."""
