@@ -30,6 +30,8 @@ def leader(metric: str, rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str
     second = others[0]
     both = {name, second["label"]}
     pair = next((pair for pair in pairs if {pair["a"], pair["b"]} == both), None)
+    if first["mean"] == second["mean"]:
+        return Leader(name, f"{name} and {second['label']} are level at {value}.", False)
     verdict = pair["verdict"] if pair else "not compared"
     words = _words(f"{second['label']} ({percent(second['mean'])} %)", verdict, pair or {})
     told = verdict.endswith("is better")

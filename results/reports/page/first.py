@@ -52,8 +52,9 @@ def compared(section: Section) -> str:
         for name, size in sizes.items()
         if size
     ]
-    seeds = done["seed"].n_unique()
-    trainings = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    seeds = sorted(done.group_by("label").agg(pl.col("seed").n_unique())["seed"])
+    several = f"{seeds[0]} to {seeds[-1]} seeds" if seeds[0] < seeds[-1] else f"{seeds[0]} seeds"
+    trainings = "1 seed" if seeds[-1] == 1 else several
     dates = sorted({f"{when:%Y-%m-%d}" for when in done["finished_at"]})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     devices = ", ".join(sorted(done["device"].drop_nulls().unique()))

@@ -1,7 +1,7 @@
 // Charts: `plot` draws what charts.py describes, as an SVG as wide as a phone.
 
 const WIDTH = 360;
-const LONGEST = 20; // letters of a name
+const LONGEST = 19; // letters of a name
 const MARKERS = [
   "M4 0A4 4 0 1 1-4 0A4 4 0 1 1 4 0", "M-3.5-3.5h7v7h-7z", "M0-5L5 0L0 5L-5 0z", "M0 4.5L-4.5-4h9z",
   "M0-4.5L4.5 4h-9z", "M-1.5-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z", "M-4-4L4 4M4-4L-4 4", "M0-5V5M-5 0H5",
@@ -69,7 +69,7 @@ function frameOf(chart) {
   const names = [...lines, ...bars].filter((mark) => mark.name);
   const legend = names.length > 1 || chart.legend ? names : [];
   const left = rows ? 14 + 6.1 * Math.min(LONGEST, Math.max(...rows.map((name) => name.length))) : 44;
-  const right = points.some((p) => p.label) ? 112 : points.some((p) => p.value) ? 44 : 12;
+  const right = points.some((p) => p.label) ? 128 : points.some((p) => p.value) ? 44 : 12;
   const top = chart.y.name ? 26 : 10;
   const inside = rows ? 24 * rows.length + 9 * spans.length : (chart.height ?? 200);
   const below = 44 + 15 * Math.ceil(legend.length / 3);
@@ -174,7 +174,7 @@ function pointsOf(chart, frame, hot) {
     const most = frame.bottom - 13 * (falling.length - number - 1); // what the others still need
     free = Math.max(free + 13, Math.min(y, most));
     parts.push(draw("path", { d: `M${x + 6} ${y}L${frame.end + 4} ${free}`, stroke: paint, "stroke-width": 0.7, fill: "none" }));
-    parts.push(words(short(point.label).slice(0, 18), frame.end + 7, free + 4));
+    parts.push(words(short(point.label), frame.end + 7, free + 4));
   });
   return parts;
 }

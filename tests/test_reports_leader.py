@@ -1,0 +1,58 @@
+"""The verdict in one sentence: it says no more than the pairwise tests do."""
+
+from __future__ import annotations
+
+import pytest
+from made_rows import made_frame
+
+from results.analysis.cells import labelled
+from results.analysis.statistics import pairwise
+from results.analysis.summary import summary
+from results.reports.leader import Leader, leader
+
+
+def _leader(values: dict, metric: str = "image_auroc") -> Leader:
+    frame = made_frame(values, metric)
+    return leader(metric, labelled(summary(frame)).to_dicts(), pairwise(frame).to_dicts())
+
+
+def _values(seeds: int = 3, categories: int = 8, noise: float = 0.001, **means: float) -> dict:
+    return {
+        (method, seed, f"c{category}"): mean
+        + 0.01 * category
+        + noise * ((seed * (1 + len(method)) + category) % 3)
+        for method, mean in means.items()
+        for seed in range(seeds)
+        for category in range(categories)
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (_values(a=0.5, bb=0.7, c=0.6), "leads with 73.6 % image_auroc and is better than c (63"),
+        (_values(a=0.60, bb=0.61, noise=0.05), "but 3 seeds cannot tell it from"),
+        (_values(a=0.5, bb=0.7, categories=3), "3 categories are too few to say so of other"),
+        (_values(a=0.5, bb=0.7, seeds=1), "is ahead of a (53.6 %) over 8 categories"),
+        (_values(a=0.5, bb=0.7, seeds=1, categories=2), "and 2 categories are too few to tell"),
+        (_values(a=0.5), "there is no other to compare it with"),
+    ],
+)  # fmt: skip
+def test_the_sentence_follows_the_verdict(values: dict, words: str) -> None:
+    found = _leader(values)
+    assert words in found.sentence
+    assert found.told == ("is better" in found.sentence)
+
+
+def test_a_row_that_lacks_categories_leads_nothing() -> None:
+    values = _values(a=0.5, bb=0.6, broken=0.9)
+    del values["broken", 0, "c0"]
+    assert _leader(values).name == "bb"
+    only = {key: value for key, value in values.items() if key[0] == "broken"}
+    other = {("a", 0, "c9"): 0.5}
+    assert _leader(only | other).sentence == "No method has image_auroc of every category yet."
+
+
+def test_equal_rows_are_not_led() -> None:
+    found = _leader(_values(a=0.5, b=0.5))
+    assert found.sentence.startswith("a and b are level")
