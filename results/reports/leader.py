@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from results.analysis.statistics import AHEAD, TOO_FEW, UNSETTLED, WITHIN_NOISE
+from results.analysis.statistics import AHEAD, DECIMALS, TOO_FEW, UNSETTLED, WITHIN_NOISE
 from results.reports.numbers import percent
 
 
@@ -23,19 +23,24 @@ def leader(metric: str, rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str
     whole = [row for row in rows if row["complete"] and row["mean"] is not None]
     if not whole:
         return Leader("", f"No method has {metric} of every category yet.", False)
-    first, *others = sorted(whole, key=lambda row: -row["mean"])
+    first, *others = sorted(whole, key=lambda row: (-_mean(row), row["label"]))
     name, value = first["label"], f"{percent(first['mean'])} % {metric}"
     if not others:
         return Leader(name, f"{name} reaches {value}; there is no other to compare it with.", False)
     second = others[0]
     both = {name, second["label"]}
     pair = next((pair for pair in pairs if {pair["a"], pair["b"]} == both), None)
-    if first["mean"] == second["mean"]:
+    if _mean(first) == _mean(second):
         return Leader(name, f"{name} and {second['label']} are level at {value}.", False)
     verdict = pair["verdict"] if pair else "not compared"
     words = _words(f"{second['label']} ({percent(second['mean'])} %)", verdict, pair or {})
     told = verdict.endswith("is better")
     return Leader(name, f"{name} leads with {value}{words}.", told)
+
+
+def _mean(row: dict[str, Any]) -> float:
+    """As differences are rounded: equal values that were added in another order are equal."""
+    return round(row["mean"], DECIMALS)
 
 
 def _words(rival: str, verdict: str, pair: dict[str, Any]) -> str:
