@@ -63,7 +63,7 @@ def picture_rows(
     """
     picked = chosen(samples, scores_N)
     views = load_views(benchmark, [samples[i] for i, _ in picked], view.resize, view.crop)
-    scale = _scale(np.array([sample.anomalous for sample in samples]), maps_NHW)
+    scale = _scale(np.array([sample.anomalous for sample in samples]), scores_N, maps_NHW)
     rows = []
     for (index, kind), pixels in zip(picked, views.transpose(0, 2, 3, 1), strict=True):
         sample = samples[index]
@@ -90,10 +90,13 @@ def picture_rows(
     return rows
 
 
-def _scale(labels_N: NDArray[np.bool_], maps_NHW: NDArray[np.float32]) -> dict[str, float]:
+def _scale(
+    labels_N: NDArray[np.bool_], scores_N: NDArray[np.float64], maps_NHW: NDArray[np.float32]
+) -> dict[str, float]:
     """low, high and level of a category's maps, see `results.evidence.PICTURES_SCHEMA`."""
     low, top = float(np.median(maps_NHW[:, ::4, ::4])), float(maps_NHW.max())
-    level = f1max_threshold(labels_N, maps_NHW.max(axis=(1, 2)))
+    called = np.count_nonzero(scores_N >= f1max_threshold(labels_N, scores_N))
+    level = float(np.sort(maps_NHW.max(axis=(1, 2)))[-called])
     # One extreme image would leave all others without a shade between the median and the level.
     high = max(min(top, low + HEADROOM * (level - low)), level)
     return {"low": low, "high": high, "level": level}

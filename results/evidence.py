@@ -51,7 +51,8 @@ PICTURES_SCHEMA = schema_of(
         "map": pa.binary(),  # grey: black at `low` and below, white from `high`
         "low": pa.float64(),  # the category's median
         "high": pa.float64(),
-        "level": pa.float64(),  # which peak of a map tells normal from defective best, by F1
+        # Above which as many images have a peak as are called defective where F1 is highest.
+        "level": pa.float64(),
         "licence": pa.string(),
         "source": pa.string(),
     },

@@ -40,7 +40,7 @@ def leader(metric: str, rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str
 
 def _mean(row: dict[str, Any]) -> float:
     """As differences are rounded: equal values that were added in another order are equal."""
-    return round(row["mean"], DECIMALS)
+    return float(round(row["mean"], DECIMALS))
 
 
 def _words(rival: str, verdict: str, pair: dict[str, Any]) -> str:

@@ -200,7 +200,8 @@ function showGallery(limit) {
 // One image as all methods see it.
 function besideOf(key, side) {
   const pictures = view.pictures.filter((picture) => picture.key === key);
-  const best = [...pictures].sort((a, b) => a.label - b.label);
+  const { ranked } = data.choices[pictures[0].section];
+  const best = [...pictures].sort((a, b) => ranked.indexOf(a.label) - ranked.indexOf(b.label));
   const shown = (canvas, caption) => {
     const element = document.createElement("figure");
     element.append(canvas, caption);

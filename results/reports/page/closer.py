@@ -52,7 +52,8 @@ class Closer:
     def choice(self) -> dict[str, Any]:
         """What the page lets one choose, and what it opens on: the best method's worst category."""
         metric = self.section.metrics[0] if self.section.metrics else ""
-        best = next(iter(self.section.ranked(metric)), self.section.present[0])
+        ranked = self.section.ranked(metric) or self.section.present
+        best = ranked[0]
         row = self.section.row(metric, best) or {"worst_category": None}
         return {
             "title": self.section.title,
@@ -61,6 +62,7 @@ class Closer:
             "categories": self.categories,
             "pooled": POOLED in self.categories,
             "methods": {self._index(name): name for name in self.section.present},
+            "ranked": [*map(self._index, ranked)],
             "opens": [row["worst_category"] or self.categories[0], self._index(best)],
             "missing": [self._missing(category) for category in self.categories],
         }

@@ -111,8 +111,8 @@ function legendBar(picture) {
   const calibrated = panelOf(picture) in data.held;
   const why = document.createElement("span");
   why.textContent = calibrated
-    ? "Threshold of a map: of held-out normal images 5 % at most show such a value."
-    : "Threshold of a map: whose highest value tells normal from defective images best.";
+    ? "Threshold of a map: 5 % of normal images at most exceed it anywhere, by held-out ones."
+    : "Threshold of a map: so many test images reach it as are called defective where F1 is highest.";
   bar.append(below, scale, above, why);
   return bar;
 }
