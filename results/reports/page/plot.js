@@ -25,7 +25,7 @@ const words = (text, x, y, anchor = "start", more = {}) =>
 
 // Round steps, about so many, and how they are written.
 function ticksOf([low, high], axis, count) {
-  if (axis.log) {
+  if (axis.log && high > 4 * low) {
     const found = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
       for (const step of [1, 2, 5]) found.push(step * 10 ** power);
