@@ -9,11 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from made_reports import publish, write_cell
 
 from results import table
-from results.evidence import pictures_path, read_pictures
+from results.evidence import ALARM, MISS, PICTURES_SCHEMA, pictures_path, read_pictures
 from results.identity import POOLED
 from results.reports.page.gallery import Picture, telling_pair, within
 from results.reports.page.page import page
@@ -141,7 +142,7 @@ def test_incomplete_means_are_marked_and_never_the_best(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert re.search(r'class="incomplete">.*?90\.0 <small>1 of 2 categories', text)
     assert 'class="best"' not in text[: text.index("<h3>Categories</h3>")]
-    assert "a reaches 70.0 % image_auroc" in text, "b is no leader"
+    assert "a reaches 70.0\u00a0% image_auroc" in text, "b is no leader"
 
 
 def test_each_seed_of_a_number_and_its_cells_are_in_the_page(tmp_path: Path) -> None:
@@ -205,6 +206,22 @@ def test_losses_of_kept_models_are_drawn(tmp_path: Path) -> None:
     [drawn] = [chart for chart in charts if chart["x"]["name"] == "epoch"]
     assert [line["name"] for line in drawn["lines"]] == ["lafite, seed 0"]
     assert drawn["lines"][0]["y"] == [3.0, 2.5, 0.5]
+
+
+def test_pictures_from_before_maps_were_kept_are_shown(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
+    added = ("map", "low", "high", "level")
+    rows = [
+        {name: value for name, value in row.items() if name not in added} | {"overlay": row["map"]}
+        for row in read_pictures(tmp_path, cell).to_dicts()
+        if row["kind"] in (MISS, ALARM)
+    ]
+    fields = [field for field in PICTURES_SCHEMA if field.name not in added]
+    old = pa.schema(fields, metadata=PICTURES_SCHEMA.metadata)
+    table.write_rows(pictures_path(tmp_path, cell), rows, old, replace=True)
+    pictures = _data(page(tmp_path))["pictures"]
+    assert len(pictures) == 6
+    assert all("overlay" in picture and not {*added} & {*picture} for picture in pictures)
 
 
 def test_a_broken_file_of_pictures_is_named(tmp_path: Path) -> None:

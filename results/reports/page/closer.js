@@ -81,7 +81,7 @@ function move() {
     `precision ${percent(hits, hits + alarms)}, false alarms on ${percent(alarms, alarms + passed)} of normal images`;
   if (view.rows.length) $("histogram").replaceChildren(figure(histogram(limit)));
   showDefects(limit);
-  showGallery(limit);
+  showGallery(view.rows.length ? limit : undefined);
   showImages();
 }
 
@@ -176,23 +176,26 @@ function galleryFigure(picture) {
   return { picture, element, verdict };
 }
 
+// Under a limit, or null for one above all scores; nothing where there is none, as without scores.
 function judge({ picture, verdict }, limit) {
-  const text = verdictOf(picture.defective, limit !== null && limit !== undefined && picture.score >= limit);
+  const text = limit === undefined ? "" : verdictOf(picture.defective, limit !== null && picture.score >= limit);
   verdict.textContent = text;
-  verdict.className = `verdict ${text === "missed" || text === "false alarm" ? "wrong" : "right"}`;
+  verdict.className = text && `verdict ${text === "missed" || text === "false alarm" ? "wrong" : "right"}`;
   return text;
 }
 
+const TITLES = { missed: "Missed defects", "false alarm": "False alarms", found: "Found defects", passed: "Normal images that passed", "": "Images" };
+
 function showGallery(limit) {
-  const groups = Object.fromEntries(VERDICTS.map((name) => [name, []]));
-  for (const one of view.figures) groups[judge(one, limit)].push(one);
-  const titles = { missed: "Missed defects", "false alarm": "False alarms", found: "Found defects", passed: "Normal images that passed" };
-  view.order = VERDICTS.flatMap((name) => groups[name].map((one) => one.picture));
+  const groups = new Map(Object.keys(TITLES).map((name) => [name, []]));
+  for (const one of view.figures) groups.get(judge(one, limit)).push(one);
+  const filled = [...groups].filter(([, members]) => members.length);
+  view.order = filled.flatMap(([, members]) => members.map((one) => one.picture));
   $("gallery").replaceChildren(
-    ...VERDICTS.filter((name) => groups[name].length).flatMap((name) => {
+    ...filled.flatMap(([name, members]) => {
       const row = named("div", "", "gallery");
-      row.append(...groups[name].map((one) => one.element));
-      return [named("h4", titles[name]), row];
+      row.append(...members.map((one) => one.element));
+      return [named("h4", TITLES[name]), row];
     }),
   );
 }
