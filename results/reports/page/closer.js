@@ -1,7 +1,9 @@
 // One category: its charts, pictures and images, and what a threshold would do.
 
-const chosen = () => ["section", "category", "method"].map((name) => Number($(`choose-${name}`).value));
-const named = (tag, text, className = "") => Object.assign(document.createElement(tag), { textContent: text, className });
+const chosen = () =>
+  ["section", "category", "method"].map((name) => Number($(`choose-${name}`).value));
+const named = (tag, text, className = "") =>
+  Object.assign(document.createElement(tag), { textContent: text, className });
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
 const VERDICTS = ["missed", "false alarm", "found", "passed"];
 const verdictOf = (defective, called) => VERDICTS[called ? (defective ? 2 : 1) : defective ? 0 : 3];
@@ -24,21 +26,41 @@ function imagesOf(section, category) {
   const joined = (name) => parts.flatMap((part) => part[name]);
   const labels = Object.keys(data.choices[section].methods);
   const missing = (part) => part.keys.map(() => null);
-  const scores = labels.map((label) => [label, parts.flatMap((part) => part.scores[label] ?? missing(part))]);
+  const scores = labels.map((label) => [
+    label,
+    parts.flatMap((part) => part.scores[label] ?? missing(part)),
+  ]);
   if (!parts.length) return undefined;
-  return { keys: joined("keys"), defects: joined("defects"), defective: joined("defective"), scores: Object.fromEntries(scores) };
+  return {
+    keys: joined("keys"),
+    defects: joined("defects"),
+    defective: joined("defective"),
+    scores: Object.fromEntries(scores),
+  };
 }
 
 function scored(images, label) {
   const scores = images?.scores[label] ?? [];
   return scores.flatMap((score, i) =>
-    score === null ? [] : [{ key: images.keys[i], defect: images.defects[i], defective: !!images.defective[i], score }],
+    score === null
+      ? []
+      : [
+          {
+            key: images.keys[i],
+            defect: images.defects[i],
+            defective: !!images.defective[i],
+            score,
+          },
+        ],
   );
 }
 
 function chooseSection() {
   const of = data.choices[$("choose-section").value];
-  options($("choose-category"), of.categories.map((name, number) => [number, name]));
+  options(
+    $("choose-category"),
+    of.categories.map((name, number) => [number, name]),
+  );
   options($("choose-method"), Object.entries(of.methods));
   choose();
 }
@@ -49,17 +71,30 @@ function choose() {
   const rows = scored(images, method);
   const pictures = data.pictures.filter((p) => p.section === section && p.category === category);
   const steps = [...new Set(rows.map((row) => row.score))].sort((a, b) => a - b);
-  view = { images, rows, pictures, steps: [...steps, Infinity], panel: `${section}.${category}.${method}` };
+  view = {
+    images,
+    rows,
+    pictures,
+    steps: [...steps, Infinity],
+    panel: `${section}.${category}.${method}`,
+  };
   for (const part of all(".with-scores")) part.hidden = !rows.length;
-  $("missing").textContent = data.choices[section].missing[category] && `No ${data.choices[section].missing[category]}.`;
+  $("missing").textContent =
+    data.choices[section].missing[category] && `No ${data.choices[section].missing[category]}.`;
   view.figures = pictures.filter((p) => p.label === method).map(galleryFigure);
-  $("heat-legend").replaceChildren(...(view.figures.length ? [legendBar(view.figures[0].picture)] : []));
+  $("heat-legend").replaceChildren(
+    ...(view.figures.length ? [legendBar(view.figures[0].picture)] : []),
+  );
   showCurves(section, category, method);
   chooseImage();
-  options($("filter-defect"), [["", "all defects"], ...[...new Set(rows.map((row) => row.defect))].sort().map((name) => [name, name])]);
+  options($("filter-defect"), [
+    ["", "all defects"],
+    ...[...new Set(rows.map((row) => row.defect))].sort().map((name) => [name, name]),
+  ]);
   const start = data.starts[view.panel];
   $("threshold").max = steps.length;
-  $("threshold").value = start === null || start === undefined ? steps.length : view.steps.indexOf(start);
+  $("threshold").value =
+    start === null || start === undefined ? steps.length : view.steps.indexOf(start);
   $("starts-calibrated").hidden = !(view.panel in data.held);
   $("starts-best").hidden = view.panel in data.held;
   move();
@@ -71,11 +106,17 @@ function move() {
   const limit = threshold();
   const count = (defective, called) =>
     view.rows.filter((row) => row.defective === defective && row.score >= limit === called).length;
-  const [hits, misses, alarms, passed] = [count(true, true), count(true, false), count(false, true), count(false, false)];
-  const words = limit === Infinity ? "none: above all scores" : limit?.toPrecision(5) ?? "";
+  const [hits, misses, alarms, passed] = [
+    count(true, true),
+    count(true, false),
+    count(false, true),
+    count(false, false),
+  ];
+  const words = limit === Infinity ? "none: above all scores" : (limit?.toPrecision(5) ?? "");
   $("threshold-value").textContent = words;
   $("threshold").setAttribute("aria-valuetext", words);
-  for (const [id, number] of Object.entries({ hits, misses, alarms, passed })) $(id).textContent = number;
+  for (const [id, number] of Object.entries({ hits, misses, alarms, passed }))
+    $(id).textContent = number;
   $("rates").textContent =
     `F1 ${percent(2 * hits, 2 * hits + alarms + misses)}, recall ${percent(hits, hits + misses)}, ` +
     `precision ${percent(hits, hits + alarms)}, false alarms on ${percent(alarms, alarms + passed)} of normal images`;
@@ -91,12 +132,23 @@ function histogram(limit) {
   const width = (high - low) / BINS || 1;
   const edges = Array.from({ length: BINS + 1 }, (_, i) => low + i * width);
   const counts = [new Array(BINS).fill(0), new Array(BINS).fill(0)];
-  view.rows.forEach(({ defective }, i) => counts[+defective][Math.min(BINS - 1, Math.floor((scores[i] - low) / width))]++);
-  const bars = ["normal", "defective"].map((name, kind) => ({ name, fill: `var(--${name})`, x: edges, y: counts[kind] }));
+  view.rows.forEach(
+    ({ defective }, i) =>
+      counts[+defective][Math.min(BINS - 1, Math.floor((scores[i] - low) / width))]++,
+  );
+  const bars = ["normal", "defective"].map((name, kind) => ({
+    name,
+    fill: `var(--${name})`,
+    x: edges,
+    y: counts[kind],
+  }));
   return {
     title: `Scores of ${$("choose-category").selectedOptions[0].text} by ${$("choose-method").selectedOptions[0].text}`,
-    x: { name: "score" }, y: { name: "test images", range: [0, Math.max(...counts.flat(), 1) * 1.08], whole: true },
-    bars, height: 170, rules: limit === Infinity ? [] : [{ x: limit, name: "threshold" }],
+    x: { name: "score" },
+    y: { name: "test images", range: [0, Math.max(...counts.flat(), 1) * 1.08], whole: true },
+    bars,
+    height: 170,
+    rules: limit === Infinity ? [] : [{ x: limit, name: "threshold" }],
   };
 }
 
@@ -109,7 +161,11 @@ function overThresholds(rows) {
   falling.forEach((row, i) => {
     hits += row.defective;
     if (i + 1 < falling.length && falling[i + 1].score === row.score) return;
-    points.push([(i + 1 - hits) / (rows.length - defects || 1), hits / (defects || 1), hits / (i + 1)]);
+    points.push([
+      (i + 1 - hits) / (rows.length - defects || 1),
+      hits / (defects || 1),
+      hits / (i + 1),
+    ]);
   });
   const every = Math.ceil(points.length / 400);
   return points.filter((_, i) => i % every === 0 || i === points.length - 1);
@@ -121,37 +177,78 @@ function showCurves(section, category, method) {
   const lines = (pointsOf) =>
     Object.entries(methods).flatMap(([label, name]) => {
       const points = pointsOf(label);
-      return points ? [{ series: +label, name, x: points[0], y: points[1], strong: +label === method }] : [];
+      return points
+        ? [{ series: +label, name, x: points[0], y: points[1], strong: +label === method }]
+        : [];
     });
   const unit = [0, 1];
   const charts = [];
   const add = (what, x, y, pointsOf, right = 1) => {
     const found = lines(pointsOf);
-    if (found.length) charts.push({ title: `${what} of ${subject}`, x: { name: x, range: [0, right] }, y: { name: y, range: [0, 1.01] }, lines: found });
+    if (found.length)
+      charts.push({
+        title: `${what} of ${subject}`,
+        x: { name: x, range: [0, right] },
+        y: { name: y, range: [0, 1.01] },
+        lines: found,
+      });
   };
-  const both = Object.fromEntries(Object.keys(methods).map((label) => {
-    const rows = scored(view.images, label);
-    const kinds = new Set(rows.map((row) => row.defective));
-    return [label, kinds.size === 2 ? overThresholds(rows) : null];
-  }));
+  const both = Object.fromEntries(
+    Object.keys(methods).map((label) => {
+      const rows = scored(view.images, label);
+      const kinds = new Set(rows.map((row) => row.defective));
+      return [label, kinds.size === 2 ? overThresholds(rows) : null];
+    }),
+  );
   const column = (label, i) => both[label]?.map((point) => point[i]);
-  add("Precision and recall", "recall", "images: precision", (m) => both[m] && [column(m, 1), column(m, 2)]);
-  add("Image ROC", "false positive rate", "images: true positive rate", (m) => both[m] && [[0, ...column(m, 0)], [0, ...column(m, 1)]]);
+  add(
+    "Precision and recall",
+    "recall",
+    "images: precision",
+    (m) => both[m] && [column(m, 1), column(m, 2)],
+  );
+  add(
+    "Image ROC",
+    "false positive rate",
+    "images: true positive rate",
+    (m) =>
+      both[m] && [
+        [0, ...column(m, 0)],
+        [0, ...column(m, 1)],
+      ],
+  );
   const pixels = data.curves[`${section}.${category}`] ?? {};
-  add("Pixel ROC", "false positive rate", "pixels: true positive rate", (m) => pixels[m] && [pixels[m].fpr, pixels[m].tpr]);
-  add("PRO", "false positive rate of pixels", "regions: mean overlap (PRO)", (m) => pixels[m] && [pixels[m].fpr, pixels[m].pro], 0.3);
+  add(
+    "Pixel ROC",
+    "false positive rate",
+    "pixels: true positive rate",
+    (m) => pixels[m] && [pixels[m].fpr, pixels[m].tpr],
+  );
+  add(
+    "PRO",
+    "false positive rate of pixels",
+    "regions: mean overlap (PRO)",
+    (m) => pixels[m] && [pixels[m].fpr, pixels[m].pro],
+    0.3,
+  );
   $("curves").replaceChildren(...charts.map((chart) => figure(chart)));
 }
 
 function showDefects(limit) {
-  const names = [...new Set(view.rows.filter((row) => row.defective).map((row) => row.defect))].sort();
+  const names = [
+    ...new Set(view.rows.filter((row) => row.defective).map((row) => row.defect)),
+  ].sort();
   $("defects").tBodies[0].replaceChildren(
     ...names.map((name) => {
       const of = view.rows.filter((row) => row.defective && row.defect === name);
       const found = of.filter((row) => row.score >= limit).length;
       const line = document.createElement("tr");
       line.append(Object.assign(named("th", name), { scope: "row" }));
-      for (const [text, value] of [[of.length, of.length], [found, found], [percent(found, of.length), found / of.length]]) {
+      for (const [text, value] of [
+        [of.length, of.length],
+        [found, found],
+        [percent(found, of.length), found / of.length],
+      ]) {
         const cell = line.insertCell();
         cell.textContent = text;
         cell.dataset.sort = value;
@@ -161,113 +258,26 @@ function showDefects(limit) {
   );
 }
 
-// Pictures: a button with the image and its map, and below it what became of it.
-function galleryFigure(picture) {
-  const element = document.createElement("figure");
-  const button = named("button", "", "zoom");
-  button.type = "button";
-  button.append(canvasOf(picture, "image"), canvasOf(picture, "map"));
-  button.addEventListener("click", () => enlarge(picture));
-  const below = document.createElement("figcaption");
-  const verdict = named("b", "", "verdict");
-  const facts = ` score ${picture.score.toPrecision(4)}, ${picture.defective ? `defective: ${picture.defect}` : "normal"}`;
-  below.append(verdict, facts, document.createElement("br"), named("code", picture.key));
-  element.append(button, below);
-  return { picture, element, verdict };
-}
-
-// Under a limit, or null for one above all scores; nothing where there is none, as without scores.
-function judge({ picture, verdict }, limit) {
-  const text = limit === undefined ? "" : verdictOf(picture.defective, limit !== null && picture.score >= limit);
-  verdict.textContent = text;
-  verdict.className = text && `verdict ${text === "missed" || text === "false alarm" ? "wrong" : "right"}`;
-  return text;
-}
-
-const TITLES = { missed: "Missed defects", "false alarm": "False alarms", found: "Found defects", passed: "Normal images that passed", "": "Images" };
-
-function showGallery(limit) {
-  const groups = new Map(Object.keys(TITLES).map((name) => [name, []]));
-  for (const one of view.figures) groups.get(judge(one, limit)).push(one);
-  const filled = [...groups].filter(([, members]) => members.length);
-  view.order = filled.flatMap(([, members]) => members.map((one) => one.picture));
-  $("gallery").replaceChildren(
-    ...filled.flatMap(([name, members]) => {
-      const row = named("div", "", "gallery");
-      row.append(...members.map((one) => one.element));
-      return [named("h4", TITLES[name]), row];
-    }),
-  );
-}
-
-// One image as all methods see it.
-function besideOf(key, side) {
-  const pictures = view.pictures.filter((picture) => picture.key === key);
-  const { ranked } = data.choices[pictures[0].section];
-  const best = [...pictures].sort((a, b) => ranked.indexOf(a.label) - ranked.indexOf(b.label));
-  const shown = (canvas, caption) => {
-    const element = document.createElement("figure");
-    element.append(canvas, caption);
-    return element;
-  };
-  const first = named("figcaption", best[0].defective ? `defective: ${best[0].defect}` : "normal");
-  return [
-    shown(canvasOf(best[0], "image", side), first),
-    ...best.map((picture) => {
-      const caption = named("figcaption", `${data.labels[picture.label]} `);
-      const verdict = named("b", "");
-      judge({ picture, verdict }, data.starts[panelOf(picture)]);
-      caption.append(verdict);
-      return shown(canvasOf(picture, "map", side), caption);
-    }),
-  ];
-}
-
-function chooseImage() {
-  const counts = new Map();
-  for (const { key } of view.pictures) counts.set(key, (counts.get(key) ?? 0) + 1);
-  const keys = [...counts].filter(([, count]) => count > 1).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
-  options($("choose-image"), keys.map(([key, count]) => [key, `${key} (${count} methods)`]));
-  const defect = keys.find(([key]) => view.pictures.some((p) => p.key === key && p.defective));
-  if (defect) $("choose-image").value = defect[0];
-  $("side-by-side").hidden = !keys.length;
-  showBeside();
-}
-
-function showBeside() {
-  const key = $("choose-image").value;
-  $("beside").replaceChildren(...(key ? besideOf(key, SHARPEST) : []));
-}
-
-function enlarge(picture) {
-  view.enlarged = picture;
-  $("viewer-title").textContent = picture.key;
-  const limit = data.starts[panelOf(picture)];
-  $("viewer-facts").textContent =
-    `${data.labels[picture.label]}: score ${picture.score.toPrecision(4)}` +
-    (typeof limit === "number" ? `, called defective from ${limit.toPrecision(4)}` : "");
-  const mine = [canvasOf(picture, "image", 640), canvasOf(picture, "map", 640)];
-  $("viewer-large").replaceChildren(...mine);
-  const others = view.pictures.filter((p) => p.key === picture.key).length > 1;
-  $("viewer-beside").replaceChildren(...(others ? besideOf(picture.key, SHARPEST).slice(1) : []));
-  $("viewer-legend").replaceChildren(legendBar(picture));
-  if (!$("viewer").open) $("viewer").showModal();
-}
-
-function nextPicture(step) {
-  const { order, enlarged } = view;
-  if (order.includes(enlarged)) enlarge(order[(order.indexOf(enlarged) + step + order.length) % order.length]);
-}
-
 // All images as a table: searched, filtered, sorted.
 let order = { column: 3, up: true };
 function imageRows() {
-  const [words, kind, defect] = ["search", "filter-verdict", "filter-defect"].map((id) => $(id).value);
+  const [words, kind, defect] = ["search", "filter-verdict", "filter-defect"].map(
+    (id) => $(id).value,
+  );
   const limit = threshold();
-  const rows = view.rows.map((row) => [row.key, row.defect, verdictOf(row.defective, row.score >= limit), row.score]);
+  const rows = view.rows.map((row) => [
+    row.key,
+    row.defect,
+    verdictOf(row.defective, row.score >= limit),
+    row.score,
+  ]);
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
-  const kept = rows.filter(([key, name, verdict]) =>
-    (!kind || verdict === kind) && (!defect || name === defect) && wanted.every((word) => key.toLowerCase().includes(word)));
+  const kept = rows.filter(
+    ([key, name, verdict]) =>
+      (!kind || verdict === kind) &&
+      (!defect || name === defect) &&
+      wanted.every((word) => key.toLowerCase().includes(word)),
+  );
   const compare = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b));
   return kept.sort((a, b) => (order.up ? 1 : -1) * compare(a[order.column], b[order.column]));
 }
@@ -285,12 +295,19 @@ function showImages() {
         button.addEventListener("click", () => enlarge(picture));
         head.append(button);
       } else head.textContent = key;
-      line.append(head, named("td", defect, "words"), named("td", verdict, "words"), named("td", score.toPrecision(5)));
+      line.append(
+        head,
+        named("td", defect, "words"),
+        named("td", verdict, "words"),
+        named("td", score.toPrecision(5)),
+      );
       return line;
     }),
   );
   const more = rows.length - MOST_ROWS;
-  $("image-count").textContent = `${rows.length} of ${view.rows.length} images` + (more > 0 ? `; the first ${MOST_ROWS} are shown, the CSV has all` : "");
+  $("image-count").textContent =
+    `${rows.length} of ${view.rows.length} images` +
+    (more > 0 ? `; the first ${MOST_ROWS} are shown, the CSV has all` : "");
 }
 
 function sortImages(button) {

@@ -10,7 +10,10 @@ function load(number) {
   if (!loaded.has(number)) {
     const image = new Image();
     image.src = `data:image/webp;base64,${data.files[number]}`;
-    loaded.set(number, image.decode().then(() => image));
+    loaded.set(
+      number,
+      image.decode().then(() => image),
+    );
   }
   return loaded.get(number);
 }
@@ -40,7 +43,10 @@ function cover(context, values, side, picture) {
   const painted = context.createImageData(side, side);
   for (let i = 0; i < values.length; i += 4) {
     const value = low + (values[i] / 255) * (high - low);
-    const share = value < level ? (value - low) / (level - low) : 1 + (value - level) / Math.max(high - level, 1e-12);
+    const share =
+      value < level
+        ? (value - low) / (level - low)
+        : 1 + (value - level) / Math.max(high - level, 1e-12);
     const [red, green, blue, opacity] = heat(share);
     painted.data.set([red, green, blue, 255 * opacity], i);
   }
@@ -53,7 +59,8 @@ function cover(context, values, side, picture) {
 // not hide a thin defect.
 function outline(context, mask, side) {
   const values = grey(mask, side, `blur(${side / 100}px)`);
-  const inside = (x, y) => x >= 0 && y >= 0 && x < side && y < side && values[4 * (y * side + x)] > 12;
+  const inside = (x, y) =>
+    x >= 0 && y >= 0 && x < side && y < side && values[4 * (y * side + x)] > 12;
   const border = [];
   for (let y = 0; y < side; y++) {
     for (let x = 0; x < side; x++) {
@@ -61,10 +68,14 @@ function outline(context, mask, side) {
       if (inside(x, y) && !within) border.push([x, y]);
     }
   }
-  const wide = Math.max(1, Math.round(side / 256));
-  for (const [paint, reach] of [["rgb(0 0 0 / .7)", 2 * wide], ["#fff", wide]]) {
+  const wide = Math.max(1, Math.round(side / 400));
+  for (const [paint, reach] of [
+    ["rgb(0 0 0 / .7)", 2 * wide],
+    ["#fff", wide],
+  ]) {
     context.fillStyle = paint;
-    for (const [x, y] of border) context.fillRect(x - reach / 2, y - reach / 2, reach + 1, reach + 1);
+    for (const [x, y] of border)
+      context.fillRect(x - reach / 2, y - reach / 2, reach + 1, reach + 1);
   }
 }
 
@@ -74,7 +85,12 @@ function canvasOf(picture, what, side = SHARPEST) {
   [canvas.width, canvas.height] = [side, side];
   canvas.setAttribute("role", "img");
   const marked = picture.mask === undefined ? "" : ", its defect outlined";
-  canvas.setAttribute("aria-label", what === "map" ? `anomaly map of ${picture.key} by ${data.labels[picture.label]}` : picture.key + marked);
+  canvas.setAttribute(
+    "aria-label",
+    what === "map"
+      ? `anomaly map of ${picture.key} by ${data.labels[picture.label]}`
+      : picture.key + marked,
+  );
   canvas.drawn = paintOn(canvas, picture, what, side);
   return canvas;
 }
@@ -83,7 +99,13 @@ async function paintOn(canvas, picture, what, side) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   const old = what === "map" && picture.map === undefined; // a map that is one with its image
-  context.drawImage(await load(old ? picture.overlay ?? picture.image : picture.image), 0, 0, side, side);
+  context.drawImage(
+    await load(old ? (picture.overlay ?? picture.image) : picture.image),
+    0,
+    0,
+    side,
+    side,
+  );
   if (what === "map" && !old) cover(context, grey(await load(picture.map), side), side, picture);
   if (picture.mask !== undefined) outline(context, await load(picture.mask), side);
 }
@@ -93,7 +115,8 @@ function legendBar(picture) {
   const bar = document.createElement("p");
   bar.className = "heat-legend";
   if (picture?.map === undefined) {
-    bar.textContent = "These maps were drawn by an older version: each category has a scale of its own, from its median to its highest value.";
+    bar.textContent =
+      "These maps were drawn by an older version: each category has a scale of its own, from its median to its highest value.";
     return bar;
   }
   const stops = Array.from({ length: 21 }, (_, i) => {

@@ -39,7 +39,7 @@ from results.table import read, read_scores
 MOST_BYTES, PICTURE_BYTES = 23_000_000, 15_000_000
 """Most bytes of a page's data, and of its pictures; where there are more, each category shows
 fewer."""
-SCRIPTS = ("plot.js", "heat.js", "tables.js", "closer.js", "report.js")
+SCRIPTS = ("plot.js", "heat.js", "tables.js", "pictures.js", "closer.js", "report.js")
 
 
 def page(out: Path) -> str:

@@ -3,8 +3,14 @@
 const WIDTH = 360;
 const LONGEST = 19; // letters of a name
 const MARKERS = [
-  "M4 0A4 4 0 1 1-4 0A4 4 0 1 1 4 0", "M-3.5-3.5h7v7h-7z", "M0-5L5 0L0 5L-5 0z", "M0 4.5L-4.5-4h9z",
-  "M0-4.5L4.5 4h-9z", "M-1.5-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z", "M-4-4L4 4M4-4L-4 4", "M0-5V5M-5 0H5",
+  "M4 0A4 4 0 1 1-4 0A4 4 0 1 1 4 0",
+  "M-3.5-3.5h7v7h-7z",
+  "M0-5L5 0L0 5L-5 0z",
+  "M0 4.5L-4.5-4h9z",
+  "M0-4.5L4.5 4h-9z",
+  "M-1.5-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+  "M-4-4L4 4M4-4L-4 4",
+  "M0-5V5M-5 0H5",
 ];
 const DASHES = ["none", "7 3", "2 3"];
 const colour = (series) => `var(--s${series % 8})`;
@@ -31,7 +37,9 @@ function ticksOf([low, high], axis, count) {
       for (const step of [1, 2, 5]) found.push(step * 10 ** power);
     }
     const inside = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
-    return inside.length > 7 ? inside.filter((tick) => /^1(e|0*$)|^0?\.0*1$/.test(String(tick))) : inside;
+    return inside.length > 7
+      ? inside.filter((tick) => /^1(e|0*$)|^0?\.0*1$/.test(String(tick)))
+      : inside;
   }
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -68,7 +76,9 @@ function frameOf(chart) {
   const rows = chart.y.rows;
   const names = [...lines, ...bars].filter((mark) => mark.name);
   const legend = names.length > 1 || chart.legend ? names : [];
-  const left = rows ? 14 + 6.1 * Math.min(LONGEST, Math.max(...rows.map((name) => name.length))) : 44;
+  const left = rows
+    ? 14 + 6.1 * Math.min(LONGEST, Math.max(...rows.map((name) => name.length)))
+    : 44;
   const right = points.some((p) => p.label) ? 128 : points.some((p) => p.value) ? 44 : 12;
   const top = chart.y.name ? 26 : 10;
   const inside = rows ? 24 * rows.length + 9 * spans.length : (chart.height ?? 200);
@@ -81,7 +91,14 @@ function frameOf(chart) {
   const yRange = rows ? [rows.length - 0.4 + spans.length * 0.38, -0.6] : rangeOf(chart.y, ys);
   const [bottom, end] = [top + inside, WIDTH - right];
   return {
-    left, end, top, bottom, legend, xRange, yRange, height: bottom + below,
+    left,
+    end,
+    top,
+    bottom,
+    legend,
+    xRange,
+    yRange,
+    height: bottom + below,
     x: scaleOf(chart.x, xRange, left, end),
     y: scaleOf(chart.y, yRange, bottom, top),
   };
@@ -97,7 +114,9 @@ function axes(chart, frame) {
     parts.push(words(written(tick), x, bottom + 14, "middle"));
   }
   if (chart.y.rows) {
-    chart.y.rows.forEach((name, row) => parts.push(words(short(name), left - 8, frame.y(row) + 4, "end")));
+    chart.y.rows.forEach((name, row) =>
+      parts.push(words(short(name), left - 8, frame.y(row) + 4, "end")),
+    );
   } else {
     for (const tick of ticksOf(frame.yRange, chart.y, 5)) {
       const y = frame.y(tick);
@@ -115,8 +134,15 @@ function legendOf(frame) {
     const [x, y] = [2 + (number % 3) * 120, frame.bottom + 48 + 15 * Math.floor(number / 3)];
     const key = mark.fill
       ? draw("rect", { x, y: y - 9, width: 18, height: 9, fill: mark.fill, "fill-opacity": 0.6 })
-      : draw("line", { x1: x, x2: x + 18, y1: y - 4, y2: y - 4, stroke: colour(mark.series),
-          "stroke-width": 2.5, "stroke-dasharray": dash(mark.series) });
+      : draw("line", {
+          x1: x,
+          x2: x + 18,
+          y1: y - 4,
+          y2: y - 4,
+          stroke: colour(mark.series),
+          "stroke-width": 2.5,
+          "stroke-dasharray": dash(mark.series),
+        });
     return [key, words(short(mark.name), x + 23, y)];
   });
 }
@@ -131,27 +157,51 @@ function linesOf(chart, frame, hot) {
     const steps = line.x.map((x, i) => {
       if (line.y[i] === null) return (pen = "M") && "";
       const [px, py] = [frame.x(x), frame.y(line.y[i])];
-      if (px <= end + 1) hot.push([px, py, `${line.name}: ${+line.y[i].toPrecision(4)} at ${+x.toPrecision(4)}`]);
+      if (px <= end + 1)
+        hot.push([px, py, `${line.name}: ${+line.y[i].toPrecision(4)} at ${+x.toPrecision(4)}`]);
       const step = `${pen}${px.toFixed(1)} ${py.toFixed(1)}`;
       pen = "L";
       return step + (line.marked ? "m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0m2.5 0" : "");
     });
-    return draw("path", { d: steps.join(""), fill: "none", stroke: colour(line.series),
-      "stroke-width": line.strong ? 3 : 1.7, "stroke-dasharray": dash(line.series) });
+    return draw("path", {
+      d: steps.join(""),
+      fill: "none",
+      stroke: colour(line.series),
+      "stroke-width": line.strong ? 3 : 1.7,
+      "stroke-dasharray": dash(line.series),
+    });
   });
-  const cut = draw("rect", { x: left, y: top - 4, width: end - left + 1, height: bottom - top + 8 });
+  const cut = draw("rect", {
+    x: left,
+    y: top - 4,
+    width: end - left + 1,
+    height: bottom - top + 8,
+  });
   return [draw("clipPath", { id }, cut), draw("g", { "clip-path": `url(#${id})` }, ...paths)];
 }
 
+// A histogram as steps: where two overlap, both borders are seen.
 function barsOf(chart, frame, hot) {
-  return chart.bars.flatMap((bars) =>
-    bars.y.map((count, i) => {
-      const [x1, x2] = [frame.x(bars.x[i]), frame.x(bars.x[i + 1])];
-      if (count) hot.push([(x1 + x2) / 2, frame.y(count), `${bars.name}: ${count} images from ${bars.x[i].toPrecision(4)} to ${bars.x[i + 1].toPrecision(4)}`]);
-      return draw("rect", { x: x1, width: Math.max(x2 - x1 - 0.5, 0.5), y: frame.y(count),
-        height: frame.bottom - frame.y(count), fill: bars.fill, "fill-opacity": 0.55 });
-    }),
-  );
+  return chart.bars.map((bars) => {
+    const steps = bars.y.map((count, i) => {
+      const [from, to] = [bars.x[i], bars.x[i + 1]];
+      const [left, right, top] = [frame.x(from), frame.x(to), frame.y(count)];
+      if (count)
+        hot.push([
+          (left + right) / 2,
+          top,
+          `${bars.name}: ${count} images from ${from.toPrecision(4)} to ${to.toPrecision(4)}`,
+        ]);
+      return `${i ? "" : `M${left} ${frame.bottom}`}V${top}H${right}`;
+    });
+    return draw("path", {
+      d: `${steps.join("")}V${frame.bottom}Z`,
+      fill: bars.fill,
+      "fill-opacity": 0.35,
+      stroke: bars.fill,
+      "stroke-width": 1.5,
+    });
+  });
 }
 
 function pointsOf(chart, frame, hot) {
@@ -164,16 +214,39 @@ function pointsOf(chart, frame, hot) {
     const stroke = { stroke: paint, "stroke-width": 2 };
     if (point.ends) {
       const [low, high] = point.ends.map(frame.x);
-      parts.push(draw("path", { d: `M${low} ${y}H${high}M${low} ${y - 4}v8M${high} ${y - 4}v8`, fill: "none", ...stroke }));
+      parts.push(
+        draw("path", {
+          d: `M${low} ${y}H${high}M${low} ${y - 4}v8M${high} ${y - 4}v8`,
+          fill: "none",
+          ...stroke,
+        }),
+      );
     }
-    parts.push(draw("path", { d: MARKERS[point.series % 8], transform: `translate(${x} ${y})`,
-      fill: point.hollow ? "var(--paper)" : paint, ...stroke, "stroke-width": 1.6 }));
+    parts.push(
+      draw("path", {
+        d: MARKERS[point.series % 8],
+        transform: `translate(${x} ${y})`,
+        fill: point.hollow ? "var(--paper)" : paint,
+        ...stroke,
+        "stroke-width": 1.6,
+      }),
+    );
     hot.push([x, y, point.tip]);
-    if (point.value) parts.push(words(point.value, WIDTH - 4, y + 4, "end", { "font-weight": number ? 400 : 700 }));
+    if (point.value)
+      parts.push(
+        words(point.value, WIDTH - 4, y + 4, "end", { "font-weight": number ? 400 : 700 }),
+      );
     if (!point.label) return;
     const most = frame.bottom - 13 * (falling.length - number - 1); // what the others still need
     free = Math.max(free + 13, Math.min(y, most));
-    parts.push(draw("path", { d: `M${x + 6} ${y}L${frame.end + 4} ${free}`, stroke: paint, "stroke-width": 0.7, fill: "none" }));
+    parts.push(
+      draw("path", {
+        d: `M${x + 6} ${y}L${frame.end + 4} ${free}`,
+        stroke: paint,
+        "stroke-width": 0.7,
+        fill: "none",
+      }),
+    );
     parts.push(words(short(point.label), frame.end + 7, free + 4));
   });
   return parts;
@@ -187,18 +260,46 @@ function plot(chart) {
   if (chart.lines) parts.push(...linesOf(chart, frame, hot));
   (chart.spans ?? []).forEach(({ x }, number) => {
     const y = frame.y(chart.y.rows.length - 0.35 + 0.38 * number);
-    parts.push(draw("line", { x1: frame.x(x[0]) - 4, x2: frame.x(x[1]) + 4, y1: y, y2: y, stroke: "currentColor", "stroke-width": 3 }));
+    parts.push(
+      draw("line", {
+        x1: frame.x(x[0]) - 4,
+        x2: frame.x(x[1]) + 4,
+        y1: y,
+        y2: y,
+        stroke: "currentColor",
+        "stroke-width": 3,
+      }),
+    );
   });
   for (const { x, name } of chart.rules ?? []) {
     const at = frame.x(x);
     const late = at > (frame.left + frame.end) / 2;
-    parts.push(draw("line", { x1: at, x2: at, y1: frame.top - 2, y2: frame.bottom, stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "4 3" }));
+    parts.push(
+      draw("line", {
+        x1: at,
+        x2: at,
+        y1: frame.top - 2,
+        y2: frame.bottom,
+        stroke: "currentColor",
+        "stroke-width": 1.5,
+        "stroke-dasharray": "4 3",
+      }),
+    );
     parts.push(words(name, at + (late ? -5 : 5), frame.top + 9, late ? "end" : "start"));
   }
   if (chart.points) parts.push(...pointsOf(chart, frame, hot));
   parts.push(...legendOf(frame));
-  const image = draw("svg", { viewBox: `0 0 ${WIDTH} ${frame.height}`, role: "img",
-    "aria-label": chart.title, class: "chart", "font-size": 11 }, ...parts);
+  const image = draw(
+    "svg",
+    {
+      viewBox: `0 0 ${WIDTH} ${frame.height}`,
+      role: "img",
+      "aria-label": chart.title,
+      class: "chart",
+      "font-size": 11,
+    },
+    ...parts,
+  );
   image.addEventListener("pointermove", (event) => point(event, image, hot));
   image.addEventListener("pointerleave", () => (tip.hidden = true));
   return image;
@@ -228,7 +329,10 @@ function standalone(image) {
   return text
     .replace(/var\((--\w+)\)/g, (_, name) => style.getPropertyValue(name))
     .replaceAll("currentColor", style.getPropertyValue("--ink"))
-    .replace("<svg", `<svg width="${WIDTH}" height="${height}" font-family="sans-serif" style="background:${style.getPropertyValue("--paper")}"`);
+    .replace(
+      "<svg",
+      `<svg width="${WIDTH}" height="${height}" font-family="sans-serif" style="background:${style.getPropertyValue("--paper")}"`,
+    );
 }
 
 function save(name, url) {

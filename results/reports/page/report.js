@@ -25,12 +25,19 @@ function writeAddress() {
 function readState() {
   const { anchor, fields } = readAddress();
   if (![...fields.keys()].some((name) => FIELDS.includes(name))) return;
-  if ([...$("metric").options].some(({ value }) => value === fields.get("metric"))) $("metric").value = fields.get("metric");
+  if ([...$("metric").options].some(({ value }) => value === fields.get("metric")))
+    $("metric").value = fields.get("metric");
   showMetric();
   const section = data.choices.findIndex(({ title }) => title === fields.get("data"));
   if (section >= 0) {
     $("choose-section").value = section;
-    open(section, fields.get("category"), Object.entries(data.choices[section].methods).find(([, name]) => name === fields.get("method"))?.[0]);
+    open(
+      section,
+      fields.get("category"),
+      Object.entries(data.choices[section].methods).find(
+        ([, name]) => name === fields.get("method"),
+      )?.[0],
+    );
     if (fields.has("threshold")) {
       const at = view.steps.findIndex((step) => step >= Number(fields.get("threshold")));
       $("threshold").value = at < 0 ? view.steps.length - 1 : at;
@@ -44,9 +51,13 @@ function readState() {
 function open(section, category, method) {
   const of = data.choices[section];
   $("choose-section").value = section;
-  options($("choose-category"), of.categories.map((name, number) => [number, name]));
+  options(
+    $("choose-category"),
+    of.categories.map((name, number) => [number, name]),
+  );
   options($("choose-method"), Object.entries(of.methods));
-  if (of.categories.includes(category)) $("choose-category").value = of.categories.indexOf(category);
+  if (of.categories.includes(category))
+    $("choose-category").value = of.categories.indexOf(category);
   if (method in of.methods) $("choose-method").value = method;
   choose();
 }
@@ -60,7 +71,13 @@ function showFirst() {
         const { picture } = one;
         judge(one, data.starts[panelOf(picture)]);
         one.element.querySelector(".verdict").after(` by ${data.labels[picture.label]};`);
-        one.element.querySelector("button").addEventListener("click", () => open(section, data.choices[section].categories[picture.category], picture.label), { capture: true });
+        one.element
+          .querySelector("button")
+          .addEventListener(
+            "click",
+            () => open(section, data.choices[section].categories[picture.category], picture.label),
+            { capture: true },
+          );
         return one.element;
       }),
       ...(figures.length ? [legendBar(figures[0].picture)] : []),
@@ -82,21 +99,31 @@ if (data.choices.length) {
   const changed = (show) => () => (show(), writeAddress());
   open(0, ...data.choices[0].opens);
   showFirst();
-  $("choose-section").addEventListener("change", changed(() => {
-    const section = $("choose-section").value;
-    open(section, ...data.choices[section].opens);
-  }));
+  $("choose-section").addEventListener(
+    "change",
+    changed(() => {
+      const section = $("choose-section").value;
+      open(section, ...data.choices[section].opens);
+    }),
+  );
   $("choose-category").addEventListener("change", changed(choose));
   $("choose-method").addEventListener("change", changed(choose));
-  $("threshold").addEventListener("input", changed(() => ((view.moved = true), move())));
+  $("threshold").addEventListener(
+    "input",
+    changed(() => ((view.moved = true), move())),
+  );
   $("choose-image").addEventListener("change", showBeside);
-  for (const id of ["search", "filter-verdict", "filter-defect"]) $(id).addEventListener("input", showImages);
+  for (const id of ["search", "filter-verdict", "filter-defect"])
+    $(id).addEventListener("input", showImages);
   $("save-images").addEventListener("click", () =>
-    saveCsv(`images of ${view.panel}`, [["image", "defect", "verdict", "score"], ...imageRows()]));
+    saveCsv(`images of ${view.panel}`, [["image", "defect", "verdict", "score"], ...imageRows()]),
+  );
 }
 readState();
 addEventListener("hashchange", () => (readState(), writeAddress()));
-addEventListener("beforeprint", () => all("details:not(.cell)").forEach((part) => (part.open = true)));
+addEventListener("beforeprint", () =>
+  all("details:not(.cell)").forEach((part) => (part.open = true)),
+);
 
 for (const dialog of all("dialog")) {
   dialog.addEventListener("click", (event) => {
@@ -116,7 +143,13 @@ document.addEventListener("click", (event) => {
   else if (button.matches(".number")) showSource(button.dataset.key);
   else {
     const section = Number(button.closest("section").id.replace("section-", ""));
-    open(section, button.dataset.category, $("choose-section").value === String(section) ? $("choose-method").value : data.choices[section].opens[1]);
+    open(
+      section,
+      button.dataset.category,
+      $("choose-section").value === String(section)
+        ? $("choose-method").value
+        : data.choices[section].opens[1],
+    );
     writeAddress();
   }
 });

@@ -36,10 +36,13 @@ function turn(header) {
 }
 
 // A spreadsheet takes a text that begins so for a formula, whoever wrote it.
-const harmless = (text) => (/^[=+\-@\t]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text);
+const harmless = (text) =>
+  /^[=+\-@\t]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
 
 function saveCsv(name, rows) {
-  const quoted = rows.map((row) => row.map((text) => `"${harmless(String(text)).replaceAll('"', '""')}"`));
+  const quoted = rows.map((row) =>
+    row.map((text) => `"${harmless(String(text)).replaceAll('"', '""')}"`),
+  );
   const text = quoted.map((row) => row.join(",")).join("\r\n");
   save(`${name}.csv`, `data:text/csv;charset=utf-8,${encodeURIComponent(`\ufeff${text}\r\n`)}`);
 }
@@ -96,6 +99,8 @@ function showSource(key) {
     copy.open = shown.size === 1;
     return copy;
   });
-  $("source").querySelector(".cells").replaceChildren(...copies);
+  $("source")
+    .querySelector(".cells")
+    .replaceChildren(...copies);
   $("source").showModal();
 }
