@@ -208,6 +208,8 @@ def test_tables_and_charts_can_be_saved(desk: Any) -> None:
     table = desk.locator("#section-0 [data-metric=image_auroc] table").first
     lines = saved(table.get_by_text("CSV")).decode("utf-8-sig").splitlines()
     assert lines[0].startswith('"method","mean","mean (spread or note)"') and len(lines) == 4
+    formula, number = desk.evaluate("[harmless('=HYPERLINK(1)'), harmless('-1.5')]")
+    assert (formula, number) == ("'=HYPERLINK(1)", "-1.5"), "a spreadsheet would run it"
     figure = desk.locator("#overview figure:visible").first
     drawing = saved(figure.get_by_text("SVG")).decode()
     assert drawing.startswith("<svg") and "patchcore" in drawing and "var(" not in drawing

@@ -10,7 +10,6 @@ Numbers are compared where the protocol is the same, see `protocols`; elsewhere 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -42,13 +41,6 @@ def published() -> pl.DataFrame:
     paper's spread over categories. epochs is null where the source does not vary them.
     """
     return pl.concat([_table("mvtec", "table1_mvtec"), _table("mpdd", "table2_mpdd"), *_rest()])
-
-
-@cache
-def whole_sets() -> dict[str, int]:
-    """How many categories the data sets have for which numbers are published."""
-    real = published().filter(~pl.col("category").is_in([MEAN, INTER_STD]))
-    return dict(real.group_by("benchmark").agg(pl.col("category").n_unique()).iter_rows())
 
 
 def beside_published(frame: pl.DataFrame) -> pl.DataFrame:

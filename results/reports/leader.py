@@ -1,12 +1,28 @@
-"""Who leads, and whether the seeds and categories can tell it from the next, in one sentence."""
+"""Who leads, and whether these results can tell it from the others, in one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from results.analysis.statistics import AHEAD, DECIMALS, TOO_FEW, UNSETTLED, WITHIN_NOISE
-from results.reports.numbers import percent
+from results.analysis.statistics import (
+    AHEAD,
+    DECIMALS,
+    INCOMPLETE,
+    TOO_FEW,
+    UNSETTLED,
+    WITHIN_NOISE,
+)
+from results.reports.numbers import counted, percent
+
+MOST_NAMED = 3
+"""Rows in a sentence."""
+WHY = {
+    WITHIN_NOISE: ": another training may turn the order",
+    TOO_FEW: ": so few categories can't speak for other products",
+    UNSETTLED: ": on another product the order may turn",
+    INCOMPLETE: ", which lacks categories",
+}
 
 
 class Leader(NamedTuple):
@@ -20,53 +36,41 @@ class Leader(NamedTuple):
 def leader(metric: str, rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> Leader:
     """The verdict on one metric of a section, from its rows of `summary`, with labels, and of
     `pairwise`."""
-    whole = [row for row in rows if row["complete"] and row["mean"] is not None]
-    if not whole:
-        return Leader("", f"No method has {metric} of every category yet.", False)
-    first, *others = sorted(whole, key=lambda row: (-_mean(row), row["label"]))
-    name, value = first["label"], f"{percent(first['mean'])} % {metric}"
+    measured = [row for row in rows if row["mean"] is not None]
+    measured.sort(key=lambda row: (not row["complete"], -_mean(row), row["label"]))
+    if not measured or not measured[0]["complete"]:
+        return Leader("", f"no method has {metric} of every category yet", False)
+    first, *others = measured
+    name, value = first["label"], percent(first["mean"])
     if not others:
-        return Leader(name, f"{name} reaches {value}; there is no other to compare it with.", False)
-    second = others[0]
-    both = {name, second["label"]}
-    pair = next((pair for pair in pairs if {pair["a"], pair["b"]} == both), None)
-    if _mean(first) == _mean(second):
-        return Leader(name, f"{name} and {second['label']} are level at {value}.", False)
-    verdict = pair["verdict"] if pair else "not compared"
-    words = _words(f"{second['label']} ({percent(second['mean'])} %)", verdict, pair or {})
-    told = verdict.endswith("is better")
-    return Leader(name, f"{name} leads with {value}{words}.", told)
+        return Leader(name, f"{name} reaches {value} % in {metric}, alone", False)
+    verdicts = {
+        pair["b"] if pair["a"] == name else pair["a"]: pair["verdict"]
+        for pair in pairs
+        if name in (pair["a"], pair["b"])
+    }
+    names = [row["label"] for row in others]
+    better, ahead = f"{name} is better", f"{name} {AHEAD}"
+    alike = [other for other in names if verdicts.get(other) not in (better, ahead)]
+    if _mean(others[0]) == _mean(first):
+        return Leader(name, f"{name} and {names[0]} are level in {metric} ({value} %)", False)
+    seeds, categories = counted(first["seeds"], "seed"), first["categories"]
+    by = f"{seeds} on {categories:,} {'category' if categories == 1 else 'categories'}"
+    line = f"{name} leads in {metric} ({value} %)"
+    if not alike:
+        how = "ahead of" if ahead in verdicts.values() else "better than"
+        return Leader(name, f"{line}: {how} all others, by {by}", how == "better than")
+    why = WHY.get(verdicts.get(alike[0], ""), "")
+    told = verdicts.get(names[0]) == better
+    return Leader(name, f"{line}; {by} can't tell it from {_listed(alike)}{why}", told)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > MOST_NAMED:
+        return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _mean(row: dict[str, Any]) -> float:
     """As differences are rounded: equal values that were added in another order are equal."""
     return float(round(row["mean"], DECIMALS))
-
-
-def _words(rival: str, verdict: str, pair: dict[str, Any]) -> str:
-    seeds, categories = pair.get("seeds", 0), _count(pair.get("categories", 0), "category")
-    trainings = "one training each" if seeds == 1 else f"{seeds} seeds"
-    if verdict.endswith("is better"):
-        return f" and is better than {rival}: {trainings} and {categories} tell them apart"
-    if verdict.endswith(AHEAD):
-        return f" and is ahead of {rival} over {categories}, with {trainings}"
-    if verdict == WITHIN_NOISE:
-        return f", but {trainings} cannot tell it from {rival}: another training may turn the order"
-    if verdict == TOO_FEW and seeds == 1:
-        return f", but {trainings} and {categories} are too few to tell it from {rival}"
-    if verdict == TOO_FEW:
-        return (
-            f"; {trainings} tell it from {rival} on these images, but {categories} "
-            "are too few to say so of other products"
-        )
-    if verdict == UNSETTLED:
-        return (
-            f"; {trainings} tell it from {rival} on these images, but over {categories} "
-            "the order changes too much to say so of other products"
-        )
-    return f"; {rival} is {verdict}"
-
-
-def _count(number: int, one: str) -> str:
-    many = f"{one.removesuffix('y')}ies" if one.endswith("y") else f"{one}s"
-    return f"{number} {one if number == 1 else many}"

@@ -13,7 +13,15 @@ import polars as pl
 
 from results.analysis.alarms import alarms, without_alarms
 from results.analysis.bootstrap import bootstrap
-from results.analysis.cells import GROUP, SECTION, coverage, label, one_cell_per_seed, title
+from results.analysis.cells import (
+    GROUP,
+    SECTION,
+    coverage,
+    label,
+    labelled,
+    one_cell_per_seed,
+    title,
+)
 from results.analysis.published import beside_published
 from results.analysis.ranks import ranks
 from results.analysis.statistics import pairwise
@@ -21,8 +29,9 @@ from results.analysis.summary import failures, per_category, summary
 from results.calibration import ONE
 from results.reports.latex import latex
 from results.reports.layout import Cells, columns, csv_text, join_blocks
+from results.reports.leader import leader
 from results.reports.numbers import UNKNOWN, gibibytes, interval, number, percent
-from results.reports.verdicts import beside, best_against_others, verdict
+from results.reports.verdicts import beside, best_against_others
 from results.table import DONE
 
 BRIEF_WIDTH = 80
@@ -109,9 +118,16 @@ def _brief(rows: pl.DataFrame, part: pl.DataFrame, width: int) -> Iterator[list[
     fewer = [telling[:count] for count in range(len(telling), 0, -1)]
     tables = [_means_and_costs(rows, metrics) for metrics in (measured, *fewer)]
     yield next((table for table in tables if columns(table) <= width), tables[-1])
-    for sentence in verdict(part, telling[0]) if telling else ():
-        yield textwrap.wrap(sentence, width)
+    if telling and len(rows.filter(pl.col("metric") == telling[0]).drop_nulls("mean")) > 1:
+        yield textwrap.wrap(_verdict(rows, part, telling[0]), width)
     yield [*notes(rows, part)]
+
+
+def _verdict(rows: pl.DataFrame, part: pl.DataFrame, metric: str) -> str:
+    of = pl.col("metric") == metric
+    return leader(
+        metric, labelled(rows.filter(of)).to_dicts(), pairwise(part.filter(of)).to_dicts()
+    ).sentence
 
 
 def _means_and_costs(rows: pl.DataFrame, metrics: Sequence[str]) -> Cells:

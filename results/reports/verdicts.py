@@ -15,12 +15,10 @@ from results.analysis.published import MEAN, beside_published
 from results.analysis.statistics import compare, pairwise
 from results.analysis.summary import summary
 from results.reports.layout import Cells, join_blocks
-from results.reports.numbers import UNKNOWN, counted, interval, p_value, percent, points
+from results.reports.numbers import UNKNOWN, interval, p_value, percent, points
 
 MAIN = ("image_auroc", "pixel_auroc")
 """The metrics whose best row is compared with all others."""
-MOST_NAMED = 3
-"""Rows in a sentence."""
 NOTES = [
     "another training: 95 % of the difference in points, over seeds (Student's t)",
     "another test set: the same over images, drawn again for both; trainings stay",
@@ -28,35 +26,6 @@ NOTES = [
     f"within {100 * ROPE:g} points",
     "would be told by: so many, 80 % of the time, if difference and spread stay as they are",
 ]
-
-
-def verdict(part: pl.DataFrame, metric: str) -> Iterator[str]:
-    """One sentence on one section: who leads, and from whom these results can't tell it."""
-    means = summary(part).filter(pl.col("metric") == metric, pl.col("mean").is_not_null())
-    means = means.sort("complete", "mean", descending=True, maintain_order=True)
-    if len(means) < 2:
-        return
-    first = means.row(0, named=True)
-    name = label(first)
-    pairs = [row for row in pairwise(part).to_dicts() if row["metric"] == metric]
-    alike = [
-        row["b"] if row["a"] == name else row["a"]
-        for row in pairs
-        if name in (row["a"], row["b"]) and row["verdict"] != f"{name} is better"
-    ]
-    seeds, categories = counted(first["seeds"], "seed"), _categories(first["categories"])
-    line = f"{name} leads in {metric} ({percent(first['mean'])} %)"
-    if not alike:
-        yield f"{line}: better than all others, by {seeds} on {categories}"
-        return
-    whom = " and ".join(filter(None, (", ".join(alike[:-1]), alike[-1])))
-    if len(alike) > MOST_NAMED:
-        whom = f"{', '.join(alike[:MOST_NAMED])} and {len(alike) - MOST_NAMED} more"
-    yield f"{line}; {seeds} on {categories} can't tell it from {whom}"
-
-
-def _categories(number: int) -> str:
-    return f"{number:,} {'category' if number == 1 else 'categories'}"
 
 
 def best_against_others(part: pl.DataFrame) -> Iterator[Cells]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from results.analysis.cells import coverage
 from results.reports.leader import leader
-from results.reports.numbers import number
+from results.reports.numbers import counted, number
 from results.reports.page.charts import Chart, Point, means, scatter
 from results.reports.page.sections import Section
 
@@ -53,11 +54,19 @@ def compared(section: Section) -> str:
         if size
     ]
     seeds = sorted(done.group_by("label").agg(pl.col("seed").n_unique())["seed"])
-    several = f"{seeds[0]} to {seeds[-1]} seeds" if seeds[0] < seeds[-1] else f"{seeds[0]} seeds"
-    trainings = "1 seed" if seeds[-1] == 1 else several
+    trainings = counted(seeds[-1], "seed")
+    if seeds[0] < seeds[-1]:
+        trainings = f"{seeds[0]} to {trainings}"
     dates = sorted({f"{when:%Y-%m-%d}" for when in done["finished_at"]})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     devices = ", ".join(sorted(done["device"].drop_nulls().unique()))
     names = ", ".join(section.present)
-    parts = [f"{names} on {section.title}", section.coverage, *counts, trainings]
+    here = len(section.categories)
+    categories = f"{here} {'category' if here == 1 else 'categories'}"
+    parts = [
+        f"{names} on {section.title}",
+        coverage(section.frame) or categories,
+        *counts,
+        trainings,
+    ]
     return "; ".join(parts) + f". Run {when}" + (f" on {devices}." if devices else ".")

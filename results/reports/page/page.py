@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import labelled
+from results.analysis.cells import coverage, labelled
 from results.analysis.published import beside_published
 from results.analysis.ranks import cliques, ranks
 from results.metrics import METRICS
@@ -76,13 +76,9 @@ def page(out: Path) -> str:
 
 def _subject(parts: Sequence[Section]) -> str:
     """The data sets, and how much of each there is where some is missing."""
-    names = {
-        part.benchmark: f"{part.benchmark} ({part.coverage})"
-        if " of " in part.coverage
-        else part.benchmark
-        for part in parts
-    }
-    return ", ".join(names.values())
+    missing = {part.benchmark: coverage(part.frame) for part in parts}
+    names = (f"{name} ({less})" if less else name for name, less in missing.items())
+    return ", ".join(names)
 
 
 def _section(section: Section) -> dict[str, Any]:

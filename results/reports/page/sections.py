@@ -16,7 +16,6 @@ from results.analysis.cells import (
     title,
     with_every_seed,
 )
-from results.analysis.published import whole_sets
 from results.analysis.statistics import pairwise
 from results.analysis.summary import per_category, summary
 from results.identity import POOLED
@@ -104,15 +103,6 @@ class Section:
                 key = self.key(metric, category, name)
                 seeds.setdefault(key, []).append([seed, round(value, 6), numbers])
         return seeds
-
-    @property
-    def coverage(self) -> str:
-        """`1 of 15 categories` where the data set is known to have more, else `3 categories`."""
-        here = len(self.categories)
-        there = whole_sets().get(self.benchmark, here)
-        if here < there:
-            return f"{here} of {there} categories"
-        return "1 category" if here == 1 else f"{here} categories"
 
     def first_cells(self) -> pl.DataFrame:
         """name (a label), category, cell_id: the cell of the first seed."""
