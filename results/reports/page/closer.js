@@ -82,6 +82,7 @@ function choose() {
   $("missing").textContent =
     data.choices[section].missing[category] && `No ${data.choices[section].missing[category]}.`;
   view.figures = pictures.filter((p) => p.label === method).map(galleryFigure);
+  $("pictures").hidden = !view.figures.length;
   $("heat-legend").replaceChildren(
     ...(view.figures.length ? [legendBar(view.figures[0].picture)] : []),
   );
@@ -231,6 +232,7 @@ function showCurves(section, category, method) {
     (m) => pixels[m] && [pixels[m].fpr, pixels[m].pro],
     0.3,
   );
+  $("all-curves").hidden = !charts.length;
   $("curves").replaceChildren(...charts.map((chart) => figure(chart)));
 }
 

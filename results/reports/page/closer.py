@@ -39,7 +39,9 @@ class Closer:
         shown = pl.concat([read_pictures(out, cell) for cell in cells]).join(firsts, on=by)
         labels = self.scores.select(*by, "key", "label")
         self.shown = shown.join(labels, on=(*by, "key"), how="left", maintain_order="left")
-        self.without_pictures = set(cells) - set(self.shown["cell_id"])
+        # Where normal images alone were trained on, there is none to show.
+        tested = section.chosen.filter(pl.col("test_images").eq_missing(0).not_())["cell_id"]
+        self.without_pictures = {*cells} & {*tested} - {*self.shown["cell_id"]}
         separate = section.frame["mode"][0] == "separate"
         # Several models have no common threshold.
         self.categories = section.categories if separate else [*section.categories, POOLED]
@@ -159,12 +161,15 @@ class Closer:
     def _missing(self, category: str) -> str:
         """Which charts of a category are missing, and why."""
         if self._scores(category).is_empty():
-            return f"image scores: {NOT_KEPT}"
+            return f"image scores: {self._why(category, 'image_')}"
         if category == POOLED:
             return "pixel curves: pixels of different categories are not pooled"
         if not self.points.filter(category=category).is_empty():
             return ""
-        rows = self.section.chosen.filter(category=category)
-        pixels = rows.filter(pl.col("metric").str.starts_with("pixel_"))
-        reasons = pixels.filter(pl.col("value").is_null())["reason"].unique().sort().to_list()
-        return f"pixel curves: {'; '.join(map(str, reasons)) or NOT_KEPT}"
+        return f"pixel curves: {self._why(category, 'pixel_')}"
+
+    def _why(self, category: str, kind: str) -> str:
+        """Why a category has no values of a kind of metrics."""
+        rows = self.section.chosen.filter(pl.col("metric").str.starts_with(kind), category=category)
+        reasons = rows.filter(pl.col("value").is_null())["reason"].unique().sort().to_list()
+        return "; ".join(map(str, reasons)) or NOT_KEPT

@@ -19,6 +19,8 @@ COSTS = {
     "peak GiB": ("peak_memory_bytes", 2**30),
 }
 
+COST_CAPTION = "Accuracy against cost, on the machine that ran it."
+
 
 def first_view(section: Section, metric: str) -> dict[str, Any]:
     """The verdict of one metric, the chart of all means, and the metric against the first cost."""
@@ -27,8 +29,12 @@ def first_view(section: Section, metric: str) -> dict[str, Any]:
         for name in section.ranked(metric)
     ]
     verdict = leader(metric, section.rows_of(metric), section.pairs(metric))
-    charts = [means(rows, metric, f"{metric} of all methods, {section.title}")] if rows else []
-    return {"verdict": verdict, "charts": [*charts, *list(costs(section, metric))[:1]]}
+    told = any(row["low"] is not None for _, row in rows)
+    caption = "a line is the 95 % interval over seeds" if told else "one seed has no interval"
+    shown = means(rows, metric, f"{metric} of all methods, {section.title}")
+    charts = [(shown, f"Mean over categories; {caption}.")] if rows else []
+    charts += [(cost, COST_CAPTION) for cost in list(costs(section, metric))[:1]]
+    return {"verdict": verdict, "charts": charts}
 
 
 def costs(section: Section, metric: str) -> Iterator[Chart]:

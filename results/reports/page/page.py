@@ -58,9 +58,8 @@ def page(out: Path) -> str:
     context = {
         "made": datetime.now(UTC),
         "folder": out.resolve().name,
-        "subject": _subject(parts),
+        "heading": _heading(parts) or out.resolve().name,
         "metrics": metrics,
-        "labels": parts[0].labels if parts else [],
         "overview": {name: tables.overview(parts, name) for name in metrics},
         "sections": [_section(part) | {"training": [*training(part, losses)]} for part in parts],
         "selectors": selectors(out),
@@ -74,11 +73,13 @@ def page(out: Path) -> str:
     return _rendered(context | shown | {"data": data})
 
 
-def _subject(parts: Sequence[Section]) -> str:
-    """The data sets, and how much of each there is where some is missing."""
+def _heading(parts: Sequence[Section]) -> str:
+    """The data sets, how much of each there is where some is missing, and the methods."""
     missing = {part.benchmark: coverage(part.frame) for part in parts}
-    names = (f"{name} ({less})" if less else name for name, less in missing.items())
-    return ", ".join(names)
+    names = ", ".join(f"{name} ({less})" if less else name for name, less in missing.items())
+    labels = {name for part in parts for name in part.present}
+    compared = f"{len(labels)} methods compared" if len(labels) > 1 else "".join(labels)
+    return f"{names}: {compared}" if parts else ""
 
 
 def _section(section: Section) -> dict[str, Any]:

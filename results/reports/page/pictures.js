@@ -1,5 +1,8 @@
 // The pictures of the chosen category: as a gallery, enlarged, and as all methods see one image.
 
+const kindOf = ({ defective, defect }) =>
+  !defective ? "normal" : defect === "defective" ? defect : `defective: ${defect}`;
+
 // A button with the image and its map, and below it what became of it.
 function galleryFigure(picture) {
   const element = document.createElement("figure");
@@ -9,7 +12,7 @@ function galleryFigure(picture) {
   button.addEventListener("click", () => enlarge(picture));
   const below = document.createElement("figcaption");
   const verdict = named("b", "", "verdict");
-  const facts = ` score ${picture.score.toPrecision(4)}, ${picture.defective ? `defective: ${picture.defect}` : "normal"}`;
+  const facts = ` score ${picture.score.toPrecision(4)}, ${kindOf(picture)}`;
   below.append(verdict, facts, document.createElement("br"), named("code", picture.key));
   element.append(button, below);
   return { picture, element, verdict };
@@ -59,7 +62,7 @@ function besideOf(key, side) {
     element.append(canvas, caption);
     return element;
   };
-  const first = named("figcaption", best[0].defective ? `defective: ${best[0].defect}` : "normal");
+  const first = named("figcaption", kindOf(best[0]));
   return [
     shown(canvasOf(best[0], "image", side), first),
     ...best.map((picture) => {
