@@ -32,7 +32,7 @@ def _values(seeds: int = 3, categories: int = 8, noise: float = 0.001, **means: 
     [
         (_values(a=0.5, bb=0.7, c=0.6), "bb leads in image_auroc (73.6 %): better than all others"),
         (_values(a=0.60, bb=0.61, noise=0.05), "can't tell it from a: another training may turn"),
-        (_values(a=0.5, bb=0.7, categories=3), "3 categories can't tell it from a: so few"),
+        (_values(a=0.5, bb=0.7, categories=3), "3 seeds tell it from all others on these images"),
         (_values(a=0.5, bb=0.7, seeds=1), "ahead of all others, by 1 seed on 8 categories"),
         (_values(a=0.5, bb=0.7, seeds=1, categories=2), "2 categories can't tell it from a"),
         (_values(a=0.5), "a reaches 53.6 % in image_auroc, alone"),

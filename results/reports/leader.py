@@ -20,7 +20,6 @@ MOST_NAMED = 3
 WHY = {
     WITHIN_NOISE: ": another training may turn the order",
     TOO_FEW: ": so few categories can't speak for other products",
-    UNSETTLED: ": on another product the order may turn",
     INCOMPLETE: ", which lacks categories",
 }
 
@@ -44,25 +43,43 @@ def leader(metric: str, rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str
     name, value = first["label"], percent(first["mean"])
     if not others:
         return Leader(name, f"{name} reaches {value} % in {metric}, alone", False)
+    if _mean(others[0]) == _mean(first):
+        both = f"{name} and {others[0]['label']}"
+        return Leader(name, f"{both} are level in {metric} ({value} %)", False)
     verdicts = {
         pair["b"] if pair["a"] == name else pair["a"]: pair["verdict"]
         for pair in pairs
         if name in (pair["a"], pair["b"])
     }
-    names = [row["label"] for row in others]
-    better, ahead = f"{name} is better", f"{name} {AHEAD}"
-    alike = [other for other in names if verdicts.get(other) not in (better, ahead)]
-    if _mean(others[0]) == _mean(first):
-        return Leader(name, f"{name} and {names[0]} are level in {metric} ({value} %)", False)
-    seeds, categories = counted(first["seeds"], "seed"), first["categories"]
-    by = f"{seeds} on {categories:,} {'category' if categories == 1 else 'categories'}"
-    line = f"{name} leads in {metric} ({value} %)"
+    in_order = {row["label"]: verdicts.get(row["label"], "") for row in others}
+    told = in_order[others[0]["label"]] == f"{name} is better"
+    return Leader(name, f"{name} leads in {metric} ({value} %){_from_whom(first, in_order)}", told)
+
+
+def _from_whom(first: dict[str, Any], verdicts: dict[str, str]) -> str:
+    """From whom the first row is told, by the verdicts on the others, the best of these first."""
+    seeds, categories = counted(first["seeds"], "seed"), _categories(first["categories"])
+    ahead = f"{first['label']} {AHEAD}"
+    alike = {
+        other: verdict
+        for other, verdict in verdicts.items()
+        if verdict not in (ahead, f"{first['label']} is better")
+    }
     if not alike:
         how = "ahead of" if ahead in verdicts.values() else "better than"
-        return Leader(name, f"{line}: {how} all others, by {by}", how == "better than")
-    why = WHY.get(verdicts.get(alike[0], ""), "")
-    told = verdicts.get(names[0]) == better
-    return Leader(name, f"{line}; {by} can't tell it from {_listed(alike)}{why}", told)
+        return f": {how} all others, by {seeds} on {categories}"
+    # Of several seeds, TOO_FEW and UNSETTLED are said of differences that the seeds do tell.
+    noise = [o for o, why in alike.items() if first["seeds"] < 2 or why not in (TOO_FEW, UNSETTLED)]
+    if noise:
+        why = WHY.get(alike[noise[0]], "")
+        return f"; {seeds} on {categories} can't tell it from {_listed(noise)}{why}"
+    whom = "all others" if alike == verdicts else _listed([*alike])
+    but = f"but {categories} can't speak for other products"
+    return f"; {seeds} tell it from {whom} on these images, {but}"
+
+
+def _categories(number: int) -> str:
+    return f"{number:,} {'category' if number == 1 else 'categories'}"
 
 
 def _listed(names: Sequence[str]) -> str:
