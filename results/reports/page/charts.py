@@ -101,7 +101,6 @@ def knob(
         "y": {"name": "image AUROC, %"},
         "lines": lines,
         "rules": [{"x": chosen, "name": "chosen"}],
-        "legend": True,
     }
 
 
@@ -118,6 +117,7 @@ def losses(method: str, series: int, runs: Mapping[str, Sequence[float]], title:
         "x": {"name": "epoch", "whole": True},
         "y": {"name": f"loss of {method}", "log": positive},
         "lines": lines,
+        "legend": False,  # all of one colour: the pointer tells which is which
     }
 
 

@@ -75,14 +75,15 @@ function frameOf(chart) {
   const { lines = [], points = [], bars = [], spans = [] } = chart;
   const rows = chart.y.rows;
   const names = [...lines, ...bars].filter((mark) => mark.name);
-  const legend = names.length > 1 || chart.legend ? names : [];
+  const legend = names.length > 1 && chart.legend !== false ? names : [];
+  const columns = legend.some((mark) => mark.name.length > 15) ? 2 : 3;
   const left = rows
     ? 14 + 6.1 * Math.min(LONGEST, Math.max(...rows.map((name) => name.length)))
     : 44;
   const right = points.some((p) => p.label) ? 128 : points.some((p) => p.value) ? 44 : 12;
   const top = chart.y.name ? 26 : 10;
   const inside = rows ? 24 * rows.length + 9 * spans.length : (chart.height ?? 200);
-  const below = 44 + 15 * Math.ceil(legend.length / 3);
+  const below = 44 + 15 * Math.ceil(legend.length / columns);
   const xs = [...lines, ...bars].flatMap((mark) => mark.x);
   xs.push(...points.flatMap((p) => [p.x, ...(p.ends ?? [])]), ...spans.flatMap((s) => s.x));
   const ys = [...lines, ...bars].flatMap((mark) => mark.y).concat(points.map((p) => p.y));
@@ -96,6 +97,7 @@ function frameOf(chart) {
     top,
     bottom,
     legend,
+    columns,
     xRange,
     yRange,
     height: bottom + below,
@@ -131,7 +133,8 @@ function axes(chart, frame) {
 
 function legendOf(frame) {
   return frame.legend.flatMap((mark, number) => {
-    const [x, y] = [2 + (number % 3) * 120, frame.bottom + 48 + 15 * Math.floor(number / 3)];
+    const x = 2 + (number % frame.columns) * (WIDTH / frame.columns);
+    const y = frame.bottom + 48 + 15 * Math.floor(number / frame.columns);
     const key = mark.fill
       ? draw("rect", { x, y: y - 9, width: 18, height: 9, fill: mark.fill, "fill-opacity": 0.6 })
       : draw("line", {
