@@ -22,6 +22,7 @@ from results.analysis.alarms import alarms, without_alarms
 from results.analysis.cells import coverage, labelled
 from results.analysis.published import beside_published
 from results.analysis.ranks import cliques, ranks
+from results.calibration import read_held
 from results.metrics import METRICS
 from results.reports.page import tables
 from results.reports.page.charts import Point, critical_difference
@@ -63,7 +64,7 @@ def page(out: Path) -> str:
         "overview": {name: tables.overview(parts, name) for name in metrics},
         "sections": [_section(part) | {"training": [*training(part, losses)]} for part in parts],
         "selectors": selectors(out),
-        "alarms": tables.alarms(alarms(whole, scores).to_dicts()),
+        "alarms": tables.alarms(alarms(whole, scores, read_held(out)).to_dicts()),
         "cells": runs,
         "words": WORDS,
     }

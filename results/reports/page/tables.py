@@ -226,11 +226,14 @@ def alarms(rows: Sequence[dict[str, Any]]) -> Table | None:
             Entry(text=label(row)),
             Entry(text="one for all" if row["threshold"] == ONE else "one each", mark="words"),
             Entry(text=percent(row["alpha"]), sort=row["alpha"]),
+            Entry(
+                text=interval(row["expected_low"], row["expected_high"]), sort=row["expected_high"]
+            ),
             rate(row, "false"),
             rate(row, "recall"),
         ]
         for row in rows
     ]
-    header = ["method", "threshold", "asked", "false alarms seen", "recall"]
+    header = ["method", "threshold", "asked", "expected", "false alarms seen", "recall"]
     caption = "alarms of thresholds from held-out normal images, % of the test images"
     return Table(caption=caption, header=header, rows=body) if body else None

@@ -28,6 +28,7 @@ WORDS = {
     "knob": "A setting that can be changed without training again, such as how a map is smoothed.",
     "held-out normal images": "Normal images that were not learned from; they set the threshold.",
     "asked": "The share of false alarms that the threshold was set for.",
+    "expected": "Where it lies, 95 times in 100, on test images like the held-out ones.",
     "pseudo-validation": "Defects painted onto normal images, to choose without real ones.",
     "regret": "How many points the choice lies below the best that was tried.",
     "peak GiB": "The most memory that a run needed.",
