@@ -91,9 +91,11 @@ def test_bars_take_one_line_each_at_any_width(width: int) -> None:
             )
             show(number, news)
         show(2, None)
+        show(2, step("score", 1))  # late
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", file.getvalue()).splitlines()
     assert any("cells" in line and "1/3" in line and "left" in line for line in drawn)
     assert max(map(len, drawn)) <= width
+    assert not [line for line in drawn if "seed 2" in line]
     assert not [line for line in drawn if line.startswith(("ETA", "0:", "left"))], "nothing wraps"
 
 

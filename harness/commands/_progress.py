@@ -130,6 +130,8 @@ def bars(
             if news is not None and news.note:
                 noting(console)(f"{labels[number]}: {news.note}")
                 return
+            if number in clock.took:
+                return  # news of a task that ended, on their way for longer than its end
             clock.heard(number, news)
             progress.update(whole, completed=clock.share(), done=len(clock.took))
             stage = None if news is None else news.stage

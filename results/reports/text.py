@@ -35,6 +35,8 @@ from results.reports.verdicts import beside, best_against_others
 from results.table import DONE
 
 BRIEF_WIDTH = 80
+OF_SEVERAL = ("std (ddof 0)", "worst", "pooled")
+"""What says nothing of a single category."""
 MOST_TELLING = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 """The metrics of a brief report that has no room for all, the most important first."""
 
@@ -190,10 +192,12 @@ def _summary_tables(rows: pl.DataFrame) -> Iterator[Cells]:
         if part["mean"].null_count() == len(part):
             continue  # the notes say why
         metrics = part["metric"].unique(maintain_order=True).to_list()
-        methods = [group.to_dicts() for group in part.partition_by("method", "variant")]
+        methods = [group.to_dicts() for group in _ranked(part, metrics[0])]
+        single = part["expected"].max() == 1
         lines = [
             ["" if number else name, label(records[0]), *map(show, records)]
             for name, show in statistics.items()
+            if not (single and name in OF_SEVERAL)
             if any(show(record) != UNKNOWN for records in methods for record in records)
             for number, records in enumerate(methods)
         ]
