@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,9 @@ from harness.options import completing, keeping, selecting
 from harness.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from harness.predict import Model
 
 FORMATS = ("jsonl", "csv", "parquet")
@@ -49,7 +53,8 @@ def command(
     from rich.console import Console
 
     from harness.commands._progress import counter
-    from harness.predict import BATCH, load
+    from harness.predict import load
+    from results.reports.numbers import counted
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
@@ -60,10 +65,10 @@ def command(
     above = _threshold(trained, alpha, category)
     names = _names(paths)
     console, rows, bad = Console(stderr=True), [], 0
+    started = time.perf_counter()
     with counter("images", len(paths), console) as one_more:
-        for start in range(0, len(paths), BATCH):
-            piece = paths[start : start + BATCH]
-            for row in _predicted(trained, piece, category, above, (maps, names) if maps else None):
+        for views in _views(trained, paths, category):
+            for row in _predicted(trained, views, category, above, (maps, names) if maps else None):
                 one_more()
                 if "error" in row:
                     bad += 1
@@ -74,7 +79,41 @@ def command(
                     typer.echo(json.dumps(row, ensure_ascii=False))
     if format_ != "jsonl" or out is not None:
         _write(rows, format_, out)
+    seconds = time.perf_counter() - started
+    console.print(
+        f"{counted(len(rows), 'image')} in {seconds:.1f} s, {len(rows) / seconds:.1f} a second",
+        highlight=False,
+    )
     return bad == 0
+
+
+def _views(
+    model: Model, paths: Sequence[Path], category: str | None
+) -> Iterator[dict[Path, NDArray[np.uint8] | str]]:
+    """What the model sees of a few images, or why there is nothing to see; the next few are read
+    while these are scored."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from benchmarks.base import DataError
+    from benchmarks.parts.content import map_threads
+    from harness.predict import BATCH
+
+    def view(path: Path) -> NDArray[np.uint8] | str:
+        try:
+            return model.view(path, category)
+        except (DataError, ValueError) as error:
+            return str(error).splitlines()[0]
+
+    def read(start: int) -> dict[Path, NDArray[np.uint8] | str]:
+        piece = paths[start : start + BATCH]
+        return dict(zip(piece, map_threads(view, piece), strict=True))
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, 0)
+        for start in range(BATCH, len(paths) + BATCH, BATCH):
+            views = ahead.result()
+            ahead = reader.submit(read, start)
+            yield views
 
 
 def found(wanted: Sequence[str]) -> list[Path]:
@@ -132,7 +171,7 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _predicted(
     model: Model,
-    paths: Sequence[Path],
+    views: dict[Path, NDArray[np.uint8] | str],
     category: str | None,
     above: float | None,
     maps: tuple[Path, dict[Path, str]] | None,
@@ -140,16 +179,6 @@ def _predicted(
     """A row for each of a few images, those that can't be read first."""
     import numpy as np
 
-    from benchmarks.base import DataError
-    from benchmarks.parts.content import map_threads
-
-    def seen(path: Path) -> Any:
-        try:
-            return model.view(path, category)
-        except (DataError, ValueError) as error:
-            return str(error).splitlines()[0]
-
-    views = dict(zip(paths, map_threads(seen, paths), strict=True))
     yield from ({"error": view} for view in views.values() if isinstance(view, str))
     whole = {path: view for path, view in views.items() if not isinstance(view, str)}
     if not whole:
