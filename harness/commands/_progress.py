@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
@@ -77,6 +78,11 @@ def noting(console: Console) -> Say:
     return lambda line: console.print(
         f"note: {named(line)}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def shown(what: str) -> Status:
+    """A spinner on stderr, for work that takes seconds and has no steps."""
+    return Console(stderr=True).status(what)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ def command(
     """
     import importlib.util
 
+    from harness.commands._progress import shown
     from harness.export import as_folder, as_program
     from harness.predict import load
 
@@ -45,6 +46,7 @@ def command(
         raise UsageError(f"--out {out}: is there already; name a new one")
     if format_ == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise UsageError("--format onnx: pip install 'lafite-bench[onnx]' first")
-    trained = load(model, cell, device="cpu")
-    path = as_folder(trained, out) if format_ == "folder" else as_program(trained, out, format_)
+    with shown(f"writing {out}"):
+        trained = load(model, cell, device="cpu")
+        path = as_folder(trained, out) if format_ == "folder" else as_program(trained, out, format_)
     typer.echo(str(path))

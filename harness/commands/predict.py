@@ -52,7 +52,7 @@ def command(
     """
     from rich.console import Console
 
-    from harness.commands._progress import counter
+    from harness.commands._progress import counter, shown
     from harness.predict import load
     from results.reports.numbers import counted
 
@@ -61,7 +61,8 @@ def command(
     if format_ == "parquet" and out is None:
         raise UsageError("--format parquet: is no text; name a file with --out")
     paths = found(images)
-    trained = load(model, cell)
+    with shown("loading the model"):
+        trained = load(model, cell)
     above = _threshold(trained, alpha, category)
     names = _names(paths)
     console, rows, bad = Console(stderr=True), [], 0

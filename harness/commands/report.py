@@ -56,12 +56,16 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
     With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
     the first. UsageError for a folder without results and a file that can't be written.
     """
+    from harness.commands._progress import shown
+
     try:
         seen = _state(folder)
         while watch and not seen:
             time.sleep(POLL_SECONDS)
             seen = _state(folder)
-        yield _report(folder, fmt, out)
+        with shown("making the report"):
+            made = _report(folder, fmt, out)
+        yield made
         while watch:
             time.sleep(POLL_SECONDS)
             if (now := _state(folder)) != seen:

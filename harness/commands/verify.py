@@ -21,7 +21,10 @@ def command(path: Results = DEFAULT_OUT) -> bool:
     """
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder of results; name the --out of a run")
-    faults = list(_faults(path))
+    from harness.commands._progress import shown
+
+    with shown(f"reading and hashing what is in {path}"):
+        faults = list(_faults(path))
     for fault in faults:
         typer.echo(fault)
     parts = len(list((path / "parts").glob("[!.]*.parquet")))
