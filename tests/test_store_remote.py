@@ -349,7 +349,7 @@ def test_commands_on_two_machines_share_a_bucket(store: str, tmp_path: Path) -> 
     both = [start(machine, *wanted) for machine in "ab"]
     printed = [command.communicate(timeout=300)[0] for command in both]
     assert [command.returncode for command in both] == [0, 0], printed
-    assert all(f"{out}/parts/*.parquet" in text for text in printed)
+    assert all(f"{out}/parts/" in text for text in printed)
     parts = {name for name in names(out) if name.startswith("parts/")}
     assert len(parts) == 2 and not [name for name in names(out) if name.startswith("failures/")]
     asked = (("report", out, "--format", "csv"), ("status", out), wanted, ("verify", out))
