@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,11 @@ def noting(console: Console) -> Say:
     return lambda line: console.print(
         f"note: {named(line)}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def columns() -> int:
+    """How wide tables may be: as the terminal, or 120 where there is none."""
+    return shutil.get_terminal_size((120, 24)).columns
 
 
 def shown(what: str) -> Status:

@@ -25,12 +25,14 @@ def command(
 
     Example: lafite-bench compare lafite patchcore
     """
+    from harness.commands._progress import columns
     from results.reports.verdicts import comparison
     from results.table import read, read_scores
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
     try:
-        typer.echo(comparison(read(path), a, b, format_, scores=read_scores(path)))
+        scores = read_scores(path)
+        typer.echo(comparison(read(path), a, b, format_, columns(), scores=scores))
     except ValueError as error:
         raise UsageError(str(error)) from None

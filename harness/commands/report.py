@@ -76,6 +76,7 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 
 
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
+    from harness.commands._progress import columns
     from harness.store.addresses import address_of
     from results.calibration import read_held
     from results.files import write_whole
@@ -88,7 +89,7 @@ def _report(folder: Path, fmt: str, out: Path | None) -> str:
             return _tables(tables, out or folder / TABLES)
         if fmt != "html":
             scores, held = read_scores(folder), read_held(folder)
-            text = render(read(folder), fmt, scores=scores, held=held)
+            text = render(read(folder), fmt, columns(), scores=scores, held=held)
             if out is None:
                 return text
         else:
