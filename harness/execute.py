@@ -62,7 +62,6 @@ def run(
             partial(run_job, group),
             fits=group[0],
             memory=memory_of(group[0], on_gpu=on_gpu),
-            flops=work_of(group[0]),
         )
         for group in groups
     ]

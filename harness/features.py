@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, Sample
-from benchmarks.parts.content import fingerprint
+from benchmarks.parts.content import fingerprint, map_ahead
 from benchmarks.parts.images import load_views
 from harness.cell import Cell, Data, Split
 from harness.registry import load
@@ -97,16 +96,7 @@ def read_ahead(
     """Decoded views in batches; the next is read while this one is worked on."""
     pieces = [samples[start : start + batch] for start in range(0, len(samples), batch)]
 
-    def read(piece: Sequence[Sample]) -> NDArray[np.uint8]:
-        return load_views(benchmark, piece, view.resize, view.crop)
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, pieces[0])
-        for following in pieces[1:]:
-            views = ahead.result()
-            ahead = reader.submit(read, following)
-            yield views
-        yield ahead.result()
+    return map_ahead(lambda piece: load_views(benchmark, piece, view.resize, view.crop), pieces)
 
 
 def encoder(

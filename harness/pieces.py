@@ -25,28 +25,31 @@ def uncounted(more: int) -> None:
 
 
 def pieces(
+    name: str, root: Path | None, wanted: Sequence[str], mode: str, limit: int | None = None
+) -> list[Data]:
+    """The data set as one piece, or a piece for each category, as it lies on disk."""
+    benchmark, chosen = opened(name, root, wanted, limit=limit)
+    return in_pieces(benchmark, chosen, name, root, mode, limit=limit)
+
+
+def in_pieces(
+    benchmark: Benchmark,
+    chosen: tuple[str, ...],
     name: str,
     root: Path | None,
-    wanted: Sequence[str],
     mode: str,
     held: Held | None = None,
-    say: Say | None = None,
+    say: Say = unheard,
     *,
     limit: int | None = None,
-    untested: bool = False,
     count: Count = uncounted,
 ) -> list[Data]:
-    """The data set as one piece, or a piece for each category.
-
-    Where there are no test images at all it is learned from if it may stay `untested`.
+    """An opened data set as one piece, or a piece for each of the chosen categories, hashed.
 
     With `held`, to tune on: what is scored is the pseudo-validation, no test image is opened.
-    With `say` the folder is checked first, DataError, and categories that can't be used are left
-    out with a word.
     """
-    benchmark, chosen = opened(name, root, wanted, held, say, limit=limit, untested=untested)
     groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
-    found = [_piece(benchmark, name, root, group, held, say or unheard, count) for group in groups]
+    found = [_piece(benchmark, name, root, group, held, say, count) for group in groups]
     if limit is None:
         return found
     return [replace(data, name=limited(data.name, limit), limit=limit) for data in found]
@@ -62,7 +65,11 @@ def opened(
     limit: int | None = None,
     untested: bool = False,
 ) -> tuple[Benchmark, tuple[str, ...]]:
-    """The data set and the categories to use, as far as names of files tell; see `pieces`."""
+    """The data set and the categories to use, as far as names of files tell.
+
+    With `say` the folder is checked, DataError, and categories that can't be used are left out with
+    a word; where there are no test images at all it may stay `untested`.
+    """
     benchmark = open_benchmark(name, root, limit)
     wanted = [plain(category) for category in wanted]
     check_categories(name, benchmark, wanted)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from benchmarks.base import DataError
+from benchmarks.base import Benchmark, DataError
 from benchmarks.parts.inventory import plain
 from harness.cell import Cell, Data, Held
 from harness.options import MODES, PRESETS, Say, Selection, unheard
 from harness.overrides import parse_overrides, variant_of, with_overrides
-from harness.pieces import Count, limited, opened, pieces, uncounted, with_held_out
+from harness.pieces import Count, in_pieces, limited, opened, uncounted, with_held_out
 from harness.registry import UsageError, did_you_mean, load, names
 from methods.base import Declaration
 from methods.parts.backbone import (
@@ -47,19 +47,29 @@ def plan(
     were `found` before), if any can't run; those that cost nothing to see come before the rest.
 
     With `calibrate` this share of the normal images is held out from all of them, to say where
-    alarms begin. With `held` the cells are those of a search for knobs, see `pieces`. Without
+    alarms begin. With `held` the cells are those of a search for knobs, see `in_pieces`. Without
     `need_weights` a plan can be looked at where a backbone's weights are not to be had. `say` is
     told what is left out, `count` of images that are hashed.
     """
     faults = Faults(list(found))
     faults.collect(_check_words, selection)
     rows = faults.collect(_rows, selection, ablation) or []
-    names = list(dict.fromkeys(selection.benchmarks))
-    for name in names:  # what costs nothing, before anything is hashed
-        faults.collect(_opened, name, selection, held, untested=bool(calibrate))
+    there = {  # what costs nothing, before anything is hashed
+        name: faults.collect(
+            opened,
+            name,
+            selection.root,
+            selection.categories,
+            held,
+            say,
+            limit=selection.limit,
+            untested=bool(calibrate),
+        )
+        for name in dict.fromkeys(selection.benchmarks)
+    }
     files = {row.method: faults.collect(_files, row, need_weights, say) for row in rows}
     faults.tell()
-    parts = _parts(names, selection, held, say, count, untested=bool(calibrate))
+    parts = _parts(there, selection, held, say, count)
     if calibrate:
         parts = [with_held_out(data, Held(calibrate, families=())) for data in parts]
     for data in parts:
@@ -109,33 +119,27 @@ class Faults:
             raise UsageError("\n".join(dict.fromkeys(self.lines)))
 
 
-def _opened(name: str, selection: Selection, held: Held | None, untested: bool) -> None:
-    categories = selection.categories
-    opened(name, selection.root, categories, held, unheard, untested=untested)
-
-
 def _parts(
-    names: Sequence[str],
+    there: Mapping[str, tuple[Benchmark, tuple[str, ...]] | None],
     selection: Selection,
     held: Held | None,
     say: Say,
     count: Count,
-    untested: bool,
 ) -> list[Data]:
-    """The data sets, checked as far as names tell; two of one name are told apart by folders."""
+    """The opened data sets in pieces; two of one name are told apart by folders."""
     by_name = {
-        name: pieces(
+        name: in_pieces(
+            *found,
             name,
             selection.root,
-            selection.categories,
             selection.mode,
             held,
             say,
             limit=selection.limit,
-            untested=untested,
             count=count,
         )
-        for name in names
+        for name, found in there.items()
+        if found
     }
     places = sorted({data.benchmark for parts in by_name.values() for data in parts})
     ends = dict(zip(places, distinct_ends(places), strict=True))

@@ -26,7 +26,7 @@ class Task:
     memory: int = 0
     """Bytes of main memory that it is expected to need; 0: not known."""
     flops: float = 0.0
-    """Of what takes most of its time."""
+    """Of what takes most of its time, where it fits no cell."""
 
 
 Outcome = tuple[int, BaseException | None]

@@ -139,7 +139,7 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
     }
     assert openers == {
         "harness/pieces.py",
-        "harness/contract.py",
+        "harness/subject.py",
         "harness/features.py",
         "harness/commands/_data_check.py",
         "harness/commands/_data_doctor.py",

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from made_features import need_lite0, one_thread  # noqa: F401
 
-from harness.contract import PROMISES, NotAsked, Promise, Subject
+from harness.contract import PROMISES, NotAsked, Promise
 from harness.registry import load, names
+from harness.subject import Subject
 from methods.base import Scores
 
 METHODS = names("methods")

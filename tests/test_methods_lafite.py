@@ -15,7 +15,7 @@ from made_features import (
 from made_training import numbers
 from torch import Tensor
 
-from harness.contract import anomalous_share, batches, inputs, unseen
+from harness.subject import anomalous_share, batches, inputs, unseen
 from methods.lafite import METHOD, LafitE
 from methods.networks.diffusion import cosine_schedule
 from methods.parts.backbone import LITE0

@@ -12,11 +12,11 @@ import torch
 from made_cells import smoke_cells
 from made_features import need_lite0
 
-from harness.contract import mean_image_auroc, unseen
 from harness.options import RaceOptions
 from harness.plan import plan
 from harness.registry import UsageError
 from harness.speed import _anomalib, anomalib
+from harness.subject import mean_image_auroc, unseen
 
 
 def test_our_half_goes_from_files_to_scores(tmp_path: Path) -> None:

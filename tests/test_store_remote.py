@@ -23,13 +23,21 @@ from pyarrow.fs import FileSelector
 
 from harness.registry import UsageError
 from harness.store import copies
-from harness.store.addresses import address_of, named
+from harness.store.addresses import INPUTS, RESULTS, address_of, named
 from harness.store.copies import fetch, forget, have_input, input_of, results_of
 from harness.store.journal import append, entries
 from harness.store.remote import Copy, opened
 from results.table import read
 
 BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(autouse=True)
+def no_copies_left() -> Iterator[None]:
+    """What this process works with goes to every worker: none of it to those of later tests."""
+    yield
+    INPUTS.clear()
+    RESULTS.clear()
 
 
 @pytest.fixture(scope="module")

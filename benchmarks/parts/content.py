@@ -24,6 +24,17 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> It
         yield from pool.map(function, items)
 
 
+def map_ahead(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`map`, with the next result made in a thread while this one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = [pool.submit(function, item) for item in items[:1]]
+        for following in items[1:]:
+            result = ahead.pop().result()
+            ahead.append(pool.submit(function, following))
+            yield result
+        yield from (last.result() for last in ahead)
+
+
 def fingerprint(
     benchmark: Benchmark, samples: Sequence[Sample], count: Callable[[int], None] | None = None
 ) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from harness.commands._estimate import flops_per_second, known_seconds
+from harness.commands._estimate import flops_per_second, known_seconds, seconds_here
 from harness.commands._eta import Expected
 from harness.commands._live import live
 from harness.commands._progress import bars
@@ -44,10 +44,9 @@ def _expected(title: str, tasks: Sequence[Task], place: Place) -> list[Expected]
     rate = flops_per_second()
     expected = []
     for task in tasks:
-        seconds, kind = START_SECONDS + task.flops / rate, title
+        seconds, known = task.flops / rate, False
         if cell := task.fits:
-            kind = cell.method
-            known = seen.get((cell.config_hash, cell.data.train_fingerprint))
-            seconds = sum(known) if known else seconds
-        expected.append(Expected(kind, seconds))
+            seconds, known = seconds_here(cell, seen, rate)
+        kind = cell.method if cell else title
+        expected.append(Expected(kind, seconds if known else START_SECONDS + seconds))
     return expected

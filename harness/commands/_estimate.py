@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
-from harness.cost import cost_of, feature_bytes
+from harness.cost import cost_of, feature_bytes, work_of
 from harness.plan import MISSING
 from harness.registry import load
 from harness.store.store import Store
@@ -82,8 +82,7 @@ def seconds_here(
     """What a cell takes on this machine, and whether like ones were seen."""
     if seen := known.get((cell.config_hash, cell.data.train_fingerprint)):
         return sum(seen), True
-    cost = cost_of(cell)
-    return (cost.train_flops + cost.coreset_flops) / rate, False
+    return work_of(cell) / rate, False
 
 
 def cautions(cells: Sequence[Cell]) -> list[str]:

@@ -20,8 +20,9 @@ def command(
     import torch
     from rich.console import Console
 
-    from harness.contract import PROMISES, NotAsked, Subject, kept
+    from harness.contract import PROMISES, NotAsked, kept
     from harness.plan import declared
+    from harness.subject import Subject
 
     if missing := {"smoke"} - declared(method).presets.keys():
         raise UsageError(f"{method}: has no preset {missing.pop()}, on which it is looked at")

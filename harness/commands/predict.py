@@ -93,10 +93,8 @@ def _views(
 ) -> Iterator[dict[Path, NDArray[np.uint8] | str]]:
     """What the model sees of a few images, or why there is nothing to see; the next few are read
     while these are scored."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from benchmarks.base import DataError
-    from benchmarks.parts.content import map_threads
+    from benchmarks.parts.content import map_ahead, map_threads
     from harness.predict import BATCH
 
     def view(path: Path) -> NDArray[np.uint8] | str:
@@ -105,16 +103,8 @@ def _views(
         except (DataError, ValueError) as error:
             return str(error).splitlines()[0]
 
-    def read(start: int) -> dict[Path, NDArray[np.uint8] | str]:
-        piece = paths[start : start + BATCH]
-        return dict(zip(piece, map_threads(view, piece), strict=True))
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, 0)
-        for start in range(BATCH, len(paths) + BATCH, BATCH):
-            views = ahead.result()
-            ahead = reader.submit(read, start)
-            yield views
+    pieces = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    return map_ahead(lambda piece: dict(zip(piece, map_threads(view, piece), strict=True)), pieces)
 
 
 def found(wanted: Sequence[str]) -> list[Path]:
