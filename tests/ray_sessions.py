@@ -26,7 +26,7 @@ def killed_when(command: Sequence[str], reached: Callable[[], bool]) -> None:
 
 def _wait_for_silence(session: int) -> None:
     """Ray's processes notice by themselves that their driver is gone; wait, then make sure."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
             os.killpg(session, 0)

@@ -285,7 +285,7 @@ def test_a_lost_or_silent_ray_worker_is_replaced(tmp_path: Path, blow: signal.Si
     pytest.importorskip("ray", reason="Ray is not installed")
     out = tmp_path / "runs"
     settings = [
-        "lafite.epochs=40",
+        "lafite.epochs=20",
         "lafite.image_size=64",
         "lafite.feature_size=8",
         "lafite.pool=4",

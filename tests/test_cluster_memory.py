@@ -24,7 +24,7 @@ def test_two_that_need_a_machines_memory_do_not_share_it(tmp_path: Path) -> None
     def stamping(name: str, share: float) -> Task:
         def run(place: Place, tell: OnProgress) -> None:
             began = time.time()
-            time.sleep(3)
+            time.sleep(2)
             (place.store.out / name).write_text(f"{began} {time.time()}")
 
         return Task(name, run, memory=int(share * largest_memory()))

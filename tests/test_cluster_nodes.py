@@ -178,33 +178,28 @@ def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_node_that_dies_lo
     assert not list((runs / "failures").glob("*.parquet"))
 
 
-def test_a_node_with_other_images_gets_no_work(root: Path) -> None:
-    data = root / "data"
+def test_a_node_with_other_images_or_other_code_gets_no_work(root: Path) -> None:
+    data, code = root / "data", root / "code"
     for node in (0, 1):
         write_category(Path(f"{root}/disk-{node}{data}") / "parts" / "bolt", seed=node)
-    machines = Machines(root, data)
-    done = machines.run(
-        "run", str(data / "parts"), "--preset", "smoke", "-m", "patchcore", "--seeds", "1",
-        "--out", str(root / "runs"),
-    )  # fmt: skip
-    assert done.returncode == 2, done.stdout
-    assert "node 10.77.0.11: images of parts/bolt (test): " in done.stdout
-    assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
-
-
-def test_a_node_with_other_code_gets_no_work(root: Path) -> None:
-    code = root / "code"
-    for node in (0, 1):
         for package in PACKAGES:
             copy = Path(f"{root}/disk-{node}{code}") / package
             shutil.copytree(HERE / package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    machines = Machines(root, data, code, code=code)
+    bolts = str(data / "parts")
+
+    def refused(*wanted: str) -> str:
+        done = machines.run(*wanted, "--seeds", "1", "--out", str(root / "runs"))
+        assert done.returncode == 2, done.stdout
+        assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
+        return done.stdout
+
+    images = "node 10.77.0.11: images of parts/bolt (test): "
+    others = refused("run", bolts, "--preset", "smoke", "-m", "patchcore")
+    assert images in others and "code of" not in others
     with (copy / "metrics.py").open("a") as file:
         file.write("# another version\n")
-    machines = Machines(root, code, code=code)
-    done = machines.run(*WANTED, "--seeds", "1", "--out", str(root / "runs"))
-    assert done.returncode == 2, done.stdout
-    assert "node 10.77.0.11: code of lafite-bench: " in done.stdout
-    assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
+    assert "node 10.77.0.11: code of lafite-bench: " in refused(*WANTED)
 
 
 def test_a_sweep_chooses_from_the_trials_of_all_nodes_though_one_dies(root: Path) -> None:

@@ -110,5 +110,23 @@ def test_without_a_terminal_each_end_is_a_line_with_the_time() -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d cells 2/2: b ended, 0 s", second)
 
 
+def test_the_time_of_the_cells_stands_beside_that_of_the_features_before_them() -> None:
+    time = Time()
+    clock = Clock([Expected("features", 10)] * 2, time, later=600)
+    for number in (0, 1):
+        clock.heard(number, step("features", 0))
+    assert clock.left() == 10 + 300, "two at a time"
+    time.now = 1
+    for number in (0, 1):
+        clock.heard(number, None)
+    assert clock.left() == 300, "fast features make no fast cells"
+    assert clock.share() == 1, "the bar is of the features"
+
+    file = io.StringIO()
+    with bars("features", ["a"], Console(file=file, width=40), later=600) as show:
+        show(0, None)
+    assert re.search(r"features 1/1: a ended, 0 s; about 10:00 left$", file.getvalue().strip())
+
+
 def test_times_are_short() -> None:
     assert [lasting(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]

@@ -30,12 +30,19 @@ class Running(NamedTuple):
 
 
 class Clock:
-    """What is left of some tasks, while they are told of."""
+    """What is left of some tasks, while they are told of.
+
+    `later` is what comes after them, in seconds of one at a time: it is believed as it is, as
+    another kind of work says nothing of it.
+    """
 
     def __init__(
-        self, tasks: Sequence[Expected], now: Callable[[], float] = time.monotonic
+        self,
+        tasks: Sequence[Expected],
+        now: Callable[[], float] = time.monotonic,
+        later: float = 0.0,
     ) -> None:
-        self.tasks, self.now = tasks, now
+        self.tasks, self.now, self.later = tasks, now, later
         self.began = now()
         self.running: dict[int, Running] = {}
         self.took: dict[int, float] = {}
@@ -62,9 +69,9 @@ class Clock:
         self.at_once = max(self.at_once, len(self.running))
 
     def left(self) -> float:
-        """Seconds until all have ended."""
+        """Seconds until all have ended, and what comes later."""
         with self.lock:
-            return self._left()
+            return self._left() + self.later / self.at_once
 
     def _left(self) -> float:
         now = self.now()
@@ -79,9 +86,10 @@ class Clock:
         return max([evenly, *running.values(), *waiting])
 
     def share(self) -> float:
-        """How much of the whole time has passed."""
-        passed = self.now() - self.began
-        return passed / max(passed + self.left(), 1e-9)
+        """How much of the tasks' time has passed."""
+        with self.lock:
+            passed = self.now() - self.began
+            return passed / max(passed + self._left(), 1e-9)
 
     def _left_of(self, number: int, now: float) -> float:
         """What the estimate leaves, or at least what its stage still takes at its own pace."""

@@ -127,13 +127,15 @@ def bars(
     labels: Sequence[str],
     console: Console,
     expected: Sequence[Expected] = (),
+    later: float = 0.0,
 ) -> Iterator[Show]:
     """Yields `show(number, progress)` for the tasks named by `labels`; None ends a task.
 
-    The bar of the whole weighs them by the time that is `expected` of each, and by what they take.
-    Where there is no terminal, a line with the time is printed as each item ends.
+    The bar of the whole weighs them by the time that is `expected` of each, and by what they take;
+    its time includes what comes `later`, in seconds of one at a time. Where there is no terminal, a
+    line with the time is printed as each item ends.
     """
-    clock = Clock(expected or [Expected(title, 1.0)] * len(labels))
+    clock = Clock(expected or [Expected(title, 1.0)] * len(labels), later=later)
     with _progress(console) as progress:
         whole = progress.add_task(title, total=1.0, note="", clock=clock, done=0, of=len(labels))
         working: dict[int, tuple[str, TaskID]] = {}
@@ -151,7 +153,9 @@ def bars(
                 progress.remove_task(working.pop(number)[1])
             if news is None:
                 if not console.is_terminal:
-                    console.print(_ended(title, labels[number], number, clock), soft_wrap=True)
+                    counts = f"{len(clock.took)}/{len(labels)}"
+                    line = _ended(f"{title} {counts}: {labels[number]}", number, clock)
+                    console.print(line, soft_wrap=True)
                 return
             if number not in working:
                 task = progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
@@ -162,12 +166,12 @@ def bars(
         yield show
 
 
-def _ended(title: str, label: str, number: int, clock: Clock) -> Text:
+def _ended(what: str, number: int, clock: Clock) -> Text:
     """A line of a log: the time, what ended, and how long the others will take."""
-    counts = f"{len(clock.took)}/{len(clock.tasks)}"
-    rest = f"; about {lasting(clock.left())} left" if len(clock.took) < len(clock.tasks) else ""
+    more = len(clock.took) < len(clock.tasks) or clock.later
+    rest = f"; about {lasting(clock.left())} left" if more else ""
     took = f"{clock.took[number]:.0f} s"
-    return Text(f"{time.strftime('%H:%M:%S')} {title} {counts}: {label} ended, {took}{rest}")
+    return Text(f"{time.strftime('%H:%M:%S')} {what} ended, {took}{rest}")
 
 
 def _loss(news: base.Progress) -> str:

@@ -129,7 +129,7 @@ def command(
             check_data(todo, cache, console, trust_masks=selection.trust_masks)
             try:
                 with session(resources, store, cache, todo, note, overwrite=overwrite) as place:
-                    failed = _run(todo, place, on_screen(console, log or ()), console)
+                    failed = _run(todo, place, on_screen(console, log or (), todo), console)
             except KeyboardInterrupt:
                 done = sum(map(store.done, cells))
                 raise Stopped(
