@@ -31,7 +31,14 @@ from harness.registry import UsageError
 from harness.registry import load as plug_in
 from harness.store.checkpoints import load_whole, read_state
 from methods.base import Method
-from methods.parts.backbone import Extractor, Features, WeightsMissing, file_sha256, find_weights
+from methods.parts.backbone import (
+    Extractor,
+    Features,
+    Pixels,
+    WeightsMissing,
+    file_sha256,
+    find_weights,
+)
 from results.calibration import p_values, threshold
 from results.files import record_in
 
@@ -203,8 +210,11 @@ def _held(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
 
 def backbone_of(model: Model) -> Path | None:
     """The file of its backbone's weights; None for a method that reads pixels."""
-    view = model.method.inputs(model.method.config)
-    own = sorted(model.folder.glob(f"{BACKBONE}.*"))
+    return _backbone(model.folder, model.method.inputs(model.method.config))
+
+
+def _backbone(folder: Path, view: Features | Pixels) -> Path | None:
+    own = sorted(folder.glob(f"{BACKBONE}.*"))
     if not isinstance(view, Features):
         return None
     return own[0] if own else find_weights(view)
@@ -213,13 +223,12 @@ def backbone_of(model: Model) -> Path | None:
 def _extractor(folder: Path, method: Method, sha256: str, device: torch.device) -> Extractor | None:
     """The backbone, with the weights of the folder or those that the settings name."""
     view = method.inputs(method.config)
-    if not isinstance(view, Features):
-        return None
-    own = sorted(folder.glob(f"{BACKBONE}.*"))
     try:
-        path = own[0] if own else find_weights(view)
+        path = _backbone(folder, view)
     except WeightsMissing as error:
         raise UsageError(f"{folder}: {error}") from None
+    if path is None or not isinstance(view, Features):
+        return None
     if file_sha256(path) != sha256:
         raise UsageError(f"{path}: other weights than the model learned with")
     return Extractor(view, path).to(device).eval()

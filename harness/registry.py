@@ -130,9 +130,9 @@ def from_file(kind: str, path: Path) -> str:
 
 def copies_of_files() -> Path:
     """Where the copies of users' files lie: beside the cached features."""
-    cache = os.environ.get("LAFITE_BENCH_CACHE")
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lafite-bench"
-    return (Path(cache) if cache else usual).expanduser().resolve() / "plugins"
+    from harness.cache import FeatureCache  # imports torch, and this module
+
+    return FeatureCache.default().root / "plugins"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,8 @@ from made_cells import smoke_cells
 
 from harness.cache import FeatureCache, missing_features
 from harness.cluster import features as module
-from harness.cluster.features import CacheFiles, SharedCache
+from harness.cluster.features import SharedCache
+from harness.cluster.relay import Writer
 from harness.features import FeatureSet
 from methods.base import quiet
 
@@ -29,7 +30,7 @@ class Node:
     def __init__(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "driver").mkdir(exist_ok=True)
         (tmp_path / name).mkdir()
-        self.files = CacheFiles(tmp_path / "driver")
+        self.files = Writer(tmp_path / "runs", tmp_path / "driver", {})
         self.asked: list[str] = []
         self.cache = SharedCache(root=tmp_path / name, ask=self.ask)
 
@@ -84,7 +85,7 @@ def test_bytes_that_changed_on_the_way_are_made_anew(tmp_path: Path, wanted: Fea
 
 
 def test_only_entries_are_given_and_taken(tmp_path: Path) -> None:
-    files = CacheFiles(tmp_path)
+    files = Writer(tmp_path / "runs", tmp_path, {})
     (tmp_path / "secret.json").write_text("{}")
     for name in ("secret.json", "../x", "/etc/passwd"):
         assert files.entry(name) is None

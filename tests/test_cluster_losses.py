@@ -148,7 +148,7 @@ def test_a_cell_that_no_machine_can_hold_is_refused(
     store, cache = Store(tmp_path / "runs").prepare(), FeatureCache(root=tmp_path / "cache")
     resources = Resources(address=nodes.address, gpus=0.0)
     heard: list[str] = []
-    monkeypatch.setattr(preflight, "memory_of", lambda cell: 2**50)
+    monkeypatch.setattr(preflight, "memory_of", lambda cell, on_gpu: 2**50)
     with (
         pytest.raises(UsageError, match=r"patchcore seed 0: needs about [0-9,]+ bytes"),
         session(resources, store, cache, cells, heard.append),

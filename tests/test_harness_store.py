@@ -20,6 +20,7 @@ from harness.cell import Cell
 from harness.execute import built, run, run_job
 from harness.place import Place
 from harness.registry import UsageError
+from harness.rows import failure_row
 from harness.store import store as storing
 from harness.store.journal import entries
 from harness.store.store import Store
@@ -211,3 +212,21 @@ def test_where_nothing_can_be_locked_nobody_waits(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with locked(tmp_path / "file/below", lambda: pytest.fail("waits")):
         pass
+
+
+def test_a_failure_is_kept_though_an_earlier_one_was_damaged(tmp_path: Path) -> None:
+    store, [cell] = Store(tmp_path).prepare(), smoke_cells("patchcore")
+    place = Place(store=store, cache=FeatureCache.default())
+    for number in (1, 2):
+        error = RuntimeError(f"attempt {number}")
+        store.publish_failure(cell, failure_row(cell, place, error), error)
+    damaged = tmp_path / "failures" / f"{cell.cell_id}-1.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    store.prepare()
+    assert not damaged.exists()
+    error = RuntimeError("attempt 3")
+    store.publish_failure(cell, failure_row(cell, place, error), error)
+    assert "attempt 3" in store.traceback(cell).read_text()
+    kept = {path.name for path in (tmp_path / "failures").iterdir()}
+    assert {f"{cell.cell_id}-{number}.parquet" for number in (2, 3)} <= kept
+    assert set(read(tmp_path)["error"]) == {"RuntimeError: attempt 3"}, "the last one counts"

@@ -101,15 +101,19 @@ def test_of_two_that_make_one_part_the_first_stays_and_no_failure_is_lost(
     for copy, content in ((a, "first"), (b, "second")):
         write(copy.folder, "parts/one.parquet", content)
         write(copy.folder, "failures/two-1.parquet", content)
+        write(copy.folder, "failures/two-1.txt", content)
         append(copy.folder / "audit.jsonl", cell=content)
         copy.put()
     assert (b.folder / "parts/one.parquet").read_text() == "first"
-    assert {"failures/two-1.parquet", "failures/two-2.parquet"} <= names(store)
+    lost = {f"failures/two-{number}.{kind}" for number in "12" for kind in ("parquet", "txt")}
+    assert lost <= names(store)
     for copy in (a, b, a):
         copy.pull()
         copy.put()
         log = [entry["cell"] for entry in entries(copy.folder / "audit.jsonl")]
         assert sorted(log) == ["first", "second"], "each line once, from whichever machine"
+    told = {path.read_text() for path in (b.folder / "failures").glob("*.txt")}
+    assert told == {"first", "second"}
 
 
 def test_a_part_that_is_done_again_is_put_again(store: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -15,11 +16,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from harness.cell import Cell
+from harness.cluster.relay import own_folder
 from harness.cluster.session import RETRIES, demand, late, settle
 from harness.execute import learn
 from harness.place import Place
-from harness.store.addresses import RESULTS
-from harness.store.remote import opened
 from methods.base import Diverged, Progress
 
 
@@ -31,7 +31,7 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
     patience, restarts all from the last checkpoint, RETRIES times at most. Workers that the cluster
     does not give within as many seconds fail the cell.
     """
-    if place.store.model(cell).is_dir():
+    if place.store.trained(cell):
         return
     resources = place.resources
     # Ray Train has no argument for it.
@@ -50,7 +50,7 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
         run_config=RunConfig(
             # A name of its own for each attempt: what counts is in the store, not in Ray's state.
             name=f"{cell.fit_id}-{uuid.uuid4().hex[:8]}",
-            **_storage(place),
+            storage_path=str(_state(place)),
             failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=0),
         ),
     )
@@ -65,13 +65,13 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
         raise Diverged(diverged)
 
 
-def _storage(place: Place) -> dict[str, Any]:
-    """Where Ray Train keeps its own state, which all workers have to see."""
-    out = place.home.out if place.home else place.store.out
-    if out in RESULTS:
-        files, name = opened(RESULTS[out])
-        return {"storage_filesystem": files, "storage_path": f"{name}/ray"}
-    return {"storage_path": str(out / "ray")}
+def _state(place: Place) -> Path:
+    """Where Ray Train keeps its own state, on whichever node it runs its controller.
+
+    Workers would have to see it only if they gave checkpoints to Ray; ours go to the store.
+    """
+    out = own_folder(place.home.mark) if place.home else place.store.out
+    return out / "ray"
 
 
 def _fit_worker(settings: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ REFUSED_SECONDS = 20
 
 
 class NodeRefused(RuntimeError):
-    """A node that joined later has not what the command has; its task is for another one."""
+    """A node that joined later has not what the command has; a task is then tried elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Wanted:
     cells: tuple[Cell, ...]
     cache: FeatureCache
     inputs: Mapping[Path, str]
+    on_gpu: bool
 
 
 class Found(NamedTuple):
@@ -164,7 +165,7 @@ def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
         address = nodes[name]["NodeManagerAddress"]
         try:
             theirs, sees = ray.get(answer, timeout=PATIENCE)
-        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+        except ray.exceptions.RayError as error:
             why = _last_line(error)
             faults.append(f"node {address}: does not answer ({why}); is this package there?")
             continue
@@ -176,7 +177,7 @@ def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
             lacks.append("Ray counts a GPU there that torch does not see; install torch for it")
         faults += [f"node {address}: {lack}" for lack in lacks]
     given = max(node["Resources"].get("memory", 0) for node in nodes.values())
-    faults += _too_large(wanted.cells, max(machines), int(given), say)
+    faults += _too_large(wanted, max(machines), int(given), say)
     if faults:
         raise UsageError("\n".join(faults))
     if len({card for names in cards.values() for card in names}) > 1:
@@ -184,10 +185,11 @@ def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
     return apart, Gate(wanted, mine.same, frozenset(nodes))
 
 
-def _too_large(cells: Sequence[Cell], most: int, given: int, say: Say) -> list[str]:
+def _too_large(wanted: Wanted, most: int, given: int, say: Say) -> list[str]:
     """The largest cell, if no machine can hold it; told if it needs more than Ray gives a task."""
-    cell = max(cells, key=memory_of, default=None)
-    if cell is None or (need := memory_of(cell)) <= given:
+    needs = {cell: memory_of(cell, on_gpu=wanted.on_gpu) for cell in wanted.cells}
+    cell = max(needs, key=needs.__getitem__, default=None)
+    if cell is None or (need := needs[cell]) <= given:
         return []
     if need <= most:
         say(f"{cell.label} needs about {need:,} bytes of memory: it runs alone on its node")

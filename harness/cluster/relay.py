@@ -25,16 +25,16 @@ from harness.cluster.features import CacheFiles, SharedCache
 from harness.options import Say, unheard
 from harness.place import Place
 from harness.store.addresses import RESULTS
+from harness.store.checkpoints import KEPT
 from harness.store.copies import fetch
 from harness.store.journal import append
-from harness.store.store import DIVERGED, FOLDERS, FitFacts, Store
+from harness.store.remote import PARTS
+from harness.store.store import DIVERGED, FitFacts, Store
 from methods.base import Method
-from results.files import whole_folder, write_whole
+from results.files import locked, whole_folder, write_whole
 
 LAST_SECONDS = 10
 """In which a node removes its own folder at the end."""
-PARTS = tuple(dict.fromkeys(FOLDERS.values()))
-"""What says that a cell is done, and so comes last."""
 
 
 class Writer(CacheFiles):
@@ -170,23 +170,42 @@ class RelayedStore(Store):
         self._hand_over(self.model(cell))
         self.home.ask("forget", self._name(super().training(cell)))
 
+    def trained(self, cell: Cell) -> bool:
+        """As any store; a model that is missing here is fetched from home."""
+        self._fetch(self.model(cell))
+        return super().trained(cell)
+
     def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
         """As any store; a model that is missing here is fetched from home."""
         self._fetch(self.model(cell))
         return super().load_model(cell, method, say)
 
     def keep_checkpoint(self, folder: Path) -> None:
-        """At home, so that another node can go on from it."""
+        """At home, so that another node can go on from it; the newest of them stay, as here."""
         self._hand_over(folder)
+        name = self._name(folder.parent)
+        for old in sorted(self.home.ask("names", name))[:-KEPT]:
+            self.home.ask("forget", f"{name}/{old}")
 
     def training(self, cell: Cell) -> Path:
         """As at home: checkpoints that another node left are fetched, older ones removed."""
         folder = super().training(cell)
-        here = {path.name for path in folder.glob("epoch-*")}
-        if self.home.ask("names", self._name(folder)) != here:
-            shutil.rmtree(folder, ignore_errors=True)
-            self._fetch(folder)
+        # Ranks on one node begin together: what one has fetched the other must not take away.
+        with locked(self.lock(f"{cell.fit_id}-checkpoints"), lambda: None):
+            here = {path.name for path in folder.glob("epoch-*")}
+            if self.home.ask("names", self._name(folder)) != here:
+                shutil.rmtree(folder, ignore_errors=True)
+                self._fetch(folder)
         return folder
+
+    def keep(self, path: Path) -> None:
+        """At home too."""
+        self.home.ask("write", {self._name(path): path.read_bytes()}, True)
+
+    def fetch(self, path: Path) -> None:
+        """From home, where it is there."""
+        for content in self.home.ask("read", self._name(path)).values():
+            write_whole(path, content, replace=True)
 
     def note_diverged(self, cell: Cell, why: str) -> None:
         """At home, where the driver looks for it."""

@@ -64,9 +64,12 @@ def session(
         with home(store.out, cache.root) if named(resources.address) else nullcontext() as reach:
             gate = None
             if reach:
-                apart, gate = preflight(Wanted(tuple(cells), cache, dict(INPUTS)), reach, say)
+                on_gpu = bool(resources.gpus)
+                wanted = Wanted(tuple(cells), cache, dict(INPUTS), on_gpu)
+                apart, gate = preflight(wanted, reach, say)
                 if apart:
-                    _relayed(apart, resources, store, say)
+                    nodes, out = ", ".join(apart), store.out
+                    say(f"{out} is not seen from {nodes}: results are handed over from there")
             yield Place(
                 store=store,
                 cache=cache,
@@ -79,18 +82,6 @@ def session(
                 results=dict(RESULTS),
                 inputs=dict(INPUTS),
             )
-
-
-def _relayed(apart: Sequence[str], resources: Resources, store: Store, say: Say) -> None:
-    """Say that nodes hand their results over; UsageError where they can't."""
-    nodes = ", ".join(apart)
-    if resources.workers > 1 and store.out not in RESULTS:
-        raise UsageError(
-            f"--workers {resources.workers}: {store.out} is not seen from {nodes}, but workers "
-            "that fit one model share it; name a shared folder or an object store, or leave "
-            "--workers out"
-        )
-    say(f"{store.out} is not seen from {nodes}: results are handed over from there")
 
 
 def named(address: str | None) -> str | None:
@@ -112,6 +103,8 @@ def cluster(address: str | None) -> Iterator[None]:
     # The store, not Tune, keeps results, and our bars, not Tune's tables, show them.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Ray Train gives a silent worker half a minute to say goodbye. Processes of our own Ray see it.
+    os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "5")
     # Tune's own handler ends a session as if it were done: half of it would make a choice.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     address = named(address) or OURS

@@ -40,7 +40,6 @@ done."""
 class Draws:
     """A searcher draws so many settings from all, told of those whose value is known."""
 
-    searcher: str
     count: int
     known: tuple[tuple[Any, float], ...] = ()
 

@@ -17,7 +17,6 @@ from harness.cost import cost_of, feature_bytes, work_of
 from harness.plan import MISSING
 from harness.registry import load
 from harness.store.store import Store
-from methods.parts.cost import Cost
 from results.table import read
 
 GIGA = 1e9
@@ -51,7 +50,7 @@ def estimate(
         first, todo = of_row[0], [cell for cell in of_row if not store.done(cell)]
         cost = cost_of(first)
         each = [seconds_here(cell, known, rate) for cell in todo]
-        on_gpu = gpu_seconds(cost, first.config.precision) * len(todo)
+        on_gpu = gpu_seconds(first) * len(todo)
         here, there = here + sum(seconds for seconds, _ in each), there + on_gpu
         mark = "" if all(seen for _, seen in each) else "~"
         lines.append(
@@ -95,8 +94,9 @@ def cautions(cells: Sequence[Cell]) -> list[str]:
     return list(lines)
 
 
-def gpu_seconds(cost: Cost, precision: str) -> float:
+def gpu_seconds(cell: Cell) -> float:
     """Seconds of a fit on one GPU at the assumed rates: a projection, never a measurement."""
+    cost, precision = cost_of(cell), getattr(cell.config, "precision", "float32")
     train = cost.train_flops / (GPU_PEAK[precision] * GPU_SHARE)
     return train + cost.coreset_bytes / (GPU_BYTES * GPU_SHARE)
 

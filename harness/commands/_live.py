@@ -11,11 +11,12 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.registry import did_you_mean
+from harness.registry import UsageError, did_you_mean
 from harness.task import Show
 from methods.base import Progress
 
@@ -28,17 +29,41 @@ TAG = "train/loss"
 def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> Iterator[Show]:
     """Yields a `Show` that logs the losses of the items named by `labels` and tells `show` all."""
     with ExitStack() as stack:
-        logs = [stack.enter_context(LOGS[kind](out)) for kind in kinds]
+        logs = {kind: stack.enter_context(_opened(kind, out)) for kind in kinds}
 
         def show_and_log(number: int, progress: Progress | None) -> None:
             show(number, progress)
             if progress is not None and progress.loss is not None:
                 beside = {f"{TAG} of {what}": at for what, at in progress.yardsticks.items()}
-                for tag, value in {TAG: progress.loss, **beside}.items():
-                    for log in logs:
-                        log(labels[number], tag, progress.step, value)
+                for kind, log in list(logs.items()):
+                    try:
+                        for tag, value in {TAG: progress.loss, **beside}.items():
+                            log(labels[number], tag, progress.step, value)
+                    except Exception as error:  # its server is away: the run goes on without it
+                        del logs[kind]
+                        note = f"--log {kind}: {_first_line(error)}; it is told nothing more"
+                        show(number, replace(progress, note=note))
 
         yield show_and_log
+
+
+@contextmanager
+def _opened(kind: str, out: Path) -> Iterator[Log]:
+    """A log; UsageError where it can't be opened, and no error of closing it."""
+    log = LOGS[kind](out)
+    try:
+        told = log.__enter__()
+    except Exception as error:
+        raise UsageError(f"--log {kind}: {_first_line(error)}; mend it, or leave it out") from None
+    try:
+        yield told
+    finally:
+        with suppress(Exception):
+            log.__exit__(None, None, None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def check_logs(kinds: Sequence[str]) -> list[str]:
@@ -117,4 +142,8 @@ def _wandb(out: Path) -> Iterator[Log]:
             run.finish()
 
 
-LOGS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
+LOGS: dict[str, Callable[[Path], AbstractContextManager[Log]]] = {
+    "tensorboard": _tensorboard,
+    "mlflow": _mlflow,
+    "wandb": _wandb,
+}

@@ -7,11 +7,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from traceback import format_exception
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.base import DataError
 from harness.cluster.trials import Draws, tune_trials
 from harness.commands._driver import on_screen
 from harness.commands._progress import bars
@@ -20,13 +22,16 @@ from harness.commands._tune_tables import agreement_table, varied, words, work_d
 from harness.execute import feature_tasks
 from harness.options import SearchOptions
 from harness.place import Place
+from harness.registry import UsageError
 from harness.search.choice import Choice, freeze, undecided
 from harness.search.curves import curve_path, draw_curve, last_loss
 from harness.search.reveal import METRIC, picture_path, reveal, revealed_study
 from harness.search.stages import search, search_tasks, training_tasks, tried_before
 from harness.search.study import Study
+from harness.store.addresses import named
 from harness.store.journal import entries
 from harness.task import Driver, Show, Task, finish
+from results.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Search:
         try:
             finish(self._drive, "features", feature_tasks(study.every, self.place), self.place)
             knobs, results = search(study, self.place, self._trials)
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # whatever a method raised: other studies go on
             self._failed(study, error)
             return None
         if why := undecided(study, results):
@@ -66,7 +71,7 @@ class Search:
             cells = revealed_study(study, choice).cells
             finish(self._drive, "features", feature_tasks(cells, self.place), self.place)
             table = reveal(study, choice, self.place, self._trials)
-        except (RuntimeError, OSError) as error:
+        except Exception as error:
             self._failed(study, error)
             return False
         self.printed.print(
@@ -85,41 +90,49 @@ class Search:
         tasks = [
             Task(cell.label, partial(draw_curve, cell, every))
             for cell, path in paths.items()
-            if hasattr(cell.config, "epochs") and not path.exists()
+            if not path.exists()
         ]
         try:
             if tasks:
                 finish(self._drive, "features", feature_tasks(study.cells, self.place), self.place)
             finish(self._drive, "watched trainings", tasks, self.place)
-        except Exception as error:  # whatever a training raised
+            lines = [
+                f"{path.with_suffix('.png')}; loss {last_loss(path)}" for path in paths.values()
+            ]
+        except Exception as error:
             self._failed(study, error)
             return False
-        for path in paths.values():
-            if path.exists():
-                line = f"curve     {path.with_suffix('.png')}; loss {last_loss(path)}"
-                self.printed.print(line, highlight=False, soft_wrap=True)
+        for line in lines:
+            self.printed.print(f"curve     {line}", highlight=False, soft_wrap=True)
         return True
 
     @property
     def _drive(self) -> Driver:
         return on_screen(self.console)
 
-    def _failed(self, study: Study, error: BaseException) -> None:
+    def _failed(self, study: Study, error: Exception) -> None:
+        """Say it in one line, and keep its traceback; bad input is raised again."""
+        if isinstance(error, (UsageError, DataError)):
+            raise error
+        path = self.place.store.out / "failures" / f"tune-{study.key}.txt"
+        write_whole(path, "".join(format_exception(error)).encode(), replace=True)
         line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
         self.console.print(
             f"[red]failed[/red] {escape(line)}; the same command goes on from here", soft_wrap=True
         )
+        where = named(str(path))
+        self.console.print(f"       traceback in {where}", soft_wrap=True, highlight=False)
 
     def _trials(self, study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
         """Trials by Ray Tune, after the trainings and the searches in banks that they share."""
-        finish(self._drive, "training", training_tasks(study, place.store), place)
+        finish(self._drive, "training", training_tasks(study, place), place)
         finish(self._drive, "searching", search_tasks(study, place.store), place)
         choosing = study.first.purpose == "tune"
         early_stop, draws = self.options.early_stop and choosing, None
         if self.options.searcher and choosing:
             known = tried_before(study, place.store)
             count = max(0, study.budget - len(known))
-            draws = Draws(searcher=self.options.searcher, count=count, known=known)
+            draws = Draws(count=count, known=known)
         if draws or early_stop:
             stages = islice(stages, 1)
         with closing(self._with_bars(study, stages, draws)) as shown:

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.base import DataError
 from harness.cache import FeatureCache
 from harness.cell import Cell, Held
 from harness.options import is_address
@@ -18,6 +19,7 @@ from harness.store.copies import input_of
 from harness.store.store import Store
 from methods.base import Method
 from results.analysis.cells import labelled
+from results.identity import POOLED
 from results.table import DONE, read
 
 
@@ -46,14 +48,20 @@ def find_cell(
 
 def cell_of(store: Store, row: dict[str, Any], data: Path | None = None) -> Cell:
     """The cell of a row; UsageError where its model is gone or its data changed."""
+    why = ""
     for model in store.models():
-        if model["method"] != row["method"] or model["seed"] != row["seed"]:
+        others = model["method"] != row["method"] or model["seed"] != row["seed"]
+        if others or row["category"] not in (*model["categories"], POOLED):
             continue
-        cell = _rebuilt(row, model, data)
+        try:
+            cell = _rebuilt(row, model, data)
+        except (UsageError, DataError) as error:  # perhaps of another data set than the row's
+            why = f" ({str(error).splitlines()[0]})"
+            continue
         if cell is not None and cell.cell_id == row["cell_id"]:
             return cell
     raise UsageError(
-        f"{store.out}: the model of cell {row['cell_id']} is gone or its data changed since; "
+        f"{store.out}: the model of cell {row['cell_id']} is gone or its data changed since{why}; "
         "say where the images lie now (show --data DIR), or run it again with --overwrite"
     )
 

@@ -151,13 +151,17 @@ def _threshold(model: Model, alpha: float | None, category: str | None) -> float
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for each image's map: its own, with its folder where two are the same."""
+    """A file name for each image's map: its own, with its ending and its folder where two would be
+    the same."""
     names: dict[Path, str] = {}
-    for depth in (1, 2, 4, 99):
-        names = {path: "_".join(path.resolve().parts[-depth:]).strip("/_") for path in paths}
+    for depth, ending in ((1, False), (1, True), (2, True), (4, True), (99, True)):
+        words = {path: [*path.resolve().parts[-depth:]] for path in paths}
+        for path, parts in words.items():
+            parts[-1] = parts[-1] if ending else path.stem
+            names[path] = f"{'_'.join(parts).strip('/_')}.png"
         if len(set(names.values())) == len(paths):
             break
-    return {path: f"{Path(name).stem}.png" for path, name in names.items()}
+    return names
 
 
 def _predicted(

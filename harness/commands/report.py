@@ -72,7 +72,8 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
                 seen = now
                 yield _report(folder, fmt, out)
     except KeyboardInterrupt:
-        return
+        if not watch:
+            raise
 
 
 def _report(folder: Path, fmt: str, out: Path | None) -> str:

@@ -80,7 +80,6 @@ def command(
         from harness.commands._progress import hashing, noting
         from harness.commands._projection import machines
         from harness.plan import plan
-        from harness.store.addresses import address_of
         from harness.store.store import Store
         from results.reports.numbers import counted
 
@@ -131,15 +130,28 @@ def command(
                 with session(resources, store, cache, todo, note, overwrite=overwrite) as place:
                     failed = _run(todo, place, on_screen(console, log or (), todo), console)
             except KeyboardInterrupt:
-                done = sum(map(store.done, cells))
-                raise Stopped(
-                    f"stopped; {done} of {len(cells)} cells are done and kept in "
-                    f"{address_of(store.out)}: run the same command again to go on"
-                ) from None
+                raise Stopped(_stopped(cells, store, overwrite)) from None
     _print(cells, store, cache if resources.cache else None, Console())
     for line in said:
         note(line)
     return failed == 0
+
+
+def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
+    """What is done, and how to go on."""
+    from harness.store.addresses import address_of
+
+    out = address_of(store.out)
+    if overwrite:
+        return (
+            f"stopped; what was done again is in {out}, the rest is as it was: the same command "
+            "begins anew"
+        )
+    done = sum(map(store.done, cells))
+    return (
+        f"stopped; {done} of {len(cells)} cells are done and kept in {out}: run the same command "
+        "again to go on"
+    )
 
 
 def _show_cost(

@@ -18,7 +18,7 @@ from harness.options import (
     Selection,
     searching,
 )
-from harness.registry import UsageError, did_you_mean, load
+from harness.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,11 +132,13 @@ def _do(
 
 
 def _check_epochs(methods: Sequence[str]) -> None:
+    from harness.plan import declared
+
     for name in methods:
-        declared = load("methods", name)
-        if not hasattr(declared.method.Config(), "epochs"):
+        method = declared(name)
+        if not hasattr(method.method.Config(), "epochs"):
             raise UsageError(f"--curve: {name} is not trained in epochs; leave one of them out")
-        if not declared.scores_while_training:
+        if not method.scores_while_training:
             raise UsageError(f"--curve: {name} scores after its last epoch only; leave one out")
 
 

@@ -49,6 +49,7 @@ def draw_curve(cell: Cell, every: int, place: Place, tell: OnProgress) -> None:
     path = curve_path(place, cell)
     path.parent.mkdir(exist_ok=True)
     points = path.with_suffix(".jsonl")
+    place.store.fetch(points)
     with sealed():
         learn(cell, cell.data.open_kept(), place, tell, Watch(cell, every, place, points))
     # A training that was cut off and went on has some epochs twice: the later ones count.
@@ -60,6 +61,8 @@ def draw_curve(cell: Cell, every: int, place: Place, tell: OnProgress) -> None:
     _figure(frame, cell.label).savefig(picture, dpi=110, format="png")
     write_whole(path.with_suffix(".png"), picture.getvalue(), replace=True)
     write_whole(path, table.getvalue(), replace=True)
+    for file in (path.with_suffix(".png"), path):
+        place.store.keep(file)
 
 
 def last_loss(path: Path) -> str:
@@ -105,6 +108,7 @@ class Watch(Keeper):
                 module.training = True
         self.seconds += time.perf_counter() - started
         append(self.points, rows=rows)
+        self.place.store.keep(self.points)
 
     def _scored(self, epochs: int, variant: str) -> list[list[object]]:
         cell, scorer = variants(self.cell)[variant], self.scorer

@@ -179,12 +179,18 @@ def values(study: Study, knobs: Any, store: Store) -> tuple[float, ...]:
     return known if len(known) == len(measured) else ()
 
 
-def training_tasks(study: Study, store: Store) -> list[Task]:
+def training_tasks(study: Study, place: Place) -> list[Task]:
     """The trainings, one a seed, whose model the store lacks."""
-    missing = [cell for cell in study.every if not store.model(cell).is_dir()]
+    on_gpu = bool(place.resources.gpus)
     return [
-        Task(cell.label, partial(train, cell), fits=cell, memory=memory_of(cell))
-        for cell in missing
+        Task(
+            cell.label,
+            partial(train, cell),
+            fits=cell,
+            memory=memory_of(cell, on_gpu=on_gpu),
+        )
+        for cell in study.every
+        if not place.store.trained(cell)
     ]
 
 

@@ -25,7 +25,6 @@ from harness.execute import Scored, Scorer, learn, publish, score, score_ranges
 from harness.memory import reset_peak_memory
 from harness.place import Piece, Place
 from harness.registry import load
-from harness.store.journal import append
 from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
 from methods.parts.backbone import file_sha256
 from results.files import record_in, whole_folder
@@ -85,7 +84,7 @@ class LoadedModel:
             with _seal(cell):
                 scored = self._score(cell, scorer, share)
         except SealedError:
-            append(store.out / "audit.jsonl", purpose="refused", cell=cell.cell_id)
+            store.log("audit.jsonl", {"purpose": "refused", "cell": cell.cell_id})
             raise
         if share == 1:
             publish(cell, self.place, scored, self.fit, self.scorer.inputs.seconds, started)

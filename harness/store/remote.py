@@ -42,7 +42,7 @@ OWN = ("locks", "ray", "damaged", "features-")
 CHANGING = re.compile(r"running/|models/[0-9a-f]+\.training/|report\.html")
 """Names that are put again, and removed there, as they are here."""
 LOG = re.compile(r"(\w+)-([0-9a-f]{8})\.jsonl")
-FAILURE = re.compile(r"(.*-)(\d+)\.parquet")
+FAILURE = re.compile(r"(.*-)(\d+)(\.parquet|\.txt)")
 
 
 def opened(address: str) -> tuple[FileSystem, str]:
@@ -262,10 +262,10 @@ class Copy:
     def _free(self, target: str) -> str:
         """A name that no other command's failure has."""
         if found := FAILURE.fullmatch(target):
-            stem, count = found[1], int(found[2])
-            while self.files.get_file_info(f"{stem}{count}.parquet").type == FileType.File:
+            stem, count, kind = found[1], int(found[2]), found[3]
+            while self.files.get_file_info(f"{stem}{count}{kind}").type == FileType.File:
                 count += 1
-            return f"{stem}{count}.parquet"
+            return f"{stem}{count}{kind}"
         return target
 
     def _write(self, target: str, source: BinaryIO) -> None:

@@ -46,7 +46,7 @@ from methods.parts.backbone import file_sha256
 from results.calibration import SCHEMA as CALIBRATION
 from results.calibration import calibration_path
 from results.evidence import Evidence, write_evidence
-from results.files import STALE_SECONDS, WRITING, record_in, whole_folder, write_whole
+from results.files import STALE_SECONDS, WRITING, locked, record_in, whole_folder, write_whole
 from results.table import (
     SCORES_SCHEMA,
     failure_path,
@@ -232,16 +232,20 @@ class Store:
 
         The cell stays open and is tried again by the next run.
         """
-        path = failure_path(self.out, cell.cell_id, len(self._failures(cell)) + 1)
-        write_part(path, [row])
+        with locked(self.lock(f"{cell.cell_id}-failures"), lambda: None):
+            path = failure_path(self.out, cell.cell_id, self._last_failure(cell) + 1)
+            write_part(path, [row])
         write_whole(path.with_suffix(".txt"), "".join(format_exception(error)).encode())
 
     def traceback(self, cell: Cell) -> Path:
         """Where the traceback of the cell's last failure lies."""
-        return failure_path(self.out, cell.cell_id, len(self._failures(cell))).with_suffix(".txt")
+        return failure_path(self.out, cell.cell_id, self._last_failure(cell)).with_suffix(".txt")
 
-    def _failures(self, cell: Cell) -> list[Path]:
-        return list((self.out / "failures").glob(f"{cell.cell_id}-*.parquet"))
+    def _last_failure(self, cell: Cell) -> int:
+        """Its number, counted from 1; of those before it some may have been damaged."""
+        paths = (self.out / "failures").glob(f"{cell.cell_id}-*.parquet")
+        numbers = [path.stem.rpartition("-")[2] for path in paths]
+        return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
     def note(self, what: str, cell: Cell, **facts: Any) -> None:
         """Note a piece of work: a training, a search, a setting that was scored."""
@@ -255,6 +259,12 @@ class Store:
 
     def keep_checkpoint(self, folder: Path) -> None:
         """Told of each checkpoint."""
+
+    def keep(self, path: Path) -> None:
+        """Told of each file that is neither rows nor a model."""
+
+    def fetch(self, path: Path) -> None:
+        """Told of each such file before it is read."""
 
     def neighbours(self, cell: Cell, search: BankSearch) -> Path:
         """The folder of what a search finds for the samples of a cell.
@@ -270,6 +280,10 @@ class Store:
     def model(self, cell: Cell) -> Path:
         """The folder of the cell's trained model."""
         return self.out / "models" / cell.fit_id
+
+    def trained(self, cell: Cell) -> bool:
+        """Whether there is a trained model of the cell."""
+        return self.model(cell).is_dir()
 
     def forget_model(self, cell: Cell) -> None:
         """Remove the trained model, so that the next fit starts from nothing."""

@@ -14,6 +14,8 @@ const MARKERS = [
 ];
 const DASHES = ["none", "7 3", "2 3"];
 const colour = (series) => `var(--s${series % 8})`;
+// Colours repeat from the ninth method on, with other markers and dashes.
+const marker = (series) => MARKERS[(series + 3 * (series >> 3)) % 8];
 const dash = (series) => DASHES[(series >> 2) % DASHES.length];
 const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST - 1)}…` : name);
 
@@ -227,7 +229,7 @@ function pointsOf(chart, frame, hot) {
     }
     parts.push(
       draw("path", {
-        d: MARKERS[point.series % 8],
+        d: marker(point.series),
         transform: `translate(${x} ${y})`,
         fill: point.hollow ? "var(--paper)" : paint,
         ...stroke,
