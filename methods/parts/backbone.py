@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -25,6 +26,8 @@ from methods.parts.aggregate import Shape, align, flatten, pool_patches
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+HEADS = ("classifier", "fc.", "head.")
+"""How the names of tensors begin that no feature depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +205,7 @@ def _checked_state(
     misfits = [
         key
         for key in expected
-        if not key.startswith(("classifier", "fc.", "head."))
+        if not key.startswith(HEADS)
         and getattr(state.get(key), "shape", None) != expected[key].shape
     ]
     if misfits or len(state) < len(expected) - 2:
@@ -211,7 +214,29 @@ def _checked_state(
             f"{path}: not the weights of {features.backbone} ({len(misfits)} of {len(expected)} "
             f"tensors missing or of another shape, e.g. {example})"
         )
+    if deeper := _of_more_blocks(state, expected):
+        raise WeightsMissing(
+            f"{path}: not the weights of {features.backbone}, but of a deeper model "
+            f"({len(deeper)} tensors more, e.g. {deeper[0]}); name that one as the backbone"
+        )
     return state
+
+
+def _of_more_blocks(state: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """A file's tensors of numbered blocks that go on where those of the model end."""
+    blocks = {block for name in expected for block in _blocks(name)}
+    sequences = {sequence for sequence, _ in blocks}
+    return [
+        name
+        for name in state
+        if not name.startswith(HEADS)
+        and any(block[0] in sequences and block not in blocks for block in _blocks(name))
+    ]
+
+
+def _blocks(name: str) -> list[tuple[str, str]]:
+    """The numbered blocks that hold a tensor: `blocks.0.3.bias` is of `blocks` 0, `blocks.0` 3."""
+    return [(name[: found.start()], found[1]) for found in re.finditer(r"\.(\d+)(?=\.|$)", name)]
 
 
 def _unwrapped(pyramid: Iterable[str], model: Iterable[str]) -> dict[str, str]:
