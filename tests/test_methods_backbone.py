@@ -76,6 +76,7 @@ def test_a_pyramid_holds_each_layer_at_its_own_resolution() -> None:
      ({"backbone": "swin_tiny_patch4_window7_224", "resize": 224}, "channels first"),
      ({"layers": (1, 7)}, "layers 0..4"), ({"layers": (3, 1)}, r"\(3, 1\).*shallowest first"),
      ({"layers": (1, 1)}, r"\(1, 1\).*each layer once"), ({"layers": ()}, "layers 0..4"),
+     ({"crop": 0}, "a view of 0 from 128 pixels"),
      ({"crop": 130}, "crop within"), ({"grid": 0}, "grid of at least 1")],
 )  # fmt: skip
 def test_features_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:

@@ -225,6 +225,7 @@ def test_a_file_of_the_other_dino_is_refused(tmp_path: Path, name: str, other: s
         ({"crop": 60}, "a view of 60 pixels: .* multiples of its patch, 16.*64 is one"),
         ({"crop": 16}, "from 32 on"),
         ({"crop": 96}, "crop within"),
+        ({"crop": 0}, "a view of 0 from 80 pixels: take a crop within"),
         ({"groups": 3}, "4 blocks can't be averaged to 3"),
         ({"prefix": "class", "backbone": "vit_base_patch16_siglip_224"}, "no class token"),
     ],

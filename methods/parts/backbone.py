@@ -40,7 +40,7 @@ class Pixels:
     @property
     def side(self) -> int:
         """S, the side of the view and of the anomaly map, in pixels."""
-        return self.crop or self.resize
+        return self.resize if self.crop is None else self.crop
 
 
 @dataclass(frozen=True, kw_only=True)
