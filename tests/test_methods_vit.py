@@ -228,6 +228,10 @@ def test_a_file_of_the_other_dino_is_refused(tmp_path: Path, name: str, other: s
         ({"crop": 0}, "a view of 0 from 80 pixels: take a crop within"),
         ({"groups": 3}, "4 blocks can't be averaged to 3"),
         ({"prefix": "class", "backbone": "vit_base_patch16_siglip_224"}, "no class token"),
+        (
+            {"norm": True, "backbone": "eva02_tiny_patch14_224", "crop": 56},
+            "backbone=eva02_tiny_patch14_224: has no final norm",
+        ),
     ],
 )
 def test_tokens_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:

@@ -298,7 +298,7 @@ def _check_tokens(features: Tokens) -> None:
         )
     with torch.device("meta"):
         model = vit.transformer(features.backbone, features.side)
-    vit.check_blocks(model, features.backbone, features.layers, features.prefix)
+    vit.check_blocks(model, features.backbone, features.layers, features.prefix, features.norm)
     _check_order(features)
     if len(features.layers) % features.parts:
         raise ValueError(

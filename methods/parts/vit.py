@@ -49,13 +49,21 @@ def transformer(backbone: str, side: int) -> Any:
     return timm.create_model(backbone, pretrained=False, img_size=side, num_classes=0)
 
 
-def check_blocks(model: Any, backbone: str, layers: Sequence[int], prefix: Prefix) -> None:
-    """ValueError for blocks or tokens that the transformer does not have."""
+def check_blocks(
+    model: Any, backbone: str, layers: Sequence[int], prefix: Prefix, norm: bool
+) -> None:
+    """ValueError for blocks, tokens or a final norm that the transformer does not have."""
     blocks = len(model.blocks)
     if not layers or not all(0 <= layer < blocks for layer in layers):
         raise ValueError(f"layers={tuple(layers)}: {backbone} has blocks 0..{blocks - 1}")
     if prefix == "class" and model.cls_token is None:
         raise ValueError(f"backbone={backbone}: has no class token, by which images are compared")
+    if norm and isinstance(model.norm, nn.Identity):
+        # Such models average their patches first: that norm does not fit single tokens.
+        raise ValueError(
+            f"backbone={backbone}: has no final norm of its tokens, through which blocks are read; "
+            "take one that has, e.g. vit_base_patch14_reg4_dinov2.lvd142m"
+        )
 
 
 def cells(model: Any) -> int:
