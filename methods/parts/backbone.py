@@ -256,10 +256,7 @@ def check_features(features: Features) -> None:
     """Raise ValueError for a backbone, layers or sizes that can't give these features."""
     import timm
 
-    if not timm.is_model(features.backbone.split(".")[0]):
-        raise ValueError(
-            f"backbone={features.backbone}: timm knows no such model; see timm.list_models()"
-        )
+    _check_known(features.backbone)
     if isinstance(features, Tokens):
         _check_tokens(features)
         return
@@ -281,6 +278,13 @@ def check_features(features: Features) -> None:
     except Exception as error:  # a network that takes one size alone says so in its own way
         why = " ".join(str(error).split())
         raise ValueError(f"{features.backbone} at {features.side} pixels: {why}") from None
+
+
+def _check_known(backbone: str) -> None:
+    import timm
+
+    if not timm.is_model(backbone.split(".")[0]):
+        raise ValueError(f"backbone={backbone}: timm knows no such model; see timm.list_models()")
 
 
 def _check_order(features: Features) -> None:
@@ -324,6 +328,7 @@ def _timm_shapes(features: Features) -> tuple[Shape, ...]:
     """What a pyramid of timm returns on the meta device, without any weights."""
     import timm
 
+    _check_known(features.backbone)
     if isinstance(features, Tokens):
         return _token_shapes(features)
     with torch.device("meta"):
