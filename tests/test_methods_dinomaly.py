@@ -232,6 +232,10 @@ def test_layers_on_a_grid_are_one_group_of_standardised_tokens() -> None:
     ("settings", "knobs", "word"),
     [
         ({"heads": 5}, {}, "heads=5: must divide the 192 channels"),
+        (
+            {"grid": 8, "backbone": "resnet18", "layers": (1, 2)}, {},
+            "groups=2: layers on a grid are 1 group; set groups=1",
+        ),
         ({"decoder_layers": 3}, {}, "decoder_layers=3: must be a multiple of groups=2"),
         ({"dropout": 1.0}, {}, r"dropout=1.0: must be in \[0, 1\)"),
         ({"easy": 1.0}, {}, "easy=1.0"), ({"easy_factor": -1.0}, {}, "easy_factor=-1.0"),
