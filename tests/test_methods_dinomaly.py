@@ -81,6 +81,26 @@ def test_the_decoder_is_the_official_one() -> None:
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
 
 
+def test_only_the_bottleneck_drops_out_and_only_in_training() -> None:
+    with torch.device("meta"):
+        published = NoisyDecoder(768, 2, PAPER)
+    network = lively(Dinomaly(TINY)).network
+    for one in (published, network):
+        assert rates(one.bottleneck) == [0.2, 0.2, 0.2]
+        assert not any(rates(one.decoder))
+    tokens = numbers(2, 17, 192)
+    torch.manual_seed(0)
+    network.train()
+    assert not torch.equal(network(tokens)[0], network(tokens)[0])
+    network.eval()
+    assert torch.equal(network(tokens)[0], network(tokens)[0])
+
+
+def rates(part: nn.Module) -> list[float]:
+    """How much each dropout drops, in their order."""
+    return [module.p for module in part.modules() if isinstance(module, nn.Dropout)]
+
+
 def drawn(count: int, step: int) -> Draws:
     batch = Batch(torch.zeros(count, 1), (), torch.arange(count), count)
     return Draws(batch, torch.device("cpu"), 0, step=step)
