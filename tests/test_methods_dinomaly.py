@@ -81,6 +81,26 @@ def test_the_decoder_is_the_official_one() -> None:
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
 
 
+def test_only_the_bottleneck_drops_out_and_only_in_training() -> None:
+    with torch.device("meta"):
+        published = NoisyDecoder(768, 2, PAPER)
+    network = lively(Dinomaly(TINY)).network
+    for one in (published, network):
+        assert rates(one.bottleneck) == [0.2, 0.2, 0.2]
+        assert not any(rates(one.decoder))
+    tokens = numbers(2, 17, 192)
+    torch.manual_seed(0)
+    network.train()
+    assert not torch.equal(network(tokens)[0], network(tokens)[0])
+    network.eval()
+    assert torch.equal(network(tokens)[0], network(tokens)[0])
+
+
+def rates(part: nn.Module) -> list[float]:
+    """How much each dropout drops, in their order."""
+    return [module.p for module in part.modules() if isinstance(module, nn.Dropout)]
+
+
 def drawn(count: int, step: int) -> Draws:
     batch = Batch(torch.zeros(count, 1), (), torch.arange(count), count)
     return Draws(batch, torch.device("cpu"), 0, step=step)
@@ -232,6 +252,10 @@ def test_layers_on_a_grid_are_one_group_of_standardised_tokens() -> None:
     ("settings", "knobs", "word"),
     [
         ({"heads": 5}, {}, "heads=5: must divide the 192 channels"),
+        (
+            {"grid": 8, "backbone": "resnet18", "layers": (1, 2)}, {},
+            "groups=2: layers on a grid are 1 group; set groups=1",
+        ),
         ({"decoder_layers": 3}, {}, "decoder_layers=3: must be a multiple of groups=2"),
         ({"dropout": 1.0}, {}, r"dropout=1.0: must be in \[0, 1\)"),
         ({"easy": 1.0}, {}, "easy=1.0"), ({"easy_factor": -1.0}, {}, "easy_factor=-1.0"),
@@ -241,6 +265,7 @@ def test_layers_on_a_grid_are_one_group_of_standardised_tokens() -> None:
         ({}, {"window": 4}, "window=4: must be odd"), ({}, {"top": 0.0}, "top=0.0"),
         ({}, {"sigma": float("nan")}, "sigma=nan"), ({}, {"scored_at": 4}, "scored_at=4"),
         ({"crop": 60}, {}, "a view of 60 pixels"),
+        ({"backbone": "nosuch"}, {}, "backbone=nosuch: timm knows no such model"),
     ],
 )  # fmt: skip
 def test_values_that_no_training_could_use(

@@ -195,6 +195,10 @@ def test_it_reads_patches_alone_of_what_dinomaly_reads() -> None:
     ("settings", "knobs", "word"),
     [
         ({"heads": 5}, {}, "heads=5: must divide the 192 channels"),
+        (
+            {"grid": 8, "backbone": "resnet18", "layers": (1, 2)}, {},
+            "groups=2: layers on a grid are 1 group; set groups=1",
+        ),
         ({"decoder_layers": 3}, {}, "decoder_layers=3: must be a multiple of groups=2"),
         ({"prototypes": 0}, {}, "prototypes=0"), ({"mining": -1.0}, {}, "mining=-1.0"),
         ({"gather": float("inf")}, {}, "gather=inf"), ({"epochs": 0}, {}, "epochs=0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from made_training import numbers
 from torch import Tensor
 
 from kernels.kcenter import kcenter_order_reference
+from methods import rad
 from methods.parts.backbone import Extractor, feature_numbers
 from methods.parts.batches import Batches
 from methods.parts.maps import evaluated
-from methods.rad import EVERYWHERE, METHOD, Rad, check, cost, everywhere, nearby
+from methods.rad import EVERYWHERE, METHOD, Rad, check, cost, directions, everywhere, nearby
 
 PAPER, KNOBS = METHOD.presets["paper"]
 TINY = replace(PAPER, backbone="vit_tiny_patch16_224", resize=64, crop=48, layers=(2, 5))
@@ -79,6 +81,20 @@ def test_scores_are_those_of_a_plain_loop(k: int, radius: int) -> None:
     torch.testing.assert_close(found.images, wanted.images, rtol=1e-4, atol=1e-5)
 
 
+def test_of_the_similar_images_one_layer_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    def watched(patches: Tensor, similar: Tensor, radius: int) -> Tensor:
+        assert not any(layer() is not None for layer in held)
+        held.append(weakref.ref(similar))
+        return nearby(patches, similar, radius)
+
+    monkeypatch.setattr(rad, "nearby", watched)
+    method, values = filled(TINY, 5)
+    method.score(values[:2], ["a", "b"], KNOBS)
+    assert len(held) == 4
+
+
 def test_the_map_is_upsampled_and_blurred_as_officially() -> None:
     errors = numbers(2, 3, 3).abs()
     found = evaluated(errors, 48, replace(KNOBS, scored_at=40))
@@ -120,7 +136,7 @@ def test_at_a_rate_below_one_images_are_kept_that_cover_the_others() -> None:
 def test_without_a_class_token_the_mean_of_the_deepest_layer_finds_images() -> None:
     method, values = filled(METHOD.presets["smoke"].config, 6)
     torch.testing.assert_close(method.vector(values), values[:, 64:].mean(dim=(2, 3)))
-    parts = method.layers(values.flatten(1))
+    parts = [directions(part) for part in method.layers(values.flatten(1))]
     assert [part.shape for part in parts] == [(6, 8, 8, width) for width in (24, 40, 112)]
     wanted = F.normalize(values[2, 24:64, 3, 5], dim=0)
     torch.testing.assert_close(parts[1][2, 3, 5], wanted)

@@ -6,7 +6,7 @@ Every number here is the publication's; no network is trained.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,7 +23,7 @@ from harness.registry import load, names
 from methods.base import Method
 from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures
-from methods.parts.backbone import Features, feature_numbers
+from methods.parts.backbone import Features, Tokens, feature_numbers
 from methods.parts.batches import Batch, Batches, Draws
 from methods.parts.stable_adamw import StableAdamW
 from methods.parts.training import Recipe
@@ -263,3 +263,41 @@ def test_the_paper_preset_sees_the_published_features(name: str, cells: int, cha
     declared = load("methods", name)
     view = declared.method.inputs(declared.presets["paper"].config)
     assert feature_numbers(view) == cells * channels
+
+
+DINOV2 = Tokens(
+    backbone="vit_base_patch14_reg4_dinov2.lvd142m",
+    layers=(2, 3, 4, 5, 6, 7, 8, 9),
+    resize=448,
+    crop=392,
+    groups=2,
+    norm=False,
+)
+DINOV3 = Tokens(
+    backbone="vit_base_patch16_dinov3.lvd1689m",
+    layers=(3, 6, 9, 11),
+    resize=512,
+    crop=448,
+    prefix="class",
+    groups=0,
+    norm=True,
+)
+SCORED = {"scored_at": 256, "window": 5, "top": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("name", "view", "knobs"),
+    [
+        ("dinomaly", replace(DINOV2, prefix="all"), {**SCORED, "sigma": 4.0}),
+        ("inpformer", replace(DINOV2, prefix="none"), {**SCORED, "sigma": 4.0}),
+        ("rad", DINOV3, {**SCORED, "sigma": 1.0, "k_image": 150, "radius": 1}),
+    ],
+)
+def test_the_paper_preset_reads_and_scores_tokens_as_published(
+    name: str, view: Tokens, knobs: dict[str, Any]
+) -> None:
+    declared = load("methods", name)
+    config, ours = declared.presets["paper"]
+    assert declared.method.inputs(config) == view
+    assert (view.grid, view.aggregate, view.precision) == (0, "pyramid", "float32")
+    assert asdict(ours) == knobs

@@ -153,6 +153,66 @@ def test_a_file_of_dinov2s_authors_is_read_as_timms(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+WITHOUT_BIAS, WITH_BIAS = "vit_small_patch16_dinov3", "vit_tiny_patch16_dinov3_qkvb"
+
+
+def of_dinov3s_authors(model: Any) -> dict[str, Tensor]:
+    """What their repository would save of the same network."""
+    theirs = {}
+    for key, value in model.state_dict().items():
+        key = key.replace("reg_token", "storage_tokens")
+        key = key.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
+        theirs[key] = value
+    width = model.embed_dim
+    theirs |= {"mask_token": torch.zeros(1, width), "rope_embed.periods": torch.ones(16)}
+    for block in range(12):
+        attention = f"blocks.{block}.attn."
+        query, value = (
+            theirs.pop(f"{attention}{part}_bias", torch.zeros(width)) for part in ("q", "v")
+        )
+        # The keys' part is masked, whatever it holds.
+        theirs[f"{attention}qkv.bias"] = torch.cat([query, torch.ones(width), value])
+        theirs[f"{attention}qkv.bias_mask"] = torch.ones(3 * width)
+    return theirs
+
+
+@pytest.mark.parametrize("name", [WITHOUT_BIAS, WITH_BIAS])
+def test_a_file_of_dinov3s_authors_is_read_as_timms(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, model = stored(tmp_path, name)
+    torch.save(of_dinov3s_authors(model), tmp_path / "theirs.pth")
+    view = Tokens(resize=64, backbone=name, layers=(2, 11), prefix="all", norm=True)
+    for one, other in zip(read(view, path), read(view, tmp_path / "theirs.pth"), strict=True):
+        assert torch.equal(one, other)
+    assert not capsys.readouterr().out
+
+
+def test_biases_of_dinov3_are_not_left_out(tmp_path: Path) -> None:
+    _, model = stored(tmp_path, WITHOUT_BIAS)
+    theirs = of_dinov3s_authors(model)
+    theirs["blocks.7.attn.qkv.bias"][-1] = 0.1
+    torch.save(theirs, tmp_path / "theirs.pth")
+    view = Tokens(resize=64, backbone=WITHOUT_BIAS, layers=(2,))
+    with pytest.raises(ValueError, match=r"blocks\.7\.attn\.qkv\.bias.*take .*_qkvb") as caught:
+        Extractor(view, tmp_path / "theirs.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "other"), [(REGISTERS, WITHOUT_BIAS), (WITHOUT_BIAS, REGISTERS)])
+def test_a_file_of_the_other_dino_is_refused(tmp_path: Path, name: str, other: str) -> None:
+    _, model = stored(tmp_path, other)
+    theirs = (
+        of_dinov3s_authors(model)
+        if other == WITHOUT_BIAS
+        else model.state_dict() | {"mask_token": torch.zeros(1, 384)}
+    )
+    theirs.pop("reg_token", None)
+    torch.save(theirs, tmp_path / "theirs.pth")
+    with pytest.raises(WeightsMissing, match=f"not the weights of {name}"):
+        Extractor(Tokens(resize=112, backbone=name, layers=(2,)), tmp_path / "theirs.pth")
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -165,8 +225,13 @@ def test_a_file_of_dinov2s_authors_is_read_as_timms(tmp_path: Path) -> None:
         ({"crop": 60}, "a view of 60 pixels: .* multiples of its patch, 16.*64 is one"),
         ({"crop": 16}, "from 32 on"),
         ({"crop": 96}, "crop within"),
+        ({"crop": 0}, "a view of 0 from 80 pixels: take a crop within"),
         ({"groups": 3}, "4 blocks can't be averaged to 3"),
         ({"prefix": "class", "backbone": "vit_base_patch16_siglip_224"}, "no class token"),
+        (
+            {"norm": True, "backbone": "eva02_tiny_patch14_224", "crop": 56},
+            "backbone=eva02_tiny_patch14_224: has no final norm",
+        ),
     ],
 )
 def test_tokens_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:
@@ -186,6 +251,23 @@ def test_weights_of_another_size_are_refused_and_of_another_resolution_read(
     with pytest.raises(WeightsMissing, match=f"not the weights of {TINY}") as caught:
         Extractor(VIEW, path)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_a_deeper_transformer_are_refused(tmp_path: Path) -> None:
+    path, _ = stored(tmp_path, TINY, depth=14)
+    with pytest.raises(
+        WeightsMissing, match=f"{TINY}, but of a deeper model .*blocks.12"
+    ) as caught:
+        Extractor(VIEW, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_no_token_depends_on_may_be_in_the_file(tmp_path: Path) -> None:
+    path, model = stored(tmp_path, TINY)
+    others = ("mask_token", "rope.periods", "head.mlp.0.weight", "decoder.blocks.0.norm1.bias")
+    torch.save(model.state_dict() | dict.fromkeys(others, torch.ones(1)), tmp_path / "more.pth")
+    for one, other in zip(read(VIEW, path), read(VIEW, tmp_path / "more.pth"), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_tokens_fit_half_precision_as_all_features(tmp_path: Path) -> None:

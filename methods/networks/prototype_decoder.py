@@ -59,9 +59,11 @@ class PrototypeDecoder(nn.Module):
 
 
 def gather_loss(tokens_BTC: Tensor, prototypes_BKC: Tensor) -> Tensor:
-    """The mean over tokens of one minus the cosine with the nearest prototype: (B,)."""
-    tokens_BTC = F.normalize(tokens_BTC.float(), dim=2)
-    cosines_BTK = tokens_BTC @ F.normalize(prototypes_BKC.float(), dim=2).mT
+    """The mean over tokens of one minus the cosine with the nearest prototype: (B,).
+
+    In the precision of the training: under autocast cosines are in bfloat16.
+    """
+    cosines_BTK = F.normalize(tokens_BTC, dim=2) @ F.normalize(prototypes_BKC, dim=2).mT
     return 1 - cosines_BTK.amax(dim=2).mean(dim=1)
 
 

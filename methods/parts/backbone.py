@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -25,6 +26,8 @@ from methods.parts.aggregate import Shape, align, flatten, pool_patches
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+HEADS = ("classifier", "fc.", "head.")
+"""How the names of tensors begin that no feature depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Pixels:
     @property
     def side(self) -> int:
         """S, the side of the view and of the anomaly map, in pixels."""
-        return self.crop or self.resize
+        return self.resize if self.crop is None else self.crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +205,7 @@ def _checked_state(
     misfits = [
         key
         for key in expected
-        if not key.startswith(("classifier", "fc.", "head."))
+        if not key.startswith(HEADS)
         and getattr(state.get(key), "shape", None) != expected[key].shape
     ]
     if misfits or len(state) < len(expected) - 2:
@@ -211,7 +214,29 @@ def _checked_state(
             f"{path}: not the weights of {features.backbone} ({len(misfits)} of {len(expected)} "
             f"tensors missing or of another shape, e.g. {example})"
         )
+    if deeper := _of_more_blocks(state, expected):
+        raise WeightsMissing(
+            f"{path}: not the weights of {features.backbone}, but of a deeper model "
+            f"({len(deeper)} tensors more, e.g. {deeper[0]}); name that one as the backbone"
+        )
     return state
+
+
+def _of_more_blocks(state: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """A file's tensors of numbered blocks that go on where those of the model end."""
+    blocks = {block for name in expected for block in _blocks(name)}
+    sequences = {sequence for sequence, _ in blocks}
+    return [
+        name
+        for name in state
+        if not name.startswith(HEADS)
+        and any(block[0] in sequences and block not in blocks for block in _blocks(name))
+    ]
+
+
+def _blocks(name: str) -> list[tuple[str, str]]:
+    """The numbered blocks that hold a tensor: `blocks.0.3.bias` is of `blocks` 0, `blocks.0` 3."""
+    return [(name[: found.start()], found[1]) for found in re.finditer(r"\.(\d+)(?=\.|$)", name)]
 
 
 def _unwrapped(pyramid: Iterable[str], model: Iterable[str]) -> dict[str, str]:
@@ -231,10 +256,7 @@ def check_features(features: Features) -> None:
     """Raise ValueError for a backbone, layers or sizes that can't give these features."""
     import timm
 
-    if not timm.is_model(features.backbone.split(".")[0]):
-        raise ValueError(
-            f"backbone={features.backbone}: timm knows no such model; see timm.list_models()"
-        )
+    _check_known(features.backbone)
     if isinstance(features, Tokens):
         _check_tokens(features)
         return
@@ -258,6 +280,13 @@ def check_features(features: Features) -> None:
         raise ValueError(f"{features.backbone} at {features.side} pixels: {why}") from None
 
 
+def _check_known(backbone: str) -> None:
+    import timm
+
+    if not timm.is_model(backbone.split(".")[0]):
+        raise ValueError(f"backbone={backbone}: timm knows no such model; see timm.list_models()")
+
+
 def _check_order(features: Features) -> None:
     if list(features.layers) != sorted(set(features.layers)):
         raise ValueError(
@@ -273,7 +302,7 @@ def _check_tokens(features: Tokens) -> None:
         )
     with torch.device("meta"):
         model = vit.transformer(features.backbone, features.side)
-    vit.check_blocks(model, features.backbone, features.layers, features.prefix)
+    vit.check_blocks(model, features.backbone, features.layers, features.prefix, features.norm)
     _check_order(features)
     if len(features.layers) % features.parts:
         raise ValueError(
@@ -299,6 +328,7 @@ def _timm_shapes(features: Features) -> tuple[Shape, ...]:
     """What a pyramid of timm returns on the meta device, without any weights."""
     import timm
 
+    _check_known(features.backbone)
     if isinstance(features, Tokens):
         return _token_shapes(features)
     with torch.device("meta"):

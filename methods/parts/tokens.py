@@ -117,6 +117,11 @@ def check_source(config: TokenSource) -> None:
 
 def check_decoder(config: Any, layout: Layout) -> None:
     """Raise ValueError unless heads split the channels, and groups the layers of the decoder."""
+    if config.groups != layout.groups:
+        raise ValueError(
+            f"groups={config.groups}: layers on a grid are {layout.groups} group; "
+            f"set groups={layout.groups}, or grid=0 for the blocks of a transformer"
+        )
     if layout.channels % config.heads:
         raise ValueError(f"heads={config.heads}: must divide the {layout.channels} channels")
     if config.decoder_layers % layout.groups:

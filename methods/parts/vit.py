@@ -9,7 +9,6 @@ patches (class, registers), T = P + g g tokens, N position embeddings.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -50,13 +49,21 @@ def transformer(backbone: str, side: int) -> Any:
     return timm.create_model(backbone, pretrained=False, img_size=side, num_classes=0)
 
 
-def check_blocks(model: Any, backbone: str, layers: Sequence[int], prefix: Prefix) -> None:
-    """ValueError for blocks or tokens that the transformer does not have."""
+def check_blocks(
+    model: Any, backbone: str, layers: Sequence[int], prefix: Prefix, norm: bool
+) -> None:
+    """ValueError for blocks, tokens or a final norm that the transformer does not have."""
     blocks = len(model.blocks)
     if not layers or not all(0 <= layer < blocks for layer in layers):
         raise ValueError(f"layers={tuple(layers)}: {backbone} has blocks 0..{blocks - 1}")
     if prefix == "class" and model.cls_token is None:
         raise ValueError(f"backbone={backbone}: has no class token, by which images are compared")
+    if norm and isinstance(model.norm, nn.Identity):
+        # Such models average their patches first: that norm does not fit single tokens.
+        raise ValueError(
+            f"backbone={backbone}: has no final norm of its tokens, through which blocks are read; "
+            "take one that has, e.g. vit_base_patch14_reg4_dinov2.lvd142m"
+        )
 
 
 def cells(model: Any) -> int:
@@ -93,11 +100,17 @@ def tokens(
 def fitted_state(model: Any, file: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file's tensors by timm's names, with position embeddings for the model's size.
 
-    Files of DINOv2's authors name some tensors otherwise than timm does.
+    Files of DINOv2's and DINOv3's authors name some tensors otherwise than timm does, which has
+    the former as `VisionTransformer` and the latter as `Eva`.
     """
+    from timm.models import vision_transformer as dinov2
+    from timm.models.eva import Eva
+
     state = dict(file)
-    if "mask_token" in state and "reg_token" not in state:
-        state = importlib.import_module(type(model).__module__)._convert_dinov2(state, model)
+    if "storage_tokens" in state and isinstance(model, Eva):
+        state = _of_dinov3s_authors(model, state)
+    elif "mask_token" in state and "reg_token" not in state and not isinstance(model, Eva):
+        state = dinov2._convert_dinov2(state, model)
     before, wanted = state.get("pos_embed"), getattr(model, "pos_embed", None)
     if before is not None and wanted is not None and before.ndim == wanted.ndim:
         first = wanted.shape[1] - cells(model) ** 2
@@ -105,6 +118,27 @@ def fitted_state(model: Any, file: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if side and side**2 + first == before.shape[1]:
             state["pos_embed"] = resampled_positions(before, first, cells(model))
     return state
+
+
+def _of_dinov3s_authors(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors as timm renames them; ValueError for biases that the model has no place for.
+
+    timm has models with biases of queries and values (`_qkvb`) and without: those of most files
+    are 0. It would leave out the others as well, and print each.
+    """
+    from timm.models.eva import checkpoint_filter_fn
+
+    places = {name for name, _ in model.named_parameters()}
+    for name in [name for name in state if name.endswith("qkv.bias")]:
+        if name.replace("qkv.bias", "q_bias") not in places:
+            query, _, value = state.pop(name).chunk(3)
+            if query.any() or value.any():
+                raise ValueError(
+                    f"weights with {name}: it is not 0, and the backbone has no such bias; "
+                    "take its namesake with _qkvb"
+                )
+    renamed: dict[str, Tensor] = checkpoint_filter_fn(state, model)
+    return renamed
 
 
 def resampled_positions(positions_1NC: Tensor, first: int, side: int) -> Tensor:
