@@ -126,7 +126,7 @@ def test_a_log_whose_server_is_away_ends_and_the_run_does_not(
 
     monkeypatch.setitem(LOGS, "mlflow", contextmanager(closed))
     with (
-        pytest.raises(UsageError, match="^--log mlflow: .*; mend it, or leave it out$"),
+        pytest.raises(UsageError, match=r"^--log mlflow: .*; mend it, or leave it out$"),
         live(["mlflow"], tmp_path, ["a"], _ignore),
     ):
         pass
