@@ -10,9 +10,8 @@ demo: .venv/installed
 	$(BIN)/lafite-bench run elpv --preset quick --seeds 2 -m lafite -m uniad -m patchcore
 	$(BIN)/lafite-bench report --format html
 
-# Two files of tests at a time: most of them wait for processes that start.
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

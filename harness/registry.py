@@ -13,6 +13,7 @@ import importlib
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -130,9 +131,12 @@ def from_file(kind: str, path: Path) -> str:
 
 def copies_of_files() -> Path:
     """Where the copies of users' files lie: beside the cached features."""
-    from harness.cache import FeatureCache  # imports torch, and this module
-
-    return FeatureCache.default().root / "plugins"
+    cache = os.environ.get("LAFITE_BENCH_CACHE")
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lafite-bench"
+    root = Path(os.path.expanduser(cache or usual))
+    if not root.is_absolute() and not cache:  # there is no home
+        root = Path(tempfile.gettempdir()) / f"lafite-bench-{os.getuid()}"
+    return root.resolve() / "plugins"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
