@@ -133,7 +133,7 @@ def copies_of_files() -> Path:
     """Where the copies of users' files lie: beside the cached features."""
     cache = os.environ.get("LAFITE_BENCH_CACHE")
     usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lafite-bench"
-    root = Path(os.path.expanduser(cache or usual))
+    root = Path(os.path.expanduser(cache or usual))  # noqa: PTH111 - it never raises
     if not root.is_absolute() and not cache:  # there is no home
         root = Path(tempfile.gettempdir()) / f"lafite-bench-{os.getuid()}"
     return root.resolve() / "plugins"
