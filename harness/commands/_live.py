@@ -50,8 +50,8 @@ def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> 
 @contextmanager
 def _opened(kind: str, out: Path) -> Iterator[Log]:
     """A log; UsageError where it can't be opened, and no error of closing it."""
-    log = LOGS[kind](out)
     try:
+        log = LOGS[kind](out)
         told = log.__enter__()
     except Exception as error:
         raise UsageError(f"--log {kind}: {_first_line(error)}; mend it, or leave it out") from None
