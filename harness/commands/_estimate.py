@@ -17,6 +17,7 @@ from harness.cost import cost_of, feature_bytes, work_of
 from harness.plan import MISSING
 from harness.registry import load
 from harness.store.store import Store
+from methods.parts.cost import Cost
 from results.table import read
 
 GIGA = 1e9
@@ -50,7 +51,7 @@ def estimate(
         first, todo = of_row[0], [cell for cell in of_row if not store.done(cell)]
         cost = cost_of(first)
         each = [seconds_here(cell, known, rate) for cell in todo]
-        on_gpu = gpu_seconds(first) * len(todo)
+        on_gpu = gpu_seconds(cost, precision_of(first)) * len(todo)
         here, there = here + sum(seconds for seconds, _ in each), there + on_gpu
         mark = "" if all(seen for _, seen in each) else "~"
         lines.append(
@@ -94,9 +95,13 @@ def cautions(cells: Sequence[Cell]) -> list[str]:
     return list(lines)
 
 
-def gpu_seconds(cell: Cell) -> float:
+def precision_of(cell: Cell) -> str:
+    """Of its network; a method from elsewhere may have no such setting."""
+    return getattr(cell.config, "precision", "float32")
+
+
+def gpu_seconds(cost: Cost, precision: str) -> float:
     """Seconds of a fit on one GPU at the assumed rates: a projection, never a measurement."""
-    cost, precision = cost_of(cell), getattr(cell.config, "precision", "float32")
     train = cost.train_flops / (GPU_PEAK[precision] * GPU_SHARE)
     return train + cost.coreset_bytes / (GPU_BYTES * GPU_SHARE)
 

@@ -14,8 +14,8 @@ import torch
 
 from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.commands._estimate import GIGA, disk, duration, gpu_seconds
-from harness.cost import Job, Node, memory_of, schedule, work_of
+from harness.commands._estimate import GIGA, disk, duration, gpu_seconds, precision_of
+from harness.cost import Job, Node, cost_of, memory_of, schedule, work_of
 from harness.execute import jobs
 from harness.memory import machine_memory
 from harness.options import Resources
@@ -112,7 +112,7 @@ def _seconds(group: Sequence[Cell], on_gpu: bool, seen: Seen, rate: float) -> tu
     """How long cells that share a fit take, and whether like ones were seen."""
     first = group[0]
     if on_gpu:  # what was seen here was seen on other hardware
-        return gpu_seconds(first), False
+        return gpu_seconds(cost_of(first), precision_of(first)), False
     known = [seen.get((cell.config_hash, cell.data.train_fingerprint)) for cell in group]
     if None in known:
         return work_of(first) / rate, False
