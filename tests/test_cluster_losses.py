@@ -44,7 +44,7 @@ def nodes() -> Iterator[Any]:
     """A head that does no work, and a node that does."""
     from ray.cluster_utils import Cluster
 
-    soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000}
+    soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 3000}
     head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(num_cpus=1, num_gpus=0)

@@ -160,7 +160,7 @@ def test_nobody_without_the_token_works_with_our_cluster() -> None:
     with cluster(None):
         address = ray.get_runtime_context().gcs_address
         stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
-        ask = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('IN')"
+        ask = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('ENTERED')"
         trying = [
             subprocess.Popen(
                 [sys.executable, "-c", ask],
@@ -173,7 +173,7 @@ def test_nobody_without_the_token_works_with_our_cluster() -> None:
         ]
         for client in trying:
             printed, _ = client.communicate(timeout=120)
-            assert client.returncode and "IN" not in printed, printed
+            assert client.returncode and "ENTERED" not in printed, printed
 
 
 @pytest.mark.parametrize(
