@@ -32,8 +32,8 @@ from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import fingerprint
 from harness.cell import Cell
 from harness.features import BATCH, FeatureSet, encoder, feature_set, read_ahead
+from harness.folders import spare_cache, usual_cache
 from harness.options import Say, unheard
-from harness.overrides import at_home
 from harness.registry import UsageError
 from methods.base import OnProgress, Progress
 from methods.parts.backbone import file_sha256
@@ -84,16 +84,12 @@ class FeatureCache:
     @classmethod
     def default(cls, say: Say = unheard) -> FeatureCache:
         """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
-        if named := os.environ.get("LAFITE_BENCH_CACHE"):
-            root = Path(at_home(named)).resolve()
-            if why := _unwritable(root):
-                raise UsageError(f"LAFITE_BENCH_CACHE={named}: {why}; name another folder")
-            return cls(root=root, budget_gb=_budget())
-        root = Path(at_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "lafite-bench"
+        root, named = usual_cache(), os.environ.get("LAFITE_BENCH_CACHE")
         why = "there is no home folder" if not root.is_absolute() else _unwritable(root)
+        if why and named:
+            raise UsageError(f"LAFITE_BENCH_CACHE={named}: {why}; name another folder")
         if why:
-            usual = root
-            root = Path(tempfile.gettempdir()).resolve() / f"lafite-bench-{os.getuid()}"
+            usual, root = root, spare_cache()
             if _unwritable(root) or root.stat().st_uid != os.getuid():
                 raise UsageError(f"{root}: can't be used; name a folder with LAFITE_BENCH_CACHE")
             say(f"{usual}: {why}; features are kept in {root}")

@@ -24,8 +24,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from typer.models import ArgumentInfo
 
+from harness.folders import at_home
 from harness.options import Address, NamedFile, address_or_path, is_address
-from harness.overrides import at_home
 from harness.registry import Stopped, UsageError, did_you_mean, from_file, load, names
 
 EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL, EXIT_STOPPED = 1, 2, 3, 130

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from harness.cell import Cell
 from harness.features import FeatureSet
 from harness.registry import load
-from methods.parts.backbone import Features, feature_numbers
+from methods.parts.backbone import Features
 from methods.parts.cost import Cost
+from methods.parts.shapes import feature_numbers
 
 PASS_FLOPS, READ_FLOPS = 8e9, 1e9
 PROCESS_BYTES = 2**30

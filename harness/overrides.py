@@ -6,10 +6,10 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.folders import at_home
 from harness.registry import OF_FILE, UsageError, did_you_mean
 
 PATHS = ("weights", "textures")
@@ -71,14 +71,6 @@ def variant_of(values: dict[str, str]) -> str:
         if name != "weights"
     }
     return ", ".join(f"{name}={text}" for name, text in shown.items())
-
-
-def at_home(text: str | Path) -> str:
-    """A path that begins with ~ as a shell gives it, any other text as it is."""
-    if str(text) == "~" or str(text).startswith("~/"):
-        with suppress(RuntimeError):  # a user without a home
-            return str(Path(text).expanduser())
-    return str(text)
 
 
 def _absolute(text: str) -> str:

@@ -15,13 +15,8 @@ from harness.overrides import parse_overrides, variant_of, with_overrides
 from harness.pieces import Count, in_pieces, limited, opened, uncounted, with_held_out
 from harness.registry import UsageError, did_you_mean, load, names
 from methods.base import Declaration
-from methods.parts.backbone import (
-    Features,
-    WeightsMissing,
-    check_features,
-    file_sha256,
-    find_weights,
-)
+from methods.parts.backbone import Features, WeightsMissing, file_sha256, find_weights
+from methods.parts.shapes import check_features
 from results.identity import distinct_ends
 from results.profiles import PROFILES
 

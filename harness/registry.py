@@ -13,13 +13,14 @@ import importlib
 import os
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from harness.folders import spare_cache, usual_cache
 
 
 class Kind(NamedTuple):
@@ -131,12 +132,8 @@ def from_file(kind: str, path: Path) -> str:
 
 def copies_of_files() -> Path:
     """Where the copies of users' files lie: beside the cached features."""
-    cache = os.environ.get("LAFITE_BENCH_CACHE")
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lafite-bench"
-    root = Path(os.path.expanduser(cache or usual))  # noqa: PTH111 - it never raises
-    if not root.is_absolute() and not cache:  # there is no home
-        root = Path(tempfile.gettempdir()) / f"lafite-bench-{os.getuid()}"
-    return root.resolve() / "plugins"
+    root = usual_cache()
+    return (root if root.is_absolute() else spare_cache()).resolve() / "plugins"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -58,7 +58,7 @@ from methods.networks.diffusion import (
 from methods.networks.preconditioning import PrincipalAxes, loss_floor
 from methods.networks.unet import UNet
 from methods.parts.accelerating import accelerated, autocast
-from methods.parts.backbone import LITE0, Features, feature_channels
+from methods.parts.backbone import LITE0, Features
 from methods.parts.bank import (
     KS,
     MemoryBank,
@@ -72,6 +72,7 @@ from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import editing_maps, error_map, image_score, smooth_upsample
 from methods.parts.seeds import derive, image_noise
+from methods.parts.shapes import feature_channels
 from methods.parts.training import Recipe, optimise
 
 TS = range(50, 601, 50)

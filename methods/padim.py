@@ -28,13 +28,14 @@ from torch import Tensor
 
 from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Progress, Scores, quiet
 from methods.parts.aggregate import unflatten
-from methods.parts.backbone import LITE0, Features, feature_channels, layer_shapes
+from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches
 from methods.parts.checks import check_map
 from methods.parts.cost import Cost
 from methods.parts.dist import total
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
 from methods.parts.seeds import generator
+from methods.parts.shapes import feature_channels, layer_shapes
 
 AT_ONCE = 1 << 30
 """Bytes of outer products that one pass over the data sums, a quarter of all of them at most. The

@@ -44,12 +44,13 @@ from methods.base import (
     later,
     quiet,
 )
-from methods.parts.backbone import LITE0, Features, feature_channels
+from methods.parts.backbone import LITE0, Features
 from methods.parts.bank import KS, MemoryBank, coresets
 from methods.parts.batches import Batches
 from methods.parts.checks import at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, coreset_rows
 from methods.parts.maps import image_score, smooth_upsample
+from methods.parts.shapes import feature_channels
 
 
 class PatchCore(Method):

@@ -48,12 +48,13 @@ from methods.base import (
     quiet,
 )
 from methods.parts.aggregate import Shape, unflatten
-from methods.parts.backbone import LITE0, Features, feature_numbers, layer_shapes
+from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches
 from methods.parts.checks import at_least, check_evaluated
 from methods.parts.cost import Cost, coreset_rows
 from methods.parts.image_bank import ImageBank
 from methods.parts.maps import evaluated
+from methods.parts.shapes import feature_numbers, layer_shapes
 from methods.parts.tokens import check_source, token_view
 
 EVERYWHERE = 1000

@@ -44,11 +44,12 @@ from methods.base import (
 from methods.networks.mirrored_student import Student
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
-from methods.parts.backbone import LITE0, Features, layer_shapes
+from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, TILTS, image_score, layer_weights, smooth_upsample
+from methods.parts.shapes import layer_shapes
 from methods.parts.training import Recipe, optimise
 
 RELU_LAST = re.compile(r"(wide_)?(resnet|resnext)\d+[cdst]?(_2|_\d+x\d+d)?")

@@ -37,7 +37,7 @@ from methods.base import (
 )
 from methods.networks.masked_transformer import Reconstructor
 from methods.parts.accelerating import accelerated, autocast
-from methods.parts.backbone import LITE0, Features, feature_channels
+from methods.parts.backbone import LITE0, Features
 from methods.parts.bank import (
     KS,
     MemoryBank,
@@ -50,6 +50,7 @@ from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import SEARCH, editing_maps, error_map, image_score, smooth_upsample
+from methods.parts.shapes import feature_channels
 from methods.parts.training import Recipe, optimise
 
 EDITING_K = 5

@@ -15,11 +15,8 @@ from made_training import numbers
 from torch import Tensor
 
 from methods.base import Method
-from methods.parts.backbone import (
-    Features,
-    feature_channels,
-    feature_numbers,
-)
+from methods.parts.backbone import Features
+from methods.parts.shapes import feature_channels, feature_numbers
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.subject import inputs
-from methods.parts import aggregate, backbone
+from methods.parts import aggregate, backbone, shapes
 from methods.parts.backbone import LITE0, Extractor, Features, Tokens, WeightsMissing
 
 VIEW = Features(resize=128, backbone=LITE0, layers=(0, 1, 2, 3), grid=8)
@@ -37,8 +37,8 @@ def test_aligned_features_have_the_grid_and_all_channels() -> None:
     features = inputs(VIEW, "test")
     assert features.shape[1:] == (16 + 24 + 40 + 112, 8, 8)
     assert features.dtype == torch.float32
-    assert backbone.feature_channels(VIEW) == features.shape[1]
-    assert backbone.feature_channels(replace(VIEW, layers=(1, 2))) == 64
+    assert shapes.feature_channels(VIEW) == features.shape[1]
+    assert shapes.feature_channels(replace(VIEW, layers=(1, 2))) == 64
 
 
 def test_features_are_timm_layers_normalised_as_timm_says() -> None:
@@ -57,15 +57,15 @@ def test_features_are_timm_layers_normalised_as_timm_says() -> None:
 
 def test_a_pyramid_holds_each_layer_at_its_own_resolution() -> None:
     view = Features(resize=128, backbone=LITE0, layers=(1, 3), aggregate="pyramid")
-    backbone.check_features(view)
-    assert backbone.layer_shapes(view) == ((24, 32, 32), (112, 8, 8))
+    shapes.check_features(view)
+    assert shapes.layer_shapes(view) == ((24, 32, 32), (112, 8, 8))
     extractor = Extractor(view, weights_file())
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     flat = extractor(images)
-    assert flat.shape == (2, backbone.feature_numbers(view))
+    assert flat.shape == (2, shapes.feature_numbers(view))
     layers = extractor.pyramid(((images - 0.5) / 0.5).contiguous(memory_format=torch.channels_last))
     for layer, wanted in zip(
-        aggregate.unflatten(flat, backbone.layer_shapes(view)), layers, strict=True
+        aggregate.unflatten(flat, shapes.layer_shapes(view)), layers, strict=True
     ):
         torch.testing.assert_close(layer, wanted)
 
@@ -81,7 +81,7 @@ def test_a_pyramid_holds_each_layer_at_its_own_resolution() -> None:
 )  # fmt: skip
 def test_features_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
-        backbone.check_features(replace(VIEW, **{"layers": (0, 1), **change}))
+        shapes.check_features(replace(VIEW, **{"layers": (0, 1), **change}))
     assert "\n" not in str(caught.value)
 
 
@@ -167,7 +167,7 @@ def test_any_timm_backbone_gets_each_tensor_of_its_file(
     torch.save(whole.state_dict(), tmp_path / "w.pth")
     side = whole.pretrained_cfg["input_size"][-1]
     view = Features(resize=side, backbone=name, layers=layers, aggregate="pyramid")
-    backbone.check_features(view)
+    shapes.check_features(view)
     pyramid = backbone.load_backbone(view, tmp_path / "w.pth")
     stored = {tuple(value.flatten()[:9].tolist()) for value in whole.state_dict().values()}
     for value in pyramid.state_dict().values():
@@ -228,7 +228,7 @@ def test_without_the_package_a_line_names_it(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("view", [VIEW, Tokens(resize=64, backbone="any", layers=(1,))])
 def test_an_unknown_backbone_has_no_shapes(view: Features) -> None:
     with pytest.raises(ValueError, match=r"backbone=nosuchnet\.tag: timm knows no such model"):
-        backbone.layer_shapes(replace(view, backbone="nosuchnet.tag"))
+        shapes.layer_shapes(replace(view, backbone="nosuchnet.tag"))
 
 
 def test_an_unknown_backbone_is_named() -> None:
@@ -260,7 +260,7 @@ def test_patches_of_all_channels_are_averages_side_by_side() -> None:
     wanted = torch.cat([averages[0], F.interpolate(averages[1], (6, 6), mode="bilinear")], dim=1)
     torch.testing.assert_close(aggregate.pool_patches([fine, coarse], 6, None), wanted)
     view = Features(resize=64, backbone=LITE0, layers=(2, 3), grid=8, aggregate="patches")
-    assert backbone.feature_channels(view) == 40 + 112
+    assert shapes.feature_channels(view) == 40 + 112
 
 
 def test_pool_patches_is_the_direct_computation() -> None:

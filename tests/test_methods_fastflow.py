@@ -18,8 +18,8 @@ from harness.overrides import with_overrides
 from methods import fastflow
 from methods.fastflow import METHOD, FastFlow
 from methods.networks.flow import Flow
-from methods.parts.backbone import check_features, layer_shapes
 from methods.parts.batches import Batches, Draws
+from methods.parts.shapes import check_features, layer_shapes
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=32, layers=(1, 2), flow_steps=2, epochs=2, batch_size=4)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from harness.overrides import with_overrides
 from methods import patchcore
-from methods.parts.backbone import layer_shapes
 from methods.parts.batches import Batches
 from methods.parts.maps import smooth_upsample
 from methods.parts.seeds import generator
+from methods.parts.shapes import layer_shapes
 from methods.patchcore import METHOD, PatchCore
 
 CONFIG, KNOBS = METHOD.presets["smoke"]

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from kernels.kcenter import kcenter_order_reference
 from methods import rad
-from methods.parts.backbone import Extractor, feature_numbers
+from methods.parts.backbone import Extractor
 from methods.parts.batches import Batches
 from methods.parts.maps import evaluated
+from methods.parts.shapes import feature_numbers
 from methods.rad import EVERYWHERE, METHOD, Rad, check, cost, directions, everywhere, nearby
 
 PAPER, KNOBS = METHOD.presets["paper"]

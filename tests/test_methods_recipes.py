@@ -23,8 +23,9 @@ from harness.registry import load, names
 from methods.base import Method
 from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures
-from methods.parts.backbone import Features, Tokens, feature_numbers
+from methods.parts.backbone import Features, Tokens
 from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.shapes import feature_numbers
 from methods.parts.stable_adamw import StableAdamW
 from methods.parts.training import Recipe
 

@@ -15,7 +15,7 @@ from made_training import numbers
 from torch import Tensor
 
 from harness.features import extract
-from methods.parts import backbone, vit
+from methods.parts import shapes, vit
 from methods.parts.aggregate import unflatten
 from methods.parts.backbone import Extractor, Tokens, WeightsMissing
 
@@ -53,7 +53,7 @@ def test_tokens_are_those_after_the_blocks(
     """At the size of the weights nothing is resampled: a plain walk through timm's blocks."""
     path, model = stored(tmp_path, name)
     view = Tokens(resize=side, backbone=name, layers=(1, 3), prefix=prefix)
-    backbone.check_features(view)
+    shapes.check_features(view)
     pixels = images(side)[:1]
     with torch.no_grad():
         walked = model._pos_embed(model.patch_embed(normalised(name, pixels)))
@@ -62,7 +62,7 @@ def test_tokens_are_those_after_the_blocks(
             walked = block(walked)
             after.append(walked)
     before = model.num_prefix_tokens
-    found = unflatten(Extractor(view, path)(pixels), backbone.layer_shapes(view))
+    found = unflatten(Extractor(view, path)(pixels), shapes.layer_shapes(view))
     for wanted in (after[1], after[3]):
         if prefix != "none":
             kept = 1 if prefix == "class" else before
@@ -86,10 +86,10 @@ def test_blocks_in_a_row_are_averaged_and_each_may_be_normalised(tmp_path: Path)
 
 
 def read(view: Tokens, path: Path) -> list[Tensor]:
-    backbone.check_features(view)
+    shapes.check_features(view)
     flat = Extractor(view, path)(images(view.side))
-    assert flat.shape == (2, backbone.feature_numbers(view))
-    return unflatten(flat, backbone.layer_shapes(view))
+    assert flat.shape == (2, shapes.feature_numbers(view))
+    return unflatten(flat, shapes.layer_shapes(view))
 
 
 def test_the_published_view_has_28_by_28_patches_a_class_and_four_registers() -> None:
@@ -97,17 +97,17 @@ def test_the_published_view_has_28_by_28_patches_a_class_and_four_registers() ->
         resize=448, crop=392, backbone="vit_base_patch14_reg4_dinov2.lvd142m",
         layers=tuple(range(2, 10)), prefix="all", groups=2,
     )  # fmt: skip
-    backbone.check_features(view)
-    assert backbone.layer_shapes(view) == ((768, 5, 1), (768, 28, 28)) * 2
+    shapes.check_features(view)
+    assert shapes.layer_shapes(view) == ((768, 5, 1), (768, 28, 28)) * 2
     # 2.4 MB an image in halves.
-    assert backbone.feature_numbers(view) * 2 == 2_423_808
+    assert shapes.feature_numbers(view) * 2 == 2_423_808
 
 
 def test_rotary_positions_need_no_resampling(tmp_path: Path) -> None:
     name = "vit_small_patch16_dinov3"
     path, _ = stored(tmp_path, name)
     view = Tokens(resize=64, backbone=name, layers=(3, 11), prefix="class", norm=True)
-    assert backbone.layer_shapes(view) == ((384, 1, 1), (384, 4, 4)) * 2
+    assert shapes.layer_shapes(view) == ((384, 1, 1), (384, 4, 4)) * 2
     assert read(view, path)[1].isfinite().all()
 
 
@@ -236,7 +236,7 @@ def test_a_file_of_the_other_dino_is_refused(tmp_path: Path, name: str, other: s
 )
 def test_tokens_that_can_not_be_had_are_refused(change: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word) as caught:
-        backbone.check_features(replace(VIEW, **change))
+        shapes.check_features(replace(VIEW, **change))
     assert "\n" not in str(caught.value)
 
 
@@ -274,4 +274,4 @@ def test_tokens_fit_half_precision_as_all_features(tmp_path: Path) -> None:
     path, _ = stored(tmp_path, TINY)
     views = (images(64) * 255).byte().numpy()
     halves = extract(Extractor(VIEW, path), views)
-    assert halves.dtype == "float16" and halves.shape[1] == backbone.feature_numbers(VIEW)
+    assert halves.dtype == "float16" and halves.shape[1] == shapes.feature_numbers(VIEW)

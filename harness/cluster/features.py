@@ -33,14 +33,14 @@ class CacheFiles:
     def entry(self, name: str) -> tuple[int, dict[str, Any]] | None:
         """Bytes and facts of an entry; None without it."""
         try:
-            facts = record_in(self._entry(name).with_suffix(".json").read_bytes())
-            return self._entry(name).stat().st_size, facts
+            facts = record_in(self._entry_path(name).with_suffix(".json").read_bytes())
+            return self._entry_path(name).stat().st_size, facts
         except (OSError, ValueError):
             return None
 
     def piece(self, name: str, start: int) -> bytes:
         """PIECE bytes of an entry, or what is left."""
-        with self._entry(name).open("rb") as file:
+        with self._entry_path(name).open("rb") as file:
             file.seek(start)
             return file.read(PIECE)
 
@@ -49,7 +49,7 @@ class CacheFiles:
 
         An entry that is there stays.
         """
-        path = self._entry(name)
+        path = self._entry_path(name)
         scratch = path.with_name(f".{name}.{mark}.tmp")
         with scratch.open("ab") as file:
             file.write(content)
@@ -59,7 +59,7 @@ class CacheFiles:
                 scratch.replace(path)
             scratch.unlink(missing_ok=True)
 
-    def _entry(self, name: str) -> Path:
+    def _entry_path(self, name: str) -> Path:
         if not ENTRY.fullmatch(name):
             raise ValueError(f"{name}: no name of an entry")
         return self.root / name

@@ -19,15 +19,15 @@ from harness.cell import Cell
 from harness.cluster.preflight import Wanted, preflight
 from harness.cluster.reach import check_address, check_answers, watched
 from harness.cluster.relay import at_node, home
+from harness.folders import at_home
 from harness.options import Resources, Say, unheard
-from harness.overrides import at_home
 from harness.place import Place
 from harness.registry import FOLDERS, UsageError
 from harness.rows import code_version
 from harness.store.addresses import INPUTS, RESULTS
 from harness.store.copies import have_input
 from harness.store.store import Store
-from methods.parts.backbone import SHAPES
+from methods.parts.shapes import SHAPES
 
 RETRIES = 2
 OURS = "local"

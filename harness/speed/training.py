@@ -26,8 +26,8 @@ from harness.memory import peak_memory, reset_peak_memory
 from harness.options import RaceOptions, Say
 from harness.registry import UsageError, did_you_mean, load
 from methods.parts.accelerating import compile_in_place, why_not
-from methods.parts.backbone import feature_channels
 from methods.parts.batches import Batches
+from methods.parts.shapes import feature_channels
 from methods.parts.training import Recipe, optimise
 
 TIMED = ("paper", "quick", "smoke")

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from methods.parts.aggregate import unflatten
-from methods.parts.backbone import Features, Tokens, feature_channels, layer_shapes
+from methods.parts.backbone import Features, Tokens
 from methods.parts.bank import Standardise
 from methods.parts.batches import Batches
+from methods.parts.shapes import feature_channels, layer_shapes
 from methods.parts.vit import Prefix
 
 

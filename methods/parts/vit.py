@@ -103,14 +103,14 @@ def fitted_state(model: Any, file: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Files of DINOv2's and DINOv3's authors name some tensors otherwise than timm does, which has
     the former as `VisionTransformer` and the latter as `Eva`.
     """
-    from timm.models import vision_transformer as dinov2
+    from timm.models import vision_transformer
     from timm.models.eva import Eva
 
     state = dict(file)
     if "storage_tokens" in state and isinstance(model, Eva):
         state = _of_dinov3s_authors(model, state)
     elif "mask_token" in state and "reg_token" not in state and not isinstance(model, Eva):
-        state = dinov2._convert_dinov2(state, model)
+        state = vision_transformer._convert_dinov2(state, model)
     before, wanted = state.get("pos_embed"), getattr(model, "pos_embed", None)
     if before is not None and wanted is not None and before.ndim == wanted.ndim:
         first = wanted.shape[1] - cells(model) ** 2
