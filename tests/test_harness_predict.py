@@ -138,6 +138,7 @@ def test_no_two_images_get_one_map(tmp_path: Path) -> None:
     images = [tmp_path / name for name in ("a/1.png", "a/1.jpg", "b/1.png", "b/2.png")]
     assert len(set(_names(images).values())) == 4
     assert _names(images[3:]) == {images[3]: "2.png"}, "as short as it may be"
+    assert sorted(_names([images[0], images[2]]).values()) == ["a_1.png", "b_1.png"]
     assert _names(images[:2]) == {images[0]: "1.png.png", images[1]: "1.jpg.png"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections import Counter
 from dataclasses import replace
@@ -12,17 +13,21 @@ import polars as pl
 import pytest
 import torch
 from made_studies import Sweep, chosen, made_place, made_trials, publish_made, separable, study
+from rich.console import Console
 
 from benchmarks.base import SealedError, sealed
 from benchmarks.parts.synthesis.families import LEFT_OUT
+from harness.commands._search import Search
 from harness.options import SearchOptions, Selection
 from harness.place import Place
 from harness.plan import plan
+from harness.registry import UsageError
 from harness.search.space import settings
 from harness.search.stages import NothingToChoose, elect, one_by_one, record, search, values
 from harness.search.study import Study, held_by, plan_extra, plan_studies
 from harness.search.trials import LoadedModel
 from harness.store.journal import entries
+from harness.task import in_this_process
 from methods.base import BankSearch
 from methods.patchcore import PatchCore
 from results.table import read, read_part
@@ -237,3 +242,27 @@ def test_neighbours_that_a_crash_left_are_searched_again(
     assert path.read_bytes() == before
     searches = [e for e in entries(place.store.out / "work.jsonl") if e["what"] == "search"]
     assert len(searches) == (1 if damage == "whole" else 2)
+
+
+def test_a_study_that_fails_leaves_its_traceback_and_lets_the_others_go_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, of = io.StringIO(), study("patchcore")
+    console = Console(file=said, width=200)
+    search_on_screen = Search(place, SearchOptions(), console, console)
+    monkeypatch.setattr(Search, "_drive", property(lambda self: in_this_process))
+
+    def broken(*given: object) -> None:
+        raise KeyError("no such layer")
+
+    monkeypatch.setattr("harness.commands._search.search", broken)
+    assert search_on_screen.choose(of) is None
+    kept = place.store.out / "failures" / f"tune-{of.key}.txt"
+    assert "in broken" in kept.read_text() and f"traceback in {kept}" in said.getvalue()
+
+    def mistyped(*given: object) -> None:
+        raise UsageError("what was typed")
+
+    monkeypatch.setattr("harness.commands._search.search", mistyped)
+    with pytest.raises(UsageError, match="what was typed"):
+        search_on_screen.choose(of)

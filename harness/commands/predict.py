@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -151,10 +152,10 @@ def _threshold(model: Model, alpha: float | None, category: str | None) -> float
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for each image's map: its own, with its ending and its folder where two would be
-    the same."""
+    """A file name for each image's map: its own, with its folders where two would be the same, and
+    with its ending where those do not help."""
     names: dict[Path, str] = {}
-    for depth, ending in ((1, False), (1, True), (2, True), (4, True), (99, True)):
+    for ending, depth in itertools.product((False, True), (1, 2, 4, 99)):
         words = {path: [*path.resolve().parts[-depth:]] for path in paths}
         for path, parts in words.items():
             parts[-1] = parts[-1] if ending else path.stem

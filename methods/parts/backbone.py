@@ -188,7 +188,11 @@ def load_backbone(features: Features, path: Path) -> nn.Module:
 def _load_transformer(features: Tokens, path: Path) -> nn.Module:
     model: nn.Module = vit.transformer(features.backbone, features.side)
     expected = model.state_dict()
-    state = vit.fitted_state(model, _read_state(path))
+    file = _read_state(path)
+    try:
+        state = vit.fitted_state(model, file)
+    except ValueError as error:
+        raise WeightsMissing(f"{path}: {error}") from None
     state = _checked_state(features, path, expected, state)
     model.load_state_dict({key: state[key] for key in expected})
     return vit.frozen(model)
