@@ -27,7 +27,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from results.metrics import Measured
 from results.table import read_kind, schema_of
@@ -92,6 +91,8 @@ def expected_rate(
     2012, "Conditional validity of inductive conformal predictors", section 2). A rate outside says
     that the test images are others, not that the threshold is wrong.
     """
+    from scipy import stats  # half a second, which no process of a sweep should wait for
+
     chances = np.ones(1)
     for n, m in zip(held, tested, strict=True):
         alarms = n + 1 - math.ceil(round((1 - alpha) * (n + 1), 9))

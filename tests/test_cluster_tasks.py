@@ -193,7 +193,7 @@ def test_restarts_are_capped_and_the_last_reason_is_told(
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0")  # restored afterwards
     place = replace(with_resources(trained, workers=2), store=Store(tmp_path))
     with pytest.raises(RuntimeError, match="out of memory \\(on 2 workers\\)"):
-        fitting.fit_on_workers(one, place, queue=None, number=0)  # type: ignore[arg-type]
+        fitting.fit_on_workers(one, place, telling=None, number=0)  # type: ignore[arg-type]
     limits = asked["run_config"].failure_config
     assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
     assert asked["torch_config"].timeout_s == place.resources.patience

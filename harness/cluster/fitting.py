@@ -13,17 +13,17 @@ from typing import Any
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Queue
 
 from harness.cell import Cell
 from harness.cluster.relay import own_folder
 from harness.cluster.session import RETRIES, demand, late, settle
+from harness.cluster.telling import Telling
 from harness.execute import learn
 from harness.place import Place
 from methods.base import Diverged, Progress
 
 
-def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
+def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> None:
     """Fit one model as a Ray Train job; the workers leave it in the store.
 
     Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
@@ -38,7 +38,7 @@ def fit_on_workers(cell: Cell, place: Place, queue: Queue, number: int) -> None:
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(resources.patience)
     trainer = TorchTrainer(
         _fit_worker,
-        train_loop_config={"cell": cell, "place": place, "queue": queue, "number": number},
+        train_loop_config={"cell": cell, "place": place, "telling": telling, "number": number},
         torch_config=TorchConfig(
             backend="nccl" if resources.gpus else "gloo", timeout_s=resources.patience
         ),
@@ -76,12 +76,12 @@ def _state(place: Place) -> Path:
 
 def _fit_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
-    cell, place, queue, number = (settings[k] for k in ("cell", "place", "queue", "number"))
+    cell, place, telling, number = (settings[k] for k in ("cell", "place", "telling", "number"))
     place = settle(place)
 
     def tell(progress: Progress) -> None:
         if dist.get_rank() == 0:
-            queue.actor.put_nowait.remote((number, progress))
+            telling.tell(number, progress)
 
     try:
         learn(cell, cell.data.open_kept(), place, tell)

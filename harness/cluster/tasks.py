@@ -12,13 +12,12 @@ from itertools import islice
 from typing import Any
 
 import ray
-from ray.util.queue import Empty, Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.cluster.preflight import NodeRefused
 from harness.cluster.reach import gone
 from harness.cluster.scoring import scoring_workers
 from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
+from harness.cluster.telling import Telling
 from harness.execute import AWAITED
 from harness.place import Place
 from harness.task import Outcome, Show, Task
@@ -45,18 +44,16 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
     """
     if not tasks:
         return
-    # Here, as nobody could tell where tasks are that told it to a queue on a lost node.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    yield from _Dispatch(tasks, place, show, queue).run()
-    queue.shutdown(force=True)
+    telling = Telling()
+    yield from _Dispatch(tasks, place, show, telling).run()
+    telling.end()
 
 
 class _Dispatch:
     """Tasks that are handed out, and what became of them."""
 
-    def __init__(self, tasks: Sequence[Task], place: Place, show: Show, queue: Queue) -> None:
-        self.tasks, self.queue, self.show = tasks, queue, show
+    def __init__(self, tasks: Sequence[Task], place: Place, show: Show, telling: Telling) -> None:
+        self.tasks, self.telling, self.show = tasks, telling, show
         self.shared = ray.put(place)
         # A task that fits with many workers only waits for them; they hold the resources.
         together = place.resources.workers > 1 and any(task.fits for task in tasks)
@@ -93,7 +90,7 @@ class _Dispatch:
     def _start(self, number: int) -> None:
         self.where.pop(number, None)
         remote = self.remote.options(memory=min(self.most, self.tasks[number].memory))
-        reference = remote.remote(self.tasks[number], self.shared, self.queue, number)
+        reference = remote.remote(self.tasks[number], self.shared, self.telling, number)
         self.waiting[reference] = number
 
     def _ended(self) -> list[Any]:
@@ -113,12 +110,7 @@ class _Dispatch:
         return isinstance(error, ProcessLost) and self.losses[number] <= RETRIES
 
     def _show_all(self) -> None:
-        try:
-            told = self.queue.get_nowait_batch(self.queue.qsize())
-        except (Empty, ray.exceptions.RayActorError):
-            # Without the process of the queue the bars stand still; what counts is how tasks end.
-            return
-        for number, progress in told:
+        for number, progress in self.telling.heard():
             self.where[number] = progress.where
             self.show(number, progress)
 
@@ -142,22 +134,19 @@ class Nodes:
         return {address for address in addresses if address and address not in self.alive}
 
 
-def _in_worker(task: Task, place: Place, queue: Queue, number: int) -> None:
+def _in_worker(task: Task, place: Place, telling: Telling, number: int) -> None:
     """What the process of a task runs."""
     place, where = settle(place), ray.util.get_node_ip_address()
 
     def tell(progress: Progress) -> None:
-        progress = replace(progress, where=where)
-        # Not `queue.put`: it waits for the answer, and Ray lends a waiting task's CPU to the next
-        # task, so that more of them would run than there are cores.
-        queue.actor.put_nowait.remote((number, progress))
+        telling.tell(number, replace(progress, where=where))
 
     tell(STARTED)
     if place.resources.workers > 1 and task.fits:
         from harness.cluster.fitting import fit_on_workers  # a second's import that few need
 
         with locked(place.store.lock(task.fits.fit_id), partial(tell, AWAITED)):
-            fit_on_workers(task.fits, place, queue, number)
+            fit_on_workers(task.fits, place, telling, number)
         place = replace(place, scorers=scoring_workers)
     task.run(place, tell)
 
