@@ -10,8 +10,9 @@ demo: .venv/installed
 	$(BIN)/lafite-bench run elpv --preset quick --seeds 2 -m lafite -m uniad -m patchcore
 	$(BIN)/lafite-bench report --format html
 
+# Two files at a time, as tests that start processes wait for them half of the time.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -280,12 +280,12 @@ def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
     assert set(frame["train_images"]) == {96}, "no sample is dropped or doubled"
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_or_silent_ray_worker_is_replaced(tmp_path: Path, blow: signal.Signals) -> None:
+def test_a_silent_ray_worker_is_replaced(tmp_path: Path) -> None:
+    """One that is killed: tests/test_cluster_nodes.py."""
     pytest.importorskip("ray", reason="Ray is not installed")
     out = tmp_path / "runs"
     settings = [
-        "lafite.epochs=20",
+        "lafite.epochs=12",
         "lafite.image_size=64",
         "lafite.feature_size=8",
         "lafite.pool=4",
@@ -301,7 +301,7 @@ def test_a_lost_or_silent_ray_worker_is_replaced(tmp_path: Path, blow: signal.Si
         assert driver.poll() is None, "the training ended before it could be hit"
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.kill(_train_workers(driver.pid)[0], blow)
+    os.kill(_train_workers(driver.pid)[0], signal.SIGSTOP)
     assert driver.wait(timeout=400) == 0
     frame = read(out)
     assert set(frame["status"]) == {"done"}

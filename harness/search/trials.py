@@ -86,15 +86,16 @@ class LoadedModel:
         except SealedError:
             store.log("audit.jsonl", {"purpose": "refused", "cell": cell.cell_id})
             raise
-        if share == 1:
-            publish(cell, self.place, scored, self.fit, self.scorer.inputs.seconds, started)
         passes = load("methods", cell.method).passes(cell.knobs)
+        # First, as a node that dies in between would leave a setting that nobody scored.
         store.note(
             "setting" if share == 1 else "share of a setting",
             cell,
             purpose=cell.purpose,
             passes=passes * (scorer.count - before),
         )
+        if share == 1:
+            publish(cell, self.place, scored, self.fit, self.scorer.inputs.seconds, started)
         return pl.DataFrame(
             [
                 {"category": category, "metric": metric, "value": measured.value}
