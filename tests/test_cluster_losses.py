@@ -45,7 +45,7 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 3000}
-    head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon}
+    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "_system_config": soon}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(num_cpus=1, num_gpus=0)
     yield cluster

@@ -139,11 +139,13 @@ def ends_well(driver: subprocess.Popen[str]) -> str:
     return printed
 
 
-def killed_node(machines: Machines, command: list[str], reached: Callable[[], bool]) -> None:
-    """Run a command, and let node 1 lose its power as soon as `reached`; it ends well."""
+def ends_well_though(
+    blow: str, machines: Machines, command: list[str], reached: Callable[[], bool]
+) -> None:
+    """Run a command, and let node 1 lose its power ("kill") or its cable ("cut") when `reached`."""
     with started(machines, command) as driver:
         wait_for(driver, reached)
-        machines.do("kill", "1")
+        machines.do(blow, "1")
         ends_well(driver)
 
 
@@ -155,7 +157,7 @@ NOWHERE = subprocess.DEVNULL
 WANTED = ("run", "shapes", "--preset", "smoke", "-m", "patchcore")
 
 
-def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_node_that_dies_loses_none(
+def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_pulled_cable_loses_none(
     root: Path,
 ) -> None:
     out = root / "out"
@@ -175,7 +177,7 @@ def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_node_that_dies_lo
     assert not list(runs.glob(".seen-*")), "nothing is left of how nodes were told apart"
 
     wider = machines.command(*WANTED, "--seeds", "8", "--out", str(out / "runs"))
-    killed_node(machines, wider, lambda: count(runs) > 4)
+    ends_well_though("cut", machines, wider, lambda: count(runs) > 4)
     assert read(runs)["cell_id"].n_unique() == 10
     assert not list((runs / "failures").glob("*.parquet"))
 
@@ -199,23 +201,32 @@ def test_nodes_that_share_no_disk_fit_one_model_and_go_on_where_a_worker_died(ro
 
 
 def test_a_node_with_other_images_or_other_code_gets_no_work(root: Path) -> None:
+    """One that joins later takes nothing from the others; one that is there ends the command."""
     data, code = root / "data", root / "code"
     for node in (0, 1):
         write_category(Path(f"{root}/disk-{node}{data}") / "parts" / "bolt", seed=node)
         for package in PACKAGES:
             copy = Path(f"{root}/disk-{node}{code}") / package
             shutil.copytree(HERE / package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    machines = Machines(root, data, code, code=code)
-    bolts = str(data / "parts")
+    machines = Machines(root, data, code, code=code, alone=True)
+    bolts = ("run", str(data / "parts"), "--preset", "smoke", "-m", "patchcore")
+    runs = root / "runs"
+    six = machines.command(*bolts, "--seeds", "6", "--out", str(runs))
+    with started(machines, six) as driver:
+        wait_for(driver, lambda: count(runs) > 0)
+        machines.do("join", "1")
+        printed = ends_well(driver)
+    assert count(runs) == 6 and not count(runs, "failures"), printed
+    assert read(runs)["images_fingerprint"].n_unique() == 1
 
     def refused(*wanted: str) -> str:
-        done = machines.run(*wanted, "--seeds", "1", "--out", str(root / "runs"))
+        done = machines.run(*wanted, "--seeds", "1", "--out", str(root / "none"))
         assert done.returncode == 2, done.stdout
-        assert "Traceback" not in done.stdout and not list((root / "runs/parts").glob("*"))
+        assert "Traceback" not in done.stdout and not count(root / "none")
         return done.stdout
 
     images = "node 10.77.0.11: images of parts/bolt (test): "
-    others = refused("run", bolts, "--preset", "smoke", "-m", "patchcore")
+    others = refused(*bolts)
     assert images in others and "code of" not in others
     with (copy / "metrics.py").open("a") as file:
         file.write("# another version\n")
@@ -229,7 +240,7 @@ def test_a_sweep_chooses_from_the_trials_of_all_nodes_though_one_dies(root: Path
     runs = machines.disk(0, out) / "runs"
 
     command = machines.command(*wanted, "--out", str(out / "runs"))
-    killed_node(machines, command, lambda: count(runs, "trials") > 1)
+    ends_well_though("kill", machines, command, lambda: count(runs, "trials") > 1)
     [choice] = (runs / "choices").glob("*.json")
     stages = json.loads(choice.read_text())["stages"]
     tried = [setting for stage in stages for setting in stage["tried"]]
@@ -237,32 +248,6 @@ def test_a_sweep_chooses_from_the_trials_of_all_nodes_though_one_dies(root: Path
     assert count(runs, "trials") == count(runs, "trial_scores") == 9
     scored = {entry["cell"] for entry in entries(runs / "work.jsonl") if entry["what"] == "setting"}
     assert len(scored) == 9, "work is noted where it was done, and read here"
-
-
-def test_a_node_that_joins_later_works_if_it_has_what_the_command_has(root: Path) -> None:
-    """One with other images gets nothing done, and takes nothing from the others."""
-    data = root / "data"
-    for node in (0, 1):
-        write_category(Path(f"{root}/disk-{node}{data}") / "parts" / "bolt", seed=node)
-    machines = Machines(root, data, alone=True)
-    wanted = ("run", str(data / "parts"), "--preset", "smoke", "-m", "patchcore", "--seeds", "6")
-    runs = root / "runs"
-    with started(machines, machines.command(*wanted, "--out", str(runs))) as driver:
-        wait_for(driver, lambda: count(runs) > 0)
-        machines.do("join", "1")
-        printed = ends_well(driver)
-    assert count(runs) == 6 and not count(runs, "failures"), printed
-    [images] = read(runs)["images_fingerprint"].unique()
-    assert images
-
-
-def test_a_cable_that_is_pulled_is_a_node_that_died(root: Path) -> None:
-    machines, runs = Machines(root), root / "runs"
-    with started(machines, machines.command(*WANTED, "--seeds", "6", "--out", str(runs))) as driver:
-        wait_for(driver, lambda: count(runs) > 1)
-        machines.do("cut", "1")
-        ends_well(driver)
-    assert count(runs) == 6 and not count(runs, "failures")
 
 
 def test_the_same_command_goes_on_when_the_head_died_and_ctrl_c_says_so(root: Path) -> None:
