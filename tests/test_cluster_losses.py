@@ -89,6 +89,53 @@ def test_a_node_killed_in_any_phase_costs_no_cell(phase: str, nodes: Any, tmp_pa
     assert numbers(place.store).equals(numbers(undisturbed(cells, place, tmp_path / "plain")))
 
 
+def silence(flag: Path) -> object:
+    """Where it is unpickled first, it stops raylet and worker, as a pulled cable would."""
+
+    def once(flag: Path) -> None:
+        if not flag.exists():
+            stopped = os.getppid(), os.getpid()
+            flag.write_text(" ".join(map(str, stopped)))
+            for process in stopped:
+                os.kill(process, signal.SIGSTOP)
+
+    class Silence:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return once, (flag,)
+
+    return Silence()
+
+
+def test_a_task_whose_node_falls_silent_before_it_told_is_tried_elsewhere(
+    nodes: Any, tmp_path: Path
+) -> None:
+    """Ray waits for it: nobody closed the connection."""
+    from harness.cluster.session import session
+    from harness.cluster.tasks import on_ray
+
+    flag = tmp_path / "flag"
+    nodes.add_node(num_cpus=1, num_gpus=0)
+    stops = silence(flag)
+
+    def run_it(place: Place, tell: OnProgress) -> None:
+        assert stops is None
+        (tmp_path / "done").touch()
+
+    resources = Resources(address=nodes.address, gpus=0.0)
+    cells = smoke_cells("patchcore")
+    try:
+        with session(
+            resources, Store(tmp_path / "o").prepare(), FeatureCache.default(), cells
+        ) as p:
+            began = time.monotonic()
+            assert [error for _, error in on_ray([Task("silent", run_it)], p, unseen)] == [None]
+            assert time.monotonic() - began < 60
+    finally:
+        for process in flag.read_text().split():
+            os.kill(int(process), signal.SIGKILL)
+    assert (tmp_path / "done").exists()
+
+
 def ends_with_alive(count: int) -> bool:
     """Whether Ray counts so many living nodes, after it has had time to miss the dead ones."""
     deadline = time.monotonic() + 20

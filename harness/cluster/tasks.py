@@ -95,11 +95,21 @@ class _Dispatch:
 
     def _ended(self) -> list[Any]:
         """What ended within a moment, also with the node that it ran on."""
+        if self.nodes.fewer():
+            self._start_unheard()
         ended, _ = ray.wait(list(self.waiting), timeout=POLL_SECONDS)
         self._show_all()
         lost = self.nodes.lost(self.where.get(number) for number in self.waiting.values())
         with_node = [r for r, number in self.waiting.items() if self.where.get(number) in lost]
         return list(dict.fromkeys([*ended, *with_node]))
+
+    def _start_unheard(self) -> None:
+        """Hand out anew what has not told where it is: perhaps it was on its way to a lost node."""
+        for reference, number in list(self.waiting.items()):
+            if number not in self.where:
+                del self.waiting[reference]
+                ray.cancel(reference)
+                self._start(number)
 
     def _again(self, number: int, error: BaseException | None) -> bool:
         """Whether it is not the task's fault, and it has been tried seldom enough."""
@@ -124,14 +134,21 @@ class Nodes:
 
     def __init__(self) -> None:
         self.looked = 0.0
-        self.alive: set[str] = set()
+        self.alive: dict[str, str] = {}
+        """Addresses, by the name that Ray has for each."""
+
+    def fewer(self) -> bool:
+        """Whether one is gone since the last look."""
+        if time.monotonic() - self.looked < NODES_SECONDS:
+            return False
+        before = self.alive
+        self.alive = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
+        self.looked = time.monotonic()
+        return bool(before.keys() - self.alive.keys())
 
     def lost(self, addresses: Iterable[str | None]) -> set[str]:
         """Those of these addresses where no node is any more."""
-        if time.monotonic() - self.looked > NODES_SECONDS:
-            self.alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-            self.looked = time.monotonic()
-        return {address for address in addresses if address and address not in self.alive}
+        return {a for a in addresses if a and a not in self.alive.values()}
 
 
 def _in_worker(task: Task, place: Place, telling: Telling, number: int) -> None:
