@@ -10,9 +10,10 @@ demo: .venv/installed
 	$(BIN)/lafite-bench run elpv --preset quick --seeds 2 -m lafite -m uniad -m patchcore
 	$(BIN)/lafite-bench report --format html
 
-# Two files at a time, as tests that start processes wait for them half of the time.
+# Two files at a time, as tests that start processes wait for them half of the time. A process of
+# pytest that dies names its test; one started in its place would be waited for without end.
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
