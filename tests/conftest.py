@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ _CACHE = tempfile.TemporaryDirectory(prefix="lafite-bench-test-")
 os.environ["LAFITE_BENCH_CACHE"] = _CACHE.name
 os.environ.pop("LAFITE_BENCH_DATA", None)
 os.environ.pop("RAY_ADDRESS", None)
+# A shell starts what it puts into the background with this signal ignored, and so would be what
+# tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -212,16 +211,12 @@ def test_a_cluster_that_dies_ends_what_waits_for_it(
     silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reach, "WATCH_SECONDS", 0.2)
-    # A shell starts what it puts into the background with this signal ignored: then the watch could
-    # only end the process, which here is that of all tests.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(1, silent.close).start()
     started = time.monotonic()
     lost = pytest.raises(UsageError, match=r"answers no more; what was finished is kept")
     with lost, watched(at(silent)):
         while time.monotonic() < started + 30:
             time.sleep(0.1)  # as a call of Ray that waits
-    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 10
 
 

@@ -129,12 +129,9 @@ def test_an_interrupted_session_decides_nothing_and_one_session_serves_all_stage
     def interrupted(self: object, **info: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    # A shell starts what it puts into the background with this signal ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), cluster(None):
         patch.setattr(Bars, "on_trial_start", interrupted)
         search(of, place, on_ray)
-    signal.signal(signal.SIGINT, before)
     with cluster(None):
         knobs, results = search(of, place, on_ray)
     assert len(results) == len(of.stages) == 3
