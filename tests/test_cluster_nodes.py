@@ -176,9 +176,9 @@ def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_pulled_cable_lose
     assert len(list((runs / "models").glob("*/model.safetensors"))) == 4
     assert not list(runs.glob(".seen-*")), "nothing is left of how nodes were told apart"
 
-    wider = machines.command(*WANTED, "--seeds", "8", "--out", str(out / "runs"))
+    wider = machines.command(*WANTED, "--seeds", "7", "--out", str(out / "runs"))
     ends_well_though("cut", machines, wider, lambda: count(runs) > 4)
-    assert read(runs)["cell_id"].n_unique() == 10
+    assert read(runs)["cell_id"].n_unique() == 9
     assert not list((runs / "failures").glob("*.parquet"))
 
 
@@ -207,19 +207,19 @@ def test_a_node_with_other_images_or_other_code_gets_no_work(root: Path) -> None
         write_category(Path(f"{root}/disk-{node}{data}") / "parts" / "bolt", seed=node)
         for package in PACKAGES:
             copy = Path(f"{root}/disk-{node}{code}") / package
-            shutil.copytree(HERE / package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(HERE / package, copy)
     machines = Machines(root, data, code, code=code, alone=True)
     bolts = ("run", str(data / "parts"), "--preset", "smoke", "-m", "lafite")
     images = "node 10.77.0.11: images of parts/bolt (test): "
     runs, slow = root / "runs", ("--set", "lafite.epochs=100")
     with started(
-        machines, machines.command(*bolts, *slow, "--seeds", "4", "--out", str(runs))
+        machines, machines.command(*bolts, *slow, "--seeds", "3", "--out", str(runs))
     ) as driver:
         wait_for(driver, lambda: any(runs.glob("models/*")))
         machines.do("join", "1")
         printed = ends_well(driver)
     assert images in printed, "it joined too late to be given work"
-    assert count(runs) == 4 and not count(runs, "failures"), printed
+    assert count(runs) == 3 and not count(runs, "failures"), printed
     assert read(runs)["images_fingerprint"].n_unique() == 1
 
     def refused(*wanted: str) -> str:
