@@ -13,7 +13,7 @@ demo: .venv/installed
 # Two files at a time, as tests that start processes wait for them half of the time. A process of
 # pytest that dies names its test; one started in its place would be waited for without end.
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

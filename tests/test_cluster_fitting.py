@@ -292,7 +292,7 @@ def test_a_silent_ray_worker_is_replaced(tmp_path: Path) -> None:
     ]
     driver = subprocess.Popen(
         [SCRIPT, "run", "shapes", "--preset", "smoke", "-m", "lafite", "--seeds", "1"]
-        + ["--workers", "2", "--checkpoint-every", "2", "--patience", "40", "--out", str(out)]
+        + ["--workers", "2", "--checkpoint-every", "2", "--patience", "25", "--out", str(out)]
         + [part for setting in settings for part in ("--set", setting)],
         stdout=subprocess.DEVNULL,
     )

