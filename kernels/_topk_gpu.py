@@ -1,22 +1,21 @@
 """The fused search of topk_l2 and topk_edit on a GPU: no N×M matrix, exact by certificate.
 
-``_fused_kernel`` does it all for a block of queries. Tiles of the product come from the tensor
-cores; a list of C candidates per query stays in registers. Every candidate is then measured in
-float32 by differences, and the K nearest are weighed, gathered and mixed. Few queries would leave
-most of the GPU idle: there ``_split_kernel`` finds the candidates of a part of the bank, and
-``_merge_kernel`` goes on from those of all parts.
+``_code_kernel`` centres and scales rows and rounds them to float16, which keeps as many bits as the
+tensor cores' tf32 in half the bytes. ``_minima_kernel`` multiplies the codes and keeps, of every
+GROUP rows of the bank, the least ||b||² - 2 q·b alone. ``_nearest_kernel`` takes the groups of a
+query, the most promising first, measures their rows in float32 by differences, and stops at the
+first group that can't hold a neighbour; then it weighs, gathers and mixes the K nearest.
 
-A candidate's value ||b||² - 2 q·b is off by at most e = error (||q||² + max ||b||²). So a row that
-never entered the list has a squared distance of at least (worst value in it + ||q||² - e). Where
-that does not exceed the K-th exact one (crowds of near-equal rows), the reference searches again.
+A minimum is off by at most ``_error``. A query whose CHOSEN groups may all hold neighbours (one in
+a crowd of near-equal rows) is not sure to have found them: the reference searches it again.
 
-Shape suffixes: N queries, M bank rows, D coordinates, K neighbours, S parts of the bank, C
-candidates. In a kernel ``best`` (BN, KP) are exact squared distances, ``best_index`` their bank
-rows, and ``reach`` (BN,) is the least value that a full list may have turned away.
+Shape suffixes: N queries, M bank rows, P either of them in whole blocks, D coordinates, W the same
+in whole blocks, K neighbours, G groups, S chosen ones.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,240 +23,203 @@ from torch import Tensor
 
 from kernels._triton import Compiled, compile_for, jit, tl
 
-BLOCK_N, BLOCK_M, BLOCK_D = 64, 64, 32
-MERGED = 16  # queries that one program merges
-WARPS = 8
-PROGRAMS = 264  # two for each multiprocessor of the largest GPU
-MOST_SPLITS = 64
-# tf32 keeps 10 bits of a factor: |error of q·b| <= 2·2^-10 ||q|| ||b|| <= 2^-10 (||q||² + ||b||²)
-# and it counts twice; the factor 2 more is for float32 sums.
-ERROR = 2.0**-8
+BLOCK_N, BLOCK_M, BLOCK_D = 128, 128, 32
+WARPS, STAGES = 8, 4
+GROUP = 16  # bank rows: every (BLOCK_M / GROUP)-th of a block, as the tensor cores lay them out
+CHOSEN = 32
+PART_D = 128  # coordinates that are measured together
+MINIMA = 1 << 26  # numbers held at once: 256 MB
+CENTRE = 4096  # rows whose mean is the centre
+LARGEST = 2.0**14  # of a code; float16 ends at 65,504
+FAR: Any = 2147483647
 WEIGHTING = {"softmax": 0, "inverse": 1, "uniform": 2}
 
 
 @jit
-def _candidates(  # type: ignore[no-untyped-def]
-    q_ptr, b_ptr, square_ptr, rows, n, begin, end,
-    D: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+def _code_kernel(  # type: ignore[no-untyped-def]
+    x_ptr, centre_ptr, code_ptr, square_ptr, n, scale,
+    D: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Codes and squared norms; a row beyond n is infinitely far."""
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, W, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        inside = (rows[:, None] < n) & (d[None, :] < D)
+        at = x_ptr + rows[:, None].to(tl.int64) * D + d[None, :]
+        x = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+        centre = tl.load(centre_ptr + d, mask=d < D, other=0.0)
+        code = tl.where(inside, (x - centre[None, :]) * scale, 0.0)
+        tl.store(code_ptr + rows[:, None].to(tl.int64) * W + d[None, :], code.to(tl.float16))
+        total += tl.sum(code * code, 1)
+    tl.store(square_ptr + rows, tl.where(rows < n, total, float("inf")))
+
+
+@jit
+def _minima_kernel(  # type: ignore[no-untyped-def]
+    q_ptr, b_ptr, square_ptr, minimum_ptr, groups,
+    W: tl.constexpr, GROUP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The C least of ||b||² - 2 q·b over the bank's rows begin to end: values, indices (BN, C)."""
-    slots = tl.arange(0, C)
-    columns = tl.arange(0, BLOCK_M)
-    values = tl.full((BLOCK_N, C), float("inf"), tl.float32)
-    indices = tl.full((BLOCK_N, C), -1, tl.int32)
-    for first in range(begin, end, BLOCK_M):
-        bank = first + columns
-        product = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-        for start in range(0, D, BLOCK_D):
-            d = start + tl.arange(0, BLOCK_D)
-            q_at = q_ptr + rows[:, None].to(tl.int64) * D + d[None, :]
-            q = tl.load(q_at, mask=(rows[:, None] < n) & (d[None, :] < D), other=0.0)
-            b_at = b_ptr + bank[None, :].to(tl.int64) * D + d[:, None]
-            b = tl.load(b_at, mask=(bank[None, :] < end) & (d[:, None] < D), other=0.0)
-            product = tl.dot(q, b, product, input_precision="tf32")
-        square = tl.load(square_ptr + bank, mask=bank < end, other=float("inf"))
-        tile = square[None, :] - 2 * product
-        # A row of the tile enters in place of the worst candidate, until no row is better.
-        low, worst = tl.min(tile, 1), tl.max(values, 1)
-        while tl.max((low < worst).to(tl.int32), 0) > 0:
-            column, slot = tl.argmin(tile, 1), tl.argmax(values, 1)
-            put = (slots[None, :] == slot[:, None]) & (low < worst)[:, None]
-            values = tl.where(put, low[:, None], values)
-            indices = tl.where(put, (first + column)[:, None].to(tl.int32), indices)
-            tile = tl.where(columns[None, :] == column[:, None], float("inf"), tile)
-            low, worst = tl.min(tile, 1), tl.max(values, 1)
-    return values, indices
+    """The least ||b||² - 2 q·b of every group of a block of the bank, for a block of queries."""
+    EACH: tl.constexpr = BLOCK_M // GROUP
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    bank = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    d = tl.arange(0, BLOCK_D)
+    q_at = q_ptr + rows[:, None].to(tl.int64) * W + d[None, :]
+    b_at = b_ptr + bank[None, :].to(tl.int64) * W + d[:, None]
+    product = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for start in range(0, W, BLOCK_D):
+        product = tl.dot(tl.load(q_at + start), tl.load(b_at + start), product)
+    values = tl.load(square_ptr + bank)[None, :] - 2 * product
+    minima = tl.min(tl.reshape(values, (BLOCK_N, GROUP, EACH)), 1)
+    group = tl.program_id(1) * EACH + tl.arange(0, EACH)
+    tl.store(minimum_ptr + rows[:, None].to(tl.int64) * groups + group[None, :], minima)
 
 
 @jit
-def _measure(  # type: ignore[no-untyped-def]
-    q_ptr, b_ptr, rows, n, values, indices, best, best_index, reach,
-    D: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Put C candidates among the K best by their exact squared distance, ties by lower index."""
-    slots = tl.arange(0, C)
-    for c in range(C):
-        index = tl.max(tl.where(slots[None, :] == c, indices, -1), 1)
-        exact = tl.zeros((BLOCK_N,), tl.float32)
-        for start in range(0, D, BLOCK_D):
-            d = start + tl.arange(0, BLOCK_D)
-            inside = (rows[:, None] < n) & (d[None, :] < D)
-            q_at = q_ptr + rows[:, None].to(tl.int64) * D + d[None, :]
-            q = tl.load(q_at, mask=inside, other=0.0).to(tl.float32)
-            b_at = b_ptr + index[:, None].to(tl.int64) * D + d[None, :]
-            b = tl.load(b_at, mask=inside & (index[:, None] >= 0), other=0.0).to(tl.float32)
-            exact += tl.sum((q - b) * (q - b), 1)
-        exact = tl.where(index >= 0, exact, float("inf"))
-        worst = tl.max(best, 1)
-        last = tl.max(tl.where(best == worst[:, None], best_index, -1), 1)
-        nearer = (exact < worst) | ((exact == worst) & (index < last) & (index >= 0))
-        put = (best == worst[:, None]) & (best_index == last[:, None]) & nearer[:, None]
-        best = tl.where(put, exact[:, None], best)
-        best_index = tl.where(put, index[:, None], best_index)
-    # A full list may have turned rows away: all of them at least as far as its worst value.
-    full = tl.min(indices, 1) >= 0
-    reach = tl.where(full, tl.minimum(reach, tl.max(values, 1)), reach)
-    return best, best_index, reach
-
-
-@jit
-def _finish(  # type: ignore[no-untyped-def]
-    q_ptr, b_ptr, distance_ptr, neighbour_ptr, edited_ptr, sure_ptr, rows, n,
-    best, best_index, reach, temperature, largest, error,
+def _nearest_kernel(  # type: ignore[no-untyped-def]
+    q_ptr, b_ptr, chosen_ptr, bound_ptr, distance_ptr, neighbour_ptr, edited_ptr, sure_ptr,
+    m, chosen, groups, temperature,
     D: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, MIX: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    GROUP: tl.constexpr, EACH: tl.constexpr, BLOCK_D: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
-    """Write the K best in order, whether they are certain, and their weighted mean."""
+    """The K nearest of one query, in order, whether they are certain, and their weighted mean."""
+    row = tl.program_id(0).to(tl.int64)
     ks = tl.arange(0, KP)
-    used = ks[None, :] < K
-    square = tl.zeros((BLOCK_N,), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        d = start + tl.arange(0, BLOCK_D)
-        q_at = q_ptr + rows[:, None].to(tl.int64) * D + d[None, :]
-        q = tl.load(q_at, mask=(rows[:, None] < n) & (d[None, :] < D), other=0.0).to(tl.float32)
-        square += tl.sum(q * q, 1)
-    farthest = tl.max(best, 1)
-    sure = reach + square - error * (square + largest) > farthest
-    tl.store(sure_ptr + rows, sure.to(tl.int8), mask=rows < n)
+    # K places out of reach, told apart by index; places beyond K stay unused.
+    best = tl.where(ks < K, float("inf"), float("-inf"))
+    best_index = FAR - ks
+    worst = tl.max(best, 0)
+    s = 0
+    bound = tl.load(bound_ptr + row * chosen)
+    while (s < chosen) & (bound <= worst):
+        group = tl.load(chosen_ptr + row * chosen + s)
+        members = group // EACH * (EACH * GROUP) + group % EACH + EACH * tl.arange(0, GROUP)
+        exact = tl.zeros((GROUP,), tl.float32)
+        for start in range(0, D, BLOCK_D):
+            d = start + tl.arange(0, BLOCK_D)
+            q = tl.load(q_ptr + row * D + d, mask=d < D, other=0.0).to(tl.float32)
+            inside = (members[:, None] < m) & (d[None, :] < D)
+            b = tl.load(b_ptr + members[:, None] * D + d[None, :], mask=inside, other=0.0)
+            step = tl.where(inside, q[None, :] - b.to(tl.float32), 0.0)
+            exact += tl.sum(step * step, 1)
+        exact = tl.where(members < m, exact, float("inf"))
+        # The nearest member takes the place of the last of the K, until none is nearer.
+        low = tl.min(exact, 0)
+        member = tl.min(tl.where(exact == low, members, FAR), 0).to(tl.int32)
+        last = tl.max(tl.where(best == worst, best_index, -1), 0)
+        while (low < worst) | ((low == worst) & (low < float("inf")) & (member < last)):
+            put = (best == worst) & (best_index == last)
+            best = tl.where(put, low, best)
+            best_index = tl.where(put, member, best_index)
+            exact = tl.where(members == member, float("inf"), exact)
+            worst = tl.max(best, 0)
+            low = tl.min(exact, 0)
+            member = tl.min(tl.where(exact == low, members, FAR), 0).to(tl.int32)
+            last = tl.max(tl.where(best == worst, best_index, -1), 0)
+        s += 1
+        bound = tl.load(bound_ptr + row * chosen + tl.minimum(s, chosen - 1))
+    # Beyond the last chosen group lie minima that are no less than its own.
+    tl.store(sure_ptr + row, ((chosen == groups) | (bound > worst)).to(tl.int8))
+    used = ks < K
     left = tl.where(used, best, float("inf"))
     for k in range(K):
-        low = tl.min(left, 1)
-        index = tl.min(tl.where(left == low[:, None], best_index, 2147483647), 1)
-        at = rows.to(tl.int64) * K + k
-        tl.store(distance_ptr + at, tl.sqrt(low), mask=rows < n)
-        tl.store(neighbour_ptr + at, index.to(tl.int64), mask=rows < n)
-        left = tl.where(used & (best_index == index[:, None]), float("inf"), left)
+        low = tl.min(left, 0)
+        index = tl.min(tl.where(left == low, best_index, FAR), 0)
+        tl.store(distance_ptr + row * K + k, tl.sqrt(low))
+        tl.store(neighbour_ptr + row * K + k, index.to(tl.int64))
+        left = tl.where(best_index == index, float("inf"), left)
     if MIX >= 0:
-        # Rows beyond n have no neighbours; infinity there would only raise warnings.
-        distances = tl.sqrt(tl.where(used & (best < float("inf")), best, 0.0))
-        nearest = tl.min(tl.where(used, distances, float("inf")), 1)[:, None]
-        weights = tl.full((BLOCK_N, KP), 1.0, tl.float32)
+        distances = tl.sqrt(tl.where(used, best, 0.0))
+        nearest = tl.min(tl.where(used, distances, float("inf")), 0)
+        weights = tl.full((KP,), 1.0, tl.float32)
         if MIX == 0:
             weights = tl.exp((nearest - distances) / temperature)
         if MIX == 1:
             beyond = distances > nearest
             weights = tl.where(beyond, nearest / tl.where(beyond, distances, 1.0), 1.0)
         weights = tl.where(used, weights, 0.0)
-        weights = weights / tl.sum(weights, 1)[:, None]
+        weights = weights / tl.sum(weights, 0)
         for start in range(0, D, BLOCK_D):
             d = start + tl.arange(0, BLOCK_D)
-            inside = (rows[:, None] < n) & (d[None, :] < D)
-            edited = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+            edited = tl.zeros((BLOCK_D,), tl.float32)
             for k in range(K):
-                index = tl.max(tl.where(ks[None, :] == k, best_index, 0), 1)
-                weight = tl.sum(tl.where(ks[None, :] == k, weights, 0.0), 1)
-                b_at = b_ptr + index[:, None].to(tl.int64) * D + d[None, :]
-                edited += weight[:, None] * tl.load(b_at, mask=inside, other=0.0).to(tl.float32)
-            at = edited_ptr + rows[:, None].to(tl.int64) * D + d[None, :]
-            tl.store(at, edited, mask=inside)
-
-
-@jit
-def _fused_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, b_ptr, square_ptr, distance_ptr, neighbour_ptr, edited_ptr, sure_ptr,
-    n, m, temperature, largest, error,
-    D: tl.constexpr, C: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, MIX: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    values, indices = _candidates(
-        q_ptr, b_ptr, square_ptr, rows, n, 0, m, D, C, BLOCK_N, BLOCK_M, BLOCK_D
-    )
-    best, best_index, reach = _empty(BLOCK_N, K, KP)
-    best, best_index, reach = _measure(
-        q_ptr, b_ptr, rows, n, values, indices, best, best_index, reach, D, C, BLOCK_N, BLOCK_D
-    )
-    _finish(
-        q_ptr, b_ptr, distance_ptr, neighbour_ptr, edited_ptr, sure_ptr, rows, n,
-        best, best_index, reach, temperature, largest, error, D, K, KP, MIX, BLOCK_N, BLOCK_D,
-    )  # fmt: skip
-
-
-@jit
-def _empty(BLOCK_N: tl.constexpr, K: tl.constexpr, KP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """K places out of reach for each query, told apart by index; places beyond K stay unused."""
-    ks = tl.arange(0, KP)[None, :] + tl.zeros((BLOCK_N, KP), tl.int32)
-    best = tl.where(ks < K, float("inf"), float("-inf"))
-    return best, 2147483647 - ks, tl.full((BLOCK_N,), float("inf"), tl.float32)
-
-
-@jit
-def _split_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, b_ptr, square_ptr, value_ptr, index_ptr, n, m, part, splits,
-    D: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    split = tl.program_id(1)
-    end = tl.minimum((split + 1) * part, m)
-    values, indices = _candidates(
-        q_ptr, b_ptr, square_ptr, rows, n, split * part, end, D, C, BLOCK_N, BLOCK_M, BLOCK_D
-    )
-    out = (rows[:, None].to(tl.int64) * splits + split) * C + tl.arange(0, C)[None, :]
-    tl.store(value_ptr + out, values, mask=rows[:, None] < n)
-    tl.store(index_ptr + out, indices, mask=rows[:, None] < n)
-
-
-@jit
-def _merge_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, b_ptr, value_ptr, index_ptr, distance_ptr, neighbour_ptr, edited_ptr, sure_ptr,
-    n, splits, temperature, largest, error,
-    D: tl.constexpr, C: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, MIX: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    best, best_index, reach = _empty(BLOCK_N, K, KP)
-    for split in range(0, splits):
-        at = (rows[:, None].to(tl.int64) * splits + split) * C + tl.arange(0, C)[None, :]
-        values = tl.load(value_ptr + at, mask=rows[:, None] < n, other=float("inf"))
-        indices = tl.load(index_ptr + at, mask=rows[:, None] < n, other=-1)
-        best, best_index, reach = _measure(
-            q_ptr, b_ptr, rows, n, values, indices, best, best_index, reach, D, C, BLOCK_N, BLOCK_D
-        )
-    _finish(
-        q_ptr, b_ptr, distance_ptr, neighbour_ptr, edited_ptr, sure_ptr, rows, n,
-        best, best_index, reach, temperature, largest, error, D, K, KP, MIX, BLOCK_N, BLOCK_D,
-    )  # fmt: skip
+                index = tl.max(tl.where(ks == k, best_index, 0), 0).to(tl.int64)
+                weight = tl.sum(tl.where(ks == k, weights, 0.0), 0)
+                b = tl.load(b_ptr + index * D + d, mask=d < D, other=0.0)
+                edited += weight * b.to(tl.float32)
+            tl.store(edited_ptr + row * D + d, edited, mask=d < D)
 
 
 def search_gpu(
-    queries_ND: Tensor, bank_MD: Tensor, k: int, weighting: str | None, temperature: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return distances_NK, indices_NK, edited_ND (if weighted) and sure_N (nothing was missed)."""
+    queries_ND: Tensor, bank_MD: Tensor, k: int, largest: float, weighting: str | None = None,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return distances_NK, indices_NK, edited_ND (if weighted) and sure_N (nothing was missed).
+
+    ``largest`` is the largest magnitude of both inputs.
+    """
     dtype = torch.promote_types(queries_ND.dtype, bank_MD.dtype)
     queries_ND, bank_MD = queries_ND.to(dtype).contiguous(), bank_MD.to(dtype).contiguous()
     (n, d), m = queries_ND.shape, len(bank_MD)
-    candidates = max(16, 2 * _power(k))
-    blocks = -(-n // BLOCK_N)
-    splits = max(1, min(PROGRAMS // max(1, blocks), -(-m // (4 * candidates)), MOST_SPLITS))
     make: dict[str, Any] = {"device": queries_ND.device}
     distances_NK = torch.empty(n, k, **make)
     indices_NK = torch.empty(n, k, dtype=torch.int64, **make)
     edited_ND = torch.empty(n if weighting else 0, d, **make)
     sure_N = torch.empty(n, dtype=torch.int8, **make)
-    squares_M = torch.cat([p.float().square().sum(1) for p in torch.split(bank_MD, 1 << 14)])
-    outputs = distances_NK, indices_NK, edited_ND, sure_N
-    bounds = temperature, float(squares_M.max()), ERROR + 2.0**-22 * d
+    centre_D = bank_MD[:: -(-m // CENTRE)].float().mean(dim=0)
+    scale = min(LARGEST / (2 * largest), 2.0**60) if largest else 1.0
+    bank_codes_PW, squares_P = _codes(bank_MD, centre_D, scale, BLOCK_M)
+    norm = float(squares_P[:m].max()) ** 0.5
+    groups = len(squares_P) // GROUP
+    chosen = min(groups, max(CHOSEN, 2 * _power(k)))
     mix = {"K": k, "KP": _power(k), "MIX": WEIGHTING[weighting] if weighting else -1}
-    sizes = {"D": d, "C": candidates, "BLOCK_D": BLOCK_D, "num_warps": WARPS}
-    tile = {"BLOCK_N": BLOCK_N, "BLOCK_M": BLOCK_M}
-    if splits == 1 and n:
-        _fused_kernel[(blocks,)](
-            queries_ND, bank_MD, squares_M, *outputs, n, m, *bounds, **sizes, **mix, **tile
-        )
-    elif n:
-        values_NSC = torch.empty(n, splits, candidates, **make)
-        rows_NSC = torch.empty(n, splits, candidates, dtype=torch.int32, **make)
-        _split_kernel[(blocks, splits)](
-            queries_ND, bank_MD, squares_M, values_NSC, rows_NSC, n, m, -(-m // splits), splits,
-            **sizes, **tile,
+    tile = {"GROUP": GROUP, "BLOCK_N": BLOCK_N, "BLOCK_M": BLOCK_M, "BLOCK_D": BLOCK_D}
+    step = max(1, MINIMA // groups // BLOCK_N) * BLOCK_N
+    for first in range(0, n, step):
+        part = slice(first, first + step)
+        codes_PW, query_squares_P = _codes(queries_ND[part], centre_D, scale, BLOCK_N)
+        blocks, width = len(codes_PW) // BLOCK_N, codes_PW.shape[1]
+        minima_PG = torch.empty(len(codes_PW), groups, **make)
+        _minima_kernel[(blocks, len(squares_P) // BLOCK_M)](
+            codes_PW, bank_codes_PW, squares_P, minima_PG, groups,
+            W=width, **tile, num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
-        _merge_kernel[(-(-n // MERGED),)](
-            queries_ND, bank_MD, values_NSC, rows_NSC, *outputs, n, splits, *bounds,
-            **sizes, **mix, BLOCK_N=MERGED,
+        size = len(queries_ND[part])
+        least_NS, groups_NS = minima_PG[:size].topk(chosen, dim=1, largest=False)
+        query_squares_N = query_squares_P[:size]
+        offsets_N = query_squares_N - _error(query_squares_N.sqrt(), norm, d)
+        bounds_NS = (least_NS + offsets_N[:, None]) / scale**2
+        _nearest_kernel[(size,)](
+            queries_ND[part], bank_MD, groups_NS, bounds_NS, distances_NK[part], indices_NK[part],
+            edited_ND[part], sure_N[part], m, chosen, groups, temperature,
+            D=d, **mix, GROUP=GROUP, EACH=BLOCK_M // GROUP, BLOCK_D=PART_D, FAR=FAR,
         )  # fmt: skip
     return distances_NK, indices_NK, edited_ND, sure_N.bool()
+
+
+def _codes(rows_ND: Tensor, centre_D: Tensor, scale: float, block: int) -> tuple[Tensor, Tensor]:
+    """Return codes_PW float16 and the squared norms (P,) of what they round."""
+    n, d = rows_ND.shape
+    padded, width = -(-n // block) * block, -(-d // BLOCK_D) * BLOCK_D
+    codes_PW = torch.empty(padded, width, dtype=torch.float16, device=rows_ND.device)
+    squares_P = torch.empty(padded, device=rows_ND.device)
+    _code_kernel[(padded // 32,)](
+        rows_ND, centre_D, codes_PW, squares_P, n, scale, D=d, W=width, BLOCK=32, BLOCK_D=BLOCK_D
+    )
+    return codes_PW, squares_P
+
+
+def _error(norms_N: Tensor, largest: float, d: int) -> Tensor:
+    """What a minimum may be off, by the norms of what the codes round.
+
+    Codes are off by 2^-11 of their norm each, and the product counts twice; float16's least step is
+    2^-24; float32 rounds sums of d numbers, of the product, of squares and of the measure.
+    """
+    codes_N = (2.0**-9 + 2.0**-21) * norms_N * largest
+    steps_N = 2.0**-23 * math.sqrt(d) * (norms_N + largest)
+    return codes_N + steps_N + (d + 16) * 2.0**-21 * (norms_N.square() + largest**2)
 
 
 def compiled(arch: int) -> list[Compiled]:
@@ -265,20 +227,22 @@ def compiled(arch: int) -> list[Compiled]:
     records: list[Compiled] = []
     sizes = ((192, 5, "fp32"), (272, 5, "fp32"), (272, 32, "fp32"), (272, 5, "bf16"))
     for d, k, kind in (*sizes, (1024, 1, "fp32")):
-        types = {"q_ptr": f"*{kind}", "b_ptr": f"*{kind}", "square_ptr": "*fp32"}
-        types |= {"value_ptr": "*fp32", "index_ptr": "*i32", "distance_ptr": "*fp32"}
+        types = dict.fromkeys(("x_ptr", "q_ptr", "b_ptr"), f"*{kind}")
+        types |= dict.fromkeys(("centre_ptr", "square_ptr", "minimum_ptr", "bound_ptr"), "*fp32")
+        types |= {"code_ptr": "*fp16", "chosen_ptr": "*i64", "distance_ptr": "*fp32"}
         types |= {"neighbour_ptr": "*i64", "edited_ptr": "*fp32", "sure_ptr": "*i8"}
-        types |= dict.fromkeys(("n", "m", "part", "splits"), "i32")
-        types |= dict.fromkeys(("temperature", "largest", "error"), "fp32")
-        common = {"D": d, "C": max(16, 2 * _power(k)), "BLOCK_D": BLOCK_D}
-        tile = {"BLOCK_N": BLOCK_N, "BLOCK_M": BLOCK_M}
-        mix = {"K": k, "KP": _power(k), "MIX": 0}
-        for kernel, constants in (
-            (_fused_kernel, common | tile | mix),
-            (_split_kernel, common | tile),
-            (_merge_kernel, common | mix | {"BLOCK_N": MERGED}),
+        types |= dict.fromkeys(("n", "m", "chosen", "groups"), "i32")
+        types |= dict.fromkeys(("temperature", "scale"), "fp32")
+        width = {"W": -(-d // BLOCK_D) * BLOCK_D, "BLOCK_D": BLOCK_D}
+        tile = {"GROUP": GROUP, "BLOCK_N": BLOCK_N, "BLOCK_M": BLOCK_M}
+        mix = {"K": k, "KP": _power(k), "MIX": 0, "GROUP": GROUP, "EACH": BLOCK_M // GROUP}
+        halves = types | {"q_ptr": "*fp16", "b_ptr": "*fp16"}
+        for kernel, its, constants, warps in (
+            (_code_kernel, types, {"D": d, "BLOCK": 32} | width, 4),
+            (_minima_kernel, halves, tile | width, WARPS),
+            (_nearest_kernel, types, {"D": d, "BLOCK_D": PART_D, "FAR": FAR} | mix, 4),
         ):
-            records.append(compile_for(kernel, arch, types, constants, WARPS))
+            records.append(compile_for(kernel, arch, its, constants, warps))
     return records
 
 

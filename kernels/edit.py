@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels._topk_gpu import compiled, search_gpu
 from kernels._triton import usable
-from kernels.base import HALF_TOLERANCE, Op, check_search, search_cases
+from kernels.base import HALF_TOLERANCE, LARGE, Op, check_search, search_cases
 from kernels.topk import topk_l2, topk_l2_reference
 
 WEIGHTINGS = ("softmax", "inverse", "uniform")
@@ -36,7 +36,6 @@ def topk_edit(
     """
     check_weighting(weighting, temperature)
     if queries_ND.is_cuda and usable(queries_ND):
-        check_search(queries_ND, bank_MD, k)
         return topk_edit_gpu(queries_ND, bank_MD, k, weighting, temperature)
     distances_NK, indices_NK = topk_l2(queries_ND, bank_MD, k)
     return mix(bank_MD, indices_NK, weights(distances_NK, weighting, temperature))
@@ -86,7 +85,11 @@ def topk_edit_gpu(
     queries_ND: Tensor, bank_MD: Tensor, k: int, weighting: str, temperature: float
 ) -> Tensor:
     """Edit by the Triton kernels; queries without a certificate by the reference."""
-    _, _, edited_ND, sure_N = search_gpu(queries_ND, bank_MD, k, weighting, temperature)
+    largest = check_search(queries_ND, bank_MD, k)
+    if largest >= LARGE:
+        return topk_edit_reference(queries_ND, bank_MD, k, weighting, temperature)
+    found = search_gpu(queries_ND, bank_MD, k, largest, weighting, temperature)
+    _, _, edited_ND, sure_N = found
     if not bool(sure_N.all()):
         unsure = queries_ND[~sure_N]
         edited_ND[~sure_N] = topk_edit_reference(unsure, bank_MD, k, weighting, temperature)

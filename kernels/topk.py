@@ -26,9 +26,9 @@ def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor
     """
     if torch.compiler.is_exporting():
         return _exportable(queries_ND, bank_MD, k)
-    largest = check_search(queries_ND, bank_MD, k)
     if queries_ND.is_cuda and usable(queries_ND):
         return topk_l2_gpu(queries_ND, bank_MD, k)
+    largest = check_search(queries_ND, bank_MD, k)
     on_cpu = queries_ND.device.type == "cpu" and _numba.AVAILABLE and not reference_only()
     if on_cpu and len(queries_ND) >= FEW and largest < LARGE:
         squares_NK, indices_NK = search(queries_ND, bank_MD, k)
@@ -68,7 +68,10 @@ def _part_topk(queries_RD: Tensor, bank_MD: Tensor, k: int, columns: int) -> Ten
 
 def topk_l2_gpu(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Search by the Triton kernels; queries without a certificate by the reference."""
-    distances_NK, indices_NK, _, sure_N = search_gpu(queries_ND, bank_MD, k, None, 1.0)
+    largest = check_search(queries_ND, bank_MD, k)
+    if largest >= LARGE:
+        return topk_l2_reference(queries_ND, bank_MD, k)
+    distances_NK, indices_NK, _, sure_N = search_gpu(queries_ND, bank_MD, k, largest)
     if not bool(sure_N.all()):
         again = topk_l2_reference(queries_ND[~sure_N], bank_MD, k)
         distances_NK[~sure_N], indices_NK[~sure_N] = again

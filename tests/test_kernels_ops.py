@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from kernels import _kcenter_cpu, _screen, _triton
+from kernels import _kcenter_cpu, _screen, _topk_gpu, _triton
 from kernels.base import Op
 from kernels.edit import topk_edit
 from kernels.kcenter import (
@@ -23,7 +23,7 @@ from kernels.kcenter import (
     kcenter_order_reference,
     kcenter_order_sharded,
 )
-from kernels.topk import topk_l2, topk_l2_reference
+from kernels.topk import topk_l2, topk_l2_gpu, topk_l2_reference
 
 FOLDER = Path(__file__).parents[1] / "kernels"
 NAMES = sorted(f.stem for f in FOLDER.glob("[!_]*.py") if f.stem != "base")
@@ -65,7 +65,12 @@ def test_this_machine(op: Op, dtype: torch.dtype, arguments: tuple[Any, ...]) ->
 
 @pytest.mark.parametrize(("op", "dtype", "arguments"), CASES)
 @pytest.mark.usefixtures("nan_filled")
-def test_triton(op: Op, dtype: torch.dtype, arguments: tuple[Any, ...]) -> None:
+def test_triton(
+    op: Op, dtype: torch.dtype, arguments: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Few queries, too, are searched in several parts.
+    monkeypatch.setattr(_topk_gpu, "BLOCK_N", 32)
+    monkeypatch.setattr(_topk_gpu, "MINIMA", 1)
     if not _triton.usable(torch.empty(0)) and not torch.cuda.is_available():
         pytest.skip("neither a GPU nor TRITON_INTERPRET=1 set before the import")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -91,6 +96,21 @@ def test_a_crowd_is_searched_exactly() -> None:
     distances_NK, _ = topk_l2(queries_ND, bank_MD, 5)
     exact = torch.cdist(queries_ND.double(), bank_MD.double()).topk(5, largest=False).values
     assert torch.allclose(distances_NK.double(), exact, rtol=1e-5)
+
+
+def test_the_gpu_path_knows_which_queries_lie_in_a_crowd() -> None:
+    if not _triton.usable(torch.empty(0)) and not torch.cuda.is_available():
+        pytest.skip("neither a GPU nor TRITON_INTERPRET=1 set before the import")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    draw = torch.Generator().manual_seed(4)
+    alone_MD, crowd_MD = torch.randn(6, 9, generator=draw), torch.randn(700, 9, generator=draw)
+    bank_MD = torch.cat([alone_MD * 9, crowd_MD * 1e-4]).to(device)
+    queries_ND = torch.cat([alone_MD * 9 + 0.1, crowd_MD[:4] * 1e-4]).to(device)
+    largest = float(bank_MD.abs().max()) + 0.1
+    *_, sure_N = _topk_gpu.search_gpu(queries_ND, bank_MD, 1, largest)
+    assert sure_N.tolist() == [True] * 6 + [False] * 4
+    got, truth = topk_l2_gpu(queries_ND, bank_MD, 1), topk_l2_reference(queries_ND, bank_MD, 1)
+    assert torch.equal(got[1], truth[1])
 
 
 @pytest.mark.parametrize("kind", ["normal", "clusters", "grid"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SIZES = {
 SMALL = 60_000
 POINTS = {"cpu": (SMALL, 192), "cuda": (711_000, 272)}
 """Random features where none are given: (N, D)."""
+FLASHLIB = find_spec("flashlib") is not None
 CHUNK = 1 << 27  # entries of the distance matrix that torch holds at once
 
 
@@ -100,6 +102,8 @@ def _search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
     if _faiss.AVAILABLE:
         index = _faiss.flat_index(bank_MD)
         entries.append(("faiss flat", lambda: _faiss.search(index, queries_ND, k)[1]))
+    if queries_ND.is_cuda and FLASHLIB:
+        entries.append(("flashlib", lambda: flash_knn(queries_ND, bank_MD, k)[1]))
     (n, d), m = queries_ND.shape, len(bank_MD)
     moved = 4.0 * d * (n + m) + 12.0 * n * k
     return Contest("topk_l2", n, m, k, 2.0 * n * m * d, moved, tuple(entries))
@@ -121,6 +125,10 @@ def _edit(queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
         entries.append(
             ("faiss + gather + mix", lambda: mixed(*_faiss.search(index, queries_ND, k)))
         )
+    if queries_ND.is_cuda and FLASHLIB:
+        entries.append(
+            ("flashlib + gather + mix", lambda: mixed(*flash_knn(queries_ND, bank_MD, k)))
+        )
     (n, d), m = queries_ND.shape, len(bank_MD)
     flops = 2.0 * n * m * d + 2.0 * n * k * d
     moved = 4.0 * d * (2 * n + m + n * k)
@@ -136,6 +144,14 @@ def addmm_topk(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Ten
         values_CK, indices_CK = partial_CM.topk(k, dim=1, largest=False)
         nearest.append((values_CK + part_CD.square().sum(dim=1, keepdim=True), indices_CK))
     return torch.cat([values for values, _ in nearest]), torch.cat([index for _, index in nearest])
+
+
+def flash_knn(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Search by flashlib, on a GPU: (squared distances, indices)."""
+    import flashlib
+
+    squares_NK, indices_NK = flashlib.flash_knn(queries_ND, bank_MD, k)
+    return squares_NK, indices_NK.long()
 
 
 SEARCHES = {"topk_l2": _search, "topk_edit": _edit}

@@ -1,6 +1,6 @@
 """Times every fast operation beside what a user would pick instead, after checking it.
 
-One run, one machine: ours, torch, faiss flat, the naive compiled loop and anomalib (where
+One run, one machine: ours, torch, faiss flat, flashlib, the naive compiled loop and anomalib (where
 LAFITE_BENCH_ANOMALIB names the python of an environment that has it), with a floor made of counted
 bytes and operations and the ceilings measured here. An operation that fails its check is not timed.
 
