@@ -134,7 +134,10 @@ def wait_for(driver: subprocess.Popen[str], reached: Callable[[], bool]) -> None
 
 
 def ends_well(driver: subprocess.Popen[str]) -> str:
-    printed, _ = driver.communicate(timeout=PATIENCE)
+    try:
+        printed, _ = driver.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError((error.output or b"").decode()) from error
     assert driver.returncode == 0, printed
     return printed
 
@@ -218,7 +221,8 @@ def test_a_node_with_other_images_or_other_code_gets_no_work(root: Path) -> None
         wait_for(driver, lambda: any(runs.glob("models/*")))
         machines.do("join", "1")
         printed = ends_well(driver)
-    assert images in printed, "it joined too late to be given work"
+    # None: it joined too late to be given work. More than cells: one came back to it.
+    assert 1 <= printed.count(images) <= 3, printed
     assert count(runs) == 3 and not count(runs, "failures"), printed
     assert read(runs)["images_fingerprint"].n_unique() == 1
 

@@ -39,11 +39,18 @@ VERSIONS = ("ray", "torch", "timm")
 PATIENCE = 600
 """Seconds in which a node has to answer; it hashes all images."""
 REFUSED_SECONDS = 20
-"""A node that may not work fails at once, and would be given one task after the other."""
+"""What Ray starts again by itself would come back at once to a node that may not work."""
 
 
 class NodeRefused(RuntimeError):
     """A node that joined later has not what the command has; a task is then tried elsewhere."""
+
+    def __init__(self, why: str, node: str) -> None:
+        super().__init__(why, node)  # all of them, or it could not be pickled
+        self.node = node
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,11 @@ class Gate:
     mine: Mapping[str, str]
     known: frozenset[str]
 
-    def check(self, mark: str) -> None:
-        """NodeRefused where this node has not what the command has; looked at once a node."""
+    def check(self, mark: str, linger: float) -> None:
+        """NodeRefused, after `linger` seconds, where this node has not what the command has.
+
+        It is looked at once a node.
+        """
         node = ray.get_runtime_context().get_node_id()
         if node in self.known:
             return
@@ -87,8 +97,8 @@ class Gate:
                 faults = _differences(self.mine, what_is_here(self.wanted))
                 verdict.write_text("\n".join(faults))
         if faults := verdict.read_text().splitlines():
-            time.sleep(REFUSED_SECONDS)
-            raise NodeRefused(f"node {ray.util.get_node_ip_address()}: {faults[0]}")
+            time.sleep(linger)
+            raise NodeRefused(f"node {ray.util.get_node_ip_address()}: {faults[0]}", node)
 
 
 def what_is_here(wanted: Wanted) -> Found:

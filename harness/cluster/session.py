@@ -16,7 +16,7 @@ import torch
 
 from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.cluster.preflight import Wanted, preflight
+from harness.cluster.preflight import REFUSED_SECONDS, Wanted, preflight
 from harness.cluster.reach import check_address, check_answers, watched
 from harness.cluster.relay import at_node, home
 from harness.folders import at_home
@@ -201,13 +201,16 @@ def _no_room(resources: Resources, sizes: dict[str, float], why: str) -> str:
     )
 
 
-def settle(place: Place) -> Place:
-    """What each worker process begins with: threads, and the place as its node sees it."""
+def settle(place: Place, linger: float = REFUSED_SECONDS) -> Place:
+    """What each worker process begins with: threads, and the place as its node sees it.
+
+    NodeRefused, after `linger` seconds, where its node may not work.
+    """
     torch.set_num_threads(place.resources.cpus)
     SHAPES.update(place.shapes)
     RESULTS.update(place.results)
     if place.gate is not None and place.home is not None:
-        place.gate.check(place.home.mark)
+        place.gate.check(place.home.mark, linger)
     for folder, address in place.inputs.items():
         have_input(folder, address)
     return at_node(place)

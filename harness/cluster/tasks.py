@@ -69,6 +69,8 @@ class _Dispatch:
         self.where: dict[int, str] = {}
         """The address of the node that a task runs on, as it told."""
         self.losses: Counter[int] = Counter()
+        self.refused: set[str] = set()
+        """What Ray calls the nodes that may not work."""
         self.nodes = Nodes()
 
     def run(self) -> Iterator[Outcome]:
@@ -89,7 +91,12 @@ class _Dispatch:
 
     def _start(self, number: int) -> None:
         self.where.pop(number, None)
-        remote = self.remote.options(memory=min(self.most, self.tasks[number].memory))
+        # Ray likes where what a task reads already is: it would come back to where it was refused.
+        elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self.refused))})"}
+        remote = self.remote.options(
+            memory=min(self.most, self.tasks[number].memory),
+            label_selector=elsewhere if self.refused else None,
+        )
         reference = remote.remote(self.tasks[number], self.shared, self.telling, number)
         self.waiting[reference] = number
 
@@ -114,6 +121,7 @@ class _Dispatch:
     def _again(self, number: int, error: BaseException | None) -> bool:
         """Whether it is not the task's fault, and it has been tried seldom enough."""
         if isinstance(error, NodeRefused):
+            self.refused.add(error.node)
             self.show(number, replace(REFUSED, note=str(error)))
             return True
         self.losses[number] += isinstance(error, ProcessLost)
@@ -153,7 +161,7 @@ class Nodes:
 
 def _in_worker(task: Task, place: Place, telling: Telling, number: int) -> None:
     """What the process of a task runs."""
-    place, where = settle(place), ray.util.get_node_ip_address()
+    place, where = settle(place, linger=0), ray.util.get_node_ip_address()
 
     def tell(progress: Progress) -> None:
         telling.tell(number, replace(progress, where=where))
