@@ -228,8 +228,9 @@ def tune_trials(
             # As for a fit: what counts is in the store, not in Tune's state.
             name=f"tune-{study.key}-{uuid.uuid4().hex[:8]}",
             storage_path=str(place.store.out / "ray"),
-            # A trial whose node is lost begins again elsewhere.
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            # A trial whose node is lost begins again elsewhere. Tune counts one such loss up to
+            # three times: what ran, what was asked next, what is begun before Ray misses the node.
+            failure_config=tune.FailureConfig(max_failures=3 * RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
             callbacks=[bars],
