@@ -142,17 +142,22 @@ class Nodes:
 
     def __init__(self) -> None:
         self.looked = 0.0
+        self.missed = False
         self.alive: dict[str, str] = {}
         """Addresses, by the name that Ray has for each."""
 
     def fewer(self) -> bool:
-        """Whether one is gone since the last look."""
+        """Whether one is gone since the last look, or was so then.
+
+        Ray hands out tasks for a moment yet as if a lost node were there.
+        """
         if time.monotonic() - self.looked < NODES_SECONDS:
             return False
-        before = self.alive
+        before, missed = self.alive, self.missed
         self.alive = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
         self.looked = time.monotonic()
-        return bool(before.keys() - self.alive.keys())
+        self.missed = bool(before.keys() - self.alive.keys())
+        return self.missed or missed
 
     def lost(self, addresses: Iterable[str | None]) -> set[str]:
         """Those of these addresses where no node is any more."""
