@@ -136,18 +136,16 @@ def test_a_task_whose_node_falls_silent_before_it_told_is_tried_elsewhere(
     assert (tmp_path / "done").exists()
 
 
-def test_a_lost_node_is_told_twice_as_ray_hands_out_tasks_to_it_for_a_moment_yet(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_lost_node_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.cluster import tasks
 
     both = [{"NodeID": n, "NodeManagerAddress": f"10.0.0.{n}", "Alive": True} for n in "12"]
     lost = [both[0], both[1] | {"Alive": False}]
-    looks = iter([both, both, lost, lost, lost])
+    looks = iter([both, both, lost, lost])
     monkeypatch.setattr(tasks.ray, "nodes", lambda: next(looks))
     monkeypatch.setattr(tasks, "NODES_SECONDS", 0.0)
     nodes = tasks.Nodes()
-    assert [nodes.fewer() for _ in range(5)] == [False, False, True, True, False]
+    assert [nodes.gone() for _ in range(4)] == [set(), set(), {"2"}, set()]
     assert nodes.lost(["10.0.0.1", "10.0.0.2", None]) == {"10.0.0.2"}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import ray
 
+from harness.cluster import reach
 from harness.cluster.preflight import NodeRefused
-from harness.cluster.reach import gone
 from harness.cluster.scoring import scoring_workers
 from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
 from harness.cluster.telling import Telling
@@ -69,8 +69,8 @@ class _Dispatch:
         self.where: dict[int, str] = {}
         """The address of the node that a task runs on, as it told."""
         self.losses: Counter[int] = Counter()
-        self.refused: set[str] = set()
-        """What Ray calls the nodes that may not work."""
+        self.avoided: set[str] = set()
+        """What Ray calls the nodes that may not work, or are gone."""
         self.nodes = Nodes()
 
     def run(self) -> Iterator[Outcome]:
@@ -91,18 +91,20 @@ class _Dispatch:
 
     def _start(self, number: int) -> None:
         self.where.pop(number, None)
-        # Ray likes where what a task reads already is: it would come back to where it was refused.
-        elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self.refused))})"}
-        remote = self.remote.options(
-            memory=min(self.most, self.tasks[number].memory),
-            label_selector=elsewhere if self.refused else None,
-        )
-        reference = remote.remote(self.tasks[number], self.shared, self.telling, number)
+        options: dict[str, Any] = {"memory": min(self.most, self.tasks[number].memory)}
+        if self.avoided:
+            # Ray asks first where what a task reads already is, unless it is to spread tasks, and
+            # asks once for all of a kind: for minutes where a cable was pulled.
+            elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self.avoided))})"}
+            options |= {"label_selector": elsewhere, "scheduling_strategy": "SPREAD"}
+        remote = self.remote.options(**options).remote
+        reference = remote(self.tasks[number], self.shared, self.telling, number)
         self.waiting[reference] = number
 
     def _ended(self) -> list[Any]:
         """What ended within a moment, also with the node that it ran on."""
-        if self.nodes.fewer():
+        if gone := self.nodes.gone():
+            self.avoided |= gone
             self._start_unheard()
         ended, _ = ray.wait(list(self.waiting), timeout=POLL_SECONDS)
         self._show_all()
@@ -121,7 +123,7 @@ class _Dispatch:
     def _again(self, number: int, error: BaseException | None) -> bool:
         """Whether it is not the task's fault, and it has been tried seldom enough."""
         if isinstance(error, NodeRefused):
-            self.refused.add(error.node)
+            self.avoided.add(error.node)
             self.show(number, replace(REFUSED, note=str(error)))
             return True
         self.losses[number] += isinstance(error, ProcessLost)
@@ -142,22 +144,17 @@ class Nodes:
 
     def __init__(self) -> None:
         self.looked = 0.0
-        self.missed = False
         self.alive: dict[str, str] = {}
         """Addresses, by the name that Ray has for each."""
 
-    def fewer(self) -> bool:
-        """Whether one is gone since the last look, or was so then.
-
-        Ray hands out tasks for a moment yet as if a lost node were there.
-        """
+    def gone(self) -> set[str]:
+        """Ray's names of those that are gone since the last look."""
         if time.monotonic() - self.looked < NODES_SECONDS:
-            return False
-        before, missed = self.alive, self.missed
+            return set()
+        before = self.alive
         self.alive = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
         self.looked = time.monotonic()
-        self.missed = bool(before.keys() - self.alive.keys())
-        return self.missed or missed
+        return before.keys() - self.alive.keys()
 
     def lost(self, addresses: Iterable[str | None]) -> set[str]:
         """Those of these addresses where no node is any more."""
@@ -192,7 +189,7 @@ def _error(reference: Any) -> BaseException | None:
     except ray.exceptions.GetTimeoutError:
         return ProcessLost("its node is gone")
     except ray.exceptions.RayError as error:
-        if gone(ray.get_runtime_context().gcs_address):
+        if reach.gone(ray.get_runtime_context().gcs_address):
             raise  # not the fault of the task: nothing goes on
         return ProcessLost(f"{type(error).__name__}: {error}")
     return None
