@@ -171,7 +171,7 @@ def search_gpu(
     centre_D = bank_MD[:: -(-m // CENTRE)].float().mean(dim=0)
     scale = min(LARGEST / (2 * largest), 2.0**60) if largest else 1.0
     bank_codes_PW, squares_P = _codes(bank_MD, centre_D, scale, BLOCK_M)
-    norm = float(squares_P[:m].max()) ** 0.5
+    bank_norm = math.sqrt(squares_P[:m].max())  # the largest
     groups = len(squares_P) // GROUP
     chosen = min(groups, max(CHOSEN, 2 * _power(k)))
     mix = {"K": k, "KP": _power(k), "MIX": WEIGHTING[weighting] if weighting else -1}
@@ -189,7 +189,7 @@ def search_gpu(
         size = len(queries_ND[part])
         least_NS, groups_NS = minima_PG[:size].topk(chosen, dim=1, largest=False)
         query_squares_N = query_squares_P[:size]
-        offsets_N = query_squares_N - _error(query_squares_N.sqrt(), norm, d)
+        offsets_N = query_squares_N - _error(query_squares_N.sqrt(), bank_norm, d)
         bounds_NS = (least_NS + offsets_N[:, None]) / scale**2
         _nearest_kernel[(size,)](
             queries_ND[part], bank_MD, groups_NS, bounds_NS, distances_NK[part], indices_NK[part],
@@ -211,15 +211,15 @@ def _codes(rows_ND: Tensor, centre_D: Tensor, scale: float, block: int) -> tuple
     return codes_PW, squares_P
 
 
-def _error(norms_N: Tensor, largest: float, d: int) -> Tensor:
+def _error(norms_N: Tensor, bank_norm: float, d: int) -> Tensor:
     """What a minimum may be off, by the norms of what the codes round.
 
     Codes are off by 2^-11 of their norm each, and the product counts twice; float16's least step is
     2^-24; float32 rounds sums of d numbers, of the product, of squares and of the measure.
     """
-    codes_N = (2.0**-9 + 2.0**-21) * norms_N * largest
-    steps_N = 2.0**-23 * math.sqrt(d) * (norms_N + largest)
-    return codes_N + steps_N + (d + 16) * 2.0**-21 * (norms_N.square() + largest**2)
+    codes_N = (2.0**-9 + 2.0**-21) * norms_N * bank_norm
+    steps_N = 2.0**-23 * math.sqrt(d) * (norms_N + bank_norm)
+    return codes_N + steps_N + (d + 16) * 2.0**-21 * (norms_N.square() + bank_norm**2)
 
 
 def compiled(arch: int) -> list[Compiled]:

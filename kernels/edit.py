@@ -88,8 +88,7 @@ def topk_edit_gpu(
     largest = check_search(queries_ND, bank_MD, k)
     if largest >= LARGE:
         return topk_edit_reference(queries_ND, bank_MD, k, weighting, temperature)
-    found = search_gpu(queries_ND, bank_MD, k, largest, weighting, temperature)
-    _, _, edited_ND, sure_N = found
+    *_, edited_ND, sure_N = search_gpu(queries_ND, bank_MD, k, largest, weighting, temperature)
     if not bool(sure_N.all()):
         unsure = queries_ND[~sure_N]
         edited_ND[~sure_N] = topk_edit_reference(unsure, bank_MD, k, weighting, temperature)

@@ -43,7 +43,10 @@ REFUSED_SECONDS = 20
 
 
 class NodeRefused(RuntimeError):
-    """A node that joined later has not what the command has; a task is then tried elsewhere."""
+    """A node that joined later has not what the command has; a task is then tried elsewhere.
+
+    ``node`` is Ray's name for it.
+    """
 
     def __init__(self, why: str, node: str) -> None:
         super().__init__(why, node)  # all of them, or it could not be pickled

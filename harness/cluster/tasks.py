@@ -93,8 +93,8 @@ class _Dispatch:
         self.where.pop(number, None)
         options: dict[str, Any] = {"memory": min(self.most, self.tasks[number].memory)}
         if self.avoided:
-            # Ray asks first where what a task reads already is, unless it is to spread tasks, and
-            # asks once for all of a kind: for minutes where a cable was pulled.
+            # Unless it spreads tasks, Ray asks the node first that has what a task reads. And tasks
+            # with the same options share a request, unanswered for minutes after a pulled cable.
             elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self.avoided))})"}
             options |= {"label_selector": elsewhere, "scheduling_strategy": "SPREAD"}
         remote = self.remote.options(**options).remote
