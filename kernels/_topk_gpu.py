@@ -78,6 +78,44 @@ def _minima_kernel(  # type: ignore[no-untyped-def]
 
 
 @jit
+def _write(  # type: ignore[no-untyped-def]
+    b_ptr, distance_ptr, neighbour_ptr, edited_ptr, row, best, best_index, temperature,
+    D: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, MIX: tl.constexpr,
+    BLOCK_D: tl.constexpr, FAR: tl.constexpr,
+):  # fmt: skip
+    """Write the K best of a query in order, and their weighted mean."""
+    ks = tl.arange(0, KP)
+    used = ks < K
+    left = tl.where(used, best, float("inf"))
+    for k in range(K):
+        low = tl.min(left, 0)
+        index = tl.min(tl.where(left == low, best_index, FAR), 0)
+        tl.store(distance_ptr + row * K + k, tl.sqrt(low))
+        tl.store(neighbour_ptr + row * K + k, index.to(tl.int64))
+        left = tl.where(best_index == index, float("inf"), left)
+    if MIX >= 0:
+        distances = tl.sqrt(tl.where(used, best, 0.0))
+        nearest = tl.min(tl.where(used, distances, float("inf")), 0)
+        weights = tl.full((KP,), 1.0, tl.float32)
+        if MIX == 0:
+            weights = tl.exp((nearest - distances) / temperature)
+        if MIX == 1:
+            beyond = distances > nearest
+            weights = tl.where(beyond, nearest / tl.where(beyond, distances, 1.0), 1.0)
+        weights = tl.where(used, weights, 0.0)
+        weights = weights / tl.sum(weights, 0)
+        for start in range(0, D, BLOCK_D):
+            d = start + tl.arange(0, BLOCK_D)
+            edited = tl.zeros((BLOCK_D,), tl.float32)
+            for k in range(K):
+                index = tl.max(tl.where(ks == k, best_index, 0), 0).to(tl.int64)
+                weight = tl.sum(tl.where(ks == k, weights, 0.0), 0)
+                b = tl.load(b_ptr + index * D + d, mask=d < D, other=0.0)
+                edited += weight * b.to(tl.float32)
+            tl.store(edited_ptr + row * D + d, edited, mask=d < D)
+
+
+@jit
 def _nearest_kernel(  # type: ignore[no-untyped-def]
     q_ptr, b_ptr, chosen_ptr, bound_ptr, distance_ptr, neighbour_ptr, edited_ptr, sure_ptr,
     m, chosen, groups, temperature,
@@ -122,34 +160,10 @@ def _nearest_kernel(  # type: ignore[no-untyped-def]
         bound = tl.load(bound_ptr + row * chosen + tl.minimum(s, chosen - 1))
     # Beyond the last chosen group lie minima that are no less than its own.
     tl.store(sure_ptr + row, ((chosen == groups) | (bound > worst)).to(tl.int8))
-    used = ks < K
-    left = tl.where(used, best, float("inf"))
-    for k in range(K):
-        low = tl.min(left, 0)
-        index = tl.min(tl.where(left == low, best_index, FAR), 0)
-        tl.store(distance_ptr + row * K + k, tl.sqrt(low))
-        tl.store(neighbour_ptr + row * K + k, index.to(tl.int64))
-        left = tl.where(best_index == index, float("inf"), left)
-    if MIX >= 0:
-        distances = tl.sqrt(tl.where(used, best, 0.0))
-        nearest = tl.min(tl.where(used, distances, float("inf")), 0)
-        weights = tl.full((KP,), 1.0, tl.float32)
-        if MIX == 0:
-            weights = tl.exp((nearest - distances) / temperature)
-        if MIX == 1:
-            beyond = distances > nearest
-            weights = tl.where(beyond, nearest / tl.where(beyond, distances, 1.0), 1.0)
-        weights = tl.where(used, weights, 0.0)
-        weights = weights / tl.sum(weights, 0)
-        for start in range(0, D, BLOCK_D):
-            d = start + tl.arange(0, BLOCK_D)
-            edited = tl.zeros((BLOCK_D,), tl.float32)
-            for k in range(K):
-                index = tl.max(tl.where(ks == k, best_index, 0), 0).to(tl.int64)
-                weight = tl.sum(tl.where(ks == k, weights, 0.0), 0)
-                b = tl.load(b_ptr + index * D + d, mask=d < D, other=0.0)
-                edited += weight * b.to(tl.float32)
-            tl.store(edited_ptr + row * D + d, edited, mask=d < D)
+    _write(
+        b_ptr, distance_ptr, neighbour_ptr, edited_ptr, row, best, best_index, temperature,
+        D, K, KP, MIX, BLOCK_D, FAR,
+    )  # fmt: skip
 
 
 def search_gpu(
