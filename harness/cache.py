@@ -2,8 +2,9 @@
 
 An entry is a NumPy file, memory-mapped when it is read, and a small JSON beside it. Its name is a
 hash of everything that decides its values: the samples' content, the view and, for features, the
-backbone, its weights' bytes, the grid and the precision. The JSON has the hash of the file, which
-is looked at before the first use in a process: what a crash or a full disk left is made again.
+backbone, its weights' bytes, the grid and the number format of the machine that made them. The JSON
+has the hash of the file, which is looked at before the first use in a process: what a crash or a
+full disk left is made again. A backbone's program for ONNX Runtime is kept in the same way.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -36,14 +38,16 @@ from harness.folders import spare_cache, usual_cache
 from harness.options import Say, unheard
 from harness.registry import UsageError
 from methods.base import OnProgress, Progress
-from methods.parts.backbone import file_sha256
+from methods.parts import onnx
+from methods.parts.backbone import Features, Pixels, Tokens, file_sha256, load_backbone
+from methods.parts.shapes import layer_count
 from results.files import STALE_SECONDS, locked, record_in, whole_file, write_whole
 
 VERSION = 1
 """Raised when the same inputs give other features."""
 DEFAULT_GB = 40.0
 HEADROOM = 1.1
-ENTRY = re.compile(r"\.?[0-9a-f]{24}\.(npy|json)(\.[0-9a-f]+\.tmp)?")
+ENTRY = re.compile(r"\.?[0-9a-f]{24}\.(npy|onnx|json)(\.[0-9a-f]+\.tmp)?")
 """Files of ours: entries, and those that are being written."""
 _SOUND: dict[Path, tuple[int, int]] = {}
 """Size and time of the files whose hash was right in this process."""
@@ -97,14 +101,17 @@ class FeatureCache:
 
     def path(self, features: FeatureSet) -> Path:
         """Where the set is, or will be."""
-        identity = dataclasses.asdict(features.view) | {
+        identity = dataclasses.asdict(features.here) | {
             "weights": None,  # their bytes count, not where they lie
             "bytes": features.weights_sha256,
             "samples": features.fingerprint,
             "version": VERSION,
         }
+        return self._named(identity, "npy")
+
+    def _named(self, identity: dict[str, Any], ending: str) -> Path:
         text = json.dumps(identity, sort_keys=True)
-        return self.root / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
+        return self.root / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.{ending}"
 
     def has(self, features: FeatureSet) -> bool:
         """Whether the set is there and whole; DataError where another user keeps it from us."""
@@ -116,7 +123,7 @@ class FeatureCache:
     ) -> tuple[NDArray[np.float16 | np.uint8], dict[str, Any]]:
         """The features or pixels, made unless they are there, and what was noted of the making."""
         while True:
-            self.make(features, device, tell)
+            self.make([features], device, tell)
             path = self.path(features)
             with suppress(FileNotFoundError):  # another process made room in between
                 facts = record_in(path.with_suffix(".json").read_bytes())
@@ -125,58 +132,94 @@ class FeatureCache:
                     os.utime(path.with_suffix(".json"))
                 return rows, facts
 
-    def make(self, features: FeatureSet, device: torch.device, tell: OnProgress) -> None:
-        """Make the features or pixels of all samples, unless they are there; atomic.
+    def make(self, sets: Sequence[FeatureSet], device: torch.device, tell: OnProgress) -> None:
+        """Make the sets that are not there, in one pass over their images, each atomically.
 
-        Of two processes one waits for the other. DataError where the disk is too small.
+        Of two processes that want the same one waits. DataError where the disk is too small.
         """
-        if self.has(features):
-            return
-        path = self.path(features)
+        missing = {self.path(features): features for features in sets if not self.has(features)}
         waiting = Progress(stage="waiting for another command that makes them", step=0, steps=1)
-        with locked(path.with_suffix(".lock"), lambda: tell(waiting)):
-            if self.has(features):
-                return
-            if path.exists():
-                note = f"{path} is not whole ({_fault(path)}); made again"
-                tell(Progress(stage="features", step=0, steps=1, note=note))
-                path.unlink(missing_ok=True)
-            self._write(path, features, device, tell)
-        self._shrink(keep=path)
+        with ExitStack() as locks:
+            for path in sorted(
+                missing
+            ):  # in one order everywhere, or two would wait for each other
+                lock = locked(path.with_suffix(".lock"), lambda: tell(waiting))
+                locks.enter_context(lock)
+            missing = {path: f for path, f in missing.items() if not self.has(f)}
+            for path in missing:
+                _remove_damaged(path, tell)
+            if missing:
+                self._write(missing, device, tell)
+        if missing:
+            self._shrink(keep=missing)
+
+    def program(self, features: FeatureSet, device: torch.device, tell: OnProgress) -> Path | None:
+        """The file of a convolutional backbone for ONNX Runtime on a CPU, made unless it is there.
+
+        None where there is none: on a GPU, for a transformer, or where `methods.parts.onnx` can't
+        serve, which is told.
+        """
+        view, weights = features.view, features.weights
+        if device.type != "cpu" or weights is None or not _is_pyramid(view):
+            return None
+        identity = {"backbone": view.backbone, "bytes": features.weights_sha256, "side": view.side}
+        path = self._named(identity | {"version": VERSION}, "onnx")
+        making = Progress(stage="preparing the backbone", step=0, steps=1)
+        tell(making)
+        try:
+            with locked(path.with_suffix(".lock"), partial(tell, making)):
+                if not path.exists() or _fault(path):
+                    _remove_damaged(path, tell)
+                    count = layer_count(view.backbone)
+                    pyramid = load_backbone(replace(view, layers=tuple(range(count))), weights)
+                    with _entry(path) as (scratch, _):
+                        onnx.export(pyramid, view.side, count, scratch)
+            onnx.Program(path, view.layers)
+        except onnx.Unusable as error:
+            note = f"{view.backbone} runs in PyTorch, which is slower than ONNX Runtime: {error}"
+            tell(replace(making, note=note))
+            return None
+        return path
 
     def _write(
-        self, path: Path, features: FeatureSet, device: torch.device, tell: OnProgress
+        self, sets: Mapping[Path, FeatureSet], device: torch.device, tell: OnProgress
     ) -> None:
         started = time.perf_counter()
-        with whole_file(path, replace=True) as scratch:
-            count = self._fill(scratch, features, device, tell)
-            facts = {
-                "images": count,
-                "seconds": time.perf_counter() - started,
-                "sha256": file_sha256(scratch),
-            }
-            write_whole(path.with_suffix(".json"), json.dumps(facts).encode(), replace=True)
+        with ExitStack() as entries:
+            written = {path: entries.enter_context(_entry(path)) for path in sets}
+            scratches = [scratch for scratch, _ in written.values()]
+            count = self._fill(scratches, [*sets.values()], device, tell)
+            for _, facts in written.values():
+                facts |= {"images": count, "seconds": time.perf_counter() - started}
 
     def _fill(
-        self, scratch: Path, features: FeatureSet, device: torch.device, tell: OnProgress
+        self,
+        scratches: Sequence[Path],
+        sets: Sequence[FeatureSet],
+        device: torch.device,
+        tell: OnProgress,
     ) -> int:
-        benchmark, samples = features.open()
-        _check_planned(features, benchmark, samples)
-        encode = encoder(features, device)
-        rows: np.memmap[Any, np.dtype[Any]] | None = None
+        benchmark, samples = sets[0].open()
+        _check_planned(sets[0], benchmark, samples)
+        encode = encoder(sets, device, self.program(sets[0], device, tell))
+        files: list[np.memmap[Any, np.dtype[Any]]] = []
         done = 0
-        for views in read_ahead(benchmark, samples, features.view, BATCH[device.type]):
-            batch = encode(views)
-            if rows is None:
-                rows = _reserved(scratch, (len(samples), *batch.shape[1:]), batch.dtype)
-            rows[done : done + len(batch)] = batch
-            done += len(batch)
+        for pixels in read_ahead(benchmark, samples, sets[0].view, BATCH[device.type]):
+            batches = encode(pixels)
+            if not files:
+                files = [
+                    _reserved(scratch, (len(samples), *batch.shape[1:]), batch.dtype)
+                    for scratch, batch in zip(scratches, batches, strict=True)
+                ]
+            for file, batch in zip(files, batches, strict=True):
+                file[done : done + len(batch)] = batch
+            done += len(pixels)
             tell(Progress(stage="features", step=done, steps=len(samples)))
-        if rows is not None:
-            rows.flush()
+        for file in files:
+            file.flush()
         return done
 
-    def _shrink(self, keep: Path) -> None:
+    def _shrink(self, keep: Container[Path]) -> None:
         """Remove what a crash left, then the least recently read entries, until all fits."""
         sizes: dict[Path, int] = {}
         for file in self.root.iterdir():
@@ -187,16 +230,40 @@ class FeatureCache:
                 else:
                     sizes[file] = status.st_size
         used = sum(sizes.values())
-        entries = [file for file in sizes if ENTRY.fullmatch(file.name) and file.suffix == ".npy"]
+        entries = [file for file in sizes if ENTRY.fullmatch(file.name) and file.suffix != ".json"]
         for entry in sorted(entries, key=_last_read):
             if used <= self.budget_gb * 1e9:
                 return
-            if entry != keep:
+            if entry not in keep:
                 with suppress(OSError):
                     # A process that has it mapped keeps its pages; later ones compute it again.
                     entry.unlink()
                     entry.with_suffix(".json").unlink(missing_ok=True)
                     used -= sizes[entry]
+
+
+@contextmanager
+def _entry(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yields a scratch file that becomes the entry, and facts that are kept in the JSON beside it,
+    where its hash is noted too."""
+    facts: dict[str, Any] = {}
+    with whole_file(path, replace=True) as scratch:
+        yield scratch, facts
+        facts["sha256"] = file_sha256(scratch)
+        write_whole(path.with_suffix(".json"), json.dumps(facts).encode(), replace=True)
+
+
+def _remove_damaged(path: Path, tell: OnProgress) -> None:
+    """Make room for an entry that is made again, and say why."""
+    if path.exists():
+        note = f"{path} is not whole ({_fault(path)}); made again"
+        tell(Progress(stage="features", step=0, steps=1, note=note))
+        path.unlink(missing_ok=True)
+
+
+def _is_pyramid(view: Features | Pixels) -> TypeGuard[Features]:
+    """Whether the view is of a convolutional backbone."""
+    return isinstance(view, Features) and not isinstance(view, Tokens)
 
 
 def _check_planned(features: FeatureSet, benchmark: Benchmark, samples: Sequence[Sample]) -> None:
@@ -220,7 +287,7 @@ def _fault(path: Path) -> str:
         if _SOUND.get(path) == mark:
             return ""
         facts = record_in(path.with_suffix(".json").read_bytes())
-        if len(np.load(path, mmap_mode="r")) != facts["images"]:
+        if path.suffix == ".npy" and len(np.load(path, mmap_mode="r")) != facts["images"]:
             return "it has other images than were noted"
         if file_sha256(path) != facts["sha256"]:
             return "it has other bytes than were written"

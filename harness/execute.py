@@ -21,7 +21,14 @@ from benchmarks.base import Benchmark, Sample, sealed
 from harness.cache import missing_features
 from harness.cell import Cell, Split
 from harness.cost import memory_of, pass_flops, work_of
-from harness.features import FeatureSet, as_input, feature_set, open_split
+from harness.features import (
+    FeatureSet,
+    as_input,
+    feature_set,
+    formats,
+    in_one_pass,
+    open_split,
+)
 from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Piece, Place, Spread
@@ -85,16 +92,15 @@ def _lost(count: int, place: Place) -> RuntimeError:
 
 def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
     """The making of what the cells read and the cache lacks."""
-    missing = missing_features(cells, place.cache)
     return [
-        Task(features.label, partial(make_features, features), flops=pass_flops(features))
-        for features in missing
+        Task(sets[0].label, partial(make_features, sets), flops=pass_flops(sets[0]))
+        for sets in in_one_pass(missing_features(cells, place.cache))
     ]
 
 
-def make_features(features: FeatureSet, place: Place, tell: OnProgress) -> None:
-    """What methods read of a split, made once for all of them."""
-    place.cache.make(features, place.device, tell)
+def make_features(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) -> None:
+    """What methods read of a split, made once for all of them, in one pass of a backbone."""
+    place.cache.make(sets, place.device, tell)
 
 
 def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -197,6 +203,7 @@ def _learned(
         world_size=world_size(),
         restarts=keeper.restarts,
         peak_memory_bytes=peak_memory(),
+        precision=formats(cell, place.device),
     )
     if rank() == 0:
         place.store.save_model(cell, method, facts, keeper.losses, keeper.yardsticks)
@@ -383,13 +390,15 @@ def publish(
     started: datetime,
 ) -> None:
     """A scored cell as rows."""
-    images = len(scored.images)
+    images, scored_in = len(scored.images), formats(cell, place.device)
+    same = fit.precision in ("", scored_in)
     facts = {
         **fit._asdict(),
         "test_images": images,
         "score_seconds": scored.seconds,
         "images_per_second": images / (scored.seconds + feature_seconds) if images else None,
         "peak_memory_bytes": max(fit.peak_memory_bytes, scored.peak, peak_memory()),
+        "precision": scored_in if same else f"{fit.precision}, scored in {scored_in}",
         "started_at": started,
     }
     rows = finished_rows(cell, place, facts, scored.metrics)

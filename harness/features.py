@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from benchmarks.parts.content import fingerprint, map_ahead
 from benchmarks.parts.images import load_views
 from harness.cell import Cell, Data, Split
 from harness.registry import load
-from methods.parts.backbone import Extractor, Features, Pixels
+from kernels._formats import number_format
+from methods.parts.backbone import Extractor, Features, Pixels, joined
 
 BATCH = {"cpu": 8, "cuda": 32}
 """Images that a backbone sees at once; the layers of a few stay in the caches of a CPU."""
@@ -44,6 +45,13 @@ class FeatureSet:
         return self.data.train_fingerprint if train else self.data.test_fingerprint
 
     @property
+    def here(self) -> Features | Pixels:
+        """The view, in the number format that this process makes it in: all that decides values."""
+        if not isinstance(self.view, Features):
+            return self.view
+        return replace(self.view, precision=self.view.format_on(this_device()))
+
+    @property
     def label(self) -> str:
         """The set in one line."""
         if isinstance(self.view, Features):
@@ -53,6 +61,30 @@ class FeatureSet:
     def open(self) -> tuple[Benchmark, list[Sample]]:
         """The split's images, and what reads them; SealedError for a test split that is sealed."""
         return open_split(self.data, self.split)
+
+
+def this_device() -> torch.device:
+    """The GPU that this process was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def formats(cell: Cell, device: torch.device) -> str:
+    """The number formats that a device computes a cell in: its method's, and its features'."""
+    own = number_format(getattr(cell.config, "precision", "float32"), device)
+    view = load("methods", cell.method).method.inputs(cell.config)
+    given = view.format_on(device) if isinstance(view, Features) else own
+    return own if own == given else f"{own} on {given} features"
+
+
+def in_one_pass(sets: Iterable[FeatureSet]) -> list[list[FeatureSet]]:
+    """The sets in groups that one pass of a backbone over the same images makes."""
+    groups: dict[object, list[FeatureSet]] = {}
+    for features in sets:
+        view = features.here
+        shared = view.of_the_pass if isinstance(view, Features) else view
+        key = (features.fingerprint, features.weights_sha256, shared)
+        groups.setdefault(key, []).append(features)
+    return list(groups.values())
 
 
 @cache
@@ -100,12 +132,20 @@ def read_ahead(
 
 
 def encoder(
-    features: FeatureSet, device: torch.device
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float16 | np.uint8]]:
-    """From decoded views to what is kept of them."""
-    if not isinstance(features.view, Features) or features.weights is None:
-        return lambda views: views
-    return partial(extract, Extractor(features.view, features.weights).to(device))
+    sets: Sequence[FeatureSet], device: torch.device, program: Path | None = None
+) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float16 | np.uint8]]]:
+    """From decoded views to what is kept of them for each set; the sets share a pass."""
+    views = [features.view for features in sets if isinstance(features.view, Features)]
+    weights = sets[0].weights
+    if not views or weights is None:
+        return lambda pixels: [pixels]
+    extractor = Extractor(joined(views), weights, program).to(device)
+
+    def encode(pixels: NDArray[np.uint8]) -> list[NDArray[np.float16 | np.uint8]]:
+        layers = extractor.layers(as_images(pixels).to(device))
+        return [in_halves(extractor.features(view, layers), view) for view in views]
+
+    return encode
 
 
 def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:
@@ -114,15 +154,22 @@ def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:
     return values / 255 if rows.dtype == np.uint8 else values
 
 
+def as_images(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """Decoded views (B, 3, S, S) as a backbone reads them: float32 in [0, 1]."""
+    return torch.from_numpy(pixels).float() / 255
+
+
 def extract(extractor: Extractor, views_B3SS: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Views to features in half precision; ValueError if one does not fit."""
-    device = extractor.mean.device
-    images = torch.from_numpy(views_B3SS).to(device).float() / 255
-    values = extractor(images).half().cpu().numpy()
+    return in_halves(extractor(as_images(views_B3SS).to(extractor.mean.device)), extractor.view)
+
+
+def in_halves(features: torch.Tensor, view: Features) -> NDArray[np.float16]:
+    """Features as they are kept; ValueError if one does not fit half precision."""
+    values: NDArray[np.float16] = features.half().cpu().numpy()
     if not np.isfinite(values).all():
         raise ValueError(
-            f"features of {extractor.features.backbone} exceed half precision; are these the "
+            f"features of {view.backbone} exceed half precision; are these the "
             "weights that the backbone was trained with?"
         )
-    result: NDArray[np.float16] = values
-    return result
+    return values

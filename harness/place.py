@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.cache import FeatureCache
 from harness.cell import Cell
+from harness.features import this_device
 from harness.options import Resources
 from harness.store.store import Store
 from methods.parts.aggregate import Shape
@@ -58,4 +59,4 @@ class Place:
     @property
     def device(self) -> torch.device:
         """The GPU that this process was given, else the CPU."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return this_device()

@@ -142,4 +142,5 @@ def _provenance(cell: Cell, place: Place) -> Row:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} cpu, {torch.get_num_threads()} threads"
+    isa = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} cpu ({isa}), {torch.get_num_threads()} threads"

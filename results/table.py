@@ -21,7 +21,7 @@ from results.files import write_whole
 from results.identity import told_apart
 from results.profiles import DEFAULT_PROFILE
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 PRODUCER = "lafite-bench"
 DONE = "done"  # the status of a finished cell; any other status is a failure
 
@@ -64,6 +64,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "parameters": pa.int64(),  # trainable
     "peak_memory_bytes": pa.int64(),
     "device": pa.string(),
+    "precision": pa.string(),  # the number formats that were computed in, whatever was wished
     "python_version": pa.string(),
     "torch_version": pa.string(),
     "ray_version": pa.string(),
@@ -259,13 +260,14 @@ def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
     """The table with the columns of today.
 
     Version 1 had no profiles but the default one; version 2 said neither where images lay nor what
-    had been held out; version 3 not how many categories there are.
+    had been held out; version 3 not how many categories there are; version 4 no number format.
     """
     added = (
         ("profile", 2, DEFAULT_PROFILE),
         ("location", 3, None),
         ("images_fingerprint", 3, None),
         ("published_categories", 4, None),
+        ("precision", 5, None),
     )
     for name, since, value in added:
         if version < since and name in schema.names and name not in table.schema.names:

@@ -50,10 +50,10 @@ def test_what_one_node_makes_the_others_fetch(
 ) -> None:
     monkeypatch.setattr(module, "PIECE", 1000)
     first, second = Node(tmp_path, "first"), Node(tmp_path, "second")
-    first.cache.make(wanted, CPU, quiet)
+    first.cache.make([wanted], CPU, quiet)
     assert first.asked[0] == "entry" and set(first.asked[1:]) == {"take"}
     assert FeatureCache(root=tmp_path / "driver").has(wanted)
-    second.cache.make(wanted, CPU, quiet)
+    second.cache.make([wanted], CPU, quiet)
     assert second.cache.has(wanted) and set(second.asked) == {"entry", "piece"}
     rows = [FeatureCache(root=tmp_path / name).read(wanted, CPU, quiet)[0] for name in
             ("first", "second", "driver")]  # fmt: skip
@@ -65,21 +65,21 @@ def test_what_takes_longer_to_fetch_is_computed(
     tmp_path: Path, wanted: FeatureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Node(tmp_path, "first"), Node(tmp_path, "second")
-    first.cache.make(wanted, CPU, quiet)
+    first.cache.make([wanted], CPU, quiet)
     monkeypatch.setattr(module, "RATE", 1.0)
-    second.cache.make(wanted, CPU, quiet)
+    second.cache.make([wanted], CPU, quiet)
     assert second.cache.has(wanted) and second.asked == ["entry"]
 
 
 def test_bytes_that_changed_on_the_way_are_made_anew(tmp_path: Path, wanted: FeatureSet) -> None:
     first, second = Node(tmp_path, "first"), Node(tmp_path, "second")
-    first.cache.make(wanted, CPU, quiet)
+    first.cache.make([wanted], CPU, quiet)
     path = first.cache.path(wanted)
     damaged = tmp_path / "driver" / path.name
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    second.cache.make(wanted, CPU, quiet)
+    second.cache.make([wanted], CPU, quiet)
     assert second.cache.has(wanted) and "piece" in second.asked
     assert (tmp_path / "second" / path.name).read_bytes() == path.read_bytes()
 

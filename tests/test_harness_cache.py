@@ -36,7 +36,7 @@ def train_set() -> FeatureSet:
 def made(tmp_path: Path) -> tuple[FeatureCache, Path, bytes]:
     """A cache, its only entry and the bytes of that."""
     cache = FeatureCache(root=tmp_path / "cache")
-    cache.make(train_set(), CPU, quiet)
+    cache.make([train_set()], CPU, quiet)
     path = cache.path(train_set())
     return cache, path, path.read_bytes()
 
@@ -113,7 +113,7 @@ def test_the_budget_counts_all_and_removes_what_is_ours(tmp_path: Path) -> None:
     (tmp_path / f"{'c' * 24}.json").write_text("{}")
     os.utime(tmp_path / begun, (old, old))
     cache = FeatureCache(root=tmp_path, budget_gb=1e-5)  # 10 kB: less than what is foreign
-    cache.make(train_set(), CPU, quiet)
+    cache.make([train_set()], CPU, quiet)
     left = {path.name for path in tmp_path.iterdir()}
     kept = cache.path(train_set())
     assert left == {"foreign.bin", "mine.npy", kept.name, kept.with_suffix(".json").name}
@@ -122,7 +122,7 @@ def test_the_budget_counts_all_and_removes_what_is_ours(tmp_path: Path) -> None:
 def test_what_is_being_written_now_stays(tmp_path: Path) -> None:
     begun = tmp_path / f".{'a' * 24}.npy.{'b' * 32}.tmp"
     begun.write_bytes(bytes(5000))
-    FeatureCache(root=tmp_path, budget_gb=1e-9).make(train_set(), CPU, quiet)
+    FeatureCache(root=tmp_path, budget_gb=1e-9).make([train_set()], CPU, quiet)
     assert begun.exists()
 
 
@@ -229,7 +229,7 @@ def test_a_full_disk_is_said_before_a_page_is_written(
     with pytest.raises(
         DataError, match=r"the cache needs [\d,]+ bytes, [\d,]+ are free; make room"
     ):
-        cache.make(train_set(), CPU, quiet)
+        cache.make([train_set()], CPU, quiet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,8 +245,8 @@ def test_images_and_weights_that_are_not_the_planned_ones_make_no_features(tmp_p
     assert features is not None
     cache = FeatureCache(root=tmp_path / "cache")
     with pytest.raises(DataError, match=r"these weights are on .* others than were planned"):
-        cache.make(dataclasses.replace(features, weights_sha256="0" * 64), CPU, quiet)
+        cache.make([dataclasses.replace(features, weights_sha256="0" * 64)], CPU, quiet)
     write_image(tmp_path / "parts/bolt/train/good/001.png", seed=99)
     with pytest.raises(DataError, match=r"the images or masks are on .* others than were planned"):
-        cache.make(features, CPU, quiet)
+        cache.make([features], CPU, quiet)
     assert not list(cache.root.glob("*.npy"))

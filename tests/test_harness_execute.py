@@ -184,7 +184,7 @@ def test_features_are_computed_once_for_all_cells(place: Place, tmp_path: Path) 
     assert len({fresh.path(features) for features in missing}) == len(missing) <= 6
     features = feature_set(everything[0], "train")
     assert features is not None
-    fresh.make(features, torch.device("cpu"), quiet)
+    fresh.make([features], torch.device("cpu"), quiet)
     assert len(missing_features(everything, fresh)) < len(missing)
     rows, facts = fresh.read(features, torch.device("cpu"), quiet)
     assert rows.dtype == "float16" and len(rows) == facts["images"] == 96
@@ -196,7 +196,7 @@ def test_the_cache_stays_below_its_bound(tmp_path: Path) -> None:
     for split in ("train", "test"):
         features = feature_set(cell(), split)  # type: ignore[arg-type]
         assert features is not None
-        small.make(features, torch.device("cpu"), quiet)
+        small.make([features], torch.device("cpu"), quiet)
     assert len(list(tmp_path.glob("*.npy"))) == 1, "the older entry leaves"
 
 

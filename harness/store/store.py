@@ -69,6 +69,8 @@ class FitFacts(NamedTuple):
     world_size: int
     restarts: int
     peak_memory_bytes: int
+    precision: str = ""
+    """The number formats it was learned in, as `harness.features.formats` says them."""
 
 
 MODEL_FIELDS = ("method", "seed", "benchmark", "root", "categories", "weights")
@@ -359,7 +361,7 @@ class Store:
         fetch(folder)
         try:
             record = record_in((folder / "fit.json").read_bytes())
-            facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
+            facts = FitFacts(**{name: record[name] for name in FitFacts._fields if name in record})
             load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
         except FileNotFoundError:
             if not folder.is_dir():

@@ -8,6 +8,8 @@ import shutil
 import torch
 from torch import nn
 
+from kernels._formats import number_format
+
 COMPILERS = ("c++", "g++", "clang++")
 OPTIONS: dict[str, str | int | bool | object] = {
     # Dropout then draws the numbers that it draws without the compiler.
@@ -32,8 +34,9 @@ def accelerated(network: nn.Module) -> nn.Module:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Matrix products in bfloat16 if `precision` says so, else in float32."""
-    return torch.autocast(device.type, torch.bfloat16, precision == "bfloat16")
+    """Matrix products in bfloat16 if `precision` wishes it and the device is fast at it."""
+    low = number_format(precision, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, low)
 
 
 def compile_in_place(network: nn.Module) -> None:

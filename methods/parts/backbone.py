@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, Self
@@ -19,9 +19,10 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from kernels._formats import Format, number_format
 from methods.parts import vit
-from methods.parts.accelerating import autocast
 from methods.parts.aggregate import align, flatten, pool_patches
+from methods.parts.onnx import Program
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -65,6 +66,19 @@ class Features(Pixels):
         shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
         return cls(**{name: getattr(config, name) for name in shared} | others)
 
+    def format_on(self, device: torch.device) -> Format:
+        """The number format of the backbone's pass on a device.
+
+        A convolutional one on a CPU is float32 always: ONNX Runtime is faster in it than PyTorch in
+        bfloat16 (results/measured/backbone.md).
+        """
+        return "float32" if device.type == "cpu" else number_format(self.precision, device)
+
+    @property
+    def of_the_pass(self) -> tuple[object, ...]:
+        """All that decides a pass but the weights: views in which it is equal can share one."""
+        return type(self), self.backbone, self.resize, self.crop, self.precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens(Features):
@@ -83,6 +97,15 @@ class Tokens(Features):
     def parts(self) -> int:
         """The means of blocks, or the blocks, that are kept."""
         return self.groups or len(self.layers)
+
+    def format_on(self, device: torch.device) -> Format:
+        """The number format of the transformer's pass on a device: as wished, where it is fast."""
+        return number_format(self.precision, device)
+
+
+def joined(views: Sequence[Features]) -> Features:
+    """The first of several views of one backbone, with the layers of all of them."""
+    return replace(views[0], layers=tuple(sorted({n for view in views for n in view.layers})))
 
 
 class WeightsMissing(ValueError):
@@ -256,43 +279,73 @@ def _unwrapped(pyramid: Iterable[str], model: Iterable[str]) -> dict[str, str]:
 
 
 class Extractor(nn.Module):
-    """Images to frozen features, normalised as the backbone's own configuration says."""
+    """Images to frozen features, normalised as the backbone's own configuration says.
+
+    With `program`, the backbone's file for ONNX Runtime (`methods.parts.onnx`), that makes the pass
+    of a convolutional one on a CPU.
+    """
 
     mean: Tensor
     """(1, 3, 1, 1), as `std`."""
     std: Tensor
 
-    def __init__(self, features: Features, path: Path) -> None:
+    def __init__(self, view: Features, path: Path, program: Path | None = None) -> None:
         super().__init__()
         import timm
 
-        self.features = features
-        self.pyramid = load_backbone(features, path).to(memory_format=torch.channels_last)
-        published = timm.get_pretrained_cfg(features.backbone)
+        self.view = view
+        if program is None:
+            self.backbone: Any = load_backbone(view, path).to(memory_format=torch.channels_last)
+        else:
+            self.backbone = Program(program, view.layers)
+        published = timm.get_pretrained_cfg(view.backbone)
         self.register_buffer("mean", torch.tensor(published.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(published.std).view(1, 3, 1, 1))
 
     @torch.inference_mode()
     def forward(self, images_B3SS: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [0, 1] to features (B, C, g, g), a pyramid's (B, L), float32."""
-        images_B3SS = (images_B3SS - self.mean) / self.std
-        images_B3SS = images_B3SS.contiguous(memory_format=torch.channels_last)
-        if isinstance(self.features, Tokens):
-            return self._tokens(images_B3SS, self.features)
-        with autocast(images_B3SS.device, self.features.precision):
-            layers_BChw = [layer_BChw.float() for layer_BChw in self.pyramid(images_B3SS)]
-        if self.features.aggregate == "pyramid":
-            return flatten(layers_BChw)
-        if self.features.aggregate == "patches":
-            return pool_patches(layers_BChw, self.features.grid, self.features.channels)
-        return align(layers_BChw, self.features.grid)
+        return self.features(self.view, self.layers(images_B3SS))
 
-    def _tokens(self, images_B3SS: Tensor, view: Tokens) -> Tensor:
+    @torch.inference_mode()
+    def layers(self, images_B3SS: Tensor) -> dict[int, Tensor]:
+        """One pass over images (B, 3, S, S) in [0, 1].
+
+        Each layer of the view by its number: (B, C, h, w), or all tokens of a block (B, T, C).
+        """
+        images_B3SS = (images_B3SS - self.mean) / self.std
+        low = self.view.format_on(images_B3SS.device) == "bfloat16"
+        with torch.autocast(images_B3SS.device.type, torch.bfloat16, low):
+            if isinstance(self.view, Tokens):
+                found = vit.blocks(self.backbone, images_B3SS, self.view.layers)
+            else:
+                found = self.backbone(images_B3SS.contiguous(memory_format=torch.channels_last))
+        return dict(zip(self.view.layers, found, strict=True))
+
+    @torch.inference_mode()
+    def features(self, view: Features, layers: Mapping[int, Tensor]) -> Tensor:
+        """What a view has of the layers of a pass: as `forward`."""
+        found = [layers[number] for number in view.layers]
+        if isinstance(view, Tokens):
+            return self._tokens(view, found)
+        layers_BChw = [layer_BChw.float() for layer_BChw in found]
+        if view.aggregate == "pyramid":
+            return flatten(layers_BChw)
+        if view.aggregate == "patches":
+            return pool_patches(layers_BChw, view.grid, view.channels)
+        return align(layers_BChw, view.grid)
+
+    def _tokens(self, view: Tokens, blocks_BTC: Sequence[Tensor]) -> Tensor:
         """A transformer's tokens, averaged over the blocks of a group: (B, L)."""
-        with autocast(images_B3SS.device, view.precision):
-            blocks_BTC = vit.tokens(self.pyramid, images_B3SS, view.layers, view.prefix, view.norm)
-        stacked_BTC = torch.stack([block_BTC.float() for block_BTC in blocks_BTC])
+        device = blocks_BTC[0].device
+        low = view.format_on(device) == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, low):
+            kept_BTC = [
+                vit.kept(self.backbone, block_BTC, view.prefix, view.norm)
+                for block_BTC in blocks_BTC
+            ]
+        stacked_BTC = torch.stack([block_BTC.float() for block_BTC in kept_BTC])
         means_BCT = stacked_BTC.unflatten(0, (view.parts, -1)).mean(dim=1).transpose(2, 3)
-        patches = vit.cells(self.pyramid) ** 2
+        patches = vit.cells(self.backbone) ** 2
         before = means_BCT.shape[-1] - patches
         return flatten([part for mean in means_BCT for part in mean.split([before, patches], 2)])

@@ -17,16 +17,11 @@ from methods.parts.backbone import Features, Tokens
 
 def check_features(features: Features) -> None:
     """Raise ValueError for a backbone, layers or sizes that can't give these features."""
-    import timm
-
     _check_known(features.backbone)
     if isinstance(features, Tokens):
         _check_tokens(features)
         return
-    with torch.device("meta"):
-        pyramid = timm.create_model(features.backbone, features_only=True, pretrained=False)
-    # All of its layers: a transformer gives the last three blocks unless it is asked for others.
-    count = len(pyramid.feature_info)
+    count = layer_count(features.backbone)
     if not features.layers or not all(0 <= layer < count for layer in features.layers):
         raise ValueError(f"layers={features.layers}: {features.backbone} has layers 0..{count - 1}")
     _check_order(features)
@@ -41,6 +36,15 @@ def check_features(features: Features) -> None:
     except Exception as error:  # a network that takes one size alone says so in its own way
         why = " ".join(str(error).split())
         raise ValueError(f"{features.backbone} at {features.side} pixels: {why}") from None
+
+
+def layer_count(backbone: str) -> int:
+    """All layers of a backbone's pyramid, also those that timm gives only when asked for them."""
+    import timm
+
+    with torch.device("meta"):
+        pyramid = timm.create_model(backbone, features_only=True, pretrained=False)
+    return len(pyramid.feature_info)
 
 
 def _check_known(backbone: str) -> None:

@@ -78,23 +78,32 @@ def prefix_tokens(model: Any, prefix: Prefix) -> int:
     return {"none": 0, "class": 1, "all": every}[prefix]
 
 
-def tokens(
-    model: Any, images_B3SS: Tensor, layers: Sequence[int], prefix: Prefix, norm: bool
-) -> list[Tensor]:
-    """The tokens (B, T, C) after each of these blocks; with `norm` through the final norm."""
+def blocks(model: Any, images_B3SS: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """All tokens (B, T, C) after each of these blocks, in the order of the blocks."""
     found = model.forward_intermediates(
         images_B3SS,
         indices=list(layers),
-        return_prefix_tokens=prefix != "none" and model.num_prefix_tokens > 0,
-        norm=norm,
+        return_prefix_tokens=True,
         stop_early=True,
         output_fmt="NLC",
         intermediates_only=True,
     )
-    if prefix == "none" or not model.num_prefix_tokens:
-        return list(found)
+    return [
+        block if isinstance(block, Tensor) else torch.cat([block[1], block[0]], dim=1)
+        for block in found
+    ]
+
+
+def kept(model: Any, block_BTC: Tensor, prefix: Prefix, norm: bool) -> Tensor:
+    """A block's tokens without those before the patches that are not wanted, (B, T, C).
+
+    With `norm` through the final norm.
+    """
+    every = model.num_prefix_tokens
+    if norm:
+        block_BTC = model.norm(block_BTC)
     count = prefix_tokens(model, prefix)
-    return [torch.cat([before_BPC[:, :count], patch_BTC], dim=1) for patch_BTC, before_BPC in found]
+    return torch.cat([block_BTC[:, :count], block_BTC[:, every:]], dim=1)
 
 
 def fitted_state(model: Any, file: Mapping[str, Tensor]) -> dict[str, Tensor]:

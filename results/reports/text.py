@@ -264,6 +264,10 @@ def notes(rows: pl.DataFrame, part: pl.DataFrame) -> Iterator[str]:
         covered = f"{row['categories']} of {row['expected']} categories"
         yield f"* {label(row)}, {row['metric']}: over {covered} only, not comparable"
     chosen = one_cell_per_seed(part)
+    mixed = chosen.filter(pl.col("precision").n_unique().over(GROUP) > 1)
+    for row in mixed.group_by(GROUP, maintain_order=True).agg(pl.col("precision")).to_dicts():
+        formats = sorted({str(name or "unknown") for name in row["precision"]})
+        yield f"{label(row)}: seeds of unlike number formats are averaged: {', '.join(formats)}"
     undefined = (
         chosen.filter(pl.col("value").is_null())
         .group_by("reason")
