@@ -9,14 +9,19 @@ from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from harness.cell import Cell
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.cell import Cell, Data
 from harness.features import FeatureSet
 from harness.registry import load
-from methods.parts.backbone import Features
+from methods.parts import vit
+from methods.parts.backbone import Features, Tokens
 from methods.parts.cost import Cost
 from methods.parts.shapes import feature_numbers
 
-PASS_FLOPS, READ_FLOPS = 8e9, 1e9
+READ_FLOPS = 1e9
+"""Reading an image takes about as long."""
 PROCESS_BYTES = 2**30
 """Of a process that has loaded torch, a backbone and Ray, beside what a cell holds."""
 
@@ -39,10 +44,30 @@ def memory_of(cell: Cell, *, on_gpu: bool = False) -> int:
     return PROCESS_BYTES + held
 
 
-def work_of(cell: Cell) -> float:
-    """FLOPs of learning its model, by which the longest cells go first."""
+def fit_flops(cell: Cell) -> float:
+    """FLOPs of learning its model."""
     cost = cost_of(cell)
     return cost.train_flops + cost.coreset_flops
+
+
+def score_flops(cell: Cell) -> float:
+    """FLOPs of scoring an image: passes of the network, and what is searched beside them."""
+    cost = cost_of(cell)
+    passes = load("methods", cell.method).passes(cell.knobs)
+    return passes * cost.pass_flops + cost.score_flops / cell.data.train_images
+
+
+def held_out(data: Data) -> int:
+    """About how many normal images are held out, so that nothing has to be read to know it."""
+    share = data.held.share if data.held else 0.0
+    return round(data.train_images * share / (1 - share))
+
+
+def work_of(cells: Sequence[Cell]) -> dict[str, float]:
+    """FLOPs of cells that share a fit, by what is done, in that order."""
+    calibrated = sum(held_out(cell.data) * score_flops(cell) for cell in cells if cell.calibrated)
+    scored = sum(cell.data.test_images * score_flops(cell) for cell in cells)
+    return {"fit": fit_flops(cells[0]), "calibrate": calibrated, "score": scored}
 
 
 def feature_bytes(features: FeatureSet) -> float:
@@ -52,16 +77,33 @@ def feature_bytes(features: FeatureSet) -> float:
     return _images(features) * each
 
 
-def pass_flops(features: FeatureSet) -> float:
-    """FLOPs of making a set, coarsely: those of reading an image, and of a ResNet-50 over it."""
-    each = PASS_FLOPS * (features.view.side / 224) ** 2
-    return _images(features) * (READ_FLOPS + each * isinstance(features.view, Features))
+def feature_flops(features: FeatureSet) -> float:
+    """FLOPs of making a set: those of its backbone, and coarsely of reading an image."""
+    view = features.view
+    each = _backbone_flops(view) if isinstance(view, Features) else 0.0
+    return _images(features) * (READ_FLOPS + each)
+
+
+@cache
+def _backbone_flops(view: Features) -> float:
+    """Of one image, counted on the meta device."""
+    import timm
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        image = torch.zeros(1, 3, view.side, view.side)
+        if isinstance(view, Tokens):
+            network = vit.transformer(view.backbone, view.side).eval()
+            vit.tokens(network, image, view.layers, view.prefix, view.norm)
+        else:
+            only = {"features_only": True, "out_indices": view.layers, "pretrained": False}
+            timm.create_model(view.backbone, **only).eval()(image)
+    return float(counter.get_total_flops())
 
 
 def _images(features: FeatureSet) -> int:
     data = features.data
     if features.split == "calibration":
-        return len(features.open()[1])
+        return held_out(data)
     return data.train_images if features.split == "train" else data.test_images
 
 

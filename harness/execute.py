@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 from benchmarks.base import Benchmark, Sample, sealed
 from harness.cache import missing_features
 from harness.cell import Cell, Split
-from harness.cost import memory_of, pass_flops, work_of
+from harness.cost import feature_flops, memory_of, work_of
 from harness.features import (
     FeatureSet,
     as_input,
@@ -55,31 +56,51 @@ AWAITED = Progress(stage="waiting for another command that does it", step=0, ste
 def run(
     cells: Sequence[Cell], place: Place, drive: Driver = in_this_process
 ) -> Iterator[tuple[list[Cell], BaseException | None]]:
-    """Do a plan's cells, frozen features first; yields those of each job, with its error if any.
+    """Do a plan's cells; yields those of each job, with its error if any.
 
     A failed job leaves a failure row for each of its cells.
     """
-    for _ in drive("features", feature_tasks(cells, place), place):
-        pass  # a job whose features failed tries them again and says why in its own rows
-    groups = jobs(cells)
-    on_gpu = bool(place.resources.gpus)
-    tasks = [
-        Task(
-            group[0].label,
-            partial(run_job, group),
-            fits=group[0],
-            memory=memory_of(group[0], on_gpu=on_gpu),
-        )
-        for group in groups
-    ]
+    tasks, groups = planned(cells, place)
     for number, error in drive("cells", tasks, place):
-        missing = [cell for cell in groups[number] if not place.store.done(cell)]
+        group = groups.get(number)
+        if group is None:
+            continue  # a job whose features failed tries them again and says why in its own rows
+        missing = [cell for cell in group if not place.store.done(cell)]
         if error is None and missing:
             error = _lost(len(missing), place)
         if error is not None:
-            for cell in groups[number]:
+            for cell in group:
                 place.store.publish_failure(cell, failure_row(cell, place, error), error)
-        yield groups[number], error
+        yield group, error
+
+
+def planned(cells: Sequence[Cell], place: Place) -> tuple[list[Task], dict[int, list[Cell]]]:
+    """The tasks of a plan, and the cells of those that are jobs, by their number.
+
+    What a job reads and the cache lacks is made just before it, and it waits for nothing else: the
+    first row is there while features of other methods are still made.
+    """
+    tasks: list[Task] = []
+    groups: dict[int, list[Cell]] = {}
+    makers: dict[Path, int] = {}
+    on_gpu = bool(place.resources.gpus)
+    for group in jobs(cells):
+        read = {place.cache.path(f): f for f in missing_features(group, place.cache)}
+        for path, features in read.items():
+            if path not in makers:
+                makers[path] = len(tasks)
+                tasks.append(feature_task(features))
+        groups[len(tasks)] = group
+        tasks.append(
+            Task(
+                group[0].label,
+                partial(run_job, group),
+                fits=group[0],
+                memory=memory_of(group[0], on_gpu=on_gpu),
+                after=tuple(makers[path] for path in read),
+            )
+        )
+    return tasks, groups
 
 
 def _lost(count: int, place: Place) -> RuntimeError:
@@ -93,9 +114,13 @@ def _lost(count: int, place: Place) -> RuntimeError:
 def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
     """The making of what the cells read and the cache lacks."""
     return [
-        Task(sets[0].label, partial(make_features, sets), flops=pass_flops(sets[0]))
-        for sets in in_one_pass(missing_features(cells, place.cache))
+        feature_task(sets) for sets in in_one_pass(missing_features(cells, place.cache))
     ]
+
+
+def feature_task(sets: Sequence[FeatureSet]) -> Task:
+    """The making of sets that share a pass."""
+    return Task(sets[0].label, partial(make_features, sets), flops=feature_flops(sets[0]))
 
 
 def make_features(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) -> None:
@@ -104,11 +129,22 @@ def make_features(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) ->
 
 
 def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that share a fit, together; the longest work first, so that no long tail is left."""
+    """Cells that share a fit, together: of each data set those of its cheapest row, so that there
+    is soon something to see, then the longest work first, so that no long tail is left."""
     groups: dict[str, list[Cell]] = {}
+    rows: dict[str, dict[str, float]] = {}
     for cell in cells:
         groups.setdefault(cell.fit_id, []).append(cell)
-    return sorted(groups.values(), key=lambda group: -work_of(group[0]))
+        row, of_data = cell.config_hash, rows.setdefault(cell.data.benchmark, {})
+        of_data[row] = of_data.get(row, 0.0) + sum(work_of([cell]).values())
+    cheapest = {data: min(of_data, key=of_data.__getitem__) for data, of_data in rows.items()}
+
+    def order(group: list[Cell]) -> tuple[bool, float]:
+        early = any(cheapest[cell.data.benchmark] == cell.config_hash for cell in group)
+        work = sum(work_of(group).values())
+        return not early, work if early else -work
+
+    return sorted(groups.values(), key=order)
 
 
 def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:

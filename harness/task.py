@@ -27,12 +27,14 @@ class Task:
     """Bytes of main memory that it is expected to need; 0: not known."""
     flops: float = 0.0
     """Of what takes most of its time, where it fits no cell."""
+    after: tuple[int, ...] = ()
+    """The numbers of those before it in the list that have to end first, well or not."""
 
 
 Outcome = tuple[int, BaseException | None]
 """The number of a task that ended, and its error if it failed."""
 Driver = Callable[[str, Sequence[Task], Place], Iterable[Outcome]]
-"""Runs tasks under a title; yields each as it ends."""
+"""Runs tasks under a title, the earlier ones of the list first; yields each as it ends."""
 
 
 def in_this_process(title: str, tasks: Sequence[Task], place: Place) -> Iterator[Outcome]:

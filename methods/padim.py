@@ -176,6 +176,7 @@ def cost(config: PaDiM.Config, images: int) -> Cost:
     numbers = positions * width**2
     return Cost(
         train_flops=2.0 * images * numbers + numbers * width / 3,
+        score_flops=2.0 * images * numbers,
         bank_bytes=4 * numbers + min(2 * numbers, AT_ONCE),
     )
 

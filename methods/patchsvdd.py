@@ -222,6 +222,7 @@ def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None
 
 def cost(config: PatchSVDD.Config, images: int) -> Cost:
     """Two banks, and four patches of each size for each of an epoch's samples."""
+    counts = [cells(config.image_size, each.patch, each.stride) ** 2 for each in _scales(config)]
     costs = training_cost(
         lambda: Pretext(config.width, config.embedding),
         (3, COARSE, COARSE),
@@ -229,9 +230,9 @@ def cost(config: PatchSVDD.Config, images: int) -> Cost:
         samples=images * config.patches * config.epochs,
         rows=4,
     )
-    for scale in _scales(config):
-        patches = images * cells(config.image_size, scale.patch, scale.stride) ** 2
-        costs += bank_cost(patches, scale.rate, config.embedding, None)
+    costs = replace(costs, pass_flops=costs.pass_flops / 4 * max(counts))
+    for scale, count in zip(_scales(config), counts, strict=True):
+        costs += bank_cost(images * count, scale.rate, config.embedding, None)
     return costs
 
 

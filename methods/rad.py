@@ -206,15 +206,17 @@ def check(config: Rad.Config, knobs: Rad.Knobs, images: int) -> None:
 
 
 def cost(config: Rad.Config, images: int) -> Cost:
-    """The images in halves, all of them while a part is chosen."""
+    """The images in halves, all of them while a part is chosen; scoring as with `paper`'s knobs."""
     kept = coreset_rows(images, config.bank_rate)
     numbers = feature_numbers(Rad.inputs(config))
     shapes = _shapes(config)
-    choosing = config.bank_rate < 1
+    choosing, knobs = config.bank_rate < 1, Rad.Knobs()
+    beside = min(knobs.k_image, kept) * (2 * knobs.radius + 1) ** 2
     return Cost(
         bank_rows=kept * shapes[-1][1] ** 2,
         bank_bytes=2 * numbers * (images + kept if choosing else images),
         coreset_flops=2.0 * kept * images * shapes[-1][0] if choosing else 0.0,
+        score_flops=2.0 * images * (kept * shapes[-1][0] + beside * numbers),
     )
 
 

@@ -179,6 +179,13 @@ def room(resources: Resources) -> int:
     return sum(min(int(node.get(kind, 0) / need) for kind, need in needs.items()) for node in nodes)
 
 
+def free(resources: Resources) -> int:
+    """How many workers may find room now; which nodes it is on is not known."""
+    sizes = ray.available_resources()
+    needs = demand(resources)
+    return min(int(sizes.get(kind, 0) / need) for kind, need in needs.items())
+
+
 def check_room(resources: Resources) -> None:
     """UsageError if the cluster can never give what one cell asks for."""
     if (slots := room(resources)) < resources.workers:

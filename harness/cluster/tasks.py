@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import ray
@@ -16,7 +15,7 @@ import ray
 from harness.cluster import reach
 from harness.cluster.preflight import NodeRefused
 from harness.cluster.scoring import scoring_workers
-from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
+from harness.cluster.session import RETRIES, demand, free, largest_memory, room, settle
 from harness.cluster.telling import Telling
 from harness.execute import AWAITED
 from harness.place import Place
@@ -54,17 +53,15 @@ class _Dispatch:
 
     def __init__(self, tasks: Sequence[Task], place: Place, show: Show, telling: Telling) -> None:
         self.tasks, self.telling, self.show = tasks, telling, show
-        self.shared = ray.put(place)
-        # A task that fits with many workers only waits for them; they hold the resources.
-        together = place.resources.workers > 1 and any(task.fits for task in tasks)
-        needs = {} if together else demand(place.resources)
-        self.most = 0 if together else largest_memory()
-        self.remote = ray.remote(
-            num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), max_retries=0
-        )(_in_worker)
-        # Fits that could not all be placed would take workers from one another.
-        fits_at_once = max(1, room(place.resources) // place.resources.workers)
-        self.at_once = fits_at_once if together else len(tasks)
+        self.shared, self.resources = ray.put(place), place.resources
+        self.remote = ray.remote(max_retries=0)(_in_worker)
+        self.largest = largest_memory()
+        self.places = room(self.resources)
+        self.counted = time.monotonic()
+        """When places were looked at."""
+        self.rest = list(range(len(tasks)))
+        """What was not handed out yet; the first that is ready comes next."""
+        self.over: set[int] = set()
         self.waiting: dict[Any, int] = {}
         self.where: dict[int, str] = {}
         """The address of the node that a task runs on, as it told."""
@@ -74,24 +71,61 @@ class _Dispatch:
         self.nodes = Nodes()
 
     def run(self) -> Iterator[Outcome]:
-        rest = iter(range(len(self.tasks)))
-        for number in islice(rest, self.at_once):
-            self._start(number)
+        self._hand_out()
         while self.waiting:
-            for reference in self._ended():
-                number = self.waiting.pop(reference)
-                error = _error(reference)
+            outcomes = [(self.waiting.pop(ref), _error(ref)) for ref in self._ended()]
+            for number, error in list(outcomes):
                 if self._again(number, error):
                     self._start(number)
-                    continue
+                    outcomes.remove((number, error))
+            self.over.update(number for number, _ in outcomes)
+            self._hand_out()
+            for number, error in outcomes:
                 self.show(number, None)
                 yield number, error
-                for following in islice(rest, 1):
-                    self._start(following)
+
+    def _hand_out(self) -> None:
+        """Start what is ready, in the order of the list, as long as there are places for it.
+
+        Handed to Ray all at once, tasks that need different things would run in any order.
+        """
+        for number in list(self.rest):
+            if not self.over.issuperset(self.tasks[number].after):
+                continue
+            taken = sum(map(self._size, self.waiting.values()))
+            # Fits of several workers that could not all be placed would take them from one another.
+            if self.waiting and taken + self._size(number) > self._places(taken):
+                return
+            self.rest.remove(number)
+            self._start(number)
+
+    def _places(self, taken: int) -> int:
+        """How many workers the cluster holds; more where places stay free, since what was handed
+        out waits for memory: a smaller task may pass."""
+        if time.monotonic() - self.counted >= NODES_SECONDS:
+            self.counted, self.places = time.monotonic(), room(self.resources)
+            if self.resources.workers == 1:
+                self.places = max(self.places, taken + free(self.resources))
+        return self.places
+
+    def _size(self, number: int) -> int:
+        """How many workers a task takes."""
+        return self.resources.workers if self.tasks[number].fits else 1
+
+    def _needs(self, number: int) -> dict[str, Any]:
+        """What a task asks Ray for; one that fits with many workers only waits for them."""
+        if self._size(number) > 1:
+            return {"num_cpus": 0, "num_gpus": 0}
+        needs, memory = demand(self.resources), self.tasks[number].memory
+        return {
+            "num_cpus": needs.get("CPU", 0),
+            "num_gpus": needs.get("GPU", 0),
+            "memory": min(self.largest, memory),
+        }
 
     def _start(self, number: int) -> None:
         self.where.pop(number, None)
-        options: dict[str, Any] = {"memory": min(self.most, self.tasks[number].memory)}
+        options = self._needs(number)
         if self.avoided:
             # Unless it spreads tasks, Ray asks the node first that has what a task reads. And tasks
             # with the same options share a request, unanswered for minutes after a pulled cable.

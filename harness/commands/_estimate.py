@@ -82,7 +82,7 @@ def seconds_here(
     """What a cell takes on this machine, and whether like ones were seen."""
     if seen := known.get((cell.config_hash, cell.data.train_fingerprint)):
         return sum(seen), True
-    return work_of(cell) / rate, False
+    return sum(work_of([cell]).values()) / rate, False
 
 
 def cautions(cells: Sequence[Cell]) -> list[str]:

@@ -115,7 +115,7 @@ def _seconds(group: Sequence[Cell], on_gpu: bool, seen: Seen, rate: float) -> tu
         return gpu_seconds(cost_of(first), precision_of(first)), False
     known = [seen.get((cell.config_hash, cell.data.train_fingerprint)) for cell in group]
     if None in known:
-        return work_of(first) / rate, False
+        return sum(work_of(group).values()) / rate, False
     fits, rests = zip(*filter(None, known), strict=True)
     return max(fits) + sum(rests), True
 

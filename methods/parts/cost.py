@@ -18,6 +18,10 @@ class Cost:
     """Costs counted from the settings; an upper bound for exact searches that can stop early."""
 
     train_flops: float = 0.0
+    pass_flops: float = 0.0
+    """A forward pass of the trained network over one image."""
+    score_flops: float = 0.0
+    """Scoring as many images as were learned from, beside the passes: the search in a bank."""
     bank_rows: int = 0
     bank_bytes: int = 0
     coreset_flops: float = 0.0
@@ -62,6 +66,7 @@ def bank_cost(
         # in float32.
         bank_bytes=number_bytes * channels * (patches + rows) + copied,
         coreset_flops=2.0 * rows * patches * width,
+        score_flops=2.0 * rows * patches * channels,
     )
 
 
@@ -80,5 +85,6 @@ def training_cost(
             network(*inputs)
     return Cost(
         train_flops=float(BACKWARD * counter.get_total_flops() * samples),
+        pass_flops=float(counter.get_total_flops()),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
