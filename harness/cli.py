@@ -19,16 +19,17 @@ from contextlib import ExitStack
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo
 
+from harness.ending import exit_code, heeded
 from harness.folders import at_home
 from harness.options import Address, NamedFile, address_or_path, is_address
 from harness.registry import Stopped, UsageError, did_you_mean, from_file, load, names
 
-EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL, EXIT_STOPPED = 1, 2, 3, 130
+EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL = 1, 2, 3
 AGAIN = "stopped; what was finished is kept: run the same command again to go on"
 WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|https?):/[^/]")
 """What a path makes of a URI."""
@@ -80,18 +81,15 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
     parameters = inspect.signature(command).parameters.values()
 
     def called(**given: Any) -> None:
-        with ExitStack() as copies:
-            given = {name: _here(_at_home(value), copies) for name, value in given.items()}
-            for name, kind in requests.items():
-                of_kind = {option.name: given.pop(option.name) for option in fields(kind)}
-                given[name] = kind(**of_kind)
-            try:
+        try:
+            with ExitStack() as copies:
+                given = {name: _here(_at_home(value), copies) for name, value in given.items()}
+                for name, kind in requests.items():
+                    of_kind = {option.name: given.pop(option.name) for option in fields(kind)}
+                    given[name] = kind(**of_kind)
                 complete = command(**given)
-            except KeyboardInterrupt as stop:
-                print(
-                    f"lafite-bench: {stop if isinstance(stop, Stopped) else AGAIN}", file=sys.stderr
-                )
-                raise typer.Exit(EXIT_STOPPED) from None
+        except KeyboardInterrupt as stop:  # which typer would call an abortion
+            _leave(stop)
         if complete is False:
             raise typer.Exit(EXIT_PARTIAL)
 
@@ -111,6 +109,15 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     called.__doc__ = command.__doc__
     return called
+
+
+def _leave(stop: KeyboardInterrupt) -> NoReturn:
+    """Say what is kept and how to go on, and end: all that was begun is ended by now, and the
+    interpreter's own end takes seconds, in which another signal would make a stack."""
+    print(f"lafite-bench: {stop if isinstance(stop, Stopped) else AGAIN}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code())
 
 
 def _at_home(value: Any) -> Any:
@@ -182,6 +189,14 @@ def _in_utf_8() -> None:
 
 def main() -> None:
     """The console script: bad input ends in one line a problem and exit code 2."""
+    with heeded():
+        try:
+            _main()
+        except KeyboardInterrupt as stop:
+            _leave(stop)
+
+
+def _main() -> None:
     from benchmarks.base import DataError
 
     if sys.getfilesystemencoding() != "utf-8":

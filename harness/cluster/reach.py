@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
+from unittest.mock import patch
 
 import ray
 
@@ -88,14 +89,23 @@ def watched(address: str) -> Iterator[None]:
     Thread(target=watch, daemon=True).start()
     try:
         yield
-        ray.shutdown()
+        let_go()
     except BaseException as error:
         if not (lost.is_set() or (isinstance(error, ray.exceptions.RayError) and gone(address))):
             raise
         raise UsageError(line) from None
     finally:
-        ray.shutdown()
+        let_go()
         ended.set()
+
+
+def let_go() -> None:
+    """Leave the cluster, and end it where it is our own.
+
+    Its processes then hear no SIGTERM, see `ending.deferred`: Ray would wait a second for each.
+    """
+    with patch.object(subprocess.Popen, "terminate", subprocess.Popen.kill):
+        ray.shutdown()
 
 
 def gone(address: str) -> bool:

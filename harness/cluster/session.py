@@ -17,8 +17,9 @@ import torch
 from harness.cache import FeatureCache
 from harness.cell import Cell
 from harness.cluster.preflight import REFUSED_SECONDS, Wanted, preflight
-from harness.cluster.reach import check_address, check_answers, watched
+from harness.cluster.reach import check_address, check_answers, let_go, watched
 from harness.cluster.relay import at_node, home
+from harness.ending import deferred
 from harness.folders import at_home
 from harness.options import Resources, Say, unheard
 from harness.place import Place
@@ -140,7 +141,8 @@ def _join(address: str, folders: ExitStack) -> None:
         check_answers(address)
     # Ray puts the current folder before all others on the paths of its workers: there they
     # shall find this package, not a kernels.py or a clone of timm where the user happens to be.
-    with chdir(HOME):
+    folders.callback(let_go)
+    with chdir(HOME), deferred():
         ray.init(
             address=address,
             log_to_driver=False,

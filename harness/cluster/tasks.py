@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ from methods.base import Progress
 from results.files import locked
 
 POLL_SECONDS = 0.5
+CANCEL_SECONDS = 3.0
+"""How long a task may take to end once it is told to."""
 NODES_SECONDS = 4.0
 """Between two looks at which nodes there are."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -44,7 +47,12 @@ def on_ray(tasks: Sequence[Task], place: Place, show: Show) -> Iterator[Outcome]
     if not tasks:
         return
     telling = Telling()
-    yield from _Dispatch(tasks, place, show, telling).run()
+    dispatch = _Dispatch(tasks, place, show, telling)
+    try:
+        yield from dispatch.run()
+    except BaseException:
+        dispatch.cancel()
+        raise
     telling.end()
 
 
@@ -83,6 +91,13 @@ class _Dispatch:
             for number, error in outcomes:
                 self.show(number, None)
                 yield number, error
+
+    def cancel(self) -> None:
+        """End what runs, and let it remove its unfinished files first."""
+        with suppress(ray.exceptions.RayError):
+            for reference in self.waiting:
+                ray.cancel(reference)
+            ray.wait(list(self.waiting), num_returns=len(self.waiting), timeout=CANCEL_SECONDS)
 
     def _hand_out(self) -> None:
         """Start what is ready, in the order of the list, as long as there are places for it.

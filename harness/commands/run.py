@@ -124,13 +124,13 @@ def command(
             for line in said:
                 note(line)
             return True
-        if todo:
-            check_data(todo, cache, console, trust_masks=selection.trust_masks)
-            try:
+        try:
+            if todo:
+                check_data(todo, cache, console, trust_masks=selection.trust_masks)
                 with session(resources, store, cache, todo, note, overwrite=overwrite) as place:
                     failed = _run(todo, place, on_screen(console, log or (), todo), console)
-            except KeyboardInterrupt:
-                raise Stopped(_stopped(cells, store, overwrite)) from None
+        except KeyboardInterrupt:
+            raise Stopped(_stopped(cells, store, overwrite)) from None
     _print(cells, store, cache if resources.cache else None, Console())
     for line in said:
         note(line)
