@@ -1,13 +1,10 @@
-"""What cells will cost, counted before they run: memory, work, a schedule on machines."""
+"""What cells will cost, counted before they run: memory and work."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -53,7 +50,7 @@ def fit_flops(cell: Cell) -> float:
 def score_flops(cell: Cell) -> float:
     """FLOPs of scoring an image: passes of the network, and what is searched beside them."""
     cost = cost_of(cell)
-    passes = load("methods", cell.method).passes(cell.knobs)
+    passes: int = load("methods", cell.method).passes(cell.knobs)
     return passes * cost.pass_flops + cost.score_flops / cell.data.train_images
 
 
@@ -65,9 +62,12 @@ def held_out(data: Data) -> int:
 
 def work_of(cells: Sequence[Cell]) -> dict[str, float]:
     """FLOPs of cells that share a fit, by what is done, in that order."""
-    calibrated = sum(held_out(cell.data) * score_flops(cell) for cell in cells if cell.calibrated)
-    scored = sum(cell.data.test_images * score_flops(cell) for cell in cells)
-    return {"fit": fit_flops(cells[0]), "calibrate": calibrated, "score": scored}
+    work = {"fit": fit_flops(cells[0])}
+    if calibrated := [cell for cell in cells if cell.calibrated]:
+        work["calibrate"] = sum(held_out(cell.data) * score_flops(cell) for cell in calibrated)
+    if cells[0].data.test_images:
+        work["score"] = sum(cell.data.test_images * score_flops(cell) for cell in cells)
+    return work
 
 
 def feature_bytes(features: FeatureSet) -> float:
@@ -105,92 +105,3 @@ def _images(features: FeatureSet) -> int:
     if features.split == "calibration":
         return held_out(data)
     return data.train_images if features.split == "train" else data.test_images
-
-
-class Job(NamedTuple):
-    """Work that is done in one go on one node."""
-
-    label: str
-    seconds: float
-    cpus: float
-    gpus: float
-    memory: float
-
-
-class Node(NamedTuple):
-    """What a machine has to give."""
-
-    cpus: float
-    gpus: float
-    memory: float
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When jobs would end."""
-
-    makespan: float
-    """Seconds from the first start to the last end."""
-    busy: float
-    """The share of the places for jobs, over the makespan, that have one."""
-    tail: float
-    """Seconds at the end in which less than half of the places that were taken still are."""
-    last: str
-    """The job that ends last."""
-
-
-def schedule(jobs: Sequence[Job], nodes: Sequence[Node], begin: float = 0.0) -> Schedule:
-    """Simulate how jobs are placed, in their order, each on the first node with room for it.
-
-    As in Ray, a job that fits nowhere now waits and lets later ones pass. Those that start at once
-    take `begin` seconds longer, in which their processes start. ValueError for a job that fits on
-    no empty node; of memory it takes at most what the largest node has, as in `harness.cluster`.
-    """
-    most = max(node.memory for node in nodes)
-    waiting = [job._replace(memory=min(job.memory, most)) for job in jobs]
-    for job in waiting:
-        if not any(_fits(job, node) for node in nodes):
-            raise ValueError(f"{job.label}: fits on no node")
-    free, running = list(nodes), list[tuple[float, int, int, Job]]()
-    spans: list[tuple[float, float, str]] = []
-    now = 0.0
-    while waiting or running:
-        left = []
-        for job in waiting:
-            where = next((i for i, room in enumerate(free) if _fits(job, room)), None)
-            if where is None:
-                left.append(job)
-                continue
-            free[where] = _less(free[where], job)
-            end = now + job.seconds + (begin if now == 0 else 0)
-            heapq.heappush(running, (end, len(spans), where, job))
-            spans.append((now, end, job.label))
-        waiting = left
-        now, _, where, job = heapq.heappop(running)
-        free[where] = _less(free[where], job, -1)
-    return _measured(spans, now)
-
-
-def _fits(job: Job, room: Node) -> bool:
-    return all(need <= has + 1e-9 for need, has in zip(job[2:], room, strict=True))
-
-
-def _less(room: Node, job: Job, sign: int = 1) -> Node:
-    return Node(*(has - sign * need for has, need in zip(room, job[2:], strict=True)))
-
-
-def _measured(spans: Sequence[tuple[float, float, str]], makespan: float) -> Schedule:
-    """What a schedule of (start, end, label) amounts to."""
-    changes = sorted([(start, 1) for start, *_ in spans] + [(end, -1) for _, end, _ in spans])
-    levels = list(accumulate(change for _, change in changes))
-    widest = max(levels, default=0)
-    # The last moment up to which at least half of the places are taken.
-    ends = (w for (w, c), n in zip(changes, levels, strict=True) if c < 0 and 2 * (n + 1) >= widest)
-    half = max(ends, default=0.0)
-    worked = sum(end - start for start, end, _ in spans)
-    return Schedule(
-        makespan=makespan,
-        busy=worked / (widest * makespan) if makespan else 1.0,
-        tail=makespan - half,
-        last=max(spans, key=lambda span: span[1])[2] if spans else "",
-    )

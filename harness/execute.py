@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -82,14 +81,15 @@ def planned(cells: Sequence[Cell], place: Place) -> tuple[list[Task], dict[int, 
     """
     tasks: list[Task] = []
     groups: dict[int, list[Cell]] = {}
-    makers: dict[Path, int] = {}
+    passes = in_one_pass(missing_features(cells, place.cache))
+    pass_of = {place.cache.path(f): number for number, sets in enumerate(passes) for f in sets}
+    makers: dict[int, int] = {}
     on_gpu = bool(place.resources.gpus)
     for group in jobs(cells):
-        read = {place.cache.path(f): f for f in missing_features(group, place.cache)}
-        for path, features in read.items():
-            if path not in makers:
-                makers[path] = len(tasks)
-                tasks.append(feature_task(features))
+        read = {pass_of[place.cache.path(f)] for f in missing_features(group, place.cache)}
+        for number in sorted(read - makers.keys()):
+            makers[number] = len(tasks)
+            tasks.append(feature_task(passes[number]))
         groups[len(tasks)] = group
         tasks.append(
             Task(
@@ -97,7 +97,9 @@ def planned(cells: Sequence[Cell], place: Place) -> tuple[list[Task], dict[int, 
                 partial(run_job, group),
                 fits=group[0],
                 memory=memory_of(group[0], on_gpu=on_gpu),
-                after=tuple(makers[path] for path in read),
+                work=work_of(group),
+                cells=len(group),
+                after=tuple(makers[number] for number in sorted(read)),
             )
         )
     return tasks, groups
@@ -113,14 +115,13 @@ def _lost(count: int, place: Place) -> RuntimeError:
 
 def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
     """The making of what the cells read and the cache lacks."""
-    return [
-        feature_task(sets) for sets in in_one_pass(missing_features(cells, place.cache))
-    ]
+    return [feature_task(sets) for sets in in_one_pass(missing_features(cells, place.cache))]
 
 
 def feature_task(sets: Sequence[FeatureSet]) -> Task:
     """The making of sets that share a pass."""
-    return Task(sets[0].label, partial(make_features, sets), flops=feature_flops(sets[0]))
+    work = {"features": feature_flops(sets[0])}
+    return Task(sets[0].label, partial(make_features, sets), work=work)
 
 
 def make_features(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) -> None:
@@ -220,6 +221,8 @@ def _learned(
     train = inputs(cell, samples, "train", place, tell)
     store, every = place.store, place.resources.checkpoint_every
     keeper = Checkpoints(store.training(cell), method, every, store.keep_checkpoint)
+    if keeper.epochs:
+        say(f"goes on at epoch {keeper.epochs}")
     around: Keeper = keeper if watch is None else watch.around(method, keeper)
 
     def noting(progress: Progress) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from harness.cell import Cell
 from harness.place import Place
@@ -25,8 +25,10 @@ class Task:
     """The cell whose model it learns first, which several workers can do together."""
     memory: int = 0
     """Bytes of main memory that it is expected to need; 0: not known."""
-    flops: float = 0.0
-    """Of what takes most of its time, where it fits no cell."""
+    work: Mapping[str, float] = field(default_factory=dict)
+    """FLOPs of its parts, in their order."""
+    cells: int = 1
+    """How many it scores one after the other."""
     after: tuple[int, ...] = ()
     """The numbers of those before it in the list that have to end first, well or not."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands._eta import Clock
 from harness.commands._running import FOLDER, running, what_runs
 from harness.commands.status import command
 from harness.registry import UsageError
@@ -20,12 +21,14 @@ def test_what_runs_is_kept_while_it_runs_and_no_longer(
     monkeypatch.setattr("harness.commands._running.EVERY", 0.0)
     told: list[tuple[int, Progress | None]] = []
     labels = ["shapes lafite seed 0", "shapes lafite seed 1"]
-    with running(tmp_path, "cells", labels, lambda *news: told.append(news)) as show:
+    clock = Clock([{("fit", ""): 60.0}] * 2)
+    with running(tmp_path, "cells", labels, lambda *news: told.append(news), clock) as show:
         show(0, Progress(stage="train", step=3, steps=8, loss=0.25, where="10.0.0.7"))
         show(1, Progress(stage="train", step=1, steps=8))
         show(1, None)
         [one] = what_runs(tmp_path)
         assert (one["title"], one["done"], one["total"]) == ("cells", 1, 2)
+        assert one["left"] >= 0, "by the clock of the bars"
         [item] = one["work"]
         assert (item["label"], item["where"], item["loss"]) == (labels[0], "10.0.0.7", 0.25)
         command(tmp_path)

@@ -28,7 +28,7 @@ def test_scoring_and_calibration_count_as_learning_does() -> None:
     assert score_flops(lafite) > passes * cost.pass_flops, "and the search in the bank"
     work = work_of([lafite, lafite])
     assert work["score"] == 2 * 80 * score_flops(lafite), "two cells that share a fit"
-    assert work["fit"] == cost.train_flops + cost.coreset_flops and work["calibrate"] == 0
+    assert work["fit"] == cost.train_flops + cost.coreset_flops and "calibrate" not in work
     [held] = smoke_cells("lafite", calibrate=0.3)
     assert work_of([held])["calibrate"] == pytest.approx(
         0.3 * lafite.data.train_images * score_flops(held), rel=0.05

@@ -1,27 +1,40 @@
-"""The driver of `run` and `tune`: tasks on Ray, with bars and, if asked, logs of their losses."""
+"""The driver of `run` and `tune`: tasks on Ray, on a screen and, if asked, with logs of losses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from rich.console import Console
 
-from harness.cell import Cell
-from harness.commands._estimate import flops_per_second, known_seconds, seconds_here
-from harness.commands._eta import Expected
+from harness.commands._estimate import flops_per_second
+from harness.commands._eta import Clock, Kind
 from harness.commands._live import live
-from harness.commands._progress import bars
+from harness.commands._progress import bars, working
 from harness.commands._running import running
-from harness.execute import jobs
 from harness.place import Place
 from harness.task import Driver, Outcome, Task
 
 START_SECONDS = 5.0
-"""Of a process, its imports and a method without work."""
+"""What a part of a task takes beside its FLOPs at least: processes, imports, disk."""
 
 
-def on_screen(console: Console, logs: Sequence[str] = (), cells: Sequence[Cell] = ()) -> Driver:
-    """A driver that shows its tasks; while features are made, with the time that `cells` take."""
+@contextmanager
+def on_cluster(console: Console, *given: Any, **named: Any) -> Iterator[Place]:
+    """`harness.cluster.session.session`, whose start is shown."""
+    with ExitStack() as stack:
+        with working(console, "starting Ray"):
+            from harness.cluster.session import session
+
+            place = stack.enter_context(session(*given, **named))
+        yield place
+
+
+def on_screen(
+    console: Console, logs: Sequence[str] = (), rows: Callable[[], str] = lambda: ""
+) -> Driver:
+    """A driver that shows its tasks, how long all of them will take, and the `rows` so far."""
 
     def drive(title: str, tasks: Sequence[Task], place: Place) -> Iterator[Outcome]:
         from harness.cluster.tasks import on_ray  # Ray takes seconds that few tasks need
@@ -29,11 +42,12 @@ def on_screen(console: Console, logs: Sequence[str] = (), cells: Sequence[Cell] 
         if not tasks:
             return
         labels = [task.label for task in tasks]
-        coming = [] if any(task.fits for task in tasks) else [group[0] for group in jobs(cells)]
-        expected, later = _expected(title, tasks, coming, place)
+        counted = {number for number, task in enumerate(tasks) if task.fits}
+        rate = flops_per_second()
+        clock = Clock([_expected(task, rate) for task in tasks], [task.cells for task in tasks])
         with (
-            bars(title, labels, console, expected, later) as show,
-            running(place.store.out, title, labels, show) as kept,
+            bars(title, labels, console, clock, counted, rows) as show,
+            running(place.store.out, title, labels, show, clock, counted) as kept,
             live(logs, place.store.out, labels, kept) as listener,
         ):
             yield from on_ray(tasks, place, listener)
@@ -41,20 +55,8 @@ def on_screen(console: Console, logs: Sequence[str] = (), cells: Sequence[Cell] 
     return drive
 
 
-def _expected(
-    title: str, tasks: Sequence[Task], coming: Sequence[Cell], place: Place
-) -> tuple[list[Expected], float]:
-    """What the tasks take, and the seconds of the cells that come after them: as like cells in the
-    store took, else counted FLOPs at this machine's rate."""
-    fits = [task.fits for task in tasks if task.fits]
-    seen = known_seconds(place.store) if fits or coming else {}
-    rate = flops_per_second()
-
-    def of(cell: Cell | None, flops: float = 0.0) -> Expected:
-        if cell is None:
-            return Expected(title, START_SECONDS + flops / rate)
-        seconds, known = seconds_here(cell, seen, rate)
-        return Expected(cell.method, seconds if known else START_SECONDS + seconds)
-
-    later = sum(of(cell).seconds for cell in coming)
-    return [of(task.fits, task.flops) for task in tasks], later
+def _expected(task: Task, rate: float) -> dict[Kind, float]:
+    """Seconds of a task's parts; what a process is worth beside this machine's best is measured."""
+    method = task.fits.method if task.fits else ""
+    work = task.work or {"": 0.0}
+    return {(part, method): START_SECONDS + flops / rate for part, flops in work.items()}

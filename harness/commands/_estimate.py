@@ -1,11 +1,11 @@
-"""What a plan will cost, before it runs: cells, banks, disk, time."""
+"""What a plan will cost, before it runs: cells, FLOPs, banks, disk, memory."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import polars as pl
 import torch
 from rich.box import SIMPLE
 from rich.console import JustifyMethod
@@ -13,62 +13,50 @@ from rich.table import Table
 
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
-from harness.cost import cost_of, feature_bytes, work_of
+from harness.cost import cost_of, feature_bytes, feature_flops, memory_of, work_of
+from harness.execute import jobs
+from harness.features import in_one_pass
+from harness.memory import machine_memory
+from harness.options import Resources
 from harness.plan import MISSING
 from harness.registry import load
-from harness.store.store import Store
-from methods.parts.cost import Cost
-from results.table import read
 
-GIGA = 1e9
-GPU = "H100"
-GPU_PEAK = {"bfloat16": 989e12, "float32": 67e12}
-"""Dense FLOP/s of an H100 SXM by its data sheet, by the precision of the settings."""
-GPU_BYTES = 3.35e12
-"""Bytes/s of its memory, which bound a coreset."""
-GPU_SHARE = 0.4
-"""The share of either that is assumed to be reached."""
-COLUMNS = ("data", "method", "cells", "to do", "bank GB", "train GB", "here", GPU)
+GIGA, TERA = 1e9, 1e12
+COLUMNS = ("data", "method", "cells", "to do", "bank GB", "train GB", "fit", "score")
+CAPTION = (
+    "fit, score: TFLOP of what is to do. train GB: weights, gradients, two moments and textures; "
+    "activations come on top. bank GB: while it is chosen"
+)
 
 
-def estimate(
-    cells: Sequence[Cell],
-    store: Store,
-    known: Mapping[tuple[str, str], tuple[float, float]],
-    rate: float,
-) -> Table:
-    """A line for each row of the report, with the time of what is to do, and the sum of all.
-
-    Time here is that of like cells in the store (as seen), else counted FLOPs at this machine's
-    measured matrix-product rate (~); on one GPU it is only assumed.
-    """
-    table = Table(box=SIMPLE, caption=_rate(rate), caption_justify="left", show_footer=True)
+def estimate(cells: Sequence[Cell], todo: Sequence[Cell]) -> Table:
+    """A line for each row of the report, and their sum; cells that share a fit learn once."""
+    table = Table(box=SIMPLE, caption=CAPTION, caption_justify="left", show_footer=True)
     rows: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         rows.setdefault((cell.data.label, f"{cell.method} {cell.variant}".strip()), []).append(cell)
-    lines, here, there = [], 0.0, 0.0
+    lines, undone = [], {cell.cell_id for cell in todo}
+    fits, scores = 0.0, 0.0
     for (data, method), of_row in rows.items():
-        first, todo = of_row[0], [cell for cell in of_row if not store.done(cell)]
-        cost = cost_of(first)
-        each = [seconds_here(cell, known, rate) for cell in todo]
-        on_gpu = gpu_seconds(cost, precision_of(first)) * len(todo)
-        here, there = here + sum(seconds for seconds, _ in each), there + on_gpu
-        mark = "" if all(seen for _, seen in each) else "~"
+        first, left = of_row[0], [cell for cell in of_row if cell.cell_id in undone]
+        cost, works = cost_of(first), [work_of(group) for group in jobs(left)]
+        fit = sum(work["fit"] for work in works)
+        score = sum(sum(work.values()) for work in works) - fit
+        fits, scores = fits + fit, scores + score
         lines.append(
             [
                 data,
                 method,
                 str(len(of_row)),
-                "no weights" if first.weights_sha256 == MISSING else str(len(todo)),
+                "no weights" if first.weights_sha256 == MISSING else str(len(left)),
                 f"{cost.bank_bytes / GIGA:.2f}",
                 f"{cost.training_bytes / GIGA:.2f}",
-                f"{mark}{duration(sum(seconds for seconds, _ in each))}",
-                duration(on_gpu),
+                f"{fit / TERA:,.2f}",
+                f"{score / TERA:,.2f}",
             ]
         )
-    undone = sum(not store.done(cell) for cell in cells)
-    sums = ["all", "", str(len(cells)), str(undone), "", "", f"~{duration(here)}", duration(there)]
-    for name, footer in zip(COLUMNS, sums, strict=True):
+    sums = [str(len(cells)), str(len(todo)), "", "", f"{fits / TERA:,.2f}", f"{scores / TERA:,.2f}"]
+    for name, footer in zip(COLUMNS, ["all", "", *sums], strict=True):
         side: JustifyMethod = "left" if name in COLUMNS[:2] else "right"
         table.add_column(name, footer=footer, justify=side, no_wrap=name not in COLUMNS[:2])
     for line in lines:
@@ -76,13 +64,26 @@ def estimate(
     return table
 
 
-def seconds_here(
-    cell: Cell, known: Mapping[tuple[str, str], tuple[float, float]], rate: float
-) -> tuple[float, bool]:
-    """What a cell takes on this machine, and whether like ones were seen."""
-    if seen := known.get((cell.config_hash, cell.data.train_fingerprint)):
-        return sum(seen), True
-    return sum(work_of([cell]).values()) / rate, False
+def totals(cells: Sequence[Cell], cache: FeatureCache, resources: Resources) -> list[str]:
+    """What is to do takes here: work, disk and memory, in lines."""
+    if not cells:
+        return ["nothing to do"]
+    missing, groups, rate = missing_features(cells, cache), jobs(cells), flops_per_second()
+    passes, size = in_one_pass(missing), sum(map(feature_bytes, missing))
+    making = sum(feature_flops(sets[0]) for sets in passes)
+    flops = making + sum(sum(work_of(group).values()) for group in groups)
+    a_gpu = resources.gpus if resources.gpus is not None else torch.cuda.device_count()
+    needs = {group[0].label: memory_of(group[0], on_gpu=bool(a_gpu)) for group in groups}
+    largest = max(needs, key=needs.__getitem__)
+    here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "this CPU"
+    return [
+        f"features: {len(missing)} sets to make in {len(passes)} passes, {making / TERA:,.2f} TFLOP with reading images, "
+        f"{size / GIGA:.2f} GB of cache",
+        f"here: features, fits and scoring are {flops / TERA:,.2f} TFLOP, at least "
+        f"{duration(flops / rate)} at the {rate / GIGA:,.0f} GFLOP/s that a matrix product just "
+        f"reached on {here} ({os.cpu_count()} CPUs); a run measures what it really takes",
+        f"memory: {largest} needs {needs[largest] / GIGA:.1f} of {machine_memory() / GIGA:.0f} GB",
+    ]
 
 
 def cautions(cells: Sequence[Cell]) -> list[str]:
@@ -95,63 +96,12 @@ def cautions(cells: Sequence[Cell]) -> list[str]:
     return list(lines)
 
 
-def precision_of(cell: Cell) -> str:
-    """Of its network; a method from elsewhere may have no such setting."""
-    return getattr(cell.config, "precision", "float32")
-
-
-def gpu_seconds(cost: Cost, precision: str) -> float:
-    """Seconds of a fit on one GPU at the assumed rates: a projection, never a measurement."""
-    train = cost.train_flops / (GPU_PEAK[precision] * GPU_SHARE)
-    return train + cost.coreset_bytes / (GPU_BYTES * GPU_SHARE)
-
-
-def _rate(rate: float) -> str:
-    here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "this CPU"
-    peaks = ", ".join(f"{peak / 1e12:.0f} TFLOP/s in {name}" for name, peak in GPU_PEAK.items())
-    return (
-        f"here: single cells, summed; ~ is FLOPs at {rate / GIGA:,.0f} GFLOP/s, just measured on "
-        f"{here}\n"
-        f"{GPU}: assumed, not measured: one {GPU} that reaches {GPU_SHARE:.0%} of {peaks}, and of "
-        f"{GPU_BYTES / 1e12} TB/s for the coreset; fit only\n"
-        "train GB: weights, gradients, two moments and textures; activations come on top. bank GB: "
-        "while it is chosen"
-    )
-
-
 def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:,.0f} h"
-
-
-def disk(cells: Sequence[Cell], cache: FeatureCache) -> str:
-    """What is to be written: cached features; models and rows are small beside them."""
-    missing = missing_features(cells, cache)
-    size = sum(map(feature_bytes, missing))
-    return f"{len(missing)} sets of features or pixels to make, {size / GIGA:.2f} GB of cache"
-
-
-def known_seconds(store: Store) -> dict[tuple[str, str], tuple[float, float]]:
-    """Mean seconds of learning, and of scoring and measuring, of finished cells, by settings and
-    training data."""
-    try:
-        frame = read(store.out)
-    except ValueError:
-        return {}
-    seconds = (
-        frame.filter(pl.col("fit_seconds").is_not_null())
-        .unique("cell_id")
-        .with_columns(train=pl.col("data_fingerprint").str.head(16))
-        .group_by("config_hash", "train")
-        .agg(
-            pl.col("fit_seconds").mean(),
-            (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds().mean() / 1e6,
-        )
-    )
-    return {(a, b): (fit, rest) for a, b, fit, rest in seconds.iter_rows()}
 
 
 def flops_per_second() -> float:

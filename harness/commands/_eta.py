@@ -1,127 +1,190 @@
-"""How long tasks will take: as expected at first, corrected by what has been measured since."""
+"""How long a plan will take: one clock over all of its work, set right by what was measured."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from threading import RLock
 from typing import NamedTuple
 
 from methods.base import Progress
 
-ENOUGH = 0.05
-"""The share of a stage after which its pace is believed."""
+PARTS = {"features": "features", "fetch features": "features", "neighbours": "search"}
+PARTS |= {"calibrate": "calibrate", "score": "score", "measure": "score"}
+"""Which part of a task a stage belongs to; all others are those of learning."""
+MAIN = ("features", "neighbours", "train", "calibrate", "score")
+"""Stages that take nearly all of their part: their pace is that of the part."""
+IDLE = ("start", "another node")
+Kind = tuple[str, str]
+"""A part and the method that it is of: all of a kind are wrong by the same factor."""
 
 
-class Expected(NamedTuple):
-    """A task: its kind, of which all are wrong by the same factor, and the seconds expected."""
+class Measured(NamedTuple):
+    """Seconds that a part took, or will have taken, and those that were expected."""
 
-    kind: str
     seconds: float
+    expected: float
 
 
-class Running(NamedTuple):
-    """When a task began, when its stage did, and how far the stage is."""
+@dataclass
+class _Running:
+    """How far a task is."""
 
     began: float
-    stage: str
-    since: float
-    share: float
+    heard: float
+    """When it was last told of."""
+    part: str
+    part_began: float
+    stage: str = ""
+    """Empty until the part is told of."""
+    stage_began: float = 0.0
+    first: float = 0.0
+    """The steps that were done when the stage began."""
+    step: float = 0.0
+    piece: float = 1.0
+    """How many steps are told of at once."""
+    steps: float = 0.0
+    rounds: int = 0
+    """How many cells the stage is through with."""
 
 
 class Clock:
-    """What is left of some tasks, while they are told of.
+    """What is left of tasks, while they are told of.
 
-    `later` is what comes after them, in seconds of one at a time: it is believed as it is, as
-    another kind of work says nothing of it.
+    `tasks` are the seconds expected of each part of each task, in order; `cells` says how many
+    cells each scores one after the other.
     """
 
     def __init__(
         self,
-        tasks: Sequence[Expected],
+        tasks: Sequence[Mapping[Kind, float]],
+        cells: Sequence[int] = (),
         now: Callable[[], float] = time.monotonic,
-        later: float = 0.0,
     ) -> None:
-        self.tasks, self.now, self.later = tasks, now, later
+        self.tasks, self.cells, self.now = tasks, cells or [1] * len(tasks), now
         self.began = now()
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, _Running] = {}
         self.took: dict[int, float] = {}
+        self.measured: dict[Kind, list[Measured]] = {}
         self.at_once = 1
         """How many ran side by side at most."""
         self.lock = RLock()
-        """Bars are drawn in a thread of their own."""
+        """Bars and lines are made in threads of their own."""
 
     def heard(self, number: int, news: Progress | None) -> None:
         """As `harness.task.Show`."""
         with self.lock:
-            self._heard(number, news)
+            now = self.now()
+            first = next(iter(self._parts(number)), "")
+            task = self.running.setdefault(number, _Running(now, now, first, now))
+            if news is None:
+                self._end_part(number, now)
+                del self.running[number]
+                self.took[number] = now - task.began
+                return
+            self._take_up(number, task, news, now)
+            task.heard = now
+            self.at_once = max(self.at_once, len(self.running))
 
-    def _heard(self, number: int, news: Progress | None) -> None:
-        now = self.now()
-        before = self.running.get(number, Running(now, "", now, 0.0))
-        if news is None:
-            self.running.pop(number, None)
-            self.took[number] = now - before.began
+    def _take_up(self, number: int, task: _Running, news: Progress, now: float) -> None:
+        if news.stage in IDLE:
             return
-        share = news.step / news.steps if news.steps else 0.0
-        since = before.since if before.stage == news.stage else now
-        self.running[number] = Running(before.began, news.stage, since, min(share, 1.0))
-        self.at_once = max(self.at_once, len(self.running))
+        part = PARTS.get(news.stage, "fit")
+        if part != task.part and part in self._parts(number):
+            self._end_part(number, task.heard)
+            task.part, task.part_began, task.stage = part, task.heard, ""
+        if news.stage != task.stage:
+            if task.stage in MAIN and news.stage not in MAIN:
+                return  # what follows the steps of a cell
+            task.stage, task.stage_began, task.rounds = news.stage, task.heard, 0
+            # Of a training that is resumed; all others begin at their beginning.
+            task.first = max(0, news.step - 1) if news.stage == "train" else 0
+            task.step = task.first
+        elif news.step <= task.step:
+            task.rounds, task.step = task.rounds + 1, 0  # the next cell that shares the fit
+        task.piece = max(1, news.step - task.step)
+        task.step, task.steps = news.step, news.steps
+
+    def _parts(self, number: int) -> dict[str, Kind]:
+        return {kind[0]: kind for kind in self.tasks[number]}
+
+    def _end_part(self, number: int, now: float) -> None:
+        task = self.running[number]
+        kind = self._parts(number).get(task.part)
+        if kind and task.stage:  # else it was not done, but found done
+            took = Measured(now - task.part_began, self.tasks[number][kind])
+            self.measured.setdefault(kind, []).append(took)
 
     def left(self) -> float:
-        """Seconds until all have ended, and what comes later."""
+        """Seconds until all have ended."""
         with self.lock:
-            return self._left() + self.later / self.at_once
-
-    def _left(self) -> float:
-        now = self.now()
-        running = {number: self._left_of(number, now) for number in self.running}
-        waiting = [
-            self._expected(number)
-            for number in range(len(self.tasks))
-            if number not in self.running and number not in self.took
-        ]
+            factor = self._factors()
+            running = [self._left_of(number, factor) for number in self.running]
+            waiting = [
+                sum(seconds * factor(kind) for kind, seconds in parts.items())
+                for number, parts in enumerate(self.tasks)
+                if number not in self.running and number not in self.took
+            ]
         side_by_side = min(self.at_once, max(1, len(running) + len(waiting)))
-        evenly = (sum(running.values()) + sum(waiting)) / side_by_side
-        return max([evenly, *running.values(), *waiting])
+        return max([(sum(running) + sum(waiting)) / side_by_side, *running, *waiting])
 
     def share(self) -> float:
         """How much of the tasks' time has passed."""
-        with self.lock:
-            passed = self.now() - self.began
-            return passed / max(passed + self._left(), 1e-9)
+        passed = self.now() - self.began
+        return passed / max(passed + self.left(), 1e-9)
 
-    def _left_of(self, number: int, now: float) -> float:
-        """What the estimate leaves, or at least what its stage still takes at its own pace."""
+    def _left_of(self, number: int, factor: Callable[[Kind], float]) -> float:
+        """What is left of a running task: of its part, and the parts that follow."""
+        kinds = list(self.tasks[number])
+        at = [kind[0] for kind in kinds].index(self.running[number].part)
+        now, *later = (self.tasks[number][kind] * factor(kind) for kind in kinds[at:])
+        return self._left_of_part(number, now) + sum(later)
+
+    def _left_of_part(self, number: int, expected: float) -> float:
+        """By the pace of its stage, once a step of it is done; else as expected. What takes longer
+        than was expected, without a word, is taken to be two thirds through."""
+        task, passed = self.running[number], self.now() - self.running[number].part_began
+        paced = self._left_of_stage(number)
+        if paced is not None and task.stage in MAIN:
+            return paced
+        return max(expected - passed, paced or passed / 2)
+
+    def _left_of_stage(self, number: int) -> float | None:
         task = self.running[number]
-        expected = self._expected(number) - (now - task.began)
-        if task.share < ENOUGH:
-            return max(expected, 0.0)
-        return max(expected, (now - task.since) * (1 - task.share) / task.share)
+        cells = self.cells[number] if task.part in ("calibrate", "score") else 1
+        done = task.rounds * task.steps + task.step - task.first
+        if done <= 0 or not task.steps:
+            return None
+        whole = max(cells, task.rounds + 1) * task.steps - task.first
+        passed = self.now() - task.stage_began
+        # A step that takes longer than those before slows the pace before it is done.
+        pace = max((task.heard - task.stage_began) / done, passed / (done + task.piece))
+        return max(pace * whole - passed, 0.0)
 
-    def _expected(self, number: int) -> float:
-        return self.tasks[number].seconds * self._factor(self.tasks[number].kind)
+    def _factors(self) -> Callable[[Kind], float]:
+        """How much longer than expected a part takes: as its kind did, else as that part of other
+        methods, else as all; what runs counts once its pace is known."""
+        known = [(kind, one) for kind, each in self.measured.items() for one in each]
+        known += self._under_way()
 
-    def _factor(self, kind: str) -> float:
-        """How much longer than expected tasks take: those of the kind that ended, else all, else
-        what runs shows of itself."""
-        for mine in (
-            [n for n in self.took if self.tasks[n].kind == kind],
-            [n for n in self.running if self.tasks[n].kind == kind and self._known(n)],
-            list(self.took),
-            [n for n in self.running if self._known(n)],
-        ):
-            if mine:
-                expected = sum(self.tasks[n].seconds for n in mine)
-                return sum(self.took[n] if n in self.took else self._whole(n) for n in mine) / max(
-                    expected, 1e-9
-                )
-        return 1.0
+        def factor(kind: Kind) -> float:
+            for alike in (
+                [one for other, one in known if other == kind],
+                [one for other, one in known if other[0] == kind[0]],
+                [one for _, one in known],
+            ):
+                if alike:
+                    expected = sum(one.expected for one in alike)
+                    return sum(one.seconds for one in alike) / max(expected, 1e-9)
+            return 1.0
 
-    def _known(self, number: int) -> bool:
-        return self.running[number].share >= ENOUGH
+        return factor
 
-    def _whole(self, number: int) -> float:
-        """Seconds of a running task to the end of its stage, at its pace."""
-        task = self.running[number]
-        return (task.since - task.began) + (self.now() - task.since) / task.share
+    def _under_way(self) -> Iterator[tuple[Kind, Measured]]:
+        for number, task in self.running.items():
+            left = self._left_of_stage(number)
+            kind = self._parts(number).get(task.part)
+            if kind and left is not None and task.stage in MAIN:
+                seconds = self.now() - task.part_began + left
+                yield kind, Measured(seconds, self.tasks[number][kind])

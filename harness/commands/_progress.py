@@ -1,13 +1,14 @@
-"""Progress bars with an ETA: one for the plan, one for each task at work."""
+"""What a command shows while it works: bars on a terminal, else a line at least once a minute."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event, Thread
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -21,11 +22,18 @@ from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
-from harness.commands._eta import Clock, Expected
+from harness.commands._eta import Clock
 from harness.options import Say
 from harness.store.addresses import named
 from harness.task import Show
 from methods import base
+
+EVERY, LOOK = 60.0, 1.0
+"""Seconds after which a log has another line, and between two looks whether it is time."""
+MOST = 3
+"""Tasks that a line of a log names."""
+BARS = 12
+"""Lines of a terminal that are left to bars where a table stands above them."""
 
 
 class _Done(ProgressColumn):
@@ -44,7 +52,7 @@ class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         clock: Clock | None = task.fields.get("clock")
         left = clock.left() if clock else task.time_remaining
-        return Text("" if left is None else f"{lasting(left)} left")
+        return Text("" if left is None or task.finished else f"{lasting(left)} left")
 
 
 def lasting(seconds: float) -> str:
@@ -70,8 +78,50 @@ def _columns() -> list[ProgressColumn]:
     ]
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(*_columns(), console=console, disable=not console.is_terminal, expand=True)
+class _Bars(Progress):
+    """Bars, below a table if there is one; all are taken away at the end."""
+
+    above = ""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            *_columns(),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
+            transient=True,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.above:
+            room = max(0, self.console.height - BARS)
+            yield Text.from_ansi("\n".join(self.above.splitlines()[:room]) + "\n")
+        yield from super().get_renderables()
+
+
+@contextmanager
+def each_minute(console: Console, line: Callable[[], str]) -> Iterator[None]:
+    """A block in which a log gets a line whenever a minute passed; a terminal has bars instead."""
+    ended = Event()
+
+    def tell() -> None:
+        said = time.monotonic()
+        while not ended.wait(LOOK):
+            if time.monotonic() - said >= EVERY:
+                _log(console, line())
+                said = time.monotonic()
+
+    if not console.is_terminal:
+        Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _log(console: Console, line: str) -> None:
+    text = f"{time.strftime('%H:%M:%S')} {line}"
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def noting(console: Console) -> Say:
@@ -92,10 +142,20 @@ def shown(what: str) -> Status:
 
 
 @contextmanager
+def working(console: Console, what: str) -> Iterator[None]:
+    """Shows what is done, for work that has no steps."""
+    with console.status(what), each_minute(console, lambda: what):
+        yield
+
+
+@contextmanager
 def hashing(console: Console) -> Iterator[Callable[[int], None]]:
     """Yields a function that is told of so many more images that were hashed while planning."""
     hashed = 0
-    with console.status("planning: reading the data") as status:
+    with (
+        console.status("planning: reading the data") as status,
+        each_minute(console, lambda: f"planning: {hashed:,} images hashed"),
+    ):
 
         def count(more: int) -> None:
             nonlocal hashed
@@ -108,17 +168,30 @@ def hashing(console: Console) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def counter(title: str, total: int, console: Console) -> Iterator[Callable[[], None]]:
     """Yields a function that counts one more of `total` done."""
-    with _progress(console) as progress:
-        task = progress.add_task(title, total=total, note="")
-        yield lambda: progress.advance(task)
+    with tally(title, console) as show:
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            show(done, total)
+
+        show(done, total)
+        yield count
 
 
 @contextmanager
 def tally(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     """Yields `show(done, total)`, for work whose size is known when it begins."""
-    with _progress(console) as progress:
+    with _Bars(console) as progress:
         task = progress.add_task(title, total=None, note="")
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        seen = progress.tasks[0]
+
+        def line() -> str:
+            return f"{title}: {seen.completed:,.0f}" + (f" of {seen.total:,.0f}" * bool(seen.total))
+
+        with each_minute(console, line):
+            yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager
@@ -126,19 +199,41 @@ def bars(
     title: str,
     labels: Sequence[str],
     console: Console,
-    expected: Sequence[Expected] = (),
-    later: float = 0.0,
+    clock: Clock,
+    counted: Collection[int] = (),
+    rows: Callable[[], str] = lambda: "",
 ) -> Iterator[Show]:
     """Yields `show(number, progress)` for the tasks named by `labels`; None ends a task.
 
-    The bar of the whole weighs them by the time that is `expected` of each, and by what they take;
-    its time includes what comes `later`, in seconds of one at a time. Where there is no terminal, a
-    line with the time is printed as each item ends.
+    The time that is left is the clock's, which is told all. Of the tasks those `counted`, or all,
+    are what there is to do; the others only make ready for them. On a terminal `rows()`, a table of
+    what there is by then, stands above the bars as each of those ends. A log gets a line then, and
+    at least once a minute.
     """
-    clock = Clock(expected or [Expected(title, 1.0)] * len(labels), later=later)
-    with _progress(console) as progress:
-        whole = progress.add_task(title, total=1.0, note="", clock=clock, done=0, of=len(labels))
-        working: dict[int, tuple[str, TaskID]] = {}
+    counted = counted or range(len(labels))
+    working: dict[int, tuple[str, TaskID, base.Progress]] = {}
+
+    def done() -> int:
+        return sum(number in clock.took for number in counted)
+
+    def line() -> str:
+        doing = [
+            f"{labels[n]}: {_how_far(news)}" for n, (_, _, news) in sorted(working.copy().items())
+        ]
+        more = [f"and {len(doing) - MOST} more"] if len(doing) > MOST else []
+        head = f"{title}: {done()} of {len(counted)} done, about {lasting(clock.left())} left"
+        return "; ".join([head, *doing[:MOST], *more])
+
+    with _Bars(console) as progress, each_minute(console, line):
+        whole = progress.add_task(title, total=1.0, note="", clock=clock, done=0, of=len(counted))
+
+        def ended(number: int) -> None:
+            if console.is_terminal:
+                progress.above = rows() if number in counted else progress.above
+                return
+            left = f"; about {lasting(clock.left())} left" if len(clock.took) < len(labels) else ""
+            took = f"{labels[number]} ended, {clock.took[number]:,.0f} s"
+            _log(console, f"{took}; {title}: {done()} of {len(counted)} done{left}")
 
         def show(number: int, news: base.Progress | None) -> None:
             if news is not None and news.note:
@@ -147,31 +242,26 @@ def bars(
             if number in clock.took:
                 return  # news of a task that ended, on their way for longer than its end
             clock.heard(number, news)
-            progress.update(whole, completed=clock.share(), done=len(clock.took))
-            stage = None if news is None else news.stage
-            if number in working and working[number][0] != stage:
+            progress.update(whole, completed=clock.share(), done=done())
+            if number in working and (news is None or working[number][0] != news.stage):
                 progress.remove_task(working.pop(number)[1])
             if news is None:
-                if not console.is_terminal:
-                    counts = f"{len(clock.took)}/{len(labels)}"
-                    line = _ended(f"{title} {counts}: {labels[number]}", number, clock)
-                    console.print(line, soft_wrap=True)
+                ended(number)
                 return
-            if number not in working:
-                task = progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
-                working[number] = (news.stage, task)
-            note = _loss(news)
-            progress.update(working[number][1], completed=news.step, total=news.steps, note=note)
+            task = (
+                working[number][1]
+                if number in working
+                else progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
+            )
+            working[number] = (news.stage, task, news)
+            progress.update(task, completed=news.step, total=news.steps, note=_loss(news))
 
         yield show
 
 
-def _ended(what: str, number: int, clock: Clock) -> Text:
-    """A line of a log: the time, what ended, and how long the others will take."""
-    more = len(clock.took) < len(clock.tasks) or clock.later
-    rest = f"; about {lasting(clock.left())} left" if more else ""
-    took = f"{clock.took[number]:.0f} s"
-    return Text(f"{time.strftime('%H:%M:%S')} {what} ended, {took}{rest}")
+def _how_far(news: base.Progress) -> str:
+    loss = "" if news.loss is None else f", loss {news.loss:.4f}"
+    return f"{news.stage} {news.step:,} of {news.steps:,}{loss}"
 
 
 def _loss(news: base.Progress) -> str:

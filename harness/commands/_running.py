@@ -9,11 +9,12 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from harness.commands._eta import Clock
 from harness.task import Show
 from methods.base import Progress
 from results.files import record_in, write_whole
@@ -26,8 +27,17 @@ ITEM = {"label", "where", "stage", "step", "steps", "loss", "since"}
 
 
 @contextmanager
-def running(out: Path, title: str, labels: Sequence[str], show: Show) -> Iterator[Show]:
-    """Yields a `Show` that keeps the file and tells `show` all."""
+def running(
+    out: Path,
+    title: str,
+    labels: Sequence[str],
+    show: Show,
+    clock: Clock,
+    counted: Collection[int] = (),
+) -> Iterator[Show]:
+    """Yields a `Show` that keeps the file and tells `show` all; of the tasks those `counted`, or
+    all, are what there is to do."""
+    counted = counted or range(len(labels))
     path = out / FOLDER / f"{platform.node()}-{os.getpid()}.json"
     began = time.time()
     work: dict[int, dict[str, Any]] = {}
@@ -39,8 +49,9 @@ def running(out: Path, title: str, labels: Sequence[str], show: Show) -> Iterato
         written = time.time()
         content = {
             "title": title,
-            "total": len(labels),
-            "done": len(ended),
+            "total": len(counted),
+            "done": len(ended.intersection(counted)),
+            "left": clock.left(),
             "since": began,
             "heard": written,
             "work": list(work.values()),

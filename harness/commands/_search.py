@@ -16,6 +16,7 @@ from rich.markup import escape
 from benchmarks.base import DataError
 from harness.cluster.trials import Draws, tune_trials
 from harness.commands._driver import on_screen
+from harness.commands._eta import Clock
 from harness.commands._progress import bars
 from harness.commands._running import running
 from harness.commands._tune_tables import agreement_table, varied, words, work_done
@@ -148,8 +149,9 @@ class Search:
             if draws:
                 labels = [f"{study.label} draw {number + 1}" for number in range(draws.count)]
             title, out = f"{study.label} {', '.join(names)}", self.place.store.out
+            clock = Clock([{("score", study.first.method): 1.0}] * len(labels))
             with (
-                bars(title, labels, self.console) as shown,
-                running(out, title, labels, shown) as show,
+                bars(title, labels, self.console, clock) as shown,
+                running(out, title, labels, shown, clock) as show,
             ):
                 yield settings, show

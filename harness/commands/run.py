@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 from harness.options import (
@@ -14,6 +15,7 @@ from harness.options import (
     keeping,
     selecting,
     typed_again,
+    unheard,
 )
 from harness.registry import Stopped
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from harness.cache import FeatureCache
     from harness.cell import Cell
-    from harness.commands._projection import Machines
     from harness.place import Place
     from harness.store.store import Store
     from harness.task import Driver
@@ -50,16 +51,6 @@ def command(
     dry_run: Annotated[
         bool, keeping("--dry-run", help="Print the cells and their cost only.")
     ] = False,
-    nodes: Annotated[
-        int | None, keeping(min=1, help="With --dry-run: how long on so many machines.")
-    ] = None,
-    all_gpus: Annotated[
-        int | None,
-        keeping("--gpus", min=1, help="With --dry-run: GPUs of those machines together."),
-    ] = None,
-    node_cpus: Annotated[
-        int | None, keeping(min=1, help="With --dry-run: CPUs of each; default: as here.")
-    ] = None,
     log: Annotated[
         list[str] | None, keeping(help="tensorboard, mlflow or wandb: losses as they come.")
     ] = None,
@@ -73,21 +64,16 @@ def command(
     console = Console(stderr=True)
     with console.status("starting"):
         from harness.cache import FeatureCache
-        from harness.cluster.session import session
         from harness.commands._data_check import check_data
-        from harness.commands._driver import on_screen
+        from harness.commands._driver import on_cluster, on_screen
         from harness.commands._live import check_logs
         from harness.commands._progress import hashing, noting
-        from harness.commands._projection import machines
         from harness.plan import plan
         from harness.store.store import Store
         from results.reports.numbers import counted
 
-    on = machines(nodes, all_gpus, node_cpus)
     store, failed = Store(out), 0
     faults = check_logs(log or ())
-    if on and not dry_run:
-        faults.append("--nodes, --gpus, --node-cpus: say it with --dry-run; Ray knows what it has")
     if calibrate and (tuned or refit):
         faults.append(
             "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen ones "
@@ -120,15 +106,17 @@ def command(
     )
     with FeatureCache.lasting(resources.cache or dry_run, out, note) as cache:
         if dry_run:
-            _show_cost(cells, todo, store, cache, resources, on, Console())
+            _show_cost(cells, todo, cache, resources, Console())
             for line in said:
                 note(line)
             return True
         try:
             if todo:
                 check_data(todo, cache, console, trust_masks=selection.trust_masks)
-                with session(resources, store, cache, todo, note, overwrite=overwrite) as place:
-                    failed = _run(todo, place, on_screen(console, log or (), todo), console)
+                given = console, resources, store, cache, todo, note
+                with on_cluster(*given, overwrite=overwrite) as place:
+                    drive = on_screen(console, log or (), lambda: _so_far(cells, store, console))
+                    failed = _run(todo, place, drive, console)
         except KeyboardInterrupt:
             raise Stopped(_stopped(cells, store, overwrite)) from None
     _print(cells, store, cache if resources.cache else None, Console())
@@ -157,21 +145,15 @@ def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
 def _show_cost(
     cells: Sequence[Cell],
     todo: Sequence[Cell],
-    store: Store,
     cache: FeatureCache,
     resources: Resources,
-    on: Machines | None,
     console: Console,
 ) -> None:
-    """What the plan costs, here and, if asked, on machines that are not here."""
-    from harness.commands._estimate import cautions, estimate, flops_per_second, known_seconds
-    from harness.commands._projection import projected, totals
+    """What the plan costs, and what is to be read before it runs."""
+    from harness.commands._estimate import cautions, estimate, totals
 
-    seen, rate = known_seconds(store), flops_per_second()
-    console.print(estimate(cells, store, seen, rate))
-    lines = totals(todo, cache, resources, seen, rate)
-    lines += projected(todo, on, resources, seen, rate) if on else []
-    for line in [*lines, *cautions(cells)]:
+    console.print(estimate(cells, todo))
+    for line in [*totals(todo, cache, resources), *cautions(cells)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -213,12 +195,15 @@ def _tuned(
     return [row for row in rows if row.cell_id not in plain]
 
 
-def _print(
-    cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
-) -> None:
-    """The main table of the cells, and where everything lies."""
-    from harness.commands._progress import noting
-    from harness.store.addresses import address_of
+def _so_far(cells: Sequence[Cell], store: Store, console: Console) -> str:
+    """The main table of the cells that are done; empty where there is none yet."""
+    with suppress(ValueError):
+        return _rows(cells, store, console, unheard)
+    return ""
+
+
+def _rows(cells: Sequence[Cell], store: Store, console: Console, note: Say) -> str:
+    """The main table of the cells that are done or failed; ValueError where there is none."""
     from results.reports.text import render
     from results.table import read
 
@@ -226,12 +211,22 @@ def _print(
     try:
         frame = read(store.out)
     except ValueError as error:  # of another program or version: its rows are not ours to show
-        noting(console)(f"{error}; the table is of this command's cells alone")
+        note(f"{error}; the table is of this command's cells alone")
         frame = read(store.out, only=ids)
     mine = frame.filter(frame["cell_id"].is_in(ids))
     styled = console.color_system is not None
+    return render(mine, "terminal", console.width, brief=True, styled=styled)
+
+
+def _print(
+    cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
+) -> None:
+    """The main table of the cells, and where everything lies."""
+    from harness.commands._progress import noting
+    from harness.store.addresses import address_of
+
     # Not by the console, which takes the codes of bold letters out.
-    print(render(mine, "terminal", console.width, brief=True, styled=styled))
+    print(_rows(cells, store, console, noting(console)))
     out = address_of(store.out)
     for what, where in (
         ("rows as Parquet", f"{out}/parts/"),

@@ -47,10 +47,8 @@ def _count(out: Path, kind: str) -> int:
 def _headline(one: dict[str, Any], now: float) -> str:
     from harness.commands._estimate import duration
 
-    left = one["total"] - one["done"]
-    eta = ""
-    if one["done"] and left:
-        eta = f", about {duration((one['heard'] - one['since']) / one['done'] * left)} left"
+    left = one.get("left", 0)
+    eta = f", about {duration(left)} left" if left else ""
     silent = now - one["heard"]
     gone = f"; silent for {duration(silent)}: is it still there?" if silent > SILENT else ""
     return (

@@ -63,8 +63,8 @@ def command(
     with console.status("starting"):
         from benchmarks.base import sealed
         from harness.cache import FeatureCache
-        from harness.cluster.session import session
         from harness.commands._data_check import check_data
+        from harness.commands._driver import on_cluster
         from harness.commands._progress import hashing, noting
         from harness.commands._search import Search
         from harness.plan import plan
@@ -90,7 +90,8 @@ def command(
         with sealed():
             needed = [cell for study in work for cell in study.every]
             check_data([study.first for study in work], cache, console, trust_masks=True)
-        with session(resources, store, cache, needed, note) if work else nullcontext() as place:
+        given = console, resources, store, cache, needed, note
+        with on_cluster(*given) if work else nullcontext() as place:
             on_ray = Search(place, search, console, printed) if place else None
             complete = []
             for study in studies:

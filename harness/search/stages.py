@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.parts.synthesis.families import PAPER
 from harness.cell import Cell
-from harness.cost import memory_of
+from harness.cost import fit_flops, memory_of
 from harness.place import Place
 from harness.registry import load
 from harness.search.space import reachable, settings
@@ -188,6 +188,7 @@ def training_tasks(study: Study, place: Place) -> list[Task]:
             partial(train, cell),
             fits=cell,
             memory=memory_of(cell, on_gpu=on_gpu),
+            work={"fit": fit_flops(cell)},
         )
         for cell in study.every
         if not place.store.trained(cell)

@@ -57,6 +57,11 @@ class Checkpoints(Keeper):
             if self._read(path):
                 return
 
+    @property
+    def epochs(self) -> int:
+        """How many were done when the newest whole checkpoint was written; 0 without one."""
+        return int(self._record["epochs"])
+
     def note(self, progress: Progress) -> None:
         """Take down the loss of an epoch, if this is one."""
         if progress.loss is not None:
@@ -76,7 +81,7 @@ class Checkpoints(Keeper):
                 average.load_state_dict(_under("average.", self._state))
             self._state = {}
         self._resumed = time.perf_counter()
-        return int(self._record["epochs"])
+        return self.epochs
 
     def keep(
         self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
@@ -84,7 +89,7 @@ class Checkpoints(Keeper):
         """Write a checkpoint if it is time, then remove all but the newest two."""
         assert self._resumed is not None, "a training begins with `resume`"
         loop = time.perf_counter() - self._resumed
-        self._pace = (epochs - int(self._record["epochs"])) / loop
+        self._pace = (epochs - self.epochs) / loop
         if epochs % self.every == 0:
             self._write(epochs, optimiser, average)
 

@@ -33,11 +33,6 @@ class Cost:
         return Cost(**{name: getattr(self, name) + getattr(other, name) for name in asdict(self)})
 
     @property
-    def coreset_bytes(self) -> float:
-        """Bytes that the choice of a coreset reads: all patches for every pick, 4 for 2 FLOPs."""
-        return 2.0 * self.coreset_flops
-
-    @property
     def training_bytes(self) -> int:
         """Weights, gradients and AdamW's two moments in float32, and the held data.
 
