@@ -28,13 +28,14 @@ from harness.ending import exit_code, heeded
 from harness.folders import at_home
 from harness.options import Address, NamedFile, address_or_path, is_address
 from harness.registry import Stopped, UsageError, did_you_mean, from_file, load, names
+from kernels._formats import VARIABLES as OF_TORCH
 
 EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL = 1, 2, 3
 AGAIN = "stopped; what was finished is kept: run the same command again to go on"
 WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|https?):/[^/]")
 """What a path makes of a URI."""
-VARIABLES = {"LAFITE_KERNELS": ("reference",), "LAFITE_ACCELERATE": ("0", "1")}
-"""Variables of ours that take one of a few values; empty is as if they were not set."""
+VARIABLES = {"LAFITE_KERNELS": ("reference",), "LAFITE_ACCELERATE": ("0", "1"), **OF_TORCH}
+"""Variables, with the values that they take; empty is as if they were not set."""
 REMEDIES = {
     errno.ENOSPC: "make room, then ",
     errno.EDQUOT: "make room, then ",
@@ -211,7 +212,8 @@ def _main() -> None:
         sys.exit(EXIT_USAGE)
     try:
         for name, values in VARIABLES.items():
-            if (value := os.environ.get(name) or values[0]) not in values:
+            value = os.environ.get(name) or values[0]
+            if value.lower() not in map(str.lower, values):
                 raise UsageError(f"{name}={value}: {did_you_mean(value, values)}")
         build()()
     except (UsageError, DataError) as error:

@@ -93,7 +93,7 @@ def _backbone_flops(view: Features) -> float:
         image = torch.zeros(1, 3, view.side, view.side)
         if isinstance(view, Tokens):
             network = vit.transformer(view.backbone, view.side).eval()
-            vit.tokens(network, image, view.layers, view.prefix, view.norm)
+            vit.blocks(network, image, view.layers)
         else:
             only = {"features_only": True, "out_indices": view.layers, "pretrained": False}
             timm.create_model(view.backbone, **only).eval()(image)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Format = Literal["float32", "bfloat16"]
 
@@ -50,6 +51,8 @@ def native_bfloat16(device: torch.device) -> bool:
 
     Tests replace this function to try the other format.
     """
+    import torch  # not above: the command line reads the names below, and loads no torch
+
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -62,6 +65,8 @@ def number_format(wished: str, device: torch.device) -> Format:
 
 
 def _cpu_has_bfloat16() -> bool:
+    import torch
+
     found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 

@@ -77,8 +77,8 @@ def totals(cells: Sequence[Cell], cache: FeatureCache, resources: Resources) -> 
     largest = max(needs, key=needs.__getitem__)
     here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "this CPU"
     return [
-        f"features: {len(missing)} sets to make in {len(passes)} passes, {making / TERA:,.2f} TFLOP with reading images, "
-        f"{size / GIGA:.2f} GB of cache",
+        f"features: {len(missing)} sets to make in {len(passes)} passes, {making / TERA:,.2f} "
+        f"TFLOP with reading images, {size / GIGA:.2f} GB of cache",
         f"here: features, fits and scoring are {flops / TERA:,.2f} TFLOP, at least "
         f"{duration(flops / rate)} at the {rate / GIGA:,.0f} GFLOP/s that a matrix product just "
         f"reached on {here} ({os.cpu_count()} CPUs); a run measures what it really takes",
