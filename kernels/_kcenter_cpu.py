@@ -20,11 +20,11 @@ from torch import Tensor
 
 from kernels import _numba
 from kernels._numba import njit, prange
-from kernels._screen import FAR, scan, screen_of, squared
+from kernels._scan import FAR, squared
+from kernels._screen import screen_of
 
 WAVE = 2048  # points of a wave
 PENDING = 2048  # picks that may wait for all points to meet them
-POINTS = 2048  # points that meet them at once
 ALONE = 1024  # points of a wave that one thread handles faster than several
 PARTS = 8  # pieces of a wave that the threads share
 
@@ -36,7 +36,7 @@ class Waves:
         self.points_ND = points_ND.float().contiguous()
         n, d = self.points_ND.shape
         self.screen = screen_of(self.points_ND)
-        self.codes_NW, self.squares_N = self.screen.codes(self.points_ND)
+        self.coded = self.screen.codes(self.points_ND)
         self.nearest_N1 = np.full((n, 1), FAR, dtype=np.float32)
         if nearest_N is not None:
             self.nearest_N1[:, 0] = nearest_N.clamp(max=float(FAR)).numpy()
@@ -106,16 +106,9 @@ class Waves:
         if not self.waiting:
             return
         new_PD = torch.from_numpy(self.centers_PD[: self.waiting])
-        codes_PW = self.screen.as_bank(*self.screen.codes(new_PD))
-        products_CP = torch.empty(POINTS, len(codes_PW), dtype=self.screen.dtype)
-        with _numba.threads() as threads:
-            limits = np.float32(self.screen.slack), np.float32(self.screen.fine), threads
-            for first in range(0, len(self.points_ND), POINTS):
-                part = slice(first, first + POINTS)
-                bits_CP = self.screen.multiply(self.codes_NW[part], codes_PW, products_CP)
-                points = self.points_ND[part].numpy(), self.squares_N[part].numpy()
-                best = self.nearest_N1[part], self.pick_N1[part]
-                scan(bits_CP, 0, points, self.centers_PD, *best, limits)
+        picks = self.screen.as_bank(*self.screen.codes(new_PD))
+        best = self.nearest_N1, self.pick_N1
+        self.screen.search(self.points_ND, self.coded, new_PD, picks, best, PENDING)
         self.waiting = 0
 
 

@@ -1,4 +1,7 @@
-"""The only file that imports numba; without it AVAILABLE is False and ``njit`` does nothing."""
+"""The only file that imports numba before a loop is compiled.
+
+Without numba AVAILABLE is False, and ``njit`` and ``intrinsic`` do nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,25 @@ def njit(**options: Any) -> Callable[[Any], Any]:
             return numba.njit(**options)(function)
 
     return compiled
+
+
+def intrinsic(function: Any) -> Any:
+    """Let compiled loops call the code that ``function`` builds, where numba is installed."""
+    if not AVAILABLE:
+        return function
+    from numba.extending import intrinsic
+
+    return intrinsic(function)
+
+
+def avx2() -> bool:
+    """Whether compiled loops may be given AVX2's own instructions."""
+    # A processor that was named to numba may lack them; haswell is the first that has them.
+    return (
+        AVAILABLE
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and numba.config.CPU_NAME in (None, "host", "haswell")
+    )
 
 
 @contextmanager

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from kernels import _numba
-from kernels._screen import FAR, Screen, scan, screen_of
+from kernels._scan import FAR
+from kernels._screen import Screen, screen_of
 
-QUERIES, ROWS = 2048, 1024  # a block of products; it stays in the cache
+QUERIES = 1 << 14  # whose codes are held at once
+ROWS = 1024  # of the bank in a block of products; it stays in the cache
 
 
 class _Prepared(NamedTuple):
@@ -23,7 +24,7 @@ class _Prepared(NamedTuple):
 
     version: int
     screen: Screen
-    codes_MW: Tensor
+    codes: tuple[Tensor, ...]
 
 
 # State of the module on purpose: a bank is searched batch after batch, and what is prepared for it
@@ -36,32 +37,26 @@ def search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]
     queries_ND, rows_MD = queries_ND.float().contiguous(), bank_MD.float().contiguous()
     best_NK = np.full((len(queries_ND), k), FAR, dtype=np.float32)
     index_NK = np.zeros((len(queries_ND), k), dtype=np.int64)
-    screen, codes_MW = _prepare(bank_MD)
-    products_QR = torch.empty(min(QUERIES, len(queries_ND)), ROWS, dtype=screen.dtype)
-    with _numba.threads() as threads:
-        limits = np.float32(screen.slack), np.float32(screen.fine), threads
-        for start in range(0, len(queries_ND), QUERIES):
-            part = slice(start, start + QUERIES)
-            codes_QW, squares_Q = screen.codes(queries_ND[part])
-            queries = queries_ND[part].numpy(), squares_Q.numpy()
-            best = best_NK[part], index_NK[part]
-            for first in range(0, len(codes_MW), ROWS):
-                bits_QR = screen.multiply(codes_QW, codes_MW[first : first + ROWS], products_QR)
-                scan(bits_QR, first, queries, rows_MD.numpy(), *best, limits)
+    screen, bank = _prepare(bank_MD)
+    for start in range(0, len(queries_ND), QUERIES):
+        part = slice(start, start + QUERIES)
+        coded = screen.codes(queries_ND[part])
+        best = best_NK[part], index_NK[part]
+        screen.search(queries_ND[part], coded, rows_MD, bank, best, ROWS)
     return torch.from_numpy(best_NK), torch.from_numpy(index_NK)
 
 
-def _prepare(bank_MD: Tensor) -> tuple[Screen, Tensor]:
-    """The bank's screen and codes (M and a few more, W); made once while the bank is unchanged."""
+def _prepare(bank_MD: Tensor) -> tuple[Screen, tuple[Tensor, ...]]:
+    """The bank's screen and codes; made once while the bank is unchanged."""
     if bank_MD.is_inference():  # has no version that would tell of a change
         return _screen_and_codes(bank_MD)
     prepared: _Prepared | None = _PREPARED.get(bank_MD)
     if prepared is None or prepared.version != bank_MD._version:
         prepared = _Prepared(bank_MD._version, *_screen_and_codes(bank_MD))
         _PREPARED[bank_MD] = prepared
-    return prepared.screen, prepared.codes_MW
+    return prepared.screen, prepared.codes
 
 
-def _screen_and_codes(bank_MD: Tensor) -> tuple[Screen, Tensor]:
+def _screen_and_codes(bank_MD: Tensor) -> tuple[Screen, tuple[Tensor, ...]]:
     screen = screen_of(bank_MD)
     return screen, screen.as_bank(*screen.codes(bank_MD))
