@@ -3,10 +3,11 @@
 PYTHON ?= python3
 HARDWARE := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
+COMMA := ,
 
 .PHONY: demo test lint browser
 
-demo: .venv/installed
+demo: .venv/ready
 	$(BIN)/lafite-bench run elpv --preset quick --seeds 2 -m lafite -m uniad -m patchcore
 	$(BIN)/lafite-bench report --format html
 
@@ -33,9 +34,27 @@ browser: .venv/installed
 	timeout 300 $(BIN)/python -m playwright install chromium || \
 		echo "no Chromium could be installed: tests that open the HTML report are skipped"
 
-.venv/installed: pyproject.toml constraints.txt
+# uv installs in a third of pip's time; it is given pip's own settings, and pip serves without it.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "lafite-bench needs Python 3.11 or later; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(HARDWARE),demo,dev]'
+	@$(PIP) install -q uv || true
+	@of_pip() { $(PIP) config get "$$1" 2>/dev/null || true; }; \
+	default="$${PIP_INDEX_URL:-$$(of_pip global.index-url)}"; cert="$${PIP_CERT:-$$(of_pip global.cert)}"; \
+	more="$${PIP_EXTRA_INDEX_URL:-$$(of_pip global.extra-index-url)}"; \
+	echo "installing .[$(1)]"; \
+	env VIRTUAL_ENV=.venv $${default:+UV_DEFAULT_INDEX="$$default"} $${more:+UV_INDEX="$$more"} \
+		$${PIP_FIND_LINKS:+UV_FIND_LINKS="$$PIP_FIND_LINKS"} $${cert:+SSL_CERT_FILE="$$cert"} \
+		$(BIN)/uv pip install -q --index-strategy unsafe-best-match -c constraints.txt -e '.[$(1)]' || \
+	$(PIP) install -q -c constraints.txt -e '.[$(1)]'
 	touch $@
+endef
+
+# What the demo needs, and what development needs beside it.
+.venv/ready: pyproject.toml constraints.txt
+	$(call install,$(HARDWARE)$(COMMA)demo)
+
+.venv/installed: pyproject.toml constraints.txt
+	$(call install,$(HARDWARE)$(COMMA)demo$(COMMA)dev)

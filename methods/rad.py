@@ -143,48 +143,41 @@ class Rad(Method):
 
 
 def directions(patches_BCgg: Tensor) -> Tensor:
-    """Patches with a length of 1: (B, g, g, C)."""
-    return F.normalize(patches_BCgg.permute(0, 2, 3, 1), dim=3)
+    """Patches with a length of 1: (B, C, g, g)."""
+    return F.normalize(patches_BCgg, dim=1)
 
 
-def nearest(patches_ggC: Tensor, similar_KggC: Tensor, radius: int) -> Tensor:
+def nearest(patches_Cgg: Tensor, similar_KCgg: Tensor, radius: int) -> Tensor:
     """One minus the largest cosine with similar patches within the radius: (g, g)."""
-    if radius >= len(patches_ggC) - 1:
-        return everywhere(patches_ggC, similar_KggC)
-    return nearby(patches_ggC, similar_KggC, radius)
+    if radius >= patches_Cgg.shape[-1] - 1:
+        return everywhere(patches_Cgg, similar_KCgg)
+    return nearby(patches_Cgg, similar_KCgg, radius)
 
 
-def nearby(patches_ggC: Tensor, similar_KggC: Tensor, radius: int) -> Tensor:
-    """One minus the largest cosine with patches at most `radius` rows and columns away: (g, g)."""
-    side = len(patches_ggC)
-    similar_ggKC = similar_KggC.permute(1, 2, 0, 3)
-    best_gg = patches_ggC.new_full((side, side), -1.0)
-    for down in range(-radius, radius + 1):
-        for right in range(-radius, radius + 1):
-            # Cells that have a neighbour so far below and to the right, and those neighbours.
-            rows, below = _shifted(side, down)
-            columns, beside = _shifted(side, right)
-            cosines = similar_ggKC[below, beside] @ patches_ggC[rows, columns, :, None]
-            # Not in place: a program that is exported has no views of views.
-            largest = F.pad(
-                cosines[..., 0].amax(dim=2),
-                (columns.start, side - columns.stop, rows.start, side - rows.stop),
-                value=-1.0,
-            )
-            best_gg = torch.maximum(best_gg, largest)
-    return 1 - best_gg
+def nearby(patches_Cgg: Tensor, similar_KCgg: Tensor, radius: int) -> Tensor:
+    """One minus the largest cosine with patches at most `radius` rows and columns away: (g, g).
+
+    One product for each row of patches, with whole rows of the similar images: columns that are too
+    far are masked, which costs less than to gather those that are not.
+    """
+    side = patches_Cgg.shape[-1]
+    columns_g = torch.arange(side, device=patches_Cgg.device)
+    far_gg = (columns_g[:, None] - columns_g).abs() > radius
+    best_g = []
+    for row in range(side):
+        around_KCN = similar_KCgg[:, :, max(0, row - radius) : row + radius + 1].flatten(2)
+        cosines_KgN = patches_Cgg[:, row].T @ around_KCN
+        near_KgRg = cosines_KgN.unflatten(2, (-1, side)).masked_fill(far_gg[:, None], -1.0)
+        best_g.append(near_KgRg.amax(dim=(0, 2, 3)))
+    return 1 - torch.stack(best_g)
 
 
-def _shifted(side: int, by: int) -> tuple[slice, slice]:
-    """Cells of a row that have a cell `by` further on, and those cells."""
-    return slice(max(0, -by), side - max(0, by)), slice(max(0, by), side - max(0, -by))
-
-
-def everywhere(patches_ggC: Tensor, similar_KggC: Tensor) -> Tensor:
+def everywhere(patches_Cgg: Tensor, similar_KCgg: Tensor) -> Tensor:
     """One minus the largest cosine with any patch of the similar images: (g, g)."""
-    distances, _ = topk_l2(patches_ggC.flatten(0, 1), similar_KggC.flatten(0, 2), 1)
+    rows_KC = similar_KCgg.movedim(1, 3).flatten(0, 2)
+    distances, _ = topk_l2(patches_Cgg.flatten(1).T, rows_KC, 1)
     # Of unit vectors the squared Euclidean distance is twice one minus the cosine.
-    return distances.square().div(2).view(patches_ggC.shape[:2])
+    return distances.square().div(2).view(patches_Cgg.shape[1:])
 
 
 def _shapes(config: Rad.Config) -> tuple[Shape, ...]:

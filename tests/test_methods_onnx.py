@@ -87,7 +87,7 @@ def test_a_damaged_program_is_made_again(tmp_path: Path) -> None:
     assert any("is not whole" in note for note in told)
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
+@pytest.mark.parametrize("package", ["onnxruntime", "onnx"])
 def test_without_onnx_runtime_torch_serves_and_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:

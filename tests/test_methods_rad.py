@@ -110,8 +110,8 @@ def test_the_map_is_upsampled_and_blurred_as_officially() -> None:
 
 
 def test_a_radius_across_the_grid_looks_everywhere() -> None:
-    patches = F.normalize(numbers(4, 4, 6), dim=2)
-    similar = F.normalize(numbers(5, 4, 4, 6, seed=1), dim=3)
+    patches = F.normalize(numbers(6, 4, 4), dim=0)
+    similar = F.normalize(numbers(5, 6, 4, 4, seed=1), dim=1)
     torch.testing.assert_close(
         nearby(patches, similar, 3), everywhere(patches, similar), rtol=1e-5, atol=1e-5
     )
@@ -138,9 +138,9 @@ def test_without_a_class_token_the_mean_of_the_deepest_layer_finds_images() -> N
     method, values = filled(METHOD.presets["smoke"].config, 6)
     torch.testing.assert_close(method.vector(values), values[:, 64:].mean(dim=(2, 3)))
     parts = [directions(part) for part in method.layers(values.flatten(1))]
-    assert [part.shape for part in parts] == [(6, 8, 8, width) for width in (24, 40, 112)]
+    assert [part.shape for part in parts] == [(6, width, 8, 8) for width in (24, 40, 112)]
     wanted = F.normalize(values[2, 24:64, 3, 5], dim=0)
-    torch.testing.assert_close(parts[1][2, 3, 5], wanted)
+    torch.testing.assert_close(parts[1][2, :, 3, 5], wanted)
 
 
 def test_one_pass_on_a_transformer_with_random_weights(tmp_path: Path) -> None:
