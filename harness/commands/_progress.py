@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
+from weakref import WeakKeyDictionary
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -30,6 +31,8 @@ from methods import base
 
 EVERY, LOOK = 60.0, 1.0
 """Seconds after which a log has another line, and between two looks whether it is time."""
+SAID: WeakKeyDictionary[Console, float] = WeakKeyDictionary()
+"""When a log had its last line: short pieces of work one after the other make a long silence."""
 MOST = 3
 """Tasks that a line of a log names."""
 BARS = 12
@@ -101,15 +104,14 @@ class _Bars(Progress):
 
 @contextmanager
 def each_minute(console: Console, line: Callable[[], str]) -> Iterator[None]:
-    """A block in which a log gets a line whenever a minute passed; a terminal has bars instead."""
+    """A block in which a log gets a line a minute after the last; a terminal has bars instead."""
     ended = Event()
+    SAID.setdefault(console, time.monotonic())
 
     def tell() -> None:
-        said = time.monotonic()
         while not ended.wait(LOOK):
-            if time.monotonic() - said >= EVERY:
+            if time.monotonic() - SAID[console] >= EVERY:
                 _log(console, line())
-                said = time.monotonic()
 
     if not console.is_terminal:
         Thread(target=tell, daemon=True).start()
@@ -120,6 +122,7 @@ def each_minute(console: Console, line: Callable[[], str]) -> Iterator[None]:
 
 
 def _log(console: Console, line: str) -> None:
+    SAID[console] = time.monotonic()
     text = f"{time.strftime('%H:%M:%S')} {line}"
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
