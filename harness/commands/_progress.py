@@ -225,7 +225,7 @@ def bars(
         ]
         more = [f"and {len(doing) - MOST} more"] if len(doing) > MOST else []
         head = f"{title}: {done()} of {len(counted)} done, about {lasting(clock.left())} left"
-        return "; ".join([head, *doing[:MOST], *more])
+        return "; ".join([head, *(doing[:MOST] or ["nothing runs yet"]), *more])
 
     with _Bars(console) as progress, each_minute(console, line):
         whole = progress.add_task(title, total=1.0, note="", clock=clock, done=0, of=len(counted))
