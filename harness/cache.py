@@ -230,7 +230,7 @@ class FeatureCache:
                 else:
                     sizes[file] = status.st_size
         used = sum(sizes.values())
-        entries = [file for file in sizes if ENTRY.fullmatch(file.name) and file.suffix != ".json"]
+        entries = [f for f in sizes if ENTRY.fullmatch(f.name) and f.suffix in (".npy", ".onnx")]
         for entry in sorted(entries, key=_last_read):
             if used <= self.budget_gb * 1e9:
                 return

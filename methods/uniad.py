@@ -259,7 +259,8 @@ QUICK = UniAD.Config(
     # A tenth of the published: pseudo-validation puts it before 20, within its own noise, on both
     # of LafitE's data sets (61.6 to 61.1 and 76.2 to 75.5).
     jitter=2.0,
-    epochs=24,
+    # By the held-out loss against the seconds of one AVX2 core (results/measured/presets.md).
+    epochs=8,
     # Small batches: few images and epochs leave too few steps at 64.
     batch_size=8,
     learning_rate=5e-3,
