@@ -439,12 +439,12 @@ def noise_predictor(channels: int, config: LafitE.Config) -> UNet:
 
 
 # Chosen on held-out normal images and anomalies made of them. By the held-out loss against the
-# seconds of one AVX2 core at float32, on ELPV (results/measured/presets.md): base, batch, epochs. By
-# the training loss at equal time, on half of ELPV and three real categories
-# (results/measured/denoiser.md): the parameterisation, multipliers (a wide network that halves once
-# and stays narrow below), learning rate. By pseudo-validation there: train_t, the weights of the
-# loss, no moving average, and jointly t, k, steps and temperature. Before, t, k and train_t came
-# from trials on the test sets of the same data.
+# seconds of one AVX2 core at float32, on ELPV (results/measured/presets.md): base, batch, epochs.
+# By the training loss at equal time, on half of ELPV and three real categories
+# (results/measured/denoiser.md): the parameterisation, multipliers (a wide network that halves
+# once and stays narrow below), learning rate. By pseudo-validation there: train_t, the weights of
+# the loss, no moving average, and jointly t, k, steps and temperature. Before, t, k and train_t
+# came from trials on the test sets of the same data.
 QUICK = LafitE.Config(
     backbone=LITE0,
     feature_size=14,

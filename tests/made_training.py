@@ -68,7 +68,7 @@ def trained(training: Recipe, losses_of: Any = regress) -> tuple[nn.Module, list
         features(),
         training,
         seed=0,
-        on_progress=lambda p: losses.append(p.loss or 0.0),
+        on_progress=lambda p: losses.extend([] if p.loss is None else [p.loss]),
     )
     return network, losses
 

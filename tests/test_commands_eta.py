@@ -82,6 +82,7 @@ def test_a_cell_that_has_not_begun_counts_as_much_as_is_known_of_others() -> Non
     clock.heard(0, None)
     assert clock.left() > 30, "what ended took longer than expected: so will what follows"
     clock.heard(1, step("start", 0))
+    clock.heard(1, step("train", 0))
     time.now = 22
     clock.heard(1, step("train", 1))
     assert clock.left() == pytest.approx(90 + 10 * 6), "of nine epochs, and to score"
@@ -104,7 +105,7 @@ def test_cells_that_share_a_fit_are_scored_one_after_the_other() -> None:
 def test_a_resumed_training_is_as_fast_as_its_own_epochs() -> None:
     time = Time()
     clock = Clock([cell("lafite", 100, 1)], now=time)
-    clock.heard(0, step("start", 0))
+    clock.heard(0, step("train", 45, 60))
     for epoch in (46, 47):
         time.now += 10
         clock.heard(0, step("train", epoch, 60))

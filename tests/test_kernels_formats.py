@@ -74,15 +74,16 @@ def test_kernels_screen_in_the_format_of_the_processor(monkeypatch: pytest.Monke
         assert _screen.screen_of(rows).dtype == dtype
 
 
-@pytest.mark.parametrize("name", _formats.VARIABLES)
-def test_nonsense_in_a_variable_is_one_line(name: str) -> None:
+@pytest.mark.parametrize(("name", "value"), [("ONEDNN_MAX_CPU_ISA", "AVX3"),
+                                             ("ATEN_CPU_CAPABILITY", "avx3")])  # fmt: skip
+def test_nonsense_in_a_variable_is_one_line(name: str, value: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "harness", "list"],
-        env=os.environ | {name: "AVX3"},
+        env=os.environ | {name: value},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert f"{name}=AVX3: did you mean" in line
+    assert f"{name}={value}: did you mean" in line

@@ -200,11 +200,15 @@ def test_scores_are_kept_per_image(tmp_path):
         table.write_rows(path, [row | {"score": float("nan")}], table.SCORES_SCHEMA)
 
 
-SINCE_4 = ["published_categories"]
+SINCE_5 = ["precision"]
+SINCE_4 = ["published_categories", *SINCE_5]
 SINCE_3 = ["location", "images_fingerprint", *SINCE_4]
 
 
-@pytest.mark.parametrize("version, lacks", [(1, ["profile", *SINCE_3]), (2, SINCE_3), (3, SINCE_4)])
+@pytest.mark.parametrize(
+    "version, lacks",
+    [(1, ["profile", *SINCE_3]), (2, SINCE_3), (3, SINCE_4), (4, SINCE_5)],
+)
 def test_parts_of_older_versions_are_read(tmp_path, version, lacks):
     path = table.part_path(tmp_path, "c1")
     table.write_part(path, [_row()])

@@ -98,8 +98,8 @@ class Clock:
             if task.stage in MAIN and news.stage not in MAIN:
                 return  # what follows the steps of a cell
             task.stage, task.stage_began, task.rounds = news.stage, task.heard, 0
-            # Of a training that is resumed; all others begin at their beginning.
-            task.first = max(0, news.step - 1) if news.stage == "train" else 0
+            # A training tells where it begins, which is later where it is resumed.
+            task.first = news.step if news.stage == "train" else 0
             task.step = task.first
         elif news.step <= task.step:
             task.rounds, task.step = task.rounds + 1, 0  # the next cell that shares the fit

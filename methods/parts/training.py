@@ -168,7 +168,9 @@ def optimise(
     average = _averaged(network, recipe.ema)
     optimiser = recipe.build(network)
     steps = recipe.steps(batches)
-    for epoch in range(keeper.resume(optimiser, average), recipe.epochs):
+    done = keeper.resume(optimiser, average)
+    on_progress(Progress(stage="train", step=done, steps=recipe.epochs))
+    for epoch in range(done, recipe.epochs):
         # Dropout draws from the global state: derived anew each epoch.
         torch.manual_seed(derive(seed, "dropout", epoch, rank()))
         running, seen = torch.zeros((), dtype=torch.float64, device=device), 0

@@ -1,0 +1,53 @@
+"""Number formats in rows and reports: what was done, whatever was wished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from made_features import need_lite0
+from made_rows import made_frame
+
+from harness.cache import FeatureCache
+from harness.execute import run
+from harness.features import formats
+from harness.options import Selection
+from harness.place import Place
+from harness.plan import plan
+from harness.store.store import Store
+from kernels import _formats
+from results.reports.text import render
+from results.table import read
+
+SEEDS = {("lafite", seed, "screw"): 0.9 for seed in (0, 1)}
+
+
+def test_seeds_of_unlike_formats_are_named() -> None:
+    frame = made_frame(SEEDS, precision="float32")
+    said = "seeds of unlike number formats are averaged: bfloat16 on float32 features, float32"
+    assert said not in render(frame, "md")
+    second = pl.when(pl.col("seed") == 1).then(pl.lit("bfloat16 on float32 features"))
+    mixed = frame.with_columns(precision=second.otherwise(pl.col("precision")))
+    assert f"lafite: {said}" in render(mixed, "md")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_rows_say_what_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    need_lite0()
+    monkeypatch.setattr(_formats, "native_bfloat16", lambda device: native)
+    wanted = Selection(
+        benchmarks=["shapes"], methods=["padim"], preset="smoke", seeds=1,
+        overrides=["padim.precision=bfloat16"],
+    )  # fmt: skip
+    cells = plan(wanted)
+    place = Place(store=Store(tmp_path / "out").prepare(), cache=FeatureCache(root=tmp_path / "c"))
+    assert [error for _, error in run(cells, place)] == [None]
+    done = "bfloat16 on float32 features" if native else "float32"
+    assert formats(cells[0], torch.device("cpu")) == done
+    assert read(tmp_path / "out")["precision"].unique().to_list() == [done]
+    # The wish is part of what a row is, what was done is not: the same cell either way.
+    assert cells[0].cell_id == plan(wanted)[0].cell_id
