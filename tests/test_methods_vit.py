@@ -66,10 +66,14 @@ def test_tokens_are_those_after_the_blocks(
     for wanted in (after[1], after[3]):
         if prefix != "none":
             kept = 1 if prefix == "class" else before
-            torch.testing.assert_close(found.pop(0)[..., 0], wanted[:, :kept].transpose(1, 2))
-        patches = wanted[:, before:].transpose(1, 2)
-        torch.testing.assert_close(found.pop(0).flatten(2), patches)
+            same(found.pop(0)[..., 0], wanted[:, :kept].transpose(1, 2))
+        same(found.pop(0).flatten(2), wanted[:, before:].transpose(1, 2))
     assert not found
+
+
+def same(found: Tensor, wanted: Tensor) -> None:
+    """But for rounding: in which order a product sums is the processor's choice."""
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_blocks_in_a_row_are_averaged_and_each_may_be_normalised(tmp_path: Path) -> None:
