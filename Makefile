@@ -5,7 +5,7 @@ HARDWARE := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev
 BIN := .venv/bin
 COMMA := ,
 
-.PHONY: demo test lint browser
+.PHONY: demo test test-all lint browser
 
 demo: .venv/ready
 	$(BIN)/lafite-bench run elpv --preset quick --seeds 2 -m lafite -m uniad -m patchcore
@@ -13,8 +13,14 @@ demo: .venv/ready
 
 # Two files at a time, as tests that start processes wait for them half of the time. A process of
 # pytest that dies names its test; one started in its place would be waited for without end.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(PYTEST)
+
+# What `test` leaves out by its marker (pyproject.toml says what each means) comes after it.
+test-all: test
+	$(PYTEST) -m "slow or cluster or browser"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -26,6 +26,7 @@ from methods.parts.batches import Batches
 from results.metrics import image_metrics
 
 SMOKE = "smoke"
+BRIEF_SEED = 3
 
 
 @cache
@@ -156,6 +157,11 @@ class Subject:
     def scored(self) -> Scores:
         """Its scores of all test images."""
         return score(self.method, self.knobs)
+
+    @cached_property
+    def brief(self) -> Method:
+        """A method that learned with the `short` settings and a seed of its own."""
+        return self.fitted(self.short, BRIEF_SEED)[0]
 
     def fitted(self, config: Any, seed: int) -> tuple[Method, list[Progress]]:
         """A method that learned from `shapes` while the test split was sealed."""

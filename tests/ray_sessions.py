@@ -1,4 +1,4 @@
-"""Drivers of Ray that are killed in the middle, for tests."""
+"""Drivers of Ray that are stopped in the middle, and processes that work for one, for tests."""
 
 from __future__ import annotations
 
@@ -7,21 +7,46 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 PATIENCE = 400
 
 
-def killed_when(command: Sequence[str], reached: Callable[[], bool]) -> None:
-    """Start a driver, kill it (-9) as soon as `reached`, and wait until its processes are gone."""
+def ended_when(
+    command: Sequence[str], reached: Callable[[], bool], how: signal.Signals = signal.SIGKILL
+) -> int:
+    """Start a driver, send it a signal as soon as `reached`, and wait until its processes are gone.
+
+    Its exit code.
+    """
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + PATIENCE
     while not reached():
-        assert driver.poll() is None, "the command ended before it could be killed"
+        assert driver.poll() is None, "the command ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver.send_signal(how)
+    code = driver.wait(PATIENCE)
     _wait_for_silence(driver.pid)
+    return code
+
+
+def workers_of(driver: int, title: str) -> list[int]:
+    """Process ids of the workers of a driver's own Ray that have this word in their title."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            named = (folder / "cmdline").read_text()
+            if title in named and _parent(_parent(int(folder.name))) == driver:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    assert found, f"no {title} runs"
+    return found
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def _wait_for_silence(session: int) -> None:

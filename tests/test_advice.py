@@ -6,20 +6,19 @@ import io
 import os
 import re
 import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from calling import Call
 from made_data import write_category, write_image, write_mask
 from PIL import Image
 from rich.console import Console
 
 from benchmarks.base import DataError
 from harness.cache import FeatureCache
-from harness.cli import main
 from harness.commands._data_check import check_data
 from harness.options import Selection
 from harness.plan import plan
@@ -298,24 +297,24 @@ def test_a_category_that_lacks_images_costs_its_own_rows(tmp_path: Path) -> None
         assert left_out == [("empty", "training"), ("nut", "training"), ("pin", "test")]
 
 
-DRY = ("run", "shapes", "--seeds", "1", "--dry-run")
-LAFITE = (*DRY, "-m", "lafite")
+ANY = ("run", "shapes", "--seeds", "1", "--dry-run")
+DRY, LAFITE = (*ANY, "-m", "draem"), (*ANY, "-m", "lafite")
 COMMANDS = [
-    ((*DRY, "-m", "lafit"), "did you mean 'lafite'", ("lafit", "lafite")),
+    ((*ANY, "-m", "lafit"), "did you mean 'lafite'", ("lafit", "lafite")),
     ((*DRY, "--preset", "smok"), "did you mean 'smoke'", ("smok", "smoke")),
     ((*DRY, "--metric-profile", "adder"), "did you mean 'ader'", ("adder", "ader")),
     ((*DRY, "--category", "dis"), "did you mean 'disc'", ("dis", "disc")),
     ((*DRY, "--mode", "separat"), "did you mean 'separate'", ("separat", "separate")),
     ((*DRY, "--seeds", "0"), "give a number of seeds, at least 1", ("0", "1")),
     ((*LAFITE, "--set", "lafite.kk=1"), "did you mean 'k'", ("lafite.kk=1", "lafite.k=1")),
-    ((*DRY, "-m", "uniad", "--set", "lafite.k=1"), "lafite does not run", ("uniad", "lafite")),
+    ((*ANY, "-m", "uniad", "--set", "lafite.k=1"), "lafite does not run", ("uniad", "lafite")),
     ((*LAFITE, "--set", "k=1"), "METHOD.FIELD=VALUE, e.g. lafite.k=5", ("k=1", "lafite.k=5")),
     (
         (*LAFITE, "--preset", "smoke", "--set", "lafite.steps=101"),
         "must be in 1..t=100",
         ("lafite.steps=101", "lafite.steps=100"),
     ),
-    ((*DRY, "-m", "padim", "--ablation"), "leave it out", ("--ablation", "--no-cache")),
+    ((*ANY, "-m", "padim", "--ablation"), "leave it out", ("--ablation", "--no-cache")),
     ((*LAFITE, "--tuned", "--ablation"), "ask for one of them", ("--tuned", "--no-cache")),
     (("list", "x"), "", ("x", "--help")),
     (("run", "shape", *DRY[2:]), "did you mean 'shapes'", ("shape", "shapes")),
@@ -327,16 +326,16 @@ COMMANDS = [
 def test_commands_that_are_corrected_as_advised_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    call: Call,
     words: tuple[str, ...],
     said: str,
     change: tuple[str, str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert called(words, monkeypatch) == 2
-    assert said in capsys.readouterr().err
+    refused = call(*words)
+    assert refused.code == 2 and said in refused.err
     old, new = change
-    assert called([new if word == old else word for word in words], monkeypatch) == 0
+    assert call(*(new if word == old else word for word in words)).code == 0
 
 
 @pytest.mark.parametrize(
@@ -350,7 +349,7 @@ def test_commands_that_are_corrected_as_advised_run(
 def test_variables_that_are_corrected_as_advised_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    call: Call,
     name: str,
     value: str,
     said: str,
@@ -359,14 +358,7 @@ def test_variables_that_are_corrected_as_advised_work(
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("")
     monkeypatch.setenv(name, value)
-    assert called((*DRY, "--preset", "smoke"), monkeypatch) == 2
-    assert said in capsys.readouterr().err
+    refused = call(*DRY, "--preset", "smoke")
+    assert refused.code == 2 and said in refused.err
     monkeypatch.setenv(name, better)
-    assert called((*DRY, "--preset", "smoke"), monkeypatch) == 0
-
-
-def called(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["lafite-bench", *words])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
+    assert call(*DRY, "--preset", "smoke").code == 0

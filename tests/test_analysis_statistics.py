@@ -157,7 +157,9 @@ RATIOS = (0.03, 0.3, 3.0)
 """Standard deviations over seeds, beside 1 over categories."""
 
 
-@pytest.mark.parametrize("categories", [3, 6, 15, 21])
+@pytest.mark.parametrize(
+    "categories", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (6, 15, 21))]
+)
 def test_better_is_said_falsely_in_at_most_5_percent(monkeypatch, categories):
     monkeypatch.setattr(statistics, "signed_rank", lambda gaps: None)  # no part in verdicts
     generator, runs, seeds = np.random.default_rng(categories), 400, 5

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 from made_data import anomalies, noise_image, shapes_set, write_image
 from PIL import Image
 
@@ -54,6 +55,7 @@ def test_one_category_alone_has_no_other_to_take_from(tmp_path: Path) -> None:
     assert set(pseudo.families) == set(MADE) - {"other"}
 
 
+@pytest.mark.slow
 def test_stronger_levels_change_more() -> None:
     target, source = noise_image(1), noise_image(2)
     for family in MADE:

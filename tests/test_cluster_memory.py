@@ -1,4 +1,4 @@
-"""Tasks ask for the memory that they need. Here alone, as it starts a Ray of its own."""
+"""Tasks ask for the memory that they need."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from methods.base import OnProgress, Progress
 pytest.importorskip("ray", reason="Ray is not installed")
 
 
-def test_two_that_need_a_machines_memory_do_not_share_it(tmp_path: Path) -> None:
-    from harness.cluster.session import largest_memory, session
+def test_two_that_need_a_machines_memory_do_not_share_it(tmp_path: Path, ray_here: None) -> None:
+    from harness.cluster.session import largest_memory
     from harness.cluster.tasks import on_ray
 
     def stamping(name: str, share: float) -> Task:
@@ -39,9 +39,12 @@ def test_two_that_need_a_machines_memory_do_not_share_it(tmp_path: Path) -> None
         first, second = sorted(spans)
         return second[0] < first[1]
 
-    store, cache = Store(tmp_path).prepare(), FeatureCache.default()
-    with session(Resources(gpus=0.0), store, cache, []) as place:
-        together(0.1)  # processes that have imported everything
-        assert together(0.3)
-        assert not together(0.6)
-        assert not together(9.0), "more than there is: each has the machine alone"
+    place = Place(
+        store=Store(tmp_path).prepare(),
+        cache=FeatureCache.default(),
+        resources=Resources(gpus=0.0),
+    )
+    together(0.1)  # processes that have imported everything
+    assert together(0.3)
+    assert not together(0.6)
+    assert not together(9.0), "more than there is: each has the machine alone"

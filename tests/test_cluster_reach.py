@@ -23,6 +23,13 @@ from harness.commands._listening import listening
 from harness.registry import UsageError
 
 
+@pytest.fixture(autouse=True)
+def _ray_of_others_goes_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a cluster is only made up, its end is too."""
+    if "ray_here" not in request.fixturenames:
+        monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
     """A server that takes connections and never says a word."""
@@ -157,25 +164,24 @@ def test_a_folder_too_long_for_sockets_is_replaced(
     assert not folder.exists()
 
 
-def test_nobody_without_the_token_works_with_our_cluster() -> None:
+def test_nobody_without_the_token_works_with_our_cluster(ray_here: None) -> None:
     """Ray listens on all interfaces: a client of another user finds it, and is refused."""
-    with cluster(None):
-        address = ray.get_runtime_context().gcs_address
-        stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
-        ask = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('ENTERED')"
-        trying = [
-            subprocess.Popen(
-                [sys.executable, "-c", ask],
-                env={**stranger, "RAY_AUTH_MODE": mode, "HOME": "/nonexistent"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for mode in ("disabled", "token")
-        ]
-        for client in trying:
-            printed, _ = client.communicate(timeout=120)
-            assert client.returncode and "ENTERED" not in printed, printed
+    address = ray.get_runtime_context().gcs_address
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
+    ask = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('ENTERED')"
+    trying = [
+        subprocess.Popen(
+            [sys.executable, "-c", ask],
+            env={**stranger, "RAY_AUTH_MODE": mode, "HOME": "/nonexistent"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for mode in ("disabled", "token")
+    ]
+    for client in trying:
+        printed, _ = client.communicate(timeout=120)
+        assert client.returncode and "ENTERED" not in printed, printed
 
 
 @pytest.mark.parametrize(
@@ -238,9 +244,8 @@ def test_rays_client_is_refused_with_the_way_to_do_it() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_doctor_says_what_listens() -> None:
-    with cluster(None):
-        port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
-        lines = listening()
+def test_doctor_says_what_listens(ray_here: None) -> None:
+    port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
+    lines = listening()
     assert [line for line in lines if line.startswith("gcs_server") and f"{port} from all" in line]
     assert any(line.startswith("raylet") for line in lines)

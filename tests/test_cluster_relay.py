@@ -114,6 +114,7 @@ def test_a_model_at_home_is_not_learned_again_and_other_files_come_and_go(
     assert (other.out / "curves" / "points.jsonl").read_bytes() == b"1\n"
 
 
+@pytest.mark.slow
 def test_a_curve_of_a_node_without_the_folder_is_drawn_at_home(
     tmp_path: Path, writer: Writer, cache: FeatureCache
 ) -> None:

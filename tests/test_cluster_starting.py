@@ -140,6 +140,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         yield environment
 
 
+@pytest.mark.cluster
 def test_a_slurm_job_starts_its_cluster_and_leaves_nothing(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_slurm_job_starts_its_cluster_and_leaves_nothing(
     assert not Path(f"/tmp/ray-{number}").exists(), "what Ray kept is gone with the job"
 
 
+@pytest.mark.cluster
 def test_a_job_handed_in_to_ray_does_the_command(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp_cors", reason="ray job submit needs ray[default]")
     port, page = free_port(), free_port()

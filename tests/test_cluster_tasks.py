@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_cells import smoke_cells
-from ray_sessions import PATIENCE, killed_when
+from ray_sessions import PATIENCE, ended_when, workers_of
 
 from harness.cache import FeatureCache
 from harness.cell import Cell
@@ -48,9 +49,10 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.mark.cluster
 def test_a_killed_run_goes_on_wider_and_keeps_what_was_finished(out: Path) -> None:
     wanted = command(out, "--seeds", "4", "-m", "patchcore")
-    killed_when(wanted, lambda: bool(parts(out)))
+    ended_when(wanted, lambda: bool(parts(out)))
     before = parts(out)
     wider = command(out, "--seeds", "5", "-m", "patchcore")
     again = subprocess.run(wider, capture_output=True, text=True, timeout=PATIENCE, check=True)
@@ -103,12 +105,11 @@ def trained(one: Cell, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def spread(one: Cell, trained: Place) -> Iterator[Spread]:
+def spread(one: Cell, trained: Place, ray_here: None) -> Iterator[Spread]:
     """Two workers that score: started once, as that takes longest."""
     from harness.cluster.scoring import scoring_workers
-    from harness.cluster.session import cluster
 
-    with cluster(None), scoring_workers(one, with_resources(trained, workers=2)) as spread:
+    with scoring_workers(one, with_resources(trained, workers=2)) as spread:
         yield spread
 
 
@@ -160,14 +161,12 @@ def test_workers_that_can_not_be_had_are_not_waited_for(
 
 
 def test_a_killed_scoring_worker_is_replaced(one: Cell, trained: Place, spread: Spread) -> None:
-    import ray
-
     pieces = [range(start, start + 4) for start in range(0, 80, 4)]
     method, _ = learn(one, one.data.open(), trained, quiet)
     here = Scorer(one, method, trained, quiet)
     coming = iter(spread(pieces, one.knobs))
     got = [next(coming)]
-    ray.kill(spread.args[0][0], no_restart=False)  # type: ignore[attr-defined]
+    os.kill(workers_of(os.getpid(), "_ScoringWorker")[0], signal.SIGKILL)
     got += coming
     for piece, wanted in zip(got, here.spread(pieces, one.knobs), strict=True):
         np.testing.assert_array_equal(piece.images_N, wanted.images_N)
@@ -198,3 +197,16 @@ def test_restarts_are_capped_and_the_last_reason_is_told(
     assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
     assert asked["torch_config"].timeout_s == place.resources.patience
     assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == str(place.resources.patience)
+
+
+def test_a_lost_node_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.cluster import tasks
+
+    both = [{"NodeID": n, "NodeManagerAddress": f"10.0.0.{n}", "Alive": True} for n in "12"]
+    lost = [both[0], both[1] | {"Alive": False}]
+    looks = iter([both, both, lost, lost])
+    monkeypatch.setattr(tasks.ray, "nodes", lambda: next(looks))
+    monkeypatch.setattr(tasks, "NODES_SECONDS", 0.0)
+    nodes = tasks.Nodes()
+    assert [nodes.gone() for _ in range(4)] == [set(), set(), {"2"}, set()]
+    assert nodes.lost(["10.0.0.1", "10.0.0.2", None]) == {"10.0.0.2"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from made_studies import made_place, study
-from ray_sessions import PATIENCE, killed_when
+from ray_sessions import PATIENCE, ended_when
 
 from harness.cache import FeatureCache
 from harness.place import Place
@@ -34,12 +34,17 @@ def trials(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "trials").glob("*.parquet")}
 
 
-def test_a_killed_sweep_resumes_and_chooses_the_same(tmp_path: Path) -> None:
+@pytest.mark.cluster
+def test_a_sweep_that_is_interrupted_and_killed_goes_on_and_chooses_the_same(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "runs"
     space = ["--joint", "--space", f"patchcore.k={KS}", "--space", "patchcore.reweight=0"]
     wanted = [SCRIPT, "tune", "shapes", "-m", "patchcore", "--preset", "smoke", *space]
     wanted += ["--anomalies", "1", "--out", str(out)]
-    killed_when(wanted, lambda: bool(trials(out)))
+    assert ended_when(wanted, lambda: bool(trials(out)), signal.SIGINT) == 130
+    few = len(trials(out))
+    ended_when(wanted, lambda: len(trials(out)) > few)
     before = trials(out)
     assert len(before) < 15 and not list((out / "choices").glob("*.json"))
 
@@ -112,11 +117,8 @@ def test_after_a_setting_that_failed_nothing_is_decided() -> None:
     assert taken == [(1, 2, 3)]
 
 
-def test_an_interrupted_session_decides_nothing_and_one_session_serves_all_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from harness.cluster.session import cluster
-    from harness.cluster.trials import Bars, tune_trials
+def test_one_session_serves_all_stages(tmp_path: Path, ray_here: None) -> None:
+    from harness.cluster.trials import tune_trials
 
     of = study("patchcore", "patchcore.k=1,3")
     place = made_place(tmp_path / "runs", FeatureCache.default())
@@ -126,16 +128,9 @@ def test_an_interrupted_session_decides_nothing_and_one_session_serves_all_stage
         with_bars = ((knobs, lambda number, progress: shown.append(number)) for knobs in stages)
         tune_trials(study, with_bars, place)
 
-    def interrupted(self: object, **info: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), cluster(None):
-        patch.setattr(Bars, "on_trial_start", interrupted)
-        search(of, place, on_ray)
-    with cluster(None):
-        knobs, results = search(of, place, on_ray)
+    knobs, results = search(of, place, on_ray)
     assert len(results) == len(of.stages) == 3
-    assert len(list((place.store.out / "ray").glob("tune-*"))) == 2, "one session a search"
+    assert len(list((place.store.out / "ray").glob("tune-*"))) == 1, "one session a search"
     assert set(shown) == {0, 1}
     alone = made_place(tmp_path / "alone", place.cache)
     assert knobs == search(of, alone, one_by_one)[0]

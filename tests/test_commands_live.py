@@ -32,9 +32,8 @@ def test_tensorboard_gets_the_loss_of_each_epoch_of_a_training(tmp_path: Path) -
         "tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard"
     )
     [cell] = smoke_cells("lafite", categories=["disc"])
-    store = Store(tmp_path / "runs")
-    store.prepare()
-    place = Place(store=store, cache=FeatureCache(root=tmp_path / "features"))
+    store = Store(tmp_path / "runs").prepare()
+    place = Place(store=store, cache=FeatureCache.default())
     told: list[Progress | None] = []
     with live(["tensorboard"], store.out, [cell.label], lambda _, said: told.append(said)) as heard:
         run_job([cell], place, lambda progress: heard(0, progress))

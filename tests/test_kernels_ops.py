@@ -35,6 +35,13 @@ CASES = [
     for dtype in DTYPES
     for name, arguments in op.cases(dtype)
 ]
+INTERPRETED = [
+    case
+    if torch.cuda.is_available() or case.values[1] is torch.float32
+    else pytest.param(*case.values, id=case.id, marks=pytest.mark.slow)
+    for case in CASES
+]
+"""Triton's interpreter takes its time: of its cases those in float32 are enough for each change."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +70,7 @@ def test_this_machine(op: Op, dtype: torch.dtype, arguments: tuple[Any, ...]) ->
     assert error <= op.tolerance[dtype]
 
 
-@pytest.mark.parametrize(("op", "dtype", "arguments"), CASES)
+@pytest.mark.parametrize(("op", "dtype", "arguments"), INTERPRETED)
 @pytest.mark.usefixtures("nan_filled")
 def test_triton(
     op: Op, dtype: torch.dtype, arguments: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch

@@ -158,6 +158,7 @@ def test_unet_of_the_paper_keeps_the_shape(side: int) -> None:
     assert noise.shape == (2, 272, side, side)
 
 
+@pytest.mark.slow
 def test_one_step_of_the_paper_on_a_cpu() -> None:
     network = noise_predictor(272, LafitE.Config())
     last = network.leave[-1].weight
@@ -237,6 +238,7 @@ def test_unet_tells_steps_and_places_apart() -> None:
     torch.testing.assert_close(together[:1], early, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_unet_overfits_one_batch() -> None:
     network = small(base=32)
     values, moment = numbers(4, 6, 8, 8), torch.tensor([10, 200, 500, 900])

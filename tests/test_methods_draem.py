@@ -70,6 +70,7 @@ def test_noise_is_perlins_for_another_number_of_cells_in_every_image() -> None:
         assert not noise[index, :: SIDE // rows, :: SIDE // columns].abs().max() > 1e-6
 
 
+@pytest.mark.slow
 def test_masks_have_the_areas_and_scales_of_the_official_generator() -> None:
     masks = perlin.masks(drawn(1500), 128)
     assert masks.dtype == torch.bool and masks.shape == (1500, 1, 128, 128)

@@ -240,6 +240,7 @@ def left(method: LafitE, t: int = 300) -> tuple[float, float]:
     return tuple(float(error[cells].mean() / idle[cells].mean()) for cells in (normal, anomalous))
 
 
+@pytest.mark.slow
 def test_a_trained_model_reconstructs_normal_features_better() -> None:
     need_lite0()
     config = replace(
@@ -281,6 +282,7 @@ def noise_loss(method: LafitE) -> float:
     return float(torch.stack(losses).mean())
 
 
+@pytest.mark.slow
 def test_gradients_teach_more_than_the_covariance() -> None:
     need_lite0()
     config = METHOD.presets["smoke"].config

@@ -203,6 +203,7 @@ def test_the_last_layer_of_the_directions_is_never_trained() -> None:
     assert all(parameter.grad is not None for parameter in direction.parameters())
 
 
+@pytest.mark.slow
 def test_directions_of_coarse_patches_are_learned_and_hold_for_unseen_images() -> None:
     # Half a side of the image, so that a few hundred steps suffice; fine ones need many more.
     config = replace(CONFIG, image_size=128, noise=0.02, patches=8, epochs=5, batch_size=16)

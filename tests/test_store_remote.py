@@ -341,6 +341,7 @@ def test_a_store_that_goes_away_loses_nothing(
     assert names(store) == {"parts/one.parquet", "parts/two.parquet"}
 
 
+@pytest.mark.slow
 def test_commands_on_two_machines_share_a_bucket(store: str, tmp_path: Path) -> None:
     """Each has a cache, and so a copy, of its own: `run` twice at once, then `report` elsewhere."""
     pytest.importorskip("ray", reason="Ray is not installed")
