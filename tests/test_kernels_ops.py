@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from kernels import _kcenter_cpu, _screen, _topk_gpu, _triton
+from kernels import _kcenter_cpu, _numba, _screen, _topk_gpu, _triton
 from kernels.base import Op
 from kernels.edit import topk_edit
 from kernels.kcenter import (
@@ -246,13 +246,20 @@ def test_a_large_finite_sum_is_no_infinity() -> None:
     assert topk_l2(torch.full((20, 3), 3e38), torch.full((1, 3), 3e38), 1)[0].max() == 0
 
 
-@pytest.mark.parametrize("low", [True, False])
+@pytest.fixture(params=["bfloat16", "int16", "float32"])
+def codes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The type of the codes that a CPU's screen multiplies, one after the other."""
+    if request.param == "int16" and not _numba.avx2():
+        pytest.skip("this CPU has no AVX2")
+    monkeypatch.setattr(_screen, "fast_bfloat16", lambda: request.param == "bfloat16")
+    monkeypatch.setattr(_numba, "avx2", lambda: request.param == "int16")
+    return str(request.param)
+
+
 @pytest.mark.parametrize("kind", ["correlated", "random", "offset", "tiny", "huge", "one-row-far"])
-def test_the_screen_drops_no_neighbour(
-    kind: str, low: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In bfloat16 codes and in float32 ones, whatever the scale and the directions."""
-    monkeypatch.setattr(_screen, "fast_bfloat16", lambda: low)
+@pytest.mark.usefixtures("codes")
+def test_the_screen_drops_no_neighbour(kind: str) -> None:
+    """Whatever the scale and the directions."""
     draw = torch.Generator().manual_seed(8)
     x = torch.randn(2500, 130, generator=draw)
     if kind == "correlated":
@@ -271,6 +278,72 @@ def test_the_screen_drops_no_neighbour(
     # Where distances tie in float32 the indices may differ, what they measure may not.
     assert torch.allclose(exact_NM.gather(1, indices_NK), nearest_NK, rtol=1e-5)
     assert torch.equal(kcenter_order(bank_MD, 200), kcenter_order_reference(bank_MD, 200))
+
+
+@pytest.mark.parametrize("n", [16, 19])
+@pytest.mark.parametrize("m", [1, 15, 17, 64, 65, 403])
+@pytest.mark.parametrize("d", [1, 2, 79, 80, 131])
+@pytest.mark.usefixtures("codes", "nan_filled")
+def test_the_screen_takes_any_shape(n: int, m: int, d: int) -> None:
+    draw = torch.Generator().manual_seed(n * m * d)
+    scale_D = 0.9 ** torch.arange(d)  # so that few directions hold most of the energy
+    queries_ND, bank_MD = (torch.randn(rows, d, generator=draw) * scale_D for rows in (n, m))
+    k = min(m, 3)
+    got, truth = topk_l2(queries_ND, bank_MD, k), topk_l2_reference(queries_ND, bank_MD, k)
+    assert torch.allclose(got[0], truth[0], rtol=1e-5, atol=1e-6)
+    assert torch.equal(got[1], truth[1])
+
+
+@pytest.mark.usefixtures("codes")
+def test_ties_all_over_a_bank_go_to_the_lower_index() -> None:
+    bank_MD = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).repeat(500, 1)
+    _, indices_NK = topk_l2(bank_MD[:21], bank_MD, 4)
+    assert indices_NK.tolist() == [[i % 3 + 3 * j for j in range(4)] for i in range(21)]
+    same_MD = torch.full((900, 5), 0.3)  # every centred row is 0
+    assert topk_l2(same_MD[:21], same_MD, 4)[1].tolist() == [[0, 1, 2, 3]] * 21
+
+
+@pytest.mark.usefixtures("codes")
+def test_a_code_rounded_against_its_row_drops_no_neighbour() -> None:
+    """The int16 codes of 11 equal coordinates are rounded down by 0.5: products are too small."""
+    lengths_M = torch.linspace(2, 3, 400)
+    lengths_M[:20] = 1.005
+    lengths_M[300] = 1.0
+    bank_MD = torch.cat([lengths_M, -lengths_M])[:, None].expand(-1, 11).contiguous()
+    distances_NK, indices_NK = topk_l2(torch.ones(16, 11), bank_MD, 1)
+    assert indices_NK.flatten().tolist() == [300] * 16
+    assert distances_NK.max() == 0
+
+
+@pytest.mark.parametrize("kind", ["one-number", "equal", "alternating", "random", "nothing"])
+@pytest.mark.parametrize("d", [1, 11, 190])
+def test_products_of_int16_codes_keep_to_their_bound(
+    kind: str, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_screen, "_code_dtype", lambda: torch.int16)
+    draw = torch.Generator().manual_seed(d)
+    x = torch.randn(200, d, generator=draw)
+    if kind == "one-number":
+        x = torch.eye(d).repeat(8, 1) * 1e6
+    if kind in ("equal", "alternating"):
+        x = torch.ones(40, d) * torch.linspace(-3, 3, 40)[:, None]
+    if kind == "alternating":
+        x[:, ::2] *= -1
+    if kind == "nothing":
+        x = torch.zeros(9, d)
+    screen = _screen.screen_of(x)
+    codes_NW, squares_N = screen.codes(x)
+    codes_NW, scales_N = codes_NW[: len(x)].double(), screen._scales(squares_N).double()
+    assert codes_NW.abs().max() <= 32767
+    products_NN = codes_NW @ codes_NW.T
+    assert products_NN.abs().max() < 2**31
+    bounds_NN = products_NN * scales_N * scales_N[:, None]
+    centred_ND = (x - screen.mean_D).double()
+    halves_N = centred_ND.square().sum(dim=1) / 2
+    room_NN = screen.slack * (halves_N + halves_N[:, None])
+    assert (bounds_NN + room_NN >= centred_ND @ centred_ND.T).all()
+    if kind == "equal" and d == 11:  # so near to the bound that half of it would be too little
+        assert not (bounds_NN + room_NN / 2 >= centred_ND @ centred_ND.T).all()
 
 
 def test_a_bank_that_changes_is_prepared_again() -> None:
