@@ -51,6 +51,7 @@ def avx2() -> bool:
     # A processor that was named to numba may lack them; haswell is the first that has them.
     return (
         AVAILABLE
+        and not numba.config.DISABLE_JIT
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and numba.config.CPU_NAME in (None, "host", "haswell")
     )

@@ -1,4 +1,4 @@
-"""Compiled loops leave torch's number of threads as it was."""
+"""Compiled loops leave torch's number of threads as it was, and use what the processor has."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-pytest.importorskip("numba", reason="numba is not installed")
+from kernels import _numba
+
+numba = pytest.importorskip("numba", reason="numba is not installed")
 
 
 def test_torch_keeps_its_threads() -> None:
@@ -21,3 +24,14 @@ def test_torch_keeps_its_threads() -> None:
         "assert torch.get_num_threads() == 1, torch.get_num_threads()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_avx2_is_used_only_where_torch_and_numba_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(numba.config, "CPU_NAME", None)
+    assert _numba.avx2()
+    monkeypatch.setattr(numba.config, "CPU_NAME", "generic")
+    assert not _numba.avx2()
+    monkeypatch.setattr(numba.config, "CPU_NAME", "haswell")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert not _numba.avx2()
