@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from kernels import _numba
+from kernels._formats import native_bfloat16
 from kernels._scan import FAR, LANES, MARKS, QUAD, scan, scan_int16
 
 LEADING = 93  # with the norm of the rest and -||b||²/2 in two parts: 96 columns
@@ -187,15 +188,9 @@ def screen_of(rows_MD: Tensor) -> Screen:
 
 def _code_dtype() -> torch.dtype:
     """The type of codes whose products this CPU makes fastest."""
-    if fast_bfloat16():
+    if native_bfloat16(torch.device("cpu")):
         return torch.bfloat16
     return torch.int16 if _numba.avx2() else torch.float32
-
-
-def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices faster than float32 ones."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _directions(rows_MD: Tensor, leading: int) -> tuple[Tensor, Tensor | None]:

@@ -251,7 +251,8 @@ def codes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """The type of the codes that a CPU's screen multiplies, one after the other."""
     if request.param == "int16" and not _numba.avx2():
         pytest.skip("this CPU has no AVX2")
-    monkeypatch.setattr(_screen, "fast_bfloat16", lambda: request.param == "bfloat16")
+    low = request.param == "bfloat16"
+    monkeypatch.setattr(_screen, "native_bfloat16", lambda device: low)
     monkeypatch.setattr(_numba, "avx2", lambda: request.param == "int16")
     return str(request.param)
 
