@@ -47,7 +47,7 @@ HOME = {
     "typer": "harness/cli.py harness/options.py harness/commands/*.py",
     "triton": "kernels/_triton.py",
     "faiss": "harness/speed/_faiss.py",
-    "numba": "kernels/_numba.py",
+    "numba": "kernels/_numba.py kernels/_scan.py",
 }
 NO_TORCH = ("benchmarks", "results")
 
