@@ -153,16 +153,22 @@ class FeatureCache:
         if missing:
             self._shrink(keep=missing)
 
-    def program(self, features: FeatureSet, device: torch.device, tell: OnProgress) -> Path | None:
+    def program(
+        self,
+        view: Features | Pixels,
+        weights: Path | None,
+        sha256: str,
+        device: torch.device,
+        tell: OnProgress,
+    ) -> Path | None:
         """The file of a convolutional backbone for ONNX Runtime on a CPU, made unless it is there.
 
         None where there is none: on a GPU, for a transformer, or where `methods.parts.onnx` can't
         serve, which is told.
         """
-        view, weights = features.view, features.weights
         if device.type != "cpu" or weights is None or not _is_pyramid(view):
             return None
-        identity = {"backbone": view.backbone, "bytes": features.weights_sha256, "side": view.side}
+        identity = {"backbone": view.backbone, "bytes": sha256, "side": view.side}
         path = self._named(identity | {"version": VERSION}, "onnx")
         making = Progress(stage="preparing the backbone", step=0, steps=1)
         tell(making)
@@ -201,7 +207,8 @@ class FeatureCache:
     ) -> int:
         benchmark, samples = sets[0].open()
         _check_planned(sets[0], benchmark, samples)
-        encode = encoder(sets, device, self.program(sets[0], device, tell))
+        view, weights, sha256 = sets[0].view, sets[0].weights, sets[0].weights_sha256
+        encode = encoder(sets, device, self.program(view, weights, sha256, device, tell))
         files: list[np.memmap[Any, np.dtype[Any]]] = []
         done = 0
         for pixels in read_ahead(benchmark, samples, sets[0].view, BATCH[device.type]):

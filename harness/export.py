@@ -26,6 +26,7 @@ import methods.lafite as lafite
 import methods.padim as padim
 from harness.predict import BACKBONE, Model, backbone_of
 from harness.registry import UsageError
+from methods.parts.backbone import Extractor, Features
 from methods.parts.seeds import image_noise
 from results.files import whole_folder
 
@@ -41,7 +42,12 @@ class Program(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.method, self.extractor, self.knobs = model.method, model.extractor, model.knobs
+        self.method, self.knobs, weights = model.method, model.knobs, backbone_of(model)
+        view = model.method.inputs(model.method.config)
+        # In torch: what runs in ONNX Runtime can't be exported again.
+        self.extractor = None
+        if isinstance(view, Features) and weights is not None:
+            self.extractor = Extractor(view, weights).eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(1, 3, S, S) in [0, 1] to image score and map."""

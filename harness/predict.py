@@ -26,11 +26,12 @@ from PIL import Image
 from benchmarks.parts.content import map_threads
 from benchmarks.parts.decode import SIXTEEN_BITS, is_deep, read_rgb
 from benchmarks.parts.images import view_of
+from harness.cache import FeatureCache
 from harness.features import as_input, extract
 from harness.registry import UsageError
 from harness.registry import load as plug_in
 from harness.store.checkpoints import load_whole, read_state
-from methods.base import Method
+from methods.base import Method, quiet
 from methods.parts.backbone import (
     Extractor,
     Features,
@@ -231,4 +232,5 @@ def _extractor(folder: Path, method: Method, sha256: str, device: torch.device) 
         return None
     if file_sha256(path) != sha256:
         raise UsageError(f"{path}: other weights than the model learned with")
-    return Extractor(view, path).to(device).eval()
+    program = FeatureCache.default().program(view, path, sha256, device, quiet)
+    return Extractor(view, path, program).to(device).eval()

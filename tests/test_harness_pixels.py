@@ -22,7 +22,7 @@ from harness import features as features_module
 from harness import registry
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell, Held
-from harness.commands._estimate import disk
+from harness.commands._estimate import totals
 from harness.commands.show import command
 from harness.execute import inputs, run
 from harness.features import feature_set
@@ -160,8 +160,9 @@ def test_the_test_split_stays_sealed(place: Place) -> None:
 def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:
     [cell] = cells()
     images = cell.data.train_images + cell.data.test_images
-    line = disk([cell], place.cache)
-    assert f"2 sets of features or pixels to make, {3 * 24**2 * images / 1e9:.2f} GB" in line
+    line, *_ = totals([cell], place.cache, place.resources)
+    assert line.startswith("features: 2 sets to make in 2 passes")
+    assert f"{3 * 24**2 * images / 1e9:.2f} GB of cache" in line
 
 
 def test_knobs_are_searched_on_pixels_of_the_pseudo_validation(place: Place) -> None:

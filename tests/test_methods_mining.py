@@ -229,7 +229,7 @@ def test_iterations_end_the_training_within_an_epoch() -> None:
     assert lasting == {"epochs": 3, "iterations": 8} and last_epoch(Lasting(), COUNT) == 3
     recipe = Noting(batch_size=5, learning_rate=1e-2, **lasting)  # type: ignore[arg-type]
     optimise(small(), spying, features(), recipe, 0, told.append)
-    assert steps == [*range(8)] and [p.step for p in told] == [1, 2, 3]
+    assert steps == [*range(8)] and [p.step for p in told] == [0, 1, 2, 3]
     sizes = [len(batch.inputs) for epoch in range(3) for batch in made(COUNT).epoch(epoch, 5)]
     assert abs(samples_seen(Lasting(), COUNT) - sum(sizes[:8])) <= 1
     Lasting.epochs = 2

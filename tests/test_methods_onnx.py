@@ -77,12 +77,13 @@ def test_views_that_share_a_backbone_share_a_pass(tmp_path: Path) -> None:
 def test_a_damaged_program_is_made_again(tmp_path: Path) -> None:
     [features], cache = sets("patchcore"), FeatureCache(root=tmp_path)
     told: list[str] = []
-    first = cache.program(features, CPU, quiet)
+    of = features.view, features.weights, features.weights_sha256
+    first = cache.program(*of, CPU, quiet)
     assert first is not None
     whole = first.read_bytes()
     first.write_bytes(whole[:-100])
     caching._SOUND.clear()
-    again = cache.program(features, CPU, lambda progress: told.append(progress.note))
+    again = cache.program(*of, CPU, lambda progress: told.append(progress.note))
     assert again == first and len(first.read_bytes()) == len(whole)
     assert any("is not whole" in note for note in told)
 

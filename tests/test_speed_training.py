@@ -8,6 +8,7 @@ import torch
 from harness.options import RaceOptions
 from harness.speed import training
 from harness.speed.training import WAYS, Runner, race
+from kernels._formats import number_format
 
 
 def test_every_way_is_timed_and_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,8 @@ def test_a_way_is_what_its_name_says(way: training.Way) -> None:
     )
     before = {name: value.clone() for name, value in runner.network.state_dict().items()}
     assert runner.train() > 0
-    kind = torch.bfloat16 if way.bfloat16 else torch.float32
+    wished = "bfloat16" if way.bfloat16 else "float32"
+    kind = getattr(torch, number_format(wished, torch.device("cpu")))
     assert set(seen) == {(not way.channels_last, kind)}
     after = runner.network.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before), "it trains"

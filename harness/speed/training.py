@@ -25,6 +25,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from harness.memory import peak_memory, reset_peak_memory
 from harness.options import RaceOptions, Say
 from harness.registry import UsageError, did_you_mean, load
+from kernels._formats import native_bfloat16
 from methods.parts.accelerating import compile_in_place, why_not
 from methods.parts.batches import Batches
 from methods.parts.shapes import feature_channels
@@ -93,7 +94,7 @@ def _lines(name: str, preset: str, device: torch.device) -> Iterator[str]:
     plain: Speed | None = None
     large = False
     for way in WAYS:
-        if plain and (reason := _left_out(way, large)):
+        if plain and (reason := _left_out(way, large, device)):
             yield f"{way.name:22s} skipped: {reason}"
             continue
         runner = Runner(name, preset, way, device)
@@ -117,8 +118,10 @@ def _lines(name: str, preset: str, device: torch.device) -> Iterator[str]:
             yield f"{f'2 workers, batch {batch}':22s} {both:8.2f} /s {both / alone:5.2f} x"
 
 
-def _left_out(way: Way, large: bool) -> str:
+def _left_out(way: Way, large: bool, device: torch.device) -> str:
     """Why a way is not timed; empty if it is."""
+    if way.name == "bfloat16 autocast" and not native_bfloat16(device):
+        return "no fast products of bfloat16 here: they are done in float32"
     if large and way not in (ON_CPU, WAYS[-1]):
         return "so large a network takes a CPU minutes"
     return why_not() if way.compiled else ""
