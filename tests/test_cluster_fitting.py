@@ -73,13 +73,18 @@ def unmapped(file: Path) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in load_file(file).items()}
 
 
+def epochs(told: list[Progress]) -> list[int]:
+    """The epochs that ended: each has a loss, which where a training begins has not."""
+    return [p.step for p in told if p.stage == "train" and p.loss is not None]
+
+
 class Crash(Exception):
     pass
 
 
 def crash_in_epoch(number: int, of: Cell, where: Place) -> None:
     def tell(progress: Progress) -> None:
-        if progress.loss is not None and progress.step == number:
+        if progress.stage == "train" and progress.step == number:
             raise Crash
 
     with pytest.raises(Crash):
@@ -105,8 +110,7 @@ def test_a_resumed_training_equals_a_straight_one(tmp_path: Path, method: str) -
     told: list[Progress] = []
     _, facts = learn(one, one.data.open(), where, told.append)
     assert facts.restarts == 1
-    steps = [p.step for p in told if p.loss is not None]
-    assert steps == [3, 4], "2 epochs were kept"
+    assert epochs(told) == [3, 4], "2 epochs were kept"
     before = [p.stage for p in told[: next(i for i, p in enumerate(told) if p.stage == "train")]]
     assert "coreset" not in before, "a bank that came first was kept too"
     resumed = model(one, tmp_path / "resumed")
@@ -127,7 +131,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     file.write_bytes(content)
     told: list[Progress] = []
     learn(one, one.data.open(), where, told.append)
-    assert next(p.step for p in told if p.loss is not None) == 2
+    assert epochs(told) == [2, 3]
 
 
 class Bomb:
@@ -168,7 +172,7 @@ def test_a_foreign_checkpoint_gives_way_to_the_one_before(
     spoil(folder / "state.safetensors", folder / "state.json", how, mark)
     told: list[Progress] = []
     learn(one, one.data.open(), where, told.append)
-    assert next(p.step for p in told if p.loss is not None) == 2
+    assert epochs(told) == [2, 3]
     assert not mark.exists(), "a pickle was opened"
     resumed = model(one, tmp_path)
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
@@ -182,7 +186,7 @@ def test_a_foreign_model_is_trained_anew(tmp_path: Path, how: str) -> None:
     spoil(folder / "model.safetensors", folder / "fit.json", how, mark)
     told: list[Progress] = []
     learn(one, one.data.open(), where, told.append)
-    assert [p.step for p in told if p.loss is not None] == [1]
+    assert epochs(told) == [1]
     assert not mark.exists(), "a pickle was opened"
     again = model(one, tmp_path)
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -223,7 +227,7 @@ def test_where_nothing_is_left_to_train_the_pace_is_the_one_that_was_kept(
         note.write_text(json.dumps({k: v for k, v in kept.items() if k != "pace"}))
     told: list[Progress] = []
     _, facts = learn(one, one.data.open(), where, told.append)
-    assert not [p for p in told if p.stage == "train"]
+    assert epochs(told) == []
     assert facts.train_images_per_second == (96 * kept["pace"] if noted else None)
     run_job([one], where, quiet)
     assert set(read(tmp_path)["train_images_per_second"]) == {facts.train_images_per_second}

@@ -224,7 +224,8 @@ def test_a_trial_that_opens_the_test_split_raises_and_the_audit_shows_it(
 def test_neighbours_that_a_crash_left_are_searched_again(
     sweep: Sweep, place: Place, damage: str
 ) -> None:
-    shutil.copytree(sweep.place.store.out / "models", place.store.out / "models")
+    models = sweep.place.store.out / "models"
+    shutil.copytree(models, place.store.out / "models", dirs_exist_ok=True)
     model = LoadedModel(sweep.study.first, place)
     search = sweep.study.bank_search(replace(sweep.study.first.knobs, k=1))
     assert search is not None
