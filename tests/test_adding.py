@@ -74,6 +74,7 @@ def test_what_was_added_is_listed(house: Path) -> None:
     assert "--nice" in call(house, "run", "--help") and "--nice" in call(house, "tune", "--help")
 
 
+@pytest.mark.slow
 def test_the_command_and_the_race_run(house: Path) -> None:
     assert "hello, DISC" in call(house, "hello", "shapes", "--loud")
     assert "Greet the categories" in call(house, "--help")

@@ -193,7 +193,7 @@ def _shard(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("world", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_sharded_picks_are_the_same(world: int, tmp_path: Path) -> None:
     points_ND = torch.randn(301, 9, generator=torch.Generator().manual_seed(6))
     points_ND[250:] = points_ND[:51]

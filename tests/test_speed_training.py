@@ -11,6 +11,7 @@ from harness.speed.training import WAYS, Runner, race
 from kernels._formats import number_format
 
 
+@pytest.mark.slow
 def test_every_way_is_timed_and_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "NETWORKS", {"uniad": "network"})
     monkeypatch.setenv("LAFITE_ACCELERATE", "1")  # so that what `race` sets is undone
