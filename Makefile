@@ -4,6 +4,8 @@ PYTHON ?= python3
 HARDWARE := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
 COMMA := ,
+# What was compiled is kept, wherever a shell says otherwise: each process would compile for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-all lint browser
 
