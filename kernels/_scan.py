@@ -16,9 +16,8 @@ from kernels._numba import intrinsic, njit, prange
 MARKS = 8  # marks, of one byte each, that are looked at together
 QUAD = 4  # queries whose int16 codes are multiplied together
 LANES = 16  # bank rows whose int16 codes are multiplied together
-PANEL = 4  # groups that all queries of a part meet in turn: their codes and rows stay in the cache
+PANEL = 8  # groups that all of a thread's queries meet in turn; they stay in the cache
 FAR = np.float32(1e38)  # stands for infinity, which fast arithmetic may not see
-PARTS = 4  # parts of the queries for a thread
 
 
 @njit(parallel=True, fastmath=True)
@@ -116,13 +115,13 @@ def scan_int16(
     bounds_N = np.full(len(coded[0]), FAR, dtype=np.float32)
     for x in range(len(squares_N)):
         bounds_N[x] = _threshold(squares_N[x], best_NK[x, -1], limits)
-    parts = min(quads, PARTS * limits[2])
-    for part in prange(parts):
+    threads = limits[2]
+    for thread in prange(threads):
         for turn in range(panels):
             # In strides through the bank: neighbours often lie together, and rows from all over
             # it tell sooner how far the nearest are.
             first = turn * stride % panels * PANEL
-            for quad in range(quads * part // parts, quads * (part + 1) // parts):
+            for quad in range(thread, quads, threads):  # images differ in their work
                 for group in range(first, min(first + PANEL, groups)):
                     hits = _reaching(coded, bounds_N, QUAD * quad, bank, group)
                     while hits != 0:

@@ -147,26 +147,28 @@ class Screen:
         """
         codes_NW, squares_N = coded
         points, squares, rows = points_ND.numpy(), squares_N.numpy(), bank_MD.numpy()
-        with _numba.threads() as threads:
-            limits = np.float32(self.slack), np.float32(self.fine), threads
-            if self.dtype == torch.int16:
-                scales_N = torch.zeros(len(codes_NW))
-                scales_N[: len(squares_N)] = self._scales(squares_N)
-                packed = tuple(part.numpy() for part in bank)
-                queries = codes_NW.numpy(), scales_N.numpy()
-                scan_int16(queries, packed, (points, squares), rows, *best, limits)
-                return
+        if self.dtype == torch.int16:
+            scales = np.zeros(len(codes_NW), dtype=np.float32)
+            scales[: len(squares)] = self._scales(squares_N)
+            packed = tuple(part.numpy() for part in bank)
+        else:
             size = min(POINTS, len(points)), min(block, len(bank[0]))
             space = torch.empty(size, dtype=self.dtype)
+        with _numba.threads() as threads:
+            limits = np.float32(self.slack), np.float32(self.fine), threads
             for start in range(0, len(points), POINTS):
                 part = slice(start, start + POINTS)
+                queries, nearest = (points[part], squares[part]), (best[0][part], best[1][part])
+                if self.dtype == torch.int16:
+                    codes = codes_NW[part].numpy(), scales[part]
+                    scan_int16(codes, packed, queries, rows, *nearest, limits)
+                    continue
                 for first in range(0, len(bank[0]), block):
                     codes_RW = bank[0][first : first + block]
                     products_NR = space[: len(points[part]), : len(codes_RW)]
                     torch.mm(codes_NW[part], codes_RW.T, out=products_NR)
                     bits_NR = products_NR.view(BITS[self.dtype]).numpy()
-                    queries = points[part], squares[part]
-                    scan(bits_NR, first, queries, rows, best[0][part], best[1][part], limits)
+                    scan(bits_NR, first, queries, rows, *nearest, limits)
 
 
 def screen_of(rows_MD: Tensor) -> Screen:
