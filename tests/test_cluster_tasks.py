@@ -109,7 +109,8 @@ def spread(one: Cell, trained: Place, ray_here: None) -> Iterator[Spread]:
     """Two workers that score: started once, as that takes longest."""
     from harness.cluster.scoring import scoring_workers
 
-    with scoring_workers(one, with_resources(trained, workers=2)) as spread:
+    # Patient: what else runs on the machine may keep their imports from the processors.
+    with scoring_workers(one, with_resources(trained, workers=2, patience=240)) as spread:
         yield spread
 
 
