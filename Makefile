@@ -42,20 +42,20 @@ browser: .venv/installed
 	timeout 300 $(BIN)/python -m playwright install chromium || \
 		echo "no Chromium could be installed: tests that open the HTML report are skipped"
 
-# uv installs in a third of pip's time; it is given pip's own settings, and pip serves without it.
+# uv installs in a third of pip's time, and pip serves without it. It is given pip's own settings, from
+# its files, then from variables: of two lines for one setting the last holds.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+UV_OF_PIP := s/^.*\.extra.index.url=/UV_INDEX=/p; s/^.*\.index.url=/UV_DEFAULT_INDEX=/p; \
+	s/^.*\.find.links=/UV_FIND_LINKS=/p; s/^.*\.cert=/SSL_CERT_FILE=/p
+
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "lafite-bench needs Python 3.11 or later; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) install -q uv || true
-	@of_pip() { $(PIP) config get "$$1" 2>/dev/null || true; }; \
-	default="$${PIP_INDEX_URL:-$$(of_pip global.index-url)}"; cert="$${PIP_CERT:-$$(of_pip global.cert)}"; \
-	more="$${PIP_EXTRA_INDEX_URL:-$$(of_pip global.extra-index-url)}"; \
-	echo "installing .[$(1)]"; \
-	env VIRTUAL_ENV=.venv $${default:+UV_DEFAULT_INDEX="$$default"} $${more:+UV_INDEX="$$more"} \
-		$${PIP_FIND_LINKS:+UV_FIND_LINKS="$$PIP_FIND_LINKS"} $${cert:+SSL_CERT_FILE="$$cert"} \
-		$(BIN)/uv pip install -q --index-strategy unsafe-best-match -c constraints.txt -e '.[$(1)]' || \
+	@echo "installing .[$(1)]"; \
+	eval env VIRTUAL_ENV=.venv $$($(PIP) config list | sort -r | sed -n '$(UV_OF_PIP)') \
+		$(BIN)/uv pip install -q --index-strategy unsafe-best-match -c constraints.txt -e "'.[$(1)]'" || \
 	$(PIP) install -q -c constraints.txt -e '.[$(1)]'
 	touch $@
 endef

@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import fingerprint
 from harness.cell import Cell
-from harness.features import BATCH, FeatureSet, encoder, feature_set, read_ahead
+from harness.features import BATCH, FeatureSet, encoder, feature_sets, read_ahead
 from harness.folders import spare_cache, usual_cache
 from harness.options import Say, unheard
 from harness.registry import UsageError
 from methods.base import OnProgress, Progress
 from methods.parts import onnx
-from methods.parts.backbone import Features, Pixels, Tokens, file_sha256, load_backbone
+from methods.parts.backbone import Features, Tokens, file_sha256, load_backbone
 from methods.parts.shapes import layer_count
 from results.files import STALE_SECONDS, locked, record_in, whole_file, write_whole
 
@@ -55,8 +55,7 @@ _SOUND: dict[Path, tuple[int, int]] = {}
 
 def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureSet]:
     """What the cells need and the cache lacks, each once."""
-    wanted = [feature_set(cell, split) for cell in cells for split in cell.splits]
-    by_path = {cache.path(features): features for features in wanted if features is not None}
+    by_path = {cache.path(features): features for features in feature_sets(cells)}
     return [features for features in by_path.values() if not cache.has(features)]
 
 
@@ -140,9 +139,8 @@ class FeatureCache:
         missing = {self.path(features): features for features in sets if not self.has(features)}
         waiting = Progress(stage="waiting for another command that makes them", step=0, steps=1)
         with ExitStack() as locks:
-            for path in sorted(
-                missing
-            ):  # in one order everywhere, or two would wait for each other
+            # In one order everywhere, or two would wait for each other.
+            for path in sorted(missing):
                 lock = locked(path.with_suffix(".lock"), lambda: tell(waiting))
                 locks.enter_context(lock)
             missing = {path: f for path, f in missing.items() if not self.has(f)}
@@ -154,19 +152,14 @@ class FeatureCache:
             self._shrink(keep=missing)
 
     def program(
-        self,
-        view: Features | Pixels,
-        weights: Path | None,
-        sha256: str,
-        device: torch.device,
-        tell: OnProgress,
-    ) -> Path | None:
-        """The file of a convolutional backbone for ONNX Runtime on a CPU, made unless it is there.
+        self, view: Features, weights: Path, sha256: str, device: torch.device, tell: OnProgress
+    ) -> onnx.Program | None:
+        """A convolutional backbone in ONNX Runtime for a CPU; its file is made unless it is there.
 
         None where there is none: on a GPU, for a transformer, or where `methods.parts.onnx` can't
         serve, which is told.
         """
-        if device.type != "cpu" or weights is None or not _is_pyramid(view):
+        if device.type != "cpu" or isinstance(view, Tokens):
             return None
         identity = {"backbone": view.backbone, "bytes": sha256, "side": view.side}
         path = self._named(identity | {"version": VERSION}, "onnx")
@@ -180,12 +173,11 @@ class FeatureCache:
                     pyramid = load_backbone(replace(view, layers=tuple(range(count))), weights)
                     with _entry(path) as (scratch, _):
                         onnx.export(pyramid, view.side, count, scratch)
-            onnx.Program(path, view.layers)
+            return onnx.Program(path, view.layers)
         except onnx.Unusable as error:
             note = f"{view.backbone} runs in PyTorch, which is slower than ONNX Runtime: {error}"
             tell(replace(making, note=note))
             return None
-        return path
 
     def _write(
         self, sets: Mapping[Path, FeatureSet], device: torch.device, tell: OnProgress
@@ -207,8 +199,7 @@ class FeatureCache:
     ) -> int:
         benchmark, samples = sets[0].open()
         _check_planned(sets[0], benchmark, samples)
-        view, weights, sha256 = sets[0].view, sets[0].weights, sets[0].weights_sha256
-        encode = encoder(sets, device, self.program(view, weights, sha256, device, tell))
+        encode = encoder(sets, device, partial(self.program, device=device, tell=tell))
         files: list[np.memmap[Any, np.dtype[Any]]] = []
         done = 0
         for pixels in read_ahead(benchmark, samples, sets[0].view, BATCH[device.type]):
@@ -266,11 +257,6 @@ def _remove_damaged(path: Path, tell: OnProgress) -> None:
         note = f"{path} is not whole ({_fault(path)}); made again"
         tell(Progress(stage="features", step=0, steps=1, note=note))
         path.unlink(missing_ok=True)
-
-
-def _is_pyramid(view: Features | Pixels) -> TypeGuard[Features]:
-    """Whether the view is of a convolutional backbone."""
-    return isinstance(view, Features) and not isinstance(view, Tokens)
 
 
 def _check_planned(features: FeatureSet, benchmark: Benchmark, samples: Sequence[Sample]) -> None:

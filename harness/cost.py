@@ -1,4 +1,4 @@
-"""What cells will cost, counted before they run: memory and work."""
+"""The costs of cells, counted before they run: memory and work."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def feature_flops(features: FeatureSet) -> float:
 
 @cache
 def _backbone_flops(view: Features) -> float:
-    """Of one image, counted on the meta device."""
+    """FLOPs of a pass over one image, counted on the meta device."""
     import timm
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():

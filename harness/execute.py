@@ -18,17 +18,14 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample, sealed
-from harness.cache import missing_features
 from harness.cell import Cell, Split
-from harness.cost import feature_flops, memory_of, work_of
 from harness.features import (
-    FeatureSet,
     as_input,
     feature_set,
     formats,
-    in_one_pass,
     open_split,
 )
+from harness.jobs import planned
 from harness.measure import Metrics, measure
 from harness.memory import peak_memory, reset_peak_memory
 from harness.place import Piece, Place, Spread
@@ -36,7 +33,7 @@ from harness.registry import load
 from harness.rows import failure_row, finished_rows, score_row
 from harness.store.checkpoints import Checkpoints
 from harness.store.store import FitFacts, Row
-from harness.task import Driver, Task, in_this_process
+from harness.task import Driver, in_this_process
 from methods.base import Keeper, Method, Neighbours, OnProgress, Progress, SearchesBank
 from methods.parts.backbone import WeightsMissing
 from methods.parts.batches import Batches
@@ -59,7 +56,7 @@ def run(
 
     A failed job leaves a failure row for each of its cells.
     """
-    tasks, groups = planned(cells, place)
+    tasks, groups = planned(cells, place, run_job)
     for number, error in drive("cells", tasks, place):
         group = groups.get(number)
         if group is None:
@@ -73,79 +70,12 @@ def run(
         yield group, error
 
 
-def planned(cells: Sequence[Cell], place: Place) -> tuple[list[Task], dict[int, list[Cell]]]:
-    """The tasks of a plan, and the cells of those that are jobs, by their number.
-
-    What a job reads and the cache lacks is made just before it, and it waits for nothing else: the
-    first row is there while features of other methods are still made.
-    """
-    tasks: list[Task] = []
-    groups: dict[int, list[Cell]] = {}
-    passes = in_one_pass(missing_features(cells, place.cache))
-    pass_of = {place.cache.path(f): number for number, sets in enumerate(passes) for f in sets}
-    makers: dict[int, int] = {}
-    on_gpu = bool(place.resources.gpus)
-    for group in jobs(cells):
-        read = {pass_of[place.cache.path(f)] for f in missing_features(group, place.cache)}
-        for number in sorted(read - makers.keys()):
-            makers[number] = len(tasks)
-            tasks.append(feature_task(passes[number]))
-        groups[len(tasks)] = group
-        tasks.append(
-            Task(
-                group[0].label,
-                partial(run_job, group),
-                fits=group[0],
-                memory=memory_of(group[0], on_gpu=on_gpu),
-                work=work_of(group),
-                cells=len(group),
-                after=tuple(makers[number] for number in sorted(read)),
-            )
-        )
-    return tasks, groups
-
-
 def _lost(count: int, place: Place) -> RuntimeError:
     """That work ended well somewhere and its results are not here: such work is not done."""
     return RuntimeError(
         f"{count} results did not arrive in {place.store.out}, though the process that made them "
         "ended well; does it see another folder there?"
     )
-
-
-def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
-    """The making of what the cells read and the cache lacks."""
-    return [feature_task(sets) for sets in in_one_pass(missing_features(cells, place.cache))]
-
-
-def feature_task(sets: Sequence[FeatureSet]) -> Task:
-    """The making of sets that share a pass."""
-    work = {"features": feature_flops(sets[0])}
-    return Task(sets[0].label, partial(make_features, sets), work=work)
-
-
-def make_features(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) -> None:
-    """What methods read of a split, made once for all of them, in one pass of a backbone."""
-    place.cache.make(sets, place.device, tell)
-
-
-def jobs(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that share a fit, together: of each data set those of its cheapest row, so that there
-    is soon something to see, then the longest work first, so that no long tail is left."""
-    groups: dict[str, list[Cell]] = {}
-    rows: dict[str, dict[str, float]] = {}
-    for cell in cells:
-        groups.setdefault(cell.fit_id, []).append(cell)
-        row, of_data = cell.config_hash, rows.setdefault(cell.data.benchmark, {})
-        of_data[row] = of_data.get(row, 0.0) + sum(work_of([cell]).values())
-    cheapest = {data: min(of_data, key=of_data.__getitem__) for data, of_data in rows.items()}
-
-    def order(group: list[Cell]) -> tuple[bool, float]:
-        early = any(cheapest[cell.data.benchmark] == cell.config_hash for cell in group)
-        work = sum(work_of(group).values())
-        return not early, work if early else -work
-
-    return sorted(groups.values(), key=order)
 
 
 def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:

@@ -21,6 +21,7 @@ from harness.cell import Cell, Data, Split
 from harness.registry import load
 from kernels._formats import number_format
 from methods.parts.backbone import Extractor, Features, Pixels, joined
+from methods.parts.onnx import Program
 
 BATCH = {"cpu": 8, "cuda": 32}
 """Images that a backbone sees at once; the layers of a few stay in the caches of a CPU."""
@@ -122,6 +123,14 @@ def feature_set(cell: Cell, split: Split) -> FeatureSet | None:
     )
 
 
+def feature_sets(cells: Iterable[Cell]) -> Iterator[FeatureSet]:
+    """All that cells read, each as often as it is read."""
+    for cell in cells:
+        for split in cell.splits:
+            if (features := feature_set(cell, split)) is not None:
+                yield features
+
+
 def read_ahead(
     benchmark: Benchmark, samples: Sequence[Sample], view: Pixels, batch: int
 ) -> Iterator[NDArray[np.uint8]]:
@@ -132,14 +141,18 @@ def read_ahead(
 
 
 def encoder(
-    sets: Sequence[FeatureSet], device: torch.device, program: Path | None = None
+    sets: Sequence[FeatureSet],
+    device: torch.device,
+    program_of: Callable[[Features, Path, str], Program | None],
 ) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float16 | np.uint8]]]:
     """From decoded views to what is kept of them for each set; the sets share a pass."""
     views = [features.view for features in sets if isinstance(features.view, Features)]
     weights = sets[0].weights
     if not views or weights is None:
         return lambda pixels: [pixels]
-    extractor = Extractor(joined(views), weights, program).to(device)
+    view = joined(views)
+    program = program_of(view, weights, sets[0].weights_sha256)
+    extractor = Extractor(view, weights, program).to(device)
 
     def encode(pixels: NDArray[np.uint8]) -> list[NDArray[np.float16 | np.uint8]]:
         layers = extractor.layers(as_images(pixels).to(device))

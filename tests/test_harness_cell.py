@@ -10,7 +10,7 @@ import pytest
 from made_cells import smoke_cells
 
 from harness.cell import Cell
-from harness.execute import jobs
+from harness.jobs import jobs
 from harness.overrides import parse_overrides, with_overrides
 from harness.registry import UsageError, load, names
 from methods.base import identifying, later

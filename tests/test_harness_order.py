@@ -11,7 +11,8 @@ from made_cells import smoke_cells
 
 from harness.cache import FeatureCache
 from harness.cost import work_of
-from harness.execute import jobs, planned, run_job
+from harness.execute import run_job
+from harness.jobs import jobs, planned
 from harness.options import Resources
 from harness.place import Place
 from harness.store.store import Store
@@ -40,7 +41,7 @@ def test_a_job_waits_for_its_own_features_alone(tmp_path: Path) -> None:
     place = Place(
         store=Store(tmp_path / "runs"), cache=FeatureCache(root=tmp_path / "cache"), code_version=""
     )
-    tasks, groups = planned(cells, place)
+    tasks, groups = planned(cells, place, run_job)
     first = min(groups)
     assert groups[first][0].method == "patchcore" and first == 2, "after train and test features"
     for number, group in groups.items():

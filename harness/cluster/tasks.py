@@ -68,7 +68,7 @@ class _Dispatch:
         self.counted = time.monotonic()
         """When places were looked at."""
         self.rest = list(range(len(tasks)))
-        """What was not handed out yet; the first that is ready comes next."""
+        """Numbers of tasks not handed out yet; the first that is ready comes next."""
         self.over: set[int] = set()
         self.waiting: dict[Any, int] = {}
         self.where: dict[int, str] = {}
@@ -128,7 +128,7 @@ class _Dispatch:
         return self.resources.workers if self.tasks[number].fits else 1
 
     def _needs(self, number: int) -> dict[str, Any]:
-        """What a task asks Ray for; one that fits with many workers only waits for them."""
+        """Ray's options for a task; one that fits with many workers only waits for them."""
         if self._size(number) > 1:
             return {"num_cpus": 0, "num_gpus": 0}
         needs, memory = demand(self.resources), self.tasks[number].memory

@@ -17,7 +17,7 @@ from harness.place import Place
 from harness.task import Driver, Outcome, Task
 
 START_SECONDS = 5.0
-"""What a part of a task takes beside its FLOPs at least: processes, imports, disk."""
+"""Least seconds of a task's part beside its FLOPs: processes, imports, disk."""
 
 
 @contextmanager

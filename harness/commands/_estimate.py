@@ -1,4 +1,4 @@
-"""What a plan will cost, before it runs: cells, FLOPs, banks, disk, memory."""
+"""The costs of a plan before it runs: cells, FLOPs, banks, disk, memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.table import Table
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
 from harness.cost import cost_of, feature_bytes, feature_flops, memory_of, work_of
-from harness.execute import jobs
 from harness.features import in_one_pass
+from harness.jobs import jobs
 from harness.memory import machine_memory
 from harness.options import Resources
 from harness.plan import MISSING
@@ -65,7 +65,7 @@ def estimate(cells: Sequence[Cell], todo: Sequence[Cell]) -> Table:
 
 
 def totals(cells: Sequence[Cell], cache: FeatureCache, resources: Resources) -> list[str]:
-    """What is to do takes here: work, disk and memory, in lines."""
+    """Lines on what the cells still take here: work, disk and memory."""
     if not cells:
         return ["nothing to do"]
     missing, groups, rate = missing_features(cells, cache), jobs(cells), flops_per_second()

@@ -50,7 +50,7 @@ class _Running:
 
 
 class Clock:
-    """What is left of tasks, while they are told of.
+    """A clock of the time that is left of tasks, while they are told of.
 
     `tasks` are the seconds expected of each part of each task, in order; `cells` says how many
     cells each scores one after the other.

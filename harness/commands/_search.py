@@ -20,7 +20,7 @@ from harness.commands._eta import Clock
 from harness.commands._progress import bars
 from harness.commands._running import running
 from harness.commands._tune_tables import agreement_table, varied, words, work_done
-from harness.execute import feature_tasks
+from harness.jobs import feature_tasks
 from harness.options import SearchOptions
 from harness.place import Place
 from harness.registry import UsageError

@@ -35,7 +35,8 @@ def race(options: RaceOptions, say: Say) -> Iterator[str]:
         if device.type == "cpu" and not onnx.why_not():
             program = Path(folder) / "backbone.onnx"
             onnx.export(plain, view.side, len(view.layers), program)
-            ways["ours in ONNX Runtime, float32"] = Extractor(view, path, program)
+            in_onnx = onnx.Program(program, view.layers)
+            ways["ours in ONNX Runtime, float32"] = Extractor(view, path, in_onnx)
         images = torch.rand(IMAGES, 3, view.side, view.side, device=device)
         speeds = {name: _speed(way, images) for name, way in ways.items()}
     isa, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()

@@ -281,23 +281,21 @@ def _unwrapped(pyramid: Iterable[str], model: Iterable[str]) -> dict[str, str]:
 class Extractor(nn.Module):
     """Images to frozen features, normalised as the backbone's own configuration says.
 
-    With `program`, the backbone's file for ONNX Runtime (`methods.parts.onnx`), that makes the pass
-    of a convolutional one on a CPU.
+    The pass is made by `program` where there is one, the view's layers in ONNX Runtime.
     """
 
     mean: Tensor
     """(1, 3, 1, 1), as `std`."""
     std: Tensor
 
-    def __init__(self, view: Features, path: Path, program: Path | None = None) -> None:
+    def __init__(self, view: Features, path: Path, program: Program | None = None) -> None:
         super().__init__()
         import timm
 
         self.view = view
+        self.backbone: Any = program
         if program is None:
-            self.backbone: Any = load_backbone(view, path).to(memory_format=torch.channels_last)
-        else:
-            self.backbone = Program(program, view.layers)
+            self.backbone = load_backbone(view, path).to(memory_format=torch.channels_last)
         published = timm.get_pretrained_cfg(view.backbone)
         self.register_buffer("mean", torch.tensor(published.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(published.std).view(1, 3, 1, 1))
