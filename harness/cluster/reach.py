@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from unittest.mock import patch
 
+import psutil
 import ray
 
 from harness.registry import UsageError
@@ -22,6 +23,8 @@ WATCH_SECONDS, MISSES = 4, 3
 """How often it is looked for afterwards, and how often in a row it may be away."""
 LAST_SECONDS = 15
 """How long Ray may take to let go of a cluster that is gone."""
+GOODBYE_SECONDS = 2
+"""How long a process of our own Ray may take to end by itself, when its node has ended."""
 
 
 def check_address(address: str) -> None:
@@ -103,9 +106,27 @@ def let_go() -> None:
     """Leave the cluster, and end it where it is our own.
 
     Its processes then hear no SIGTERM, see `ending.deferred`: Ray would wait a second for each.
+    What a node's raylet started ends when it misses it, but what was just starting may wait a
+    minute for it first: it is killed.
     """
+    started = _by_raylet()
     with patch.object(subprocess.Popen, "terminate", subprocess.Popen.kill):
         ray.shutdown()
+    left = [process for raylet in started if not raylet.is_running() for process in started[raylet]]
+    _, waiting = psutil.wait_procs(left, timeout=GOODBYE_SECONDS)
+    for process in waiting:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _by_raylet() -> dict[psutil.Process, list[psutil.Process]]:
+    """Each raylet that this process started, and all that it started in turn."""
+    found = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == "raylet":
+                found[child] = child.children(recursive=True)
+    return found
 
 
 def gone(address: str) -> bool:
