@@ -109,7 +109,7 @@ def test_the_same_as_frames():
     frame = made_frame(_values(a=0.8, b=0.9))
     by_name = frames(frame)
     assert list(by_name) == [
-        "summary", "categories", "pairs", "ranks", "published", "failures", "alarms",
+        "summary", "categories", "pairs", "published", "failures", "alarms",
     ]  # fmt: skip
     assert by_name["pairs"]["verdict"].to_list() == ["b is better"]
     assert by_name["categories"].select("metric", "category", "method").unique().height == 16

@@ -76,7 +76,6 @@ class Values(NamedTuple):
     """All values of one section and metric."""
 
     by_label: dict[str, NDArray[np.float64]]  # (C categories, S seeds), NaN where there is none
-    rows: dict[str, Record]  # method and variant by label
     expected: int  # categories of the data set
 
 
@@ -105,6 +104,4 @@ def _arranged(part: pl.DataFrame, expected: int) -> Values:
     values_LCS = np.full([len(names) for names in axes.values()], np.nan)
     for *key, value in part.select(*axes, "value").iter_rows():
         values_LCS[tuple(index[name] for index, name in zip(indices, key, strict=True))] = value
-    rows = part.unique("label").select("label", "method", "variant").to_dicts()
-    by_label = dict(zip(axes["label"], values_LCS, strict=True))
-    return Values(by_label, {row.pop("label"): row for row in rows}, expected)
+    return Values(dict(zip(axes["label"], values_LCS, strict=True)), expected)

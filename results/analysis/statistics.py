@@ -20,7 +20,6 @@ from scipy.special import expit, logit
 
 from results.analysis.cells import SECTION, Record, Values, by_section, labelled
 from results.analysis.equivalence import Chances, signed_rank
-from results.analysis.power import categories_to_tell, fewest_categories, seeds_to_tell
 
 Values64 = NDArray[np.float64]
 LEVEL = 0.95
@@ -43,7 +42,6 @@ _PAIRS = pl.Schema(
     | {name: pl.Int64 for name in ("wins", "ties", "losses")}
     | {name: pl.Float64 for name in ("probability", "p_value", "p_holm")}
     | {name: pl.Float64 for name in Chances._fields}
-    | {"seeds_to_tell": pl.Int64, "categories_to_tell": pl.Int64}
     | {"complete": pl.Boolean, "verdict": pl.String}
 )
 
@@ -88,8 +86,7 @@ def pairwise(frame: pl.DataFrame) -> pl.DataFrame:
     probability: that a beats b on a category, each with any of its seeds; a tie counts one half;
     p_value: Wilcoxon's exact signed-rank test over categories, for another product; p_holm:
     corrected for all complete pairs of rows; better, equal, worse: `signed_rank`'s probabilities;
-    seeds_to_tell, categories_to_tell: how many would tell this difference, null where it is told
-    or more than `power.MOST` would not; complete: both rows have all categories of the data set;
+    complete: both rows have all categories of the data set;
     verdict, the first that holds: APART, nothing is paired; INCOMPLETE; WITHIN_NOISE, the interval
     over seeds holds 0; "<name> is better", p_holm is below 0.05, or, of one seed, "<name> AHEAD";
     TOO_FEW, so few categories can't be significant; UNSETTLED, the interval excludes 0; else, of
@@ -162,7 +159,6 @@ def _pair(values: Values, a: str, b: str) -> Record:
         "p_value": p_value,
         "p_holm": p_value,
         **(chances._asdict() if chances else dict.fromkeys(Chances._fields)),
-        **_to_tell(means_S, gaps_C),
         "complete": len(gaps_C) == values.expected,
     }
 
@@ -177,19 +173,6 @@ def signed_rank_p(gaps_C: NDArray[np.float64]) -> float:
             stats.wilcoxon(gaps, method=stats.PermutationMethod(n_resamples=np.inf)).pvalue
         )
     return float(stats.wilcoxon(gaps).pvalue)
-
-
-def _to_tell(means_S: NDArray[np.float64], gaps_C: NDArray[np.float64]) -> Record:
-    """How many seeds and categories would tell; null where these do, or none would."""
-    seeds = categories = None
-    if len(means_S) > 1:
-        seeds = seeds_to_tell(means_S.mean(), means_S.std(ddof=1), LEVEL)
-    if len(gaps_C) > 1:
-        categories = categories_to_tell(gaps_C.mean(), gaps_C.std(ddof=1), LEVEL)
-    return {
-        "seeds_to_tell": seeds if seeds and seeds > len(means_S) else None,
-        "categories_to_tell": categories if signed_rank_p(gaps_C) >= 1 - LEVEL else None,
-    }
 
 
 def _probability(a_CS: NDArray[np.float64], b_CS: NDArray[np.float64]) -> float | None:
@@ -210,11 +193,16 @@ def _judged(pair: Record, tests: int) -> Record:
         verdict = WITHIN_NOISE
     elif pair["p_holm"] < 1 - LEVEL:
         verdict = f"{first} is better" if pair["seeds"] > 1 else f"{first} {AHEAD}"
-    elif decided and decided < fewest_categories(tests, LEVEL):
+    elif decided and decided < _fewest_categories(tests):
         verdict = TOO_FEW
     else:
         verdict = UNSETTLED if apart else WITHIN_NOISE
     return pair | {"verdict": verdict}
+
+
+def _fewest_categories(tests: int) -> int:
+    """The number of categories below which no exact test, corrected for `tests`, is significant."""
+    return int(np.floor(1 + np.log2(tests / (1 - LEVEL)))) + 1
 
 
 def _t_factor(n: int) -> float:

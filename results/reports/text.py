@@ -23,7 +23,6 @@ from results.analysis.cells import (
     title,
 )
 from results.analysis.published import beside_published
-from results.analysis.ranks import ranks
 from results.analysis.statistics import pairwise
 from results.analysis.summary import failures, per_category, summary
 from results.calibration import ONE
@@ -46,7 +45,7 @@ def frames(
 ) -> dict[str, pl.DataFrame]:
     """All that reports are made of, as frames by name: for Python.
 
-    summary, categories (`per_category` of each metric), pairs (`pairwise`), ranks, published
+    summary, categories (`per_category` of each metric), pairs (`pairwise`), published
     (`beside_published`) and failures; the columns are those of the functions. With `read_scores`'s
     scores the summary has images_low and images_high, the bootstrap interval over seeds and images,
     and alarms (`alarms`) say how often they were seen.
@@ -58,7 +57,6 @@ def frames(
         "summary": _with_images(summary(frame), frame, scores),
         "categories": pl.concat(by_metric) if by_metric else pl.DataFrame(),
         "pairs": pairwise(frame),
-        "ranks": ranks(frame),
         "published": beside_published(frame),
         "failures": failures(frame),
         "alarms": alarms(whole, scores, held) if scores is not None else pl.DataFrame(),

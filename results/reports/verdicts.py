@@ -24,7 +24,6 @@ NOTES = [
     "another test set: the same over images, drawn again for both; trainings stay",
     "another product: Wilcoxon's signed-rank test over categories, and the Bayesian one; equal is "
     f"within {100 * ROPE:g} points",
-    "would be told by: so many, 80 % of the time, if difference and spread stay as they are",
 ]
 
 
@@ -127,20 +126,12 @@ def _questions(rows: pl.DataFrame, part: pl.DataFrame, scores: pl.DataFrame | No
             _ends(over_images[row["metric"]]) if row["metric"] in over_images else UNKNOWN,
             p_value(row["p_holm"]),
             " / ".join(percent(row[name], decimals=0) for name in ("better", "equal", "worse")),
-            to_tell(row),
         ]
         for row in known
     ]
     header = ["metric", "another training", "another test set", "another product, p"]
-    header += [f"{rows['a'][0]} better / equal / worse, %", "would be told by"]
+    header += [f"{rows['a'][0]} better / equal / worse, %"]
     return Cells("what the verdicts rest on", header, lines)
-
-
-def to_tell(row: dict[str, Any]) -> str:
-    """How many seeds or categories would tell the difference of a row of `pairwise`."""
-    seeds, categories = row["seeds_to_tell"], row["categories_to_tell"]
-    parts = [f"{seeds} seeds" if seeds else "", f"{categories} categories" if categories else ""]
-    return "; ".join(filter(None, parts)) or UNKNOWN
 
 
 def _gaps(part: pl.DataFrame, a: str, b: str) -> Cells:

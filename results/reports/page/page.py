@@ -14,18 +14,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import coverage, labelled
+from results.analysis.cells import coverage
 from results.analysis.published import beside_published
-from results.analysis.ranks import cliques, ranks
 from results.calibration import read_held
 from results.metrics import METRICS
 from results.reports.page import tables
-from results.reports.page.charts import Point, critical_difference
 from results.reports.page.closer import Closer
 from results.reports.page.first import compared, costs, first_view
 from results.reports.page.gallery import Picture, embedded, telling_pair, within
@@ -85,7 +82,6 @@ def _heading(parts: Sequence[Section]) -> str:
 
 def _section(section: Section) -> dict[str, Any]:
     """A section as the template shows it, by metric."""
-    ranked = labelled(ranks(section.frame))
     beside = beside_published(section.frame)
     return {
         "index": section.index,
@@ -100,27 +96,11 @@ def _section(section: Section) -> dict[str, Any]:
                 "differences": tables.differences(section, metric),
                 "ablation": tables.ablation(section, metric),
                 "published": tables.published(section, beside, metric),
-                "ranks": _ranks(section, ranked.filter(metric=metric), metric),
                 "costs": [*costs(section, metric)][1:],  # the first is on the first screen
             }
             for metric in section.metrics
         },
     }
-
-
-def _ranks(section: Section, ranked: pl.DataFrame, metric: str) -> dict[str, Any] | None:
-    """The critical-difference diagram and its numbers; None for fewer than three methods."""
-    whole = ranked.filter("complete").sort("rank")
-    if len(whole) < 3:
-        return None
-    difference, p_value = whole["critical_difference"][0], whole["p_value"][0]
-    points = [
-        Point(section.labels.index(name), name, rank, 0)
-        for name, rank in whole.select("label", "rank").iter_rows()
-    ]
-    bars = cliques(whole["rank"].to_list(), difference)
-    chart = critical_difference(points, bars, f"Average ranks by {metric}, {section.title}")
-    return {"chart": chart, "difference": difference, "p_value": p_value}
 
 
 def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:

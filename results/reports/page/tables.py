@@ -24,7 +24,6 @@ from results.reports.numbers import (
     spread,
 )
 from results.reports.page.sections import MEAN, Section
-from results.reports.verdicts import to_tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +143,13 @@ def differences(section: Section, metric: str) -> Table | None:
                 Entry(text=f"{percent(pair[name], decimals=0)} %", sort=pair[name])
                 for name in ("better", "equal", "worse")
             ),
-            Entry(text=to_tell(pair), mark="words"),
             Entry(text=pair["verdict"], mark="words"),
         ]
         for pair in section.pairs(metric)
         if pair["difference"] is not None
     ]
     header = ["pair", "points", "another training", "another product, p (Holm)"]
-    header += ["better", f"within {100 * ROPE:g}", "worse", "would be told by", "verdict"]
+    header += ["better", f"within {100 * ROPE:g}", "worse", "verdict"]
     caption = f"{metric}: pairs of methods; another product: signed-rank tests over categories"
     return Table(caption=caption, header=header, rows=rows) if rows else None
 

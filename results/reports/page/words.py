@@ -22,7 +22,6 @@ WORDS = {
     "better": "How probable it is that the first of the pair is better on another product.",
     f"within {100 * ROPE:g}": f"How probable it is that both lie within {100 * ROPE:g} points.",
     "worse": "How probable it is that the first of the pair is worse on another product.",
-    "would be told by": "So many seeds or categories would tell this difference 80 % of the time.",
     "variant": "A method with a setting that is not its own, written behind its name.",
     "cell": "One run: a method, a data set and a seed. Its id comes of its settings and code.",
     "knob": "A setting that can be changed without training again, such as how a map is smoothed.",
