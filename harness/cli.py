@@ -199,6 +199,7 @@ def main() -> None:
 
 def _main() -> None:
     from benchmarks.base import DataError
+    from results.files import ResultsError
 
     if sys.getfilesystemencoding() != "utf-8":
         _in_utf_8()
@@ -216,7 +217,7 @@ def _main() -> None:
             if value.lower() not in map(str.lower, values):
                 raise UsageError(f"{name}={value}: {did_you_mean(value, values)}")
         build()()
-    except (UsageError, DataError) as error:
+    except (UsageError, DataError, ResultsError) as error:
         print(f"lafite-bench: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except OSError as error:

@@ -94,7 +94,6 @@ def _pictures(number: int, defective: bool, score: float) -> dict[str, Any]:
         "score": score,
         "image": _grain(number),
         "mask": _grain(0) if defective else None,
-        "overlay": None,
         "map": _grain(number + 1),
         "low": 0.0,
         "high": 2.0,

@@ -70,7 +70,7 @@ def test_an_edited_value_is_noticed_by_its_hash_and_by_its_scores(
     assert "image_auroc of gear is " in printed and "its scores give" in printed
     (out / PUBLISHED).unlink()
     assert not verify.command(out), "also where no hash was noted"
-    assert "2 cells were written before hashes were noted" in capsys.readouterr().out
+    assert "2 cells have no hash in published.jsonl" in capsys.readouterr().out
 
 
 def test_edited_scores_a_changed_model_and_what_is_missing_are_noticed(
@@ -124,5 +124,5 @@ def test_tables_are_written_as_parquet(out: Path) -> None:
 
 @pytest.mark.parametrize("command", [verify.command, lambda path: diff.command(path, path)])
 def test_a_folder_without_results_is_one_line(command: object, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no such folder|no results here"):
+    with pytest.raises(ValueError, match=r"no such folder|no results here"):
         command(tmp_path / "none")  # type: ignore[operator]

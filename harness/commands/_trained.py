@@ -31,10 +31,7 @@ def find_cell(
     UsageError if there is none, its model is gone or its data changed. `data` is where the images
     lie, if they were moved.
     """
-    try:
-        frame = labelled(read(store.out).filter(pl.col("status") == DONE))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    frame = labelled(read(store.out).filter(pl.col("status") == DONE))
     by = "label" if method in frame["label"] else "method"
     for column, wanted in ((by, method), ("seed", seed), ("category", category)):
         present = [str(value) for value in frame[column].unique().sort()]

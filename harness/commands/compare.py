@@ -31,8 +31,5 @@ def command(
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
-    try:
-        scores = read_scores(path)
-        typer.echo(comparison(read(path), a, b, format_, columns(), scores=scores))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    scores = read_scores(path)
+    typer.echo(comparison(read(path), a, b, format_, columns(), scores=scores))

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from harness.options import Results, keeping
-from harness.registry import UsageError
 
 MOST = 40
 ROW = ("benchmark", "mode", "preset", "profile", "method", "variant", "seed")
@@ -24,7 +23,8 @@ def command(
 
     Example: lafite-bench diff results/runs other/runs
     """
-    from results.reports.layout import Cells, join_blocks
+    from results.reports.layout import join_blocks
+    from results.reports.model import Entry, Table
     from results.reports.numbers import points
 
     one, other = _rows(a), _rows(b)
@@ -45,7 +45,8 @@ def command(
     )
     if changed:
         header = ["value", str(a), str(b), "points", "what else differs"]
-        typer.echo(join_blocks([Cells("", header, changed[:MOST])], "terminal", 160))
+        rows = [[*map(Entry, line)] for line in changed[:MOST]]
+        typer.echo(join_blocks([Table("", header, rows)], "terminal", 160))
     return not changed and one.keys() == other.keys()
 
 
@@ -53,10 +54,7 @@ def _rows(folder: Any) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Finished values by what they are of; the newest of each."""
     from results.table import DONE, read
 
-    try:
-        frame = read(folder)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    frame = read(folder)
     rows = frame.filter(frame["status"] == DONE).sort("finished_at").to_dicts()
     return {(*(row[n] for n in ROW), row["category"], row["metric"]): row for row in rows}
 
