@@ -26,6 +26,7 @@ from results.analysis.statistics import (
 )
 from results.analysis.summary import summary
 
+
 def _random(methods, seeds=4, categories=5, noise=0.01, seed=0):
     """Values of methods with these means; categories are of different difficulty."""
     generator = np.random.default_rng(seed)
@@ -74,7 +75,7 @@ def test_a_pair_is_judged_as_scipy_judges_it():
     assert (row["low"], row["high"]) == pytest.approx(interval, abs=1e-9)
     assert row["p_value"] == 2 * 0.5**5  # all five categories, of 2**5 signs
     assert (row["wins"], row["ties"], row["losses"]) == (5, 0, 0)
-    assert (row["probability"], row["complete"]) == (1.0, True)
+    assert row["complete"]
     assert row["verdict"] == TOO_FEW
     row = pairwise(made_frame(_random({"a": 0.9, "b": 0.8}, categories=7))).row(0, named=True)
     assert row["verdict"] == "a is better"
@@ -86,7 +87,6 @@ def test_equal_methods_are_within_noise():
     same = {key: 0.5 for key in values}
     row = pairwise(made_frame(same)).row(0, named=True)
     assert (row["p_value"], row["ties"], row["verdict"]) == (1.0, 5, WITHIN_NOISE)
-    assert row["probability"] == 0.5
 
 
 def test_a_gain_on_one_category_alone_is_not_a_better_method():
@@ -218,12 +218,6 @@ def test_bayesian_signed_rank_is_that_of_benavoli(gaps, rope, wanted):
 def test_bayesian_signed_rank_of_nothing():
     assert signed_rank(np.array([])) is None
     assert signed_rank(np.zeros(6)).equal > 0.999
-
-
-def test_probability_counts_every_seed_of_either_on_each_category():
-    values = {("a", 0, "x"): 3.0, ("a", 1, "x"): 1.0, ("b", 0, "x"): 2.0, ("b", 1, "x"): 1.0}
-    row = pairwise(made_frame(values)).row(0, named=True)
-    assert row["probability"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
 
 
 def test_a_row_that_lacks_a_category_is_not_compared():

@@ -1,18 +1,19 @@
-"""The tables of the page, as entries that the template writes."""
+"""The tables of a report: one builder of each, whatever renders it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from results.analysis.cells import label
+from results.analysis.cells import label, labelled
 from results.analysis.equivalence import ROPE
 from results.analysis.published import MEAN as AVERAGE
 from results.calibration import ONE
 from results.identity import POOLED
+from results.reports.model import WORDS, Entry, Table, ranked
 from results.reports.numbers import (
     UNKNOWN,
     gibibytes,
@@ -23,73 +24,92 @@ from results.reports.numbers import (
     points,
     spread,
 )
-from results.reports.page.sections import MEAN, Section
+from results.reports.sections import MEAN, Section
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One cell of a table."""
-
-    text: str
-    small: str = ""  # written small behind the text
-    sort: float | str | None = None  # what a column is sorted by
-    key: str = ""  # of a number whose source a click shows: `Section.key`
-    heat: float | None = None  # 0 at the table's lowest value, 1 at 100 %
-    mark: str = ""  # a class of the style sheet
-    category: str = ""  # which a click opens under "One category"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A caption, a header, and rows whose first entry names them."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
-
-
-def overview(sections: Sequence[Section], metric: str) -> Table:
-    """Methods x data sets: means over categories."""
+def overview(sections: Sequence[Section], metric: str, among: Sequence[str]) -> Table:
+    """Methods x data sets: the means over categories of the rows `among` these names."""
     measured = [section for section in sections if metric in section.metrics]
-    names = [name for name in sections[0].labels if any(name in s.present for s in measured)]
-    columns = [_best([_mean(section, metric, name) for name in names]) for section in measured]
-    rows = zip([Entry(text=name) for name in names], *columns, strict=True)
-    caption = f"{metric}, mean over categories, % (± std over seeds)"
-    return Table(caption=caption, header=["method", *(s.title for s in measured)], rows=list(rows))
+    names = [name for name in among if any(name in section.present for section in measured)]
+    columns = [ranked([_mean(section, metric, name) for name in names]) for section in measured]
+    rows = [*zip(map(Entry, names), *columns, strict=True)]
+    title = f"{metric}, mean over categories, % (± std over seeds)"
+    return Table(title, ["method", *(section.title for section in measured)], rows)
+
+
+def means(section: Section, metrics: Sequence[str]) -> Table:
+    """The means of each method in several metrics and its cost, the best by the first on top."""
+    names = section.ranked(metrics[0]) if metrics else []
+    costs = _of_methods(section)
+    names += sorted(costs.keys() - set(names))
+    columns = [ranked([_mean(section, metric, name) for name in names]) for metric in metrics]
+    columns += [
+        [Entry(str(costs[name]["seeds"])) for name in names],
+        [_cost(costs[name]["fit_seconds"]) for name in names],
+        [_cost(costs[name]["images_per_second"]) for name in names],
+    ]
+    kinds = sorted({name.partition("_")[0] for name in metrics}, reverse=True)
+    title = f"{' and '.join(kinds)} metrics, %" + ("" if section.single else f", {MEAN}")
+    title += " (± std over seeds)" if section.summary["std"].count() else ""
+    rows = [*zip(map(Entry, names), *columns, strict=True)]
+    header = ["method", *metrics, "seeds", "fit s", "images/s"]
+    return Table(f"{title}; cost of one seed", header, rows)
 
 
 def methods(section: Section, metric: str) -> Table:
-    """Every summary of each method in one metric, and its cost."""
-    header = ["method", "mean", "95 % interval", "std over categories", "worst category"]
-    header += ["pooled", "seeds", "images/s", "peak GiB", "fit s"]
-    names = section.ranked(metric)
-    means = _best([_mean(section, metric, name) for name in names])
-    rows = []
-    for name, mean in zip(names, means, strict=True):
-        row = section.row(metric, name)
-        assert row is not None
-        low, worst = row["low"], row["worst_category"]
-        rows.append(
-            [
-                Entry(text=name),
-                mean,
-                Entry(text=interval(low, row["high"]), sort=low),
-                Entry(text=percent(row["category_std"]), sort=row["category_std"]),
-                _traced(section, metric, worst, name, row["worst"], worst),
-                _traced(section, metric, POOLED, name, row["pooled"], spread(row["pooled_std"])),
-                Entry(text=str(row["seeds"]), sort=row["seeds"]),
-                _cost(row["images_per_second"]),
-                _cost(gibibytes(row["peak_memory_bytes"])),
-                _cost(row["fit_seconds"]),
-            ]
-        )
-    return Table(caption=f"{metric}, %, and the cost of one seed", header=header, rows=rows)
+    """Every summary of each method in one metric, as far as there is one, the best on top."""
+    rows = [row for name in section.ranked(metric) if (row := section.row(metric, name))]
+
+    def intervals(low: str, high: str) -> list[Entry]:
+        return [Entry(interval(row.get(low), row.get(high)), sort=row.get(low)) for row in rows]
+
+    def traced(row: dict[str, Any], category: str, value: float | None, small: str) -> Entry:
+        return _traced(section, metric, category, row["label"], value, small)
+
+    columns = {
+        "mean": ranked([_mean(section, metric, row["label"]) for row in rows]),
+        "95 % interval": intervals("low", "high"),
+        "95 %, images too": intervals("images_low", "images_high"),
+    }
+    if not section.single:
+        columns |= {
+            "std over categories": [_percent(row["category_std"]) for row in rows],
+            "worst category": [
+                traced(row, row["worst_category"], row["worst"], row["worst_category"])
+                for row in rows
+            ],
+            "pooled": [
+                traced(row, POOLED, row["pooled"], spread(row["pooled_std"])) for row in rows
+            ],
+        }
+    columns["seeds"] = [Entry(str(row["seeds"]), sort=row["seeds"]) for row in rows]
+    known = {name: c for name, c in columns.items() if any(e.text != UNKNOWN for e in c)}
+    names = [Entry(row["label"]) for row in rows]
+    title = f"{metric}, %{'' if section.single else f', {MEAN}'} (± std over seeds)"
+    return Table(title, ["method", *known], [*zip(names, *known.values(), strict=True)])
+
+
+def costs(section: Section) -> Table:
+    """Seconds, speed and memory of one seed of each method, and how many of its cells failed."""
+    rows = [
+        [
+            Entry(name),
+            *(Entry(str(row[count]), sort=row[count]) for count in ("seeds", "failed")),
+            _cost(row["fit_seconds"]),
+            _cost(row["images_per_second"]),
+            _cost(gibibytes(row["peak_memory_bytes"])),
+        ]
+        for name, row in _of_methods(section).items()
+    ]
+    header = ["method", "seeds", "failed cells", "fit s", "images/s", "peak GiB"]
+    return Table("cost of one seed", header, rows)
 
 
 def by_category(section: Section, metric: str) -> Table:
-    """Categories x methods, coloured by value."""
+    """Categories x methods, with how high a value lies between the lowest and 100 %."""
     summaries = {(r["category"], r["label"]): r for r in section.by_category(metric).to_dicts()}
-    low = min(row["mean"] for row in summaries.values() if row["mean"] is not None)
+    known = [row["mean"] for row in summaries.values() if row["mean"] is not None]
+    low = min(known, default=0.0)
     span = max(1 - low, 1e-9)
     rows = []
     for category in [*section.categories, POOLED]:
@@ -101,16 +121,16 @@ def by_category(section: Section, metric: str) -> Table:
             entries.append(replace(entry, heat=heat))
         if any(entry.heat is not None for entry in entries):
             link = "" if category == POOLED else category
-            rows.append([Entry(text=category, category=link), *_best(entries)])
-    caption = f"{metric} by category, % (± std over seeds)"
-    return Table(caption=caption, header=["category", *section.present], rows=rows)
+            rows.append([Entry(category, category=link), *ranked(entries)])
+    title = f"{metric} by category, % (± std over seeds)"
+    return Table(title, ["category", *section.present], rows)
 
 
 def ablation(section: Section, metric: str) -> Table | None:
-    """How far the mean of each variant lies from that of the method itself, in points."""
-    pairs = section.summary.select("method", "variant", "label").unique(maintain_order=True)
+    """Means of variants beside those of their methods, with the difference in points."""
+    names = section.summary.select("method", "variant", "label").unique().sort("method", "variant")
     rows = []
-    for method, variant, name in pairs.sort("method", "variant").iter_rows():
+    for method, variant, name in names.iter_rows():
         base, mine = section.row(metric, method), section.row(metric, name)
         if not variant or not base or not mine or None in (base["mean"], mine["mean"]):
             continue
@@ -119,119 +139,160 @@ def ablation(section: Section, metric: str) -> Table | None:
         ratio = speed[0] / speed[1] if all(speed) else None
         rows.append(
             [
-                Entry(text=name),
+                Entry(name),
                 _mean(section, metric, name),
                 _mean(section, metric, method),
-                Entry(text=points(gap), sort=100 * gap),
-                Entry(text=UNKNOWN if ratio is None else f"{ratio:.2f} ×", sort=ratio),
+                Entry(points(gap), sort=100 * gap),
+                Entry(UNKNOWN if ratio is None else f"{ratio:.2f} ×", sort=ratio),
             ]
         )
     header = ["variant", "its mean", "the method's", "difference, points", "images/s"]
-    caption = f"{metric}: variants beside their method"
-    return Table(caption=caption, header=header, rows=rows) if rows else None
+    return Table(f"{metric}: variants beside their method", header, rows) if rows else None
 
 
-def differences(section: Section, metric: str) -> Table | None:
-    """Each pair of methods: is the difference real?"""
-    rows = [
-        [
-            Entry(text=f"{pair['a']} − {pair['b']}"),
-            Entry(text=points(pair["difference"]), sort=pair["difference"]),
-            Entry(text=interval(pair["low"], pair["high"], points), sort=pair["low"]),
-            Entry(text=p_value(pair["p_holm"]), sort=pair["p_holm"]),
-            *(
-                Entry(text=f"{percent(pair[name], decimals=0)} %", sort=pair[name])
-                for name in ("better", "equal", "worse")
-            ),
-            Entry(text=pair["verdict"], mark="words"),
+def differences(
+    title: str,
+    first: str,
+    pairs: Mapping[str, Mapping[str, Any]],
+    over_images: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Table | None:
+    """Is the difference real? A line for each pair (a row of `pairwise`) by its name.
+
+    `first` is the name of the names. `over_images` has rows of `gaps_over_images`, by name too.
+    """
+    lines = []
+    for name, pair in pairs.items():
+        known = pair["difference"] is not None
+        line = [
+            Entry(name),
+            Entry(points(pair["difference"]), sort=pair["difference"]),
+            _gap(pair),
+            Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if known else Entry(),
+            *(Entry(percent(pair[c], decimals=0), sort=pair[c]) for c in CHANCES.values()),
+            Entry(pair["verdict"], mark=WORDS),
         ]
-        for pair in section.pairs(metric)
-        if pair["difference"] is not None
-    ]
-    header = ["pair", "points", "another training", "another product, p (Holm)"]
-    header += ["better", f"within {100 * ROPE:g}", "worse", "verdict"]
-    caption = f"{metric}: pairs of methods; another product: signed-rank tests over categories"
-    return Table(caption=caption, header=header, rows=rows) if rows else None
+        if over_images is not None:
+            line.insert(3, _gap(over_images.get(name, {})))
+        lines.append(line)
+    header = [first, "points", "another training", "another product, p", *CHANCES, "verdict"]
+    if over_images is not None:
+        header.insert(3, "another test set")
+    return Table(title, header, lines) if lines else None
 
 
-def published(section: Section, beside: pl.DataFrame, metric: str) -> Table | None:
-    """Ours beside the paper's and ADer's numbers; None where none has the same protocol."""
-    rows = beside.filter(pl.col("metric") == metric, pl.col("verdict").is_not_null())
+CHANCES = {"better, %": "better", f"within {100 * ROPE:g}, %": "equal", "worse, %": "worse"}
+"""The columns of the Bayesian signed-rank test."""
+
+
+def published(section: Section, metric: str, rows: pl.DataFrame) -> Table | None:
+    """Ours beside published numbers (rows of `beside_published`), as far as comparable."""
     shown = []
-    for row in rows.to_dicts():
-        name, category = label(row), MEAN if row["category"] == AVERAGE else row["category"]
-        epochs = f"{row['epochs']} epochs" if row["epochs"] else ""
+    of_metric = rows.filter(pl.col("verdict").is_not_null(), metric=metric)
+    for row in of_metric.to_dicts():
+        category = MEAN if row["category"] == AVERAGE else row["category"]
         shown.append(
             [
-                Entry(text=name),
-                Entry(text=row["category"], mark="words"),
-                Entry(text=row["source"], small=epochs, mark="words"),
-                _traced(section, metric, category, name, row["mean"], ""),
-                Entry(text=percent(row["value"]), small=spread(row["std"]), sort=row["value"]),
-                Entry(text=points(row["difference"]), sort=row["difference"]),
-                Entry(text=row["verdict"], mark="words"),
+                Entry(label(row)),
+                Entry(row["category"], mark=WORDS),
+                Entry(source(row), mark=WORDS),
+                _traced(section, metric, category, label(row), row["mean"]),
+                Entry(percent(row["value"]), spread(row["std"]), sort=row["value"]),
+                Entry(points(row["difference"]), sort=row["difference"]),
+                Entry(row["verdict"], mark=WORDS),
             ]
         )
     header = ["method", "category", "source", "ours", "theirs", "points", "verdict"]
-    caption = f"{metric}, %, beside published numbers"
-    return Table(caption=caption, header=header, rows=shown) if shown else None
+    return Table(f"{metric}, %, beside published numbers", header, shown, 3) if shown else None
+
+
+def source(row: Mapping[str, Any]) -> str:
+    """Who published the number of a row of `beside_published`."""
+    epochs = f", {row['epochs']} epochs" if row["epochs"] else ""
+    names = {"paper": "the paper", "ader": f"ADer{epochs}", "authors": f"its authors{epochs}"}
+    return names[row["source"]]
+
+
+def alarms(rows: pl.DataFrame) -> Table | None:
+    """Alarms asked for, expected and seen, of rows of `alarms.alarms`; None without any."""
+
+    def rate(row: dict[str, Any], name: str) -> Entry:
+        if row[name] is None:
+            return Entry()
+        ends = interval(row[f"{name}_low"], row[f"{name}_high"])
+        return Entry(percent(row[name]), f"({ends})", sort=row[name])
+
+    if rows.is_empty():
+        return None
+    body = [
+        [
+            Entry(label(row)),
+            Entry("one for all" if row["threshold"] == ONE else "one each", mark=WORDS),
+            _percent(row["alpha"]),
+            Entry(interval(row["expected_low"], row["expected_high"]), sort=row["expected_high"]),
+            rate(row, "false"),
+            rate(row, "recall"),
+        ]
+        for row in rows.to_dicts()
+    ]
+    header = ["method", "threshold", "asked", "expected", "false alarms seen", "recall"]
+    reasons = [reason for reason in rows["reason"].unique(maintain_order=True) if reason]
+    notes = ["in brackets 95 % intervals; expected: 95 % of test images like the held-out ones"]
+    notes += [f"{UNKNOWN} {reason}" for reason in reasons]
+    title = "alarms of thresholds from held-out normal images, % of the test images"
+    return Table(title, header, body, 2, notes)
+
+
+def versions(section: Section) -> Table | None:
+    """Names that `#` and a hash tell apart, each with what its rows differ in; None without any."""
+    data = section.frame.select("benchmark", "data", note="data_note").row(0, named=True)
+    names = {f"{data['benchmark']} {data['data']}".rstrip(): data["note"]}
+    rows = labelled(section.frame).select("label", "variant_note").unique().sort("label")
+    names |= dict(rows.iter_rows())
+    body = [[Entry(name), Entry(note, mark=WORDS)] for name, note in names.items() if note]
+    title = "rows of one name that are not of one kind"
+    return Table(title, ["name", "differs in"], body) if body else None
+
+
+def _of_methods(section: Section) -> dict[str, dict[str, Any]]:
+    """The costs, seeds and failures of each method."""
+    costs = ("failed", "fit_seconds", "images_per_second", "peak_memory_bytes")
+    rows = section.summary.group_by("label", maintain_order=True).agg(
+        pl.col("seeds").max(), pl.col(costs).first()
+    )
+    return {row["label"]: row for row in rows.to_dicts()}
 
 
 def _mean(section: Section, metric: str, name: str) -> Entry:
     row = section.row(metric, name)
     if row is None or row["mean"] is None:
-        return Entry(text=UNKNOWN)
-    entry = _traced(section, metric, MEAN, name, row["mean"], spread(row["std"]))
-    if row["complete"]:
-        return entry
+        return Entry()
     covered = f"{row['categories']} of {row['expected']} categories"
-    return replace(entry, small=covered, mark="incomplete")
+    entry = _traced(section, metric, MEAN, name, row["mean"], spread(row["std"]))
+    return replace(entry, note="" if row["complete"] else covered)
 
 
 def _traced(
-    section: Section, metric: str, category: str | None, name: str, value: float | None, small: str
+    section: Section,
+    metric: str,
+    category: str,
+    name: str,
+    value: float | None,
+    small: str = "",
 ) -> Entry:
-    if value is None or category is None:
-        return Entry(text=UNKNOWN)
-    key = section.key(metric, category, name)
-    return Entry(text=percent(value), small=small, sort=value, key=key)
+    """A fraction in percent whose seeds and cells the page can show."""
+    if value is None:
+        return Entry()
+    return Entry(percent(value), small, sort=value, key=section.key(metric, category, name))
 
 
-def _best(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, with the highest of those that may be compared marked."""
-    values = [entry.sort for entry in entries if not entry.mark and isinstance(entry.sort, float)]
-    if len(values) < 2:
-        return [*entries]
-    marks = [entry.mark or ("best" if entry.sort == max(values) else "") for entry in entries]
-    return [replace(entry, mark=mark) for entry, mark in zip(entries, marks, strict=True)]
+def _percent(fraction: float | None) -> Entry:
+    return Entry(percent(fraction), sort=fraction)
+
+
+def _gap(row: Mapping[str, Any]) -> Entry:
+    """The interval of a difference, in points."""
+    return Entry(interval(row.get("low"), row.get("high"), points), sort=row.get("low"))
 
 
 def _cost(value: float | None) -> Entry:
-    return Entry(text=number(value), sort=value)
-
-
-def alarms(rows: Sequence[dict[str, Any]]) -> Table | None:
-    """What thresholds of held-out images promise and do, from rows of `alarms.alarms`."""
-
-    def rate(row: dict[str, Any], name: str) -> Entry:
-        if row[name] is None:
-            return Entry(text=UNKNOWN, small=row["reason"], mark="words")
-        ends = interval(row[f"{name}_low"], row[f"{name}_high"])
-        return Entry(text=percent(row[name]), small=f"({ends})", sort=row[name])
-
-    body = [
-        [
-            Entry(text=label(row)),
-            Entry(text="one for all" if row["threshold"] == ONE else "one each", mark="words"),
-            Entry(text=percent(row["alpha"]), sort=row["alpha"]),
-            Entry(
-                text=interval(row["expected_low"], row["expected_high"]), sort=row["expected_high"]
-            ),
-            rate(row, "false"),
-            rate(row, "recall"),
-        ]
-        for row in rows
-    ]
-    header = ["method", "threshold", "asked", "expected", "false alarms seen", "recall"]
-    caption = "alarms of thresholds from held-out normal images, % of the test images"
-    return Table(caption=caption, header=header, rows=body) if body else None
+    return Entry(number(value), sort=value)

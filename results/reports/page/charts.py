@@ -98,7 +98,7 @@ def losses(method: str, series: int, runs: Mapping[str, Sequence[float]], title:
 
 
 MOST_POINTS = 300
-"""Of a line; a longer one shows every so-manieth."""
+"""Points of a line at most; of a longer one every second, third, ... is drawn."""
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""What the words of the page mean, for whoever has not read the paper."""
+"""Glossary of the page, for whoever has not read the paper."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WORDS = {
     "seed": "The number that a training draws its chance from; more seeds show how much is chance.",
     "points": "Percentage points: from 90 % to 92 % are 2 points.",
     "another training": "95 % interval of the difference, over seeds: one that holds 0 is noise.",
-    "another product, p (Holm)": "Wilcoxon's signed-rank test over categories, corrected for the "
+    "another product, p": "Wilcoxon's signed-rank test over categories, corrected for the "
     "number of pairs: below 0.05 the order holds on other products like these.",
-    "better": "How probable it is that the first of the pair is better on another product.",
-    f"within {100 * ROPE:g}": f"How probable it is that both lie within {100 * ROPE:g} points.",
-    "worse": "How probable it is that the first of the pair is worse on another product.",
+    "better, %": "How probable it is that the first of the pair is better on another product.",
+    f"within {100 * ROPE:g}, %": f"How probable it is that both lie within {100 * ROPE:g} points.",
+    "worse, %": "How probable it is that the first of the pair is worse on another product.",
     "variant": "A method with a setting that is not its own, written behind its name.",
     "cell": "One run: a method, a data set and a seed. Its id comes of its settings and code.",
     "knob": "A setting that can be changed without training again, such as how a map is smoothed.",
@@ -33,4 +33,4 @@ WORDS = {
     "peak GiB": "The most memory that a run needed.",
     "fit s": "Seconds that the training took.",
 }
-"""By how it is written, mostly in the head of a table."""
+"""Word -> meaning; most words are names of columns, which show it under the pointer."""
