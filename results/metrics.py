@@ -173,7 +173,7 @@ def ranked(scores_A: Floats, sizes_A: Integers) -> Complex:
 
 
 def _threads() -> int:
-    """As many as OMP_NUM_THREADS says, which Ray sets for a task; a list is of nested levels."""
+    """The number that OMP_NUM_THREADS says, which Ray sets for a task; a list has nested levels."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     wanted = int(first) if first.isdecimal() else 0
     return min(MOST_THREADS, wanted or os.cpu_count() or 1)
