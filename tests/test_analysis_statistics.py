@@ -111,14 +111,6 @@ def test_one_training_each_is_said():
     assert row["verdict"] == f"a {AHEAD}"
 
 
-def _code_of_before(gaps_CS):
-    """Whether category x seed pairs, taken for independent, and the interval over seeds tell."""
-    low, high = stats.t.interval(
-        0.95, gaps_CS.shape[1] - 1, gaps_CS.mean(), stats.sem(gaps_CS.mean(0))
-    )
-    return stats.wilcoxon(gaps_CS.reshape(-1)).pvalue < 0.05 and not low < 0 < high
-
-
 RATIOS = (0.03, 0.3, 3.0)
 """Standard deviations over seeds, beside 1 over categories."""
 
@@ -130,9 +122,8 @@ RATIOS = (0.03, 0.3, 3.0)
 def test_better_is_said_falsely_in_at_most_5_percent(monkeypatch, categories, runs):
     monkeypatch.setattr(statistics, "signed_rank", lambda gaps: None)  # no part in verdicts
     generator, seeds = np.random.default_rng(categories), 5
-    before = {}
     for ratio in RATIOS:
-        said = of_before = 0
+        said = 0
         for _ in range(runs):
             # No difference over products; on each of them there may be one.
             gaps_CS = generator.normal(0, 1, (categories, 1)) + generator.normal(
@@ -141,10 +132,7 @@ def test_better_is_said_falsely_in_at_most_5_percent(monkeypatch, categories, ru
             values = Values({"a": gaps_CS, "b": 0 * gaps_CS}, categories)
             (row,) = statistics._all_pairs(values)
             said += row["verdict"].endswith("is better")
-            of_before += _code_of_before(gaps_CS)
         assert said / runs <= 0.05 + 2.6 * (0.05 * 0.95 / runs) ** 0.5, ratio
-        before[ratio] = of_before / runs
-    assert max(before.values()) > 0.2, "what was said before would pass"
 
 
 def test_a_training_that_moves_all_categories_is_no_better_method(monkeypatch):

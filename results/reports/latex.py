@@ -82,8 +82,8 @@ def _ablation(sections: Sequence[Section], way: str) -> Iterator[str]:
         return
     kinds = _measured(sections)
     tables = [overview(sections, kind, names) for kind in kinds]
-    header = _line(["Method", *(section.benchmark for section in sections)])
     titles = [section.title for section in sections]
+    header = _line(["Method", *(title.partition(" · ")[0] for title in titles)])
     what = " / ".join(KINDS[kind] for kind in kinds)
     caption = f"ablation, {way}: what each part adds, {what}"
     yield _table(caption, len(sections), [header, r"\midrule", *_lines(tables, titles)])

@@ -41,7 +41,7 @@ def columns(table: Table) -> int:
     lines = (table.header, *([_text(entry) for entry in row] for row in table.rows))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     names = [min(width, NAME_WIDTH) for width in widths[: table.names]]
-    return 1 + sum(width + 3 for width in (*names, *widths[table.names :]))
+    return _table_width([*names, *widths[table.names :]])
 
 
 def csv_text(frame: pl.DataFrame) -> str:
@@ -60,13 +60,29 @@ def _left(table: Table, column: int) -> bool:
     return column < table.names or any(row[column].mark == WORDS for row in table.rows)
 
 
+def _least_widths(table: Table, width: int) -> list[int]:
+    """The longest word of each column, a name cut; 1 where these are too wide together."""
+    lines = (table.header, *([_text(entry) for entry in row] for row in table.rows))
+    words = [" ".join(column).split() for column in zip(*lines, strict=True)]
+    longest = [max(map(len, of_column), default=1) for of_column in words]
+    least = [min(size, NAME_WIDTH) if n < table.names else size for n, size in enumerate(longest)]
+    return least if _table_width(least) <= width else [1] * len(least)
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    """The columns of a terminal that a table takes, with what stands between its columns."""
+    return 1 + sum(width + 3 for width in widths)
+
+
 def _terminal(block: Block, width: int, styled: bool) -> str:
     if not isinstance(block, Table):
         return "\n".join(map(without_codes, block))
     grid = Grid(box=box.SIMPLE_HEAD, title=Text(without_codes(block.title)), title_justify="left")
+    least = _least_widths(block, width)
     for column, name in enumerate(block.header):
         side: Literal["left", "right"] = "left" if _left(block, column) else "right"
-        grid.add_column(Text(without_codes(name)), justify=side, overflow="fold")
+        title = Text(without_codes(name))
+        grid.add_column(title, justify=side, overflow="fold", min_width=least[column])
     for row in block.rows:
         grid.add_row(*(Text(_text(e), "bold" if e.mark == BEST else "") for e in row))
     system: Literal["standard"] | None = "standard" if styled else None

@@ -40,7 +40,7 @@ class Section:
         index: int,
         frame: pl.DataFrame,
         summary: pl.DataFrame,
-        expected: dict[str, int],
+        expected: int,
         labels: Sequence[str],
         cells: Sequence[str],
     ) -> None:
@@ -60,7 +60,7 @@ class Section:
     @property
     def single(self) -> bool:
         """Whether the data set has one category, of which there is no spread and no worst."""
-        return self.expected[self.benchmark] == 1
+        return self.expected == 1
 
     @property
     def done(self) -> bool:
@@ -81,7 +81,7 @@ class Section:
         """Rows of `results.analysis.statistics.pairwise` in one metric."""
         if metric not in self._pairs:
             of_metric = self.frame.filter(metric=metric)
-            self._pairs[metric] = pairwise(of_metric, self.expected).to_dicts()
+            self._pairs[metric] = pairwise(of_metric, {self.benchmark: self.expected}).to_dicts()
         return self._pairs[metric]
 
     def by_category(self, metric: str) -> pl.DataFrame:
@@ -132,12 +132,12 @@ def sections(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> list[Se
     cells = frame["cell_id"].unique().sort().to_list()
     expected = dict(expected_categories(frame).iter_rows())
     rows = labelled(with_images(frame, scores)).partition_by(SECTION, as_dict=True)
-    parts = frame.sort(SECTION, maintain_order=True).partition_by(
+    frames = frame.sort(SECTION, maintain_order=True).partition_by(
         SECTION, as_dict=True, maintain_order=True
     )
     return [
-        Section(number, part, rows[key], expected, labels, cells)
-        for number, (key, part) in enumerate(parts.items())
+        Section(number, own, rows[key], expected[own["benchmark"][0]], labels, cells)
+        for number, (key, own) in enumerate(frames.items())
     ]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 
 from results.analysis.cells import label, labelled
-from results.analysis.equivalence import ROPE
 from results.analysis.published import MEAN as AVERAGE
 from results.calibration import ONE
 from results.identity import POOLED
@@ -163,25 +162,23 @@ def differences(
     lines = []
     for name, pair in pairs.items():
         known = pair["difference"] is not None
+        chances = (percent(pair[name], decimals=0) for name in ("better", "equal", "worse"))
         line = [
             Entry(name),
             Entry(points(pair["difference"]), sort=pair["difference"]),
             _gap(pair),
             Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if known else Entry(),
-            *(Entry(percent(pair[c], decimals=0), sort=pair[c]) for c in CHANCES.values()),
+            Entry(" / ".join(chances), sort=pair["better"]),
             Entry(pair["verdict"], mark=WORDS),
         ]
         if over_images is not None:
             line.insert(3, _gap(over_images.get(name, {})))
         lines.append(line)
-    header = [first, "points", "another training", "another product, p", *CHANCES, "verdict"]
+    header = [first, "points", "another training", "another product, p"]
+    header += ["better / equal / worse, %", "verdict"]
     if over_images is not None:
         header.insert(3, "another test set")
     return Table(title, header, lines) if lines else None
-
-
-CHANCES = {"better, %": "better", f"within {100 * ROPE:g}, %": "equal", "worse, %": "worse"}
-"""The columns of the Bayesian signed-rank test."""
 
 
 def published(section: Section, metric: str, rows: pl.DataFrame) -> Table | None:

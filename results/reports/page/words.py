@@ -19,9 +19,8 @@ WORDS = {
     "another training": "95 % interval of the difference, over seeds: one that holds 0 is noise.",
     "another product, p": "Wilcoxon's signed-rank test over categories, corrected for the "
     "number of pairs: below 0.05 the order holds on other products like these.",
-    "better, %": "How probable it is that the first of the pair is better on another product.",
-    f"within {100 * ROPE:g}, %": f"How probable it is that both lie within {100 * ROPE:g} points.",
-    "worse, %": "How probable it is that the first of the pair is worse on another product.",
+    "better / equal / worse, %": "How probable it is that on another product the first of the pair "
+    f"is better, both lie within {100 * ROPE:g} points, or it is worse.",
     "variant": "A method with a setting that is not its own, written behind its name.",
     "cell": "One run: a method, a data set and a seed. Its id comes of its settings and code.",
     "knob": "A setting that can be changed without training again, such as how a map is smoothed.",
