@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import polars as pl
 import pytest
+from made_rows import NOON, framed, made_row
 
-from results import table
 from results.analysis import summary
-from results.identity import POOLED, told_apart
+from results.identity import POOLED
 from results.metrics import METRICS
 from results.reports import text as report
 from results.reports.sections import sections
 
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 AUROC = "image_auroc"
 
 
 def _rows(values, *, seed=0, cell_id=None, **changes):
     """Rows of one cell from {category: value} or {(category, metric): value}."""
-    base = dict.fromkeys(table.SCHEMA.names)
-    base |= {
-        "cell_id": cell_id or f"{changes.get('method', 'patchcore')}-{seed}", "seed": seed,
-        "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "mixed",
-        "split": "test",
-        "method": "patchcore", "variant": "", "status": "done", "fit_seconds": 10.0 + seed,
-        "images_per_second": 5.0, "peak_memory_bytes": 2**30, "finished_at": NOON,
-    }  # fmt: skip
+    name = changes.get("method", "patchcore")
+    base = made_row(
+        method="patchcore", seed=seed, cell_id=cell_id or f"{name}-{seed}",
+        fit_seconds=10.0 + seed, images_per_second=5.0, peak_memory_bytes=2**30,
+    )  # fmt: skip
     rows = []
     for key, value in values.items():
         category, metric = key if isinstance(key, tuple) else (key, AUROC)
@@ -45,8 +41,7 @@ def _failed(seed, error, **changes):
 
 
 def _frame(*cells):
-    schema = pl.DataFrame(table.SCHEMA.empty_table()).schema
-    return told_apart(pl.DataFrame([row for cell in cells for row in cell], schema=schema))
+    return framed([row for cell in cells for row in cell])
 
 
 def _only_row(frame):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-import polars as pl
 import pytest
-from made_rows import NOON
+from made_rows import NOON, framed, made_row
 
-from results import identity, table
+from results import identity
 from results.analysis.cells import title
 from results.analysis.summary import per_category, summary
-from results.identity import distinct_ends, told_apart
+from results.identity import distinct_ends
 from results.reports.text import render
 
 OLD, NEW, TRAINED = "a" * 16 + "b" * 16, "a" * 16 + "c" * 16, "d" * 16 + "b" * 16
@@ -20,26 +19,24 @@ OLD, NEW, TRAINED = "a" * 16 + "b" * 16, "a" * 16 + "c" * 16, "d" * 16 + "b" * 1
 
 def cell(seed, categories=("bolt", "nut"), minute=0, **changes):
     """The rows of one cell, a value of 0.5 each."""
-    base = dict.fromkeys(table.SCHEMA.names) | {
-        "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "parts",
-        "method": "lafite", "variant": "", "split": "test", "status": "done", "reason": "",
-        "metric": "image_auroc", "value": 0.5, "data_fingerprint": OLD, "config_hash": "1",
-        "weights_sha256": "w" * 64, "config_json": '{"k": 3}', "knobs_json": '{"t": 10}',
-        "location": "/data/parts", "seed": seed, "finished_at": NOON + timedelta(minutes=minute),
-    }  # fmt: skip
-    row = base | {"cell_id": f"{seed}{minute}{sorted(changes.items())}"} | changes
+    row = made_row(
+        benchmark="parts", value=0.5, data_fingerprint=OLD, config_hash="1",
+        weights_sha256="w" * 64, location="/data/parts", seed=seed,
+        config_json='{"k": 3}', knobs_json='{"t": 10}',
+        finished_at=NOON + timedelta(minutes=minute),
+        cell_id=f"{seed}{minute}{sorted(changes.items())}",
+    ) | changes  # fmt: skip
     row["images_fingerprint"] = row["images_fingerprint"] or row["data_fingerprint"]
     return [row | {"category": category} for category in categories]
 
 
-def framed(*cells):
-    schema = pl.DataFrame(table.SCHEMA.empty_table()).schema
-    return pl.DataFrame([row for rows in cells for row in rows], schema=schema)
+def told(*cells):
+    return framed([row for rows in cells for row in rows])
 
 
 def names(*cells):
     """(title of the table, variant) -> seeds, of the summary."""
-    frame = told_apart(framed(*cells))
+    frame = told(*cells)
     render(frame, "terminal")
     per_category(frame, "image_auroc")
     rows = summary(frame).to_dicts()
@@ -48,7 +45,7 @@ def names(*cells):
 
 def notes(*cells):
     """What is said of each version, sorted."""
-    frame = told_apart(framed(*cells)).select("data_note", "variant_note").unique()
+    frame = told(*cells).select("data_note", "variant_note").unique()
     return sorted("; ".join(filter(None, row)) for row in frame.rows())
 
 
@@ -105,7 +102,7 @@ def test_cells_that_differ_are_rows_of_their_own_and_a_note_says_in_what(what):
     assert sorted(found.values()) == [1, 2]
     assert {tuple(map(lasting, names)) for names in found} == {name}
     assert notes(*cells) == said
-    table = render(told_apart(framed(*cells)), "md")
+    table = render(told(*cells), "md")
     assert "differs in" in table and all(note in table for note in said)
 
 
@@ -127,7 +124,7 @@ def test_fewer_categories_are_a_table_of_their_own_and_incomplete():
         ("parts", ""): 1,
         ("parts #000000", ""): 1,
     }
-    frame = told_apart(framed(cell(0), cell(1, ("bolt",), data_fingerprint=NEW)))
+    frame = told(cell(0), cell(1, ("bolt",), data_fingerprint=NEW))
     complete = {lasting(name): whole for name, whole in summary(frame)["data", "complete"].rows()}
     assert complete == {"": True, "#000000": False}
 

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_rows import NOON, made_row
 
 from results import table
 from results.identity import ADDED
 
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-
 
 def _row(**changes):
-    row = dict.fromkeys(table.SCHEMA.names)
-    row |= {
-        "cell_id": "c1", "mode": "multi-class", "preset": "quick", "profile": "default",
-        "benchmark": "shapes",
-        "category": "disc", "method": "patchcore", "variant": "", "seed": 0, "split": "test",
-        "metric": "image_auroc", "value": 0.75, "reason": "", "status": "done",
-        "config_json": json.dumps({"k": 1}), "finished_at": NOON, "started_at": NOON,
-    }  # fmt: skip
+    row = made_row(cell_id="c1", category="disc", value=0.75, started_at=NOON)
     return row | changes
 
 
