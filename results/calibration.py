@@ -149,14 +149,3 @@ WHAT = ("normal", "anomalous")
 def alarm_name(measure: str, alpha: float, kind: str) -> str:
     """The metric's name, such as alarm_false_5_own: rate and alpha in percent."""
     return f"{ALARM}{measure}_{100 * alpha:g}_{kind}"
-
-
-DEFINITIONS = {
-    alarm_name(measure, alpha, kind): f"{words} at alpha {alpha:.0%}, {whose}"
-    for measure, words in (
-        ("false", "share of the normal test images that raise an alarm (less is better)"),
-        ("recall", "share of the anomalous test images that raise an alarm"),
-    )
-    for alpha in ALPHAS
-    for kind, whose in ((OWN, "a threshold for each category"), (ONE, "one threshold for all"))
-}

@@ -22,8 +22,8 @@ WORDS = {
     "better / equal / worse, %": "How probable it is that on another product the first of the pair "
     f"is better, both lie within {100 * ROPE:g} points, or it is worse.",
     "variant": "A method with a setting that is not its own, written behind its name.",
-    "#": "What tells rows of one name apart that differ in images, files, settings or code; the table "
-    "of versions says in what.",
+    "#": "Six digits behind it tell rows of one name apart that differ in images, files, settings or "
+    "code; the table of versions says in what.",
     "cell": "One run: a method, a data set and a seed. Its id comes of its settings and code.",
     "knob": "A setting that can be changed without training again, such as how a map is smoothed.",
     "held-out normal images": "Normal images that were not learned from; they set the threshold.",
