@@ -38,10 +38,7 @@ def join_blocks(blocks: Sequence[Block], fmt: str, width: int, *, styled: bool =
 
 def columns(table: Table) -> int:
     """The columns of a terminal that a table needs, its names folded."""
-    lines = (table.header, *([_text(entry) for entry in row] for row in table.rows))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    names = [min(width, NAME_WIDTH) for width in widths[: table.names]]
-    return _table_width([*names, *widths[table.names :]])
+    return _table_width([max(map(len, column)) for column in _folded(table)])
 
 
 def csv_text(frame: pl.DataFrame) -> str:
@@ -60,13 +57,26 @@ def _left(table: Table, column: int) -> bool:
     return column < table.names or any(row[column].mark == WORDS for row in table.rows)
 
 
-def _least_widths(table: Table, width: int) -> list[int]:
-    """The longest word of each column, a name cut; 1 where these are too wide together."""
+def _widths(table: Table, width: int) -> list[int] | list[None]:
+    """Widths at which no word of a table is broken; None where all fit, or where none are."""
+    texts = _folded(table)
+    wanted = [max(map(len, column)) for column in texts]
+    widths = [max(len(word) for text in column for word in text.split() or " ") for column in texts]
+    room = width - _table_width(widths)
+    if room < 0 or _table_width(wanted) <= width:
+        return [None] * len(widths)
+    for _ in range(room):
+        neediest = max(range(len(widths)), key=lambda n: wanted[n] - widths[n])
+        widths[neediest] += 1
+    return widths
+
+
+def _folded(table: Table) -> list[list[str]]:
+    """The texts of each column, of those with names no more letters than are kept together."""
     lines = (table.header, *([_text(entry) for entry in row] for row in table.rows))
-    words = [" ".join(column).split() for column in zip(*lines, strict=True)]
-    longest = [max(map(len, of_column), default=1) for of_column in words]
-    least = [min(size, NAME_WIDTH) if n < table.names else size for n, size in enumerate(longest)]
-    return least if _table_width(least) <= width else [1] * len(least)
+    texts = [[*map(without_codes, column)] for column in zip(*lines, strict=True)]
+    names = [[text[:NAME_WIDTH] for text in column] for column in texts[: table.names]]
+    return [*names, *texts[table.names :]]
 
 
 def _table_width(widths: Sequence[int]) -> int:
@@ -78,11 +88,11 @@ def _terminal(block: Block, width: int, styled: bool) -> str:
     if not isinstance(block, Table):
         return "\n".join(map(without_codes, block))
     grid = Grid(box=box.SIMPLE_HEAD, title=Text(without_codes(block.title)), title_justify="left")
-    least = _least_widths(block, width)
+    widths = _widths(block, width)
     for column, name in enumerate(block.header):
         side: Literal["left", "right"] = "left" if _left(block, column) else "right"
         title = Text(without_codes(name))
-        grid.add_column(title, justify=side, overflow="fold", min_width=least[column])
+        grid.add_column(title, justify=side, overflow="fold", width=widths[column])
     for row in block.rows:
         grid.add_row(*(Text(_text(e), "bold" if e.mark == BEST else "") for e in row))
     system: Literal["standard"] | None = "standard" if styled else None

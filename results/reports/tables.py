@@ -67,13 +67,13 @@ def methods(section: Section, metric: str) -> Table:
 
     columns = {
         "mean": ranked([_mean(section, metric, row["label"]) for row in rows]),
-        "95 % interval": intervals("low", "high"),
+        "95 %, seeds": intervals("low", "high"),
         "95 %, images too": intervals("images_low", "images_high"),
     }
     if not section.single:
         columns |= {
-            "std over categories": [_percent(row["category_std"]) for row in rows],
-            "worst category": [
+            "category std": [_percent(row["category_std"]) for row in rows],
+            "worst": [
                 traced(row, row["worst_category"], row["worst"], row["worst_category"])
                 for row in rows
             ],
@@ -175,7 +175,7 @@ def differences(
             line.insert(3, _gap(over_images.get(name, {})))
         lines.append(line)
     header = [first, "points", "another training", "another product, p"]
-    header += ["better / equal / worse, %", "verdict"]
+    header += ["better / equal / worse", "verdict"]
     if over_images is not None:
         header.insert(3, "another test set")
     return Table(title, header, lines) if lines else None
