@@ -168,7 +168,7 @@ def differences(
             Entry(points(pair["difference"]), sort=pair["difference"]),
             _gap(pair),
             Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if known else Entry(),
-            Entry(" / ".join(chances), sort=pair["better"]),
+            Entry(" / ".join(chances), sort=pair["better"]) if known else Entry(),
             Entry(pair["verdict"], mark=WORDS),
         ]
         if over_images is not None:
@@ -241,13 +241,14 @@ def alarms(rows: pl.DataFrame) -> Table | None:
 
 def versions(section: Section) -> Table | None:
     """Names that `#` and a hash tell apart, each with what its rows differ in; None without any."""
-    data = section.frame.select("benchmark", "data", note="data_note").row(0, named=True)
-    names = {f"{data['benchmark']} {data['data']}".rstrip(): data["note"]}
-    rows = labelled(section.frame).select("label", "variant_note").unique().sort("label")
-    names |= dict(rows.iter_rows())
-    body = [[Entry(name), Entry(note, mark=WORDS)] for name, note in names.items() if note]
-    title = "rows of one name that are not of one kind"
-    return Table(title, ["name", "differs in"], body) if body else None
+    data = pl.lit(section.title.partition(" · ")[0])
+    rows = labelled(section.frame).sort("label")
+    both = rows.select(name=data, note="data_note"), rows.select(name="label", note="variant_note")
+    told = pl.concat(both).filter(pl.col("note") != "").unique(maintain_order=True)
+    # One model a category: each category may differ in something else.
+    names = told.group_by("name", maintain_order=True).agg(pl.col("note").str.join(" | "))
+    body = [[Entry(name), Entry(note, mark=WORDS)] for name, note in names.iter_rows()]
+    return Table("versions of one name", ["name", "differs in"], body) if body else None
 
 
 def _of_methods(section: Section) -> dict[str, dict[str, Any]]:
