@@ -1,4 +1,4 @@
-"""Which finished cells a report counts, and which of their categories it may average."""
+"""Choice of the finished cells that a report counts, and of the categories that it averages."""
 
 from __future__ import annotations
 

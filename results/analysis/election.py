@@ -23,7 +23,7 @@ RANDOM_RANKS = 1 / 12
 LEAST_WEIGHT = 1e-6
 """Weight of a group that says nothing, so that there is a choice where none says anything."""
 PRIOR_IMAGES = 8
-"""A group's ranks vary as random ones until more images than these say otherwise."""
+"""Strength, in images, of the prior that a group's ranks are random."""
 
 SURELY = 0.95
 

@@ -1,4 +1,4 @@
-"""Who leads, and whether these results can tell it from the others, in one sentence."""
+"""The verdict in a sentence: who leads, and whether these results tell it from the others."""
 
 from __future__ import annotations
 

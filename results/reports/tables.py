@@ -203,7 +203,7 @@ def published(section: Section, metric: str, rows: pl.DataFrame) -> Table | None
 
 
 def source(row: Mapping[str, Any]) -> str:
-    """Who published the number of a row of `beside_published`."""
+    """The publisher of the number of a row of `beside_published`."""
     epochs = f", {row['epochs']} epochs" if row["epochs"] else ""
     names = {"paper": "the paper", "ader": f"ADer{epochs}", "authors": f"its authors{epochs}"}
     return names[row["source"]]

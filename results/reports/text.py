@@ -103,7 +103,7 @@ def _full(section: Section) -> Iterator[Block | None]:
 
 
 def _not_comparable(beside: pl.DataFrame) -> list[str]:
-    """Why means stand beside no published ones, a line a row and source."""
+    """Reasons why means stand beside no published ones, a line a row and source."""
     rows = beside.filter(pl.col("verdict").is_null()).unique(
         ["method", "variant", "source", "reason"], keep="first", maintain_order=True
     )
