@@ -146,7 +146,7 @@ def f1max_threshold(labels_N: NDArray[np.bool_], scores_N: NDArray[Any]) -> floa
 def _thresholds(
     scores_A: NDArray[np.float32], maps_NHW: NDArray[np.float32], masks_NHW: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Rising thresholds (T,): quantiles of the anomalous pixels' scores and of some normal ones'."""
+    """Rising thresholds (T,): quantiles of the anomalous pixels' scores and of normal ones'."""
     every = max(1, masks_NHW.size // SAMPLED)
     # A step that shares no factor with the images' width, or a few columns would stand for all.
     step = next(n for n in range(every, 2 * every + 2) if np.gcd(n, masks_NHW.shape[-1]) == 1)
