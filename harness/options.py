@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from harness.registry import UsageError, names
+from harness.registry import names
 
 MODES = ("multi-class", "separate")
 """One model a data set, or one a category."""
@@ -223,33 +223,6 @@ class SearchOptions:
     searcher: Annotated[
         str | None, searching(help="optuna: draws settings from all combinations.")
     ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaceOptions:
-    """What `speed` times, and on what."""
-
-    op: Annotated[
-        str | None,
-        typer.Option(
-            help="A race, or one kernel; default: kernels, then backbone.",
-            autocompletion=completing("races"),
-        ),
-    ] = None
-    points: Annotated[
-        str | None,
-        typer.Option(help="Real features: a data set, or an (N, D) .npy file."),
-    ] = None
-    preset: Preset = "quick"
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, seconds.")] = False
-    out: Annotated[Path, keeping(help="Folder of the table and plot.")] = Path("preview")
-
-    @property
-    def benchmark(self) -> str:
-        """The data set of a race that needs one; UsageError where none is named."""
-        if self.points is None:
-            raise UsageError(f"speed --op {self.op}: name a data set, --points ./my-parts")
-        return self.points
 
 
 @dataclass(frozen=True, kw_only=True)
