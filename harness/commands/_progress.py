@@ -221,7 +221,7 @@ def bars(
 
     def line() -> str:
         doing = [
-            f"{labels[n]}: {_how_far(news)}" for n, (_, _, news) in sorted(working.copy().items())
+            f"{labels[n]}: {how_far(news)}" for n, (_, _, news) in sorted(working.copy().items())
         ]
         more = [f"and {len(doing) - MOST} more"] if len(doing) > MOST else []
         head = f"{title}: {done()} of {len(counted)} done, about {lasting(clock.left())} left"
@@ -262,7 +262,7 @@ def bars(
         yield show
 
 
-def _how_far(news: base.Progress) -> str:
+def how_far(news: base.Progress) -> str:
     loss = "" if news.loss is None else f", loss {news.loss:.4f}"
     return f"{news.stage} {news.step:,} of {news.steps:,}{loss}"
 
