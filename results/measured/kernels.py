@@ -71,7 +71,7 @@ def main() -> None:
     flop_rate, copy_rate = ceilings(device)
     ceiling = f"{flop_rate / 1e9:.0f} GFLOP/s, {copy_rate / 1e9:.1f} GB/s"
     print(f"{asked.points or 'random'} features, {device}; ceilings here: {ceiling}")
-    print(f"{'op':14} {'N':>7} {'M/picks':>7} {'K':>3} {'who':24} {'median':>12} {'ours is':>8} ")
+    print(f"{'op':14} {'N':>7} {'M/picks':>7} {'K':>3} {'who':24} {'median':>12} {'ours is':>8}")
     for op in ops:
         if asked.op in (None, op.name):
             check(op)
@@ -133,7 +133,7 @@ def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor, int]:
     """Median seconds, the result, and the bytes at the peak; the first call compiles."""
     seconds: list[float] = []
     peaks: list[int] = []
-    while len(seconds) <= REPEATS and sum(seconds) < PATIENCE:
+    while len(seconds) < 2 or (len(seconds) <= REPEATS and sum(seconds[1:]) < PATIENCE):
         result = None
         before, begun = settled_memory(), time.perf_counter()
         result = call()
@@ -142,7 +142,7 @@ def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor, int]:
         seconds.append(time.perf_counter() - begun)
         peaks.append(peak_memory() - before)
     assert result is not None
-    return statistics.median(seconds[1:] or seconds), result, max(peaks[1:] or peaks)
+    return statistics.median(seconds[1:]), result, max(peaks[1:])
 
 
 def against_reference(op: Op, features_ND: Tensor, quick: bool) -> Iterator[Contest]:
