@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import methods.lafite as lafite
 import methods.padim as padim
 from harness.predict import BACKBONE, Model, backbone_of
-from harness.registry import UsageError
+from harness.registry import UsageError, first_line
 from methods.parts.backbone import Extractor, Features
 from methods.parts.seeds import image_noise
 from results.files import whole_folder
@@ -91,7 +91,7 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
     except RuntimeError as error:  # of torch.export and torch.onnx: what they have no program for
         out.unlink(missing_ok=True)
         raise UsageError(
-            f"--format {fmt}: {model.name} can't be expressed ({_first_line(error)}); "
+            f"--format {fmt}: {model.name} can't be expressed ({first_line(error)}); "
             "use --format folder"
         ) from None
     facts = {name: value for name, value in model.record.items() if name != "losses"}
@@ -177,7 +177,3 @@ def _noise_of_one(model: Model) -> Callable[..., Tensor]:
         pixels = torch.zeros(1, 3, view.side, view.side)
         Program(model)(pixels)
     return lambda seed, keys, shape: made[seed]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -28,7 +28,7 @@ from benchmarks.parts.decode import SIXTEEN_BITS, is_deep, read_rgb
 from benchmarks.parts.images import view_of
 from harness.cache import FeatureCache
 from harness.features import as_input, extract
-from harness.registry import UsageError
+from harness.registry import UsageError, first_line
 from harness.registry import load as plug_in
 from harness.store.checkpoints import load_whole, read_state
 from methods.base import Method, quiet
@@ -163,7 +163,7 @@ def load(folder: str | Path, cell: str | None = None, device: str | None = None)
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: holds no whole model ({error.filename} is missing)") from None
     except (ValueError, KeyError, TypeError) as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         raise UsageError(f"{folder}: can't be loaded ({why}); train it again") from None
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Model(

@@ -48,8 +48,8 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def quiet(progress: Progress) -> None:
-    """Ignore progress."""
+def quiet(*told: object) -> None:
+    """A listener that ignores what it is told."""
 
 
 class Keeper:

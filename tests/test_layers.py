@@ -38,7 +38,6 @@ FOLDERS = {
     "harness/search": {"harness", "harness/store"},
     "harness/cluster": {"harness", "harness/store", "harness/search"},
     "harness/commands": {"harness", "harness/store", "harness/search", "harness/cluster"},
-    "harness/speed": {"harness", "harness/store", "harness/search", "harness/cluster"},
 }
 """What a folder's files may import of the same package beside their own folder. `harness/cli.py`,
 the front door, is not among them."""
@@ -46,7 +45,6 @@ HOME = {
     "ray": "harness/cluster/*.py",
     "typer": "harness/cli.py harness/options.py harness/commands/*.py",
     "triton": "kernels/_triton.py",
-    "faiss": "harness/speed/_faiss.py",
     "numba": "kernels/_numba.py kernels/_scan.py",
 }
 NO_TORCH = ("benchmarks", "results")
@@ -64,7 +62,9 @@ def imports(path: Path) -> set[str]:
 
 
 def files(package: str) -> list[Path]:
-    found = sorted((ROOT / package).rglob("*.py"))
+    """The files of a package; scripts that measure it stand beside their figures, and on all."""
+    scripts = ROOT / "results" / "measured"
+    found = sorted(path for path in (ROOT / package).rglob("*.py") if path.parent != scripts)
     assert found, f"no files in {package}"
     return found
 
@@ -128,7 +128,7 @@ def test_heavy_libraries_stay_at_home(library: str) -> None:
 
 
 def test_the_test_split_is_opened_in_few_named_places() -> None:
-    """Planning hashes it, checking decodes it, `doctor` looks for faults in it, `show` draws it;
+    """Planning hashes it, checking decodes it and looks for faults in it, `show` draws it;
     features open what is scored; the contract scores made images."""
     openers = {
         str(path.relative_to(ROOT))
@@ -142,7 +142,6 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
         "harness/subject.py",
         "harness/features.py",
         "harness/commands/_data_check.py",
-        "harness/commands/_data_doctor.py",
         "harness/commands/show.py",
     }
 

@@ -23,7 +23,7 @@ from harness.commands._tune_tables import agreement_table, varied, words, work_d
 from harness.jobs import feature_tasks
 from harness.options import SearchOptions
 from harness.place import Place
-from harness.registry import UsageError
+from harness.registry import UsageError, first_line
 from harness.search.choice import Choice, freeze, undecided
 from harness.search.curves import curve_path, draw_curve, last_loss
 from harness.search.reveal import METRIC, picture_path, reveal, revealed_study
@@ -117,7 +117,7 @@ class Search:
             raise error
         path = self.place.store.out / "failures" / f"tune-{study.key}.txt"
         write_whole(path, "".join(format_exception(error)).encode(), replace=True)
-        line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
+        line = f"{study.label}: {first_line(error, kind=True)}"
         self.console.print(
             f"[red]failed[/red] {escape(line)}; the same command goes on from here", soft_wrap=True
         )

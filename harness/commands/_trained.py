@@ -14,7 +14,7 @@ from harness.cell import Cell, Held
 from harness.options import is_address
 from harness.pieces import pieces, with_held_out
 from harness.predict import settings
-from harness.registry import UsageError, did_you_mean, load
+from harness.registry import UsageError, did_you_mean, first_line, load
 from harness.store.copies import input_of
 from harness.store.store import Store
 from methods.base import Method
@@ -53,7 +53,7 @@ def cell_of(store: Store, row: dict[str, Any], data: Path | None = None) -> Cell
         try:
             cell = _rebuilt(row, model, data)
         except (UsageError, DataError) as error:  # perhaps of another data set than the row's
-            why = f" ({str(error).splitlines()[0]})"
+            why = f" ({first_line(error)})"
             continue
         if cell is not None and cell.cell_id == row["cell_id"]:
             return cell

@@ -11,7 +11,7 @@ from harness.options import METHOD
 from harness.registry import KINDS, UsageError, did_you_mean, installed, is_known, names, package_of
 
 IMAGES = 1000
-KNOWN = ("methods", "benchmarks", "kernels", "races")
+KNOWN = ("methods", "benchmarks", "kernels")
 
 
 def command(

@@ -17,6 +17,7 @@ from harness.options import (
     Seeds,
     Selection,
     searching,
+    seldom,
 )
 from harness.registry import UsageError, did_you_mean
 
@@ -49,7 +50,7 @@ def command(
         int | None, searching(min=1, help="Score every so many epochs of the training.")
     ] = None,
     withdraw: Annotated[
-        bool, searching("--withdraw", help="Take a frozen choice back; it leaves a trace.")
+        bool, seldom("--withdraw", help="Take a frozen choice back; it leaves a trace.")
     ] = False,
     out: Out = DEFAULT_OUT,
 ) -> bool:

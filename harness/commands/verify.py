@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from harness.options import DEFAULT_OUT, Results
-from harness.registry import UsageError
+from harness.registry import UsageError, first_line
 
 CLOSE = 1e-9
 """Between a metric and what its scores give."""
@@ -95,7 +95,7 @@ def _wrong_metrics(out: Path, part: Path) -> Iterator[str]:
     try:
         scores = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        yield f"{path}: can't be read ({str(error).splitlines()[0]})"
+        yield f"{path}: can't be read ({first_line(error)})"
         return
     rows = read_part(part).filter(pl.col("metric").is_in(IMAGE_METRICS))
     for (category,), own in rows.group_by("category", maintain_order=True):
