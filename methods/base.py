@@ -178,8 +178,6 @@ class Declaration:
     """caution(config): what is to be read, in one line, before this is trained; empty for most."""
     named: Callable[[Any], Mapping[str, str]] = lambda config: {}
     """named(config): settings that every row is to name, although they are the preset's."""
-    scores_while_training: bool = True
-    """False where scores need what is learned after the last epoch."""
 
 
 class Neighbours(NamedTuple):

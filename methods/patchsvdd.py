@@ -304,5 +304,4 @@ METHOD = Declaration(
     cost=cost,
     search=search,
     passes=lambda knobs: 1,
-    scores_while_training=False,  # the banks are filled at the end
 )

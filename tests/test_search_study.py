@@ -15,9 +15,8 @@ from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from benchmarks.shapes import Shapes
 from harness.cell import Held
 from harness.options import SearchOptions, Selection
-from harness.plan import plan
 from harness.registry import UsageError
-from harness.search.study import held_by, objective_of, plan_extra, plan_studies
+from harness.search.study import held_by, objective_of, plan_studies
 from methods import patchcore
 from methods.base import Stage
 from methods.lafite import METHOD as LAFITE
@@ -76,9 +75,10 @@ def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
     with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
         study("patchcore")
     assert study("patchcore", "patchcore.sigma=0,2").stages == (Stage({"sigma": (0.0, 2.0)}),)
-    cells = list(study("lafite").cells)
-    cells += [replace(cell, method="patchcore") for cell in cells]
-    studies = plan_studies(cells, SearchOptions(selector="paper"), named=False)
+    monkeypatch.setattr("harness.plan.names", lambda kind: ["lafite", "patchcore"])
+    selection = Selection(benchmarks=["shapes"], seeds=1, preset="smoke")
+    with sealed():
+        studies = plan_studies(selection, SearchOptions(selector="paper"))
     assert [planned.first.method for planned in studies] == ["lafite"]
 
 
@@ -111,10 +111,8 @@ def test_with_one_category_there_is_nothing_to_leave_out() -> None:
         benchmarks=["shapes"], methods=["patchcore"], categories=["gear"], seeds=1, preset="smoke"
     )
     options = SearchOptions(leave_out=True)
-    with sealed():
-        cells = plan(selection, held=held_by(options))
-        with pytest.raises(UsageError, match="one category; there is nothing to leave out"):
-            plan_extra(selection, options, cells, print)
+    with sealed(), pytest.raises(UsageError, match="one category; there is nothing to leave out"):
+        plan_studies(selection, options)
 
 
 def test_a_share_that_leaves_one_image_holds_two_out() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from harness.cell import Cell, Data, Held
 from harness.pieces import with_held_out
 from harness.registry import UsageError, load
-from harness.search.stages import StageResult, record
+from harness.search.decision import StageResult, record
 from harness.search.study import Study, choice_key
 from harness.store.journal import entries
 from harness.store.store import Store

@@ -25,10 +25,9 @@ from harness.cache import FeatureCache
 from harness.execute import Scorer, learn, score
 from harness.options import RaceOptions, Say, SearchOptions, Selection
 from harness.place import Place
-from harness.plan import plan
 from harness.registry import UsageError
 from harness.search.space import joined, settings
-from harness.search.study import Study, held_by, plan_studies
+from harness.search.study import Study, plan_studies
 from harness.store.journal import entries
 from harness.store.store import Store
 from methods.base import quiet
@@ -54,7 +53,7 @@ def race(options: RaceOptions, say: Say) -> Iterator[str]:
     selection = Selection(benchmarks=[benchmark], methods=["lafite"], seeds=1, preset=preset)
     with sealed(), tempfile.TemporaryDirectory() as folder:
         search = SearchOptions(space=list(SPACE))
-        [study] = plan_studies(plan(selection, held=held_by(search)), search, named=True)
+        [study] = plan_studies(selection, search)
         cache = FeatureCache.default()
         place = Place(store=Store(Path(folder) / "joint"), cache=cache)
         staged = Place(store=Store(Path(folder) / "staged"), cache=cache)
