@@ -75,7 +75,7 @@ METHOD = Declaration(
     presets={"smoke": Preset(MeanImage.Config(), MeanImage.Knobs())},
     check=lambda config, knobs, images: None,
     cost=lambda config, images: Cost(train_flops=float(images)),
-    search=lambda config, knobs: (Stage({"power": (0.5, 1.0)}),),
+    stages=lambda config, knobs: (Stage({"power": (0.5, 1.0)}),),
 )
 
 

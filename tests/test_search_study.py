@@ -70,7 +70,7 @@ def test_an_objective_that_cannot_be_had_is_one_line(
 def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    silent = replace(METHOD, search=lambda config, knobs: ())
+    silent = replace(METHOD, stages=lambda config, knobs: ())
     monkeypatch.setattr(patchcore, "METHOD", silent)
     with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
         study("patchcore")
@@ -93,8 +93,8 @@ def test_ranges_hold_both_ends() -> None:
 
 def test_t_and_k_are_searched_together_where_a_pass_is_cheap_and_else_as_published() -> None:
     quick, paper = (LAFITE.presets[name] for name in ("quick", "paper"))
-    assert [list(stage.grid) for stage in LAFITE.search(*quick)] == [["t", "k"], ["coreset"]]
-    first, second, third = LAFITE.search(*paper)
+    assert [list(stage.grid) for stage in LAFITE.stages(*quick)] == [["t", "k"], ["coreset"]]
+    first, second, third = LAFITE.stages(*paper)
     assert (list(first.grid), dict(first.fixed)) == (["t"], {"k": 0})
     assert (list(second.grid), list(third.grid)) == (["k"], ["coreset"])
 

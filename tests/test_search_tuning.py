@@ -99,5 +99,5 @@ def test_a_setting_that_fails_ends_the_search_with_its_reason(
     def unseen(study: Study, settings: Sequence[Any]) -> Iterator[Show]:
         yield lambda number, progress: None
 
-    with pytest.raises(RuntimeError, match=r"1 trials failed: .*k=1000000"):
+    with pytest.raises(RuntimeError, match="1 trials failed: ValueError"):
         score_on_tune(of, [wrong], place, drive=in_this_process, shown=unseen)

@@ -22,7 +22,7 @@ from results.metrics import METRICS, PIXEL_METRICS
 from results.profiles import DEFAULT_PROFILE
 
 RANKED = "image_auroc"
-"""What ranks of paired image scores stand for: their mean is its distance from 0.5."""
+"""The metric that ranks of paired image scores stand for: their mean is its distance from 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +32,16 @@ class Study:
     cells: tuple[Cell, ...]
     """One a seed, with the knobs that the search starts from."""
     extra: tuple[Cell, ...] = ()
-    """More that have a vote: other images are held out for them, or categories left out."""
+    """Cells of further folds and left-out halves: they vote, and are not reported."""
     train_fingerprint: str
-    """Of all training images, held-out ones too."""
+    """The fingerprint of all training images, held-out ones too."""
     stages: tuple[Stage, ...]
     objective: tuple[str, ...]
     selector: str = "robust"
 
     @property
     def first(self) -> Cell:
-        """What all seeds share."""
+        """The first seed's cell, for what all seeds share."""
         return self.cells[0]
 
     @property
@@ -79,7 +79,7 @@ class Study:
         return {search for search in searches if search is not None}
 
     def described(self) -> dict[str, Any]:
-        """What decides the choice, for the record and to compare."""
+        """The facts that decide the choice, for the record and to compare."""
         others = {
             "profile": "" if self.first.profile == DEFAULT_PROFILE else self.first.profile,
             "selector": "" if self.selector == PAPER else self.selector,
@@ -151,7 +151,7 @@ def plan_studies(
         for (_, method), seeds in groups.items()
         if selection.methods
         or spaces[method]
-        or load("methods", method).search(seeds[0].config, seeds[0].knobs)
+        or load("methods", method).stages(seeds[0].config, seeds[0].knobs)
     ]
 
 

@@ -18,16 +18,18 @@ from harness.cluster.session import RETRIES, demand, largest_memory, room, settl
 from harness.cost import memory_of
 from harness.jobs import feature_tasks
 from harness.place import Place
+from harness.search import space
 from harness.search.choice import Choice, freeze, undecided
 from harness.search.decision import StageResult, decide
 from harness.search.models import LoadedModel, score_setting, search_tasks, training_tasks
-from harness.search.space import settings
 from harness.search.study import Study
 from harness.task import Driver, Show, finish
 from methods.base import Progress
 
 Score = Callable[[Study, Sequence[Any], Place], None]
 """Scores settings (Knobs) of a study and publishes their rows."""
+FAILED = "failed"
+"""The entry of a trial's result that says why it has no rows."""
 Shown = Callable[[Study, Sequence[Any]], AbstractContextManager[Show]]
 """Shows settings of a study while they are scored, told of each by its place in the sequence."""
 
@@ -43,13 +45,12 @@ def choose(study: Study, place: Place, score: Score) -> Choice | str:
 def search_stages(study: Study, place: Place, score: Score) -> tuple[Any, list[StageResult]]:
     """The knobs that the stages choose one after the other, and what each of them tried.
 
-    Settings that are in the store are not tried again.
-    NothingToChoose where no setting of a stage has a value; RuntimeError where rows did not arrive
-    here, as a part of them chooses nothing.
+    Settings that are in the store are not tried again. NothingToChoose where no setting of a stage
+    has a value; RuntimeError where rows did not arrive, as a part of them chooses nothing.
     """
     knobs, results = study.first.knobs, list[StageResult]()
     for stage in study.stages:
-        proposed = settings(stage, knobs)
+        proposed = space.settings(stage, knobs)
         if missing := study.missing(proposed, place.store):
             score(study, missing, place)
         if lost := study.missing(missing, place.store):
@@ -98,10 +99,10 @@ def score_on_tune(
                 callbacks=[_Telling(show)],
             ),
         )
-        errors = tuner.fit().errors
-    if errors:
-        cause = getattr(errors[0], "cause", None) or errors[0]
-        raise RuntimeError(f"{len(errors)} trials failed: {type(cause).__name__}: {cause}")
+        results = tuner.fit()
+    failed = [result.metrics[FAILED] for result in results if FAILED in (result.metrics or {})]
+    if failed := failed + [str(error) for error in results.errors]:
+        raise RuntimeError(f"{len(failed)} trials failed: {failed[0]}")
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -123,8 +124,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Score the setting."""
-        score_setting(self.study, self.models, self.settings[self.number])
+        """Score the setting; what it raises is a result, as Tune would try it again, in vain."""
+        try:
+            score_setting(self.study, self.models, self.settings[self.number])
+        except Exception as error:
+            return {"done": True, FAILED: f"{type(error).__name__}: {error}"}
         return {"done": True}
 
 
