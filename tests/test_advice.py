@@ -358,8 +358,8 @@ def test_a_choice_that_run_asks_for_is_made_by_the_command_that_it_names(
 
     monkeypatch.setattr("harness.commands._driver.on_cluster", here)
     monkeypatch.setattr("harness.commands._search.score_on_tune", score)
-    asked = ("run", "shapes", "-m", "patchcore", "--preset", "smoke", "--limit", "8", "--mode")
-    asked += ("separate", "--category", "disc", "--set", "patchcore.k=3", "--trust-masks")
+    asked = ("run", "shapes", "-m", "padim", "--preset", "smoke", "--limit", "8", "--mode")
+    asked += ("separate", "--category", "disc", "--set", "padim.ridge=0.02", "--trust-masks")
     asked += ("--tuned", "--dry-run", "--out", str(tmp_path / "runs"))
     refused = call(*asked)
     assert refused.code == 2

@@ -69,7 +69,7 @@ def test_a_sweep_that_is_interrupted_and_killed_goes_on_and_chooses_the_same(
     assert of.first.knobs.__class__(**choice["knobs"]) == search_stages(of, alone, score_here)[0]
 
 
-def test_each_process_loads_the_models_once_and_scores_setting_after_setting(
+def test_ray_scores_stage_after_stage_and_chooses_what_one_process_chooses(
     tmp_path: Path, ray_here: None
 ) -> None:
     of = study("patchcore", "patchcore.k=1,3,5")
