@@ -216,12 +216,6 @@ class SearchOptions:
     joint: Annotated[bool, searching("--joint", help="All combinations, not stage by stage.")] = (
         False
     )
-    early_stop: Annotated[
-        bool, searching("--early-stop", help="End hopeless trials on part of the images.")
-    ] = False
-    searcher: Annotated[
-        str | None, searching(help="optuna: draws settings from all combinations.")
-    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,15 +240,20 @@ class Resources:
     ] = True
 
 
-def typed_again(request: Selection, names: Sequence[str]) -> list[str]:
-    """The words of a command line that ask for the same, where it is not the default."""
+def typed_again(request: Selection, but: Sequence[str]) -> list[str]:
+    """The words of a command line that ask for the same, where it is not the default.
+
+    All options of the request count, `but` these fields.
+    """
     hints = get_type_hints(type(request), include_extras=True)
     defaults = type(request)(benchmarks=request.benchmarks)
     words = []
-    for name in names:
+    for name in (name for name in hints if name not in but):
         value, [option] = getattr(request, name), hints[name].__metadata__
         flag = f"--{name}" if option.default is ... else option.default
-        if value != getattr(defaults, name):
+        if value is True:
+            words.append(flag)
+        elif value != getattr(defaults, name):
             for part in value if isinstance(value, list) else [value]:
                 words += [flag, str(part)]
     return words

@@ -162,8 +162,8 @@ class Declaration:
     training images don't allow."""
     cost: Callable[[Any, int], Cost]
     """cost(config, images): what learning from so many images will cost."""
-    search: Callable[[Any, Any], tuple[Stage, ...]] = lambda config, knobs: ()
-    """search(config, knobs): the stages of a search for knobs that starts with those, in order."""
+    stages: Callable[[Any, Any], tuple[Stage, ...]] = lambda config, knobs: ()
+    """stages(config, knobs): the stages of a search for knobs that starts with those, in order."""
     ablation: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]] = lambda config, knobs: {}
     """ablation(config, knobs): named variants that show what each component adds. They share one
     Config where possible, and so one fit."""
@@ -178,8 +178,6 @@ class Declaration:
     """caution(config): what is to be read, in one line, before this is trained; empty for most."""
     named: Callable[[Any], Mapping[str, str]] = lambda config: {}
     """named(config): settings that every row is to name, although they are the preset's."""
-    scores_while_training: bool = True
-    """False where scores need what is learned after the last epoch."""
 
 
 class Neighbours(NamedTuple):

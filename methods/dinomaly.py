@@ -202,7 +202,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"sigma": (0.0, 2.0, 4.0)}),
         Stage({"top": (0.001, 0.01, 0.05)}),
     ),

@@ -397,7 +397,7 @@ def cost(config: LafitE.Config, images: int) -> Cost:
     return bank + training_cost(lambda: noise_predictor(channels, config), *shapes, samples=samples)
 
 
-def search(config: LafitE.Config, knobs: LafitE.Knobs) -> tuple[Stage, ...]:
+def stages(config: LafitE.Config, knobs: LafitE.Knobs) -> tuple[Stage, ...]:
     """t and K, then the coreset.
 
     Together where the U-Net is narrow, so that a pass is cheap. Else as in the paper, t without
@@ -488,7 +488,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     ablation=ablation,
     passes=passes,
     # 1: the U-Net became that of Ho et al.; maps are laid over the image as the layers were.

@@ -198,5 +198,5 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: SEARCH,
+    stages=lambda config, knobs: SEARCH,
 )

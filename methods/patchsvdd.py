@@ -236,7 +236,7 @@ def cost(config: PatchSVDD.Config, images: int) -> Cost:
     return costs
 
 
-def search(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
+def stages(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
     """Which scale, or how both are combined; then the pooling of the image score."""
     return Stage({"combine": ("coarse", "fine", "product", "sum")}), Stage({"pool": (1, 4, 16)})
 
@@ -302,7 +302,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     passes=lambda knobs: 1,
-    scores_while_training=False,  # the banks are filled at the end
 )

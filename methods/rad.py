@@ -234,7 +234,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"k_image": (10, 50, 150, 900), "radius": (0, 1, 2, EVERYWHERE)}),
     ),
 )

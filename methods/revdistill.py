@@ -212,6 +212,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (Stage({"layer_tilt": TILTS}), *SEARCH),
+    stages=lambda config, knobs: (Stage({"layer_tilt": TILTS}), *SEARCH),
     passes=lambda knobs: 1,
 )

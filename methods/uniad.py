@@ -225,7 +225,7 @@ def cost(config: UniAD.Config, images: int) -> Cost:
     return bank + training_cost(lambda: Reconstructor(channels, config), shape, samples=samples)
 
 
-def search(config: UniAD.Config, knobs: UniAD.Knobs) -> tuple[Stage, ...]:
+def stages(config: UniAD.Config, knobs: UniAD.Knobs) -> tuple[Stage, ...]:
     """Editing where a bank is kept, then how maps become scores."""
     if config.bank_rate:
         return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)}), *SEARCH
@@ -292,7 +292,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     ablation=ablation,
     passes=lambda knobs: int(knobs.rebuild),
     # 1: editing is in LafitE's space, standardised features.

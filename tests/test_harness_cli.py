@@ -70,9 +70,6 @@ def folder(tmp_path: Path) -> Path:
         (["tune", "shapes", "--preset", "smoke", "--objective", "image_auc"], "'image_auroc'"),
         (["tune", "shapes", "--preset", "smoke", "--space", "lafite.t=9000"], "t=9000"),
         (["tune", "shapes", "--preset", "smoke", "--share", "1"], "between 0 and 1"),
-        (["tune", "shapes", "--preset", "smoke", "--searcher", "optima"], "'optuna'"),
-        (["tune", "shapes", "-m", "patchcore", "--curve", "2"], "patchcore is not trained"),
-        (["tune", "shapes", "-m", "patchsvdd", "--curve", "2"], "after its last epoch only"),
         (["run", "shapes", "--preset", "smoke", "--tuned", "--ablation"], "ask for one"),
     ],
 )

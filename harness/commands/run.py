@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from harness.store.store import Store
     from harness.task import Driver
 
+OF_ITS_OWN = ("benchmarks", "methods", "seeds")
+"""Fields of a selection that `tune` is given for each row, or has another default of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -214,8 +217,7 @@ def _tuned(
     from harness.search.choice import tuned
     from harness.store.addresses import address_of
 
-    shared = ("preset", "mode", "overrides", "categories", "profile", "root")
-    options = [*typed_again(selection, shared), "--out", address_of(store.out)]
+    options = [*typed_again(selection, but=OF_ITS_OWN), "--out", address_of(store.out)]
     plain = {cell.cell_id for cell in cells}
     rows = tuned(cells, store, refit=refit, options=options)
     for row in rows:

@@ -12,7 +12,7 @@ OUT/models/<fit>/neighbours/  searches that a sweep shares
 OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
 OUT/trial_scores/<cell>.parquet    the score of each pseudo-validation image
 OUT/revealed/<cell>.parquet   the same on the test split, after the choice
-OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/choices/                  frozen choices, and what was revealed of them
 OUT/running/                  what the commands at work do, see `lafite-bench status`
 OUT/damaged/                  files that a crash cut off
 OUT/locks/                    what commands at the same time wait for
