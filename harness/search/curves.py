@@ -16,7 +16,6 @@ from pathlib import Path
 import polars as pl
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
 from benchmarks.base import sealed
 from harness.cell import Cell
@@ -87,15 +86,13 @@ class Watch(Keeper):
         self.scorer = Scorer(self.cell, method, self.place, quiet)
         return self
 
-    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+    def resume(self, optimiser: torch.optim.Optimizer) -> int:
         """As the other keeper."""
-        return self.keeper.resume(optimiser, average)
+        return self.keeper.resume(optimiser)
 
-    def keep(
-        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
-    ) -> None:
-        """Keep, and score where it is time. The weights are scored, not their moving average."""
-        self.keeper.keep(epochs, optimiser, average)
+    def keep(self, epochs: int, optimiser: torch.optim.Optimizer) -> None:
+        """Keep, and score where it is time."""
+        self.keeper.keep(epochs, optimiser)
         rows: list[list[object]] = [[epochs, "", "", "loss", self.keeper.losses[-1]]]
         rows += [[epochs, name, "", YARDSTICK, at] for name, at in self.keeper.yardsticks.items()]
         started = time.perf_counter()
