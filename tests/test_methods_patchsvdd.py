@@ -24,7 +24,7 @@ from methods.networks.patch_encoder import (
     spread,
 )
 from methods.parts.batches import Batches, Draws
-from methods.parts.windows import anywhere, crop
+from methods.parts.windows import anywhere
 from methods.patchsvdd import METHOD, PatchSVDD
 
 COUNT, SIDE = 4000, 256
@@ -66,17 +66,6 @@ def test_jitter_is_one_of_all_small_moves_but_none() -> None:
         assert len(counts) == window**2 and counts[window**2 // 2] == 0
         others = counts[counts > 0]
         assert len(others) == window**2 - 1 and others.min() > 0.6 * others.double().mean()
-
-
-def test_crops_are_the_slices_of_their_corners() -> None:
-    images, corners = (
-        numbers(5, 3, 20, 20),
-        torch.tensor([[0, 12], [3, 4], [12, 0], [7, 7], [1, 9]]),
-    )
-    for image, (top, left), cut in zip(
-        images, corners.tolist(), crop(images, corners, 8), strict=True
-    ):
-        assert torch.equal(cut, image[:, top : top + 8, left : left + 8])
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [(16, 4), (32, 2), (8, 8)])
