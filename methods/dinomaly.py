@@ -67,7 +67,7 @@ class Dinomaly(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; with `epochs` these are counted instead of `iterations`."""
+        """Settings of learning; with `epochs` these are counted instead of `iterations`."""
 
         backbone: str = "vit_base_patch14_reg4_dinov2.lvd142m"
         weights: str | None = None
@@ -95,7 +95,7 @@ class Dinomaly(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; sigma 0 does not blur."""
+        """Settings that may change after learning; sigma 0 does not blur."""
 
         scored_at: int = 256
         window: int = 5

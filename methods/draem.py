@@ -61,7 +61,7 @@ class Draem(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `window` is the side of squares to train on instead of whole images."""
+        """Settings of learning; `window`: the side of squares to train on, not on whole images."""
 
         image_size: int = 256
         window: int | None = None
@@ -79,7 +79,7 @@ class Draem(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning: the pooling of the image score."""
+        """Settings that may change after learning: the pooling of the image score."""
 
         pool: int = 21
 
@@ -150,7 +150,7 @@ class Draem(Method):
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
-        """How far the first network changes the image."""
+        """The distance by which the first network changes the image."""
         rebuilt_B3SS, _ = self._segment(inputs)
         return {"original to rebuilt": error_map(inputs.to(self.device) - rebuilt_B3SS)}
 
@@ -199,7 +199,7 @@ def stages(config: Draem.Config, knobs: Draem.Knobs) -> tuple[Stage, ...]:
 
 
 def files_sha256(config: Draem.Config) -> str:
-    """That of the folder of textures, where one is named."""
+    """The hash of the folder of textures; empty where none is named."""
     return "" if config.textures == OWN else textures_sha256(_texture_folder(config))
 
 

@@ -66,7 +66,7 @@ class Rad(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is kept."""
+        """Settings of the bank."""
 
         backbone: str = "vit_base_patch16_dinov3.lvd1689m"
         weights: str | None = None
@@ -79,7 +79,7 @@ class Rad(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; `radius` is in cells, sigma 0 does not blur."""
+        """Settings that may change after learning; `radius` is in cells, sigma 0 does not blur."""
 
         k_image: int = 150
         radius: int = 1
@@ -181,7 +181,7 @@ def everywhere(patches_Cgg: Tensor, similar_KCgg: Tensor) -> Tensor:
 
 
 def _shapes(config: Rad.Config) -> tuple[Shape, ...]:
-    """Of what the bank keeps: of each layer on the grid, or of class token and patches in turn."""
+    """Shapes that the bank keeps: each layer on the grid, or class token and patches in turn."""
     shapes = layer_shapes(Rad.inputs(config))
     if not config.grid:
         return shapes

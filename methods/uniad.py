@@ -32,7 +32,6 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
-    later,
     quiet,
 )
 from methods.networks.masked_transformer import Reconstructor
@@ -62,7 +61,7 @@ class UniAD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `bank_rate` > 0 keeps a memory bank for editing."""
+        """Settings of learning; `bank_rate` > 0 keeps a memory bank for editing."""
 
         backbone: str = "tf_efficientnet_b4.aa_in1k"
         weights: str | None = None
@@ -89,14 +88,14 @@ class UniAD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; k > 0 edits first, without `rebuild` it only edits."""
+        """Settings that may change later; k > 0 edits first, without `rebuild` it only edits."""
 
         k: int = 0
         coreset: float = 0.1
         weighting: Weighting = "softmax"
         temperature: float = 1.0
-        temperature_unit: TemperatureUnit = later("absolute")
-        rebuild: bool = later(True)
+        temperature_unit: TemperatureUnit = "absolute"
+        rebuild: bool = True
         sigma: float = 0.0
         pool: int = 16
 
@@ -296,5 +295,4 @@ METHOD = Declaration(
     ablation=ablation,
     passes=lambda knobs: int(knobs.rebuild),
     # 1: editing is in LafitE's space, standardised features.
-    revision=lambda config: 1 if config.bank_rate else 0,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,8 @@ from harness.plan import plan
 from harness.registry import UsageError, did_you_mean, load
 from harness.search.space import check_settings, joined, reachable, stages_of
 from harness.store.store import Store
-from methods.base import BankSearch, SearchesBank, Stage, identifying, quiet
+from methods.base import BankSearch, SearchesBank, Stage, quiet
 from results.metrics import METRICS, PIXEL_METRICS
-from results.profiles import DEFAULT_PROFILE
 
 RANKED = "image_auroc"
 """The metric that ranks of paired image scores stand for: their mean is its distance from 0.5."""
@@ -80,11 +79,6 @@ class Study:
 
     def described(self) -> dict[str, Any]:
         """The facts that decide the choice, for the record and to compare."""
-        others = {
-            "profile": "" if self.first.profile == DEFAULT_PROFILE else self.first.profile,
-            "selector": "" if self.selector == PAPER else self.selector,
-            "also_validated": [cell.data.test_fingerprint for cell in self.extra],
-        }
         return {
             "objective": list(self.objective),
             "space": [
@@ -97,7 +91,10 @@ class Study:
             "seeds": [cell.seed for cell in self.cells],
             "held": list(self.first.data.held or ())[:5],
             "validation_fingerprint": self.first.data.test_fingerprint,
-        } | {name: value for name, value in others.items() if value}
+            "profile": self.first.profile,
+            "selector": self.selector,
+            "also_validated": [cell.data.test_fingerprint for cell in self.extra],
+        }
 
 
 def bank_search(method: str, knobs: Any) -> BankSearch | None:
@@ -113,7 +110,7 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
             "train": train_fingerprint,
             "method": cell.method,
             "config": without_paths(cell.config),
-            "knobs": identifying(cell.knobs),
+            "knobs": asdict(cell.knobs),
             "weights": cell.weights_sha256,
         }
         | cell.revision
