@@ -27,6 +27,7 @@ steps, D noise draws.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -147,6 +148,9 @@ class LafitE(Method):
             "preconditioned", torch.tensor(config.parameterisation == "preconditioned")
         )
         self.alpha_bar_N = cosine_schedule(config.diffusion_steps)
+        self.alpha_bar: list[float] = self.alpha_bar_N.tolist()
+        self.noise_1Cgg: Tensor | None = None
+        """The noise of all images, where they have no keys to draw it from."""
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -283,7 +287,9 @@ class LafitE(Method):
         """Eq. 10 on standardised features; the features themselves where k = 0."""
         if knobs.k == 0:
             return features_BCgg
-        edited_BCgg = self.bank.edit(features_BCgg, knobs, neighbours)
+        how = knobs.weighting, knobs.temperature, knobs.temperature_unit
+        search = BankSearch(knobs.coreset, knobs.k)
+        edited_BCgg = self.bank.edit(features_BCgg, search, *how, neighbours)
         # The bank's rows come channels-last, in which a CPU convolves slower.
         return edited_BCgg.contiguous()
 
@@ -294,15 +300,17 @@ class LafitE(Method):
         if knobs.t == 0:
             return edited_BCgg
         noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t, draw)
-        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar_N)
+        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar)
 
     def _standardised(self, features_BCgg: Tensor) -> Tensor:
         standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
         return standardised_BCgg
 
     def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int, draw: int = 0) -> Tensor:
-        purpose = ("corruption", draw) if draw else ("corruption",)
-        noise_BCgg = image_noise(derive(self.seed, *purpose), keys, features_BCgg.shape[1:])
+        noise_BCgg = self.noise_1Cgg
+        if noise_BCgg is None:
+            purpose = ("corruption", draw) if draw else ("corruption",)
+            noise_BCgg = image_noise(derive(self.seed, *purpose), keys, features_BCgg.shape[1:])
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
         noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
         return corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
@@ -317,6 +325,13 @@ class LafitE(Method):
             return network(noisy_BCgg, steps_B).float()
         alpha_bar_N = self.alpha_bar_N.to(self.device)
         return self.axes.noise(network, noisy_BCgg, steps_B, alpha_bar_N)
+
+    def program(self) -> LafitE:
+        """A twin with the noise of one image without a key: a program can't draw any."""
+        twin, grid = copy(self), self.config.feature_size
+        shape = len(self.axes.variances_C), grid, grid
+        twin.noise_1Cgg = image_noise(derive(self.seed, "corruption"), [""], shape)
+        return twin
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
