@@ -128,8 +128,8 @@ def test_heavy_libraries_stay_at_home(library: str) -> None:
 
 
 def test_the_test_split_is_opened_in_few_named_places() -> None:
-    """Planning hashes it, checking decodes it, `doctor` looks for faults in it, `show` draws it;
-    features open what is scored; the contract scores made images."""
+    """Planning hashes it, checking decodes it, `doctor` looks for faults in it; features open what
+    is scored or drawn; the contract scores made images."""
     openers = {
         str(path.relative_to(ROOT))
         for package in OURS
@@ -143,7 +143,6 @@ def test_the_test_split_is_opened_in_few_named_places() -> None:
         "harness/features.py",
         "harness/commands/_data_check.py",
         "harness/commands/_data_doctor.py",
-        "harness/commands/show.py",
     }
 
 
