@@ -212,8 +212,9 @@ class Scorer:
         split: Split | None = None,
     ) -> None:
         self.method = method.eval()
-        self.benchmark, self.samples = open_split(cell.data, split or cell.split)
-        self.inputs = inputs(cell, self.samples, split or cell.split, place, tell)
+        split = split or cell.role.split
+        self.benchmark, self.samples = open_split(cell.data, split)
+        self.inputs = inputs(cell, self.samples, split, place, tell)
 
     def piece(
         self, indices: Sequence[int], knobs: Any, neighbours: Neighbours | None = None
@@ -350,7 +351,7 @@ def publish(
 ) -> None:
     """A scored cell as rows."""
     images, scored_in = len(scored.images), formats(cell, place.device)
-    same = fit.precision in ("", scored_in)
+    same = fit.precision == scored_in
     facts = {
         **fit._asdict(),
         "test_images": images,

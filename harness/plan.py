@@ -66,7 +66,7 @@ def plan(
     faults.tell()
     parts = _parts(there, selection, held, say, count)
     if calibrate:
-        parts = [with_held_out(data, Held(calibrate, families=())) for data in parts]
+        parts = [with_held_out(data, Held(calibrate)) for data in parts]
     for data in parts:
         for row in rows:
             faults.collect(_check_settings, row, data)
@@ -85,6 +85,7 @@ def plan(
             weights_sha256=sha256,
             purpose="run" if held is None else "tune",
             profile=selection.profile,
+            calibrated=bool(calibrate),
         )
         for data in parts
         for row in rows

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.base import Sample
-from harness.cell import Cell, Purpose
+from harness.cell import Cell
 from harness.place import Place
 from harness.registry import first_line
 from harness.store.store import Row
@@ -26,12 +26,6 @@ from results.metrics import Measured
 from results.table import DONE, SCHEMA
 
 PACKAGES = ("benchmarks", "harness", "kernels", "methods", "results")
-SPLIT_LABELS: dict[Purpose, str] = {
-    "run": "test",
-    "tuned": "test",
-    "tune": "pseudo-validation",
-    "reveal": "test (revealed)",
-}
 
 
 def finished_rows(
@@ -123,7 +117,7 @@ def _provenance(cell: Cell, place: Place) -> Row:
         "method": cell.method,
         "variant": cell.variant,
         "seed": cell.seed,
-        "split": SPLIT_LABELS[cell.purpose],
+        "split": cell.role.label,
         "config_json": json.dumps(dataclasses.asdict(cell.config)),
         "knobs_json": json.dumps(dataclasses.asdict(cell.knobs)),
         "config_hash": cell.config_hash,

@@ -209,6 +209,14 @@ class Explains(Protocol):
 
 
 @runtime_checkable
+class Exports(Protocol):
+    """A method whose scores `torch.export` or ONNX can't express as they are computed."""
+
+    def program(self) -> Method:
+        """Its twin that they can express; no score of it depends on an image's key."""
+
+
+@runtime_checkable
 class Diffuses(Protocol):
     """A method that corrupts features step by step."""
 

@@ -22,6 +22,7 @@ Shape legend: B images, C channels, g grid cells a side, S pixels a side of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -125,6 +126,9 @@ class LafitE(Method):
         preconditioned = torch.tensor(config.parameterisation == "preconditioned")
         self.register_buffer("preconditioned", preconditioned)
         self.alpha_bar_N = cosine_schedule(config.diffusion_steps)
+        self.alpha_bar: list[float] = self.alpha_bar_N.tolist()
+        self.noise_1Cgg: Tensor | None = None
+        """The noise of all images, where they have no keys to draw it from."""
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -228,7 +232,9 @@ class LafitE(Method):
         """Eq. 10 on standardised features; the features themselves where k = 0."""
         if knobs.k == 0:
             return features_BCgg
-        edited_BCgg = self.bank.edit(features_BCgg, knobs, neighbours)
+        how = knobs.weighting, knobs.temperature, knobs.temperature_unit
+        search = BankSearch(knobs.coreset, knobs.k)
+        edited_BCgg = self.bank.edit(features_BCgg, search, *how, neighbours)
         # The bank's rows come channels-last, in which a CPU convolves slower.
         return edited_BCgg.contiguous()
 
@@ -237,14 +243,17 @@ class LafitE(Method):
         if knobs.t == 0:
             return edited_BCgg
         noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
-        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar_N)
+        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar)
 
     def _standardised(self, features_BCgg: Tensor) -> Tensor:
         standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
         return standardised_BCgg
 
     def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        noise_BCgg = image_noise(derive(self.seed, "corruption"), keys, features_BCgg.shape[1:])
+        noise_BCgg = self.noise_1Cgg
+        if noise_BCgg is None:
+            seed = derive(self.seed, "corruption")
+            noise_BCgg = image_noise(seed, keys, features_BCgg.shape[1:])
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
         noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
         return corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
@@ -259,6 +268,13 @@ class LafitE(Method):
             return network(noisy_BCgg, steps_B).float()
         alpha_bar_N = self.alpha_bar_N.to(self.device)
         return self.axes.noise(network, noisy_BCgg, steps_B, alpha_bar_N)
+
+    def program(self) -> LafitE:
+        """A twin with the noise of one image without a key: a program can't draw any."""
+        twin, grid = copy(self), self.config.feature_size
+        shape = len(self.axes.variances_C), grid, grid
+        twin.noise_1Cgg = image_noise(derive(self.seed, "corruption"), [""], shape)
+        return twin
 
 
 def last_trained_step(config: LafitE.Config) -> int:

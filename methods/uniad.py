@@ -107,7 +107,7 @@ class UniAD(Method):
         # Editing is LafitE's, in its space. The auto-encoder reads raw features, as published.
         self.standardise = Standardise(channels) if config.bank_rate else nn.Identity()
         # In eval mode until it is trained: a loaded model must not drop out while it scores.
-        self.network = Reconstructor(channels, config).eval()
+        self.network = reconstructor(channels, config).eval()
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -187,7 +187,9 @@ class UniAD(Method):
         if knobs.k == 0:
             return features_BCgg
         assert isinstance(self.standardise, Standardise), "k > 0 was refused without a bank"
-        edited_BCgg = self.bank.edit(self._standardised(features_BCgg), knobs, neighbours)
+        how = knobs.weighting, knobs.temperature, knobs.temperature_unit
+        search = BankSearch(knobs.coreset, knobs.k)
+        edited_BCgg = self.bank.edit(self._standardised(features_BCgg), search, *how, neighbours)
         return self.standardise.inverse(edited_BCgg)
 
     def reconstruct(self, edited_BCgg: Tensor) -> Tensor:
@@ -195,6 +197,21 @@ class UniAD(Method):
         with autocast(self.device, self.config.precision):
             rebuilt_BCgg: Tensor = accelerated(self.network)(edited_BCgg)
         return rebuilt_BCgg.float()
+
+
+def reconstructor(channels: int, config: UniAD.Config) -> Reconstructor:
+    """The auto-encoder of a configuration."""
+    return Reconstructor(
+        channels,
+        grid=config.feature_size,
+        width=config.width,
+        heads=config.heads,
+        feed_forward=config.feed_forward,
+        dropout=config.dropout,
+        neighbours=config.neighbours,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+    )
 
 
 def check(config: UniAD.Config, knobs: UniAD.Knobs, images: int) -> None:
@@ -221,7 +238,7 @@ def cost(config: UniAD.Config, images: int) -> Cost:
     channels, grid = feature_channels(UniAD.inputs(config)), config.feature_size
     bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
     shape, samples = (channels, grid, grid), images * config.epochs
-    return bank + training_cost(lambda: Reconstructor(channels, config), shape, samples=samples)
+    return bank + training_cost(lambda: reconstructor(channels, config), shape, samples=samples)
 
 
 def stages(config: UniAD.Config, knobs: UniAD.Knobs) -> tuple[Stage, ...]:

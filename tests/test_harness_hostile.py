@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -57,7 +58,6 @@ def test_a_models_record_that_is_none_is_no_model(out: Path, content: bytes, cal
     store = Store(out)
     [record] = (out / "models").glob("[!.]*/fit.json")
     record.write_bytes(content)
-    assert list(store.models()) == []
     shown = call("show", str(out), "--category", "gear", "-m", "patchcore")
     assert shown.code == 2 and "Traceback" not in shown.err, shown.err
     said: list[str] = []
@@ -65,6 +65,34 @@ def test_a_models_record_that_is_none_is_no_model(out: Path, content: bytes, cal
     assert store.load_model(cell, method, said.append) is None  # type: ignore[arg-type]
     assert len(said) == 1 and "is damaged" in said[0]
     assert len(list((out / "models").glob("*.corrupt-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"config": "none"},
+        {"data": []},
+        {"data": {"held": 1}},
+        {"knobs": {"k": 1, "unknown": 2}},
+        {"held": 7},
+        {"method": "nowhere"},
+    ],
+    ids=str,
+)
+def test_a_cells_record_that_is_none_is_said_in_one_line(
+    out: Path, changed: dict[str, object], call: Call
+) -> None:
+    [record] = (out / "models").glob("[!.]*/cells/*.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | changed))
+    for words in (
+        ("show", str(out), "--category", "gear", "-m", "patchcore"),
+        ("predict", str(record.parents[1]), str(out / "x.png")),
+    ):
+        (out / "x.png").write_bytes(b"")
+        done = call(*words)
+        assert done.code == 2 and done.err.count("\n") == 1, done.err
+    record.write_bytes(b"[]")
+    assert call(*words).code == 2
 
 
 @every_record

@@ -21,7 +21,6 @@ from harness.options import Selection
 from harness.overrides import parse_overrides
 from harness.plan import plan
 from harness.registry import (
-    FOLDERS,
     UsageError,
     copies_of_files,
     from_file,
@@ -38,7 +37,6 @@ SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LAFITE_BENCH_CACHE", str(tmp_path / "cache"))
     yield
-    FOLDERS.clear()
     sys.path[:] = [path for path in sys.path if not path.startswith(str(tmp_path))]
     for name in [name for name in sys.modules if name.startswith(("plugin_", "their_"))]:
         del sys.modules[name]

@@ -115,7 +115,7 @@ def what_is_here(wanted: Wanted) -> Found:
             found[f"package of {method}"] = package
     for folder, address in wanted.inputs.items():
         found[f"copy of {address}"] = _copied(folder, address)
-    for data in {(cell.data, cell.split) for cell in wanted.cells}:
+    for data in {(cell.data, cell.role.split) for cell in wanted.cells}:
         found[f"images of {data[0].label} ({data[1]})"] = _images(*data)
     for weights in {cell.weights for cell in wanted.cells if cell.weights}:
         found[f"weights {weights}"] = file_sha256(weights) if weights.is_file() else "no such file"

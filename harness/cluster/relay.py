@@ -158,7 +158,7 @@ class RelayedStore(Store):
         """At home too."""
         name = self.part(cell).name
         paths = [path for path in self.out.glob(f"*/{name}") if path.is_file()]
-        paths += [self.use(cell)] if cell.shown else []
+        paths += [self.use(cell)] if cell.role.shown else []
         self.home.ask("write", {self._name(path): path.read_bytes() for path in paths}, replace)
 
     def log(self, name: str, facts: Mapping[str, Any]) -> None:

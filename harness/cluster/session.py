@@ -23,7 +23,7 @@ from harness.ending import deferred
 from harness.folders import at_home
 from harness.options import Resources, Say
 from harness.place import Place
-from harness.registry import FOLDERS, UsageError
+from harness.registry import UsageError, files_in_use
 from harness.rows import code_version
 from harness.store.addresses import INPUTS, RESULTS
 from harness.store.copies import have_input
@@ -144,12 +144,13 @@ def _join(address: str, folders: ExitStack) -> None:
     # Ray puts the current folder before all others on the paths of its workers: there they
     # shall find this package, not a kernels.py or a clone of timm where the user happens to be.
     folders.callback(let_go)
+    files = [str(folder) for folder in files_in_use()]
     with chdir(HOME), deferred():
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"py_modules": list(map(str, FOLDERS.values()))} if FOLDERS else None,
+            runtime_env={"py_modules": files} if files else None,
             **embedded,
         )
 

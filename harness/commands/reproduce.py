@@ -30,7 +30,7 @@ def command(
     from pathlib import Path
 
     from harness.cache import FeatureCache
-    from harness.commands._trained import cell_of
+    from harness.commands._trained import stored_cell
     from harness.execute import run_job
     from harness.place import Place
     from harness.rows import code_version
@@ -44,7 +44,7 @@ def command(
     if row not in known:
         raise UsageError(f"--row {row}: {did_you_mean(row, sorted(known)[:20])}")
     stored = before.filter(cell_id=row)
-    cell = cell_of(store, stored.row(0, named=True))
+    cell = stored_cell(store, row)
     said = stored["code_version"][0]
     if said != (here := code_version()):
         typer.echo(f"the row is of {said}, this is {here}")

@@ -25,7 +25,7 @@ PUT_SECONDS = 5.0
 LONGEST_WAIT = 60.0
 """Between two trials of a store that can't be reached."""
 LAST_TRIALS = 3
-HEAVY = re.compile(r"models/.*(?<!fit\.json)$")
+HEAVY = re.compile(r"models/(?!\w+/(fit|cells/\w+)\.json$)")
 """Fetched when it is wanted."""
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -101,17 +101,6 @@ class Recipe:
         return self.drop_to + 0.5 * (1 - self.drop_to) * (1 + cosine)
 
 
-class Lasting(Protocol):
-    """The fields of a configuration that say how long a training lasts."""
-
-    @property
-    def epochs(self) -> int | None: ...
-    @property
-    def iterations(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-
-
 def last_epoch(config: Any, samples: int) -> int:
     """The number of epochs of a training on so many samples: those of the configuration, or as many
     as its iterations take."""
@@ -119,19 +108,6 @@ def last_epoch(config: Any, samples: int) -> int:
         return int(config.epochs)
     batches = -(-samples // config.batch_size)
     return int(-(-config.iterations // batches))
-
-
-def duration(config: Lasting, samples: int) -> dict[str, int | None]:
-    """`epochs` and `iterations` of a Recipe."""
-    iterations = config.iterations if config.epochs is None else None
-    return {"epochs": last_epoch(config, samples), "iterations": iterations}
-
-
-def samples_seen(config: Lasting, samples: int) -> int:
-    """Samples of all steps of a training on so many."""
-    if config.epochs is not None:
-        return config.epochs * samples
-    return config.iterations * samples // -(-samples // config.batch_size)
 
 
 Losses = Callable[[nn.Module, Tensor, Draws], Tensor]
