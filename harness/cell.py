@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,30 @@ CELL_SCHEMA = 1
 """Raised when the code changes what every cell gives; for one method there is its `revision`."""
 
 Split = Literal["train", "validation", "test", "calibration"]
-Purpose = Literal["run", "tuned", "tune", "reveal"]
+
+
+class Purpose(NamedTuple):
+    """What follows from why a cell is scored."""
+
+    split: Split
+    """The split that it is scored on."""
+    label: str
+    """The split's name in its rows."""
+    folder: str
+    """The folder of OUT for its rows: what chooses reads trials alone, reports parts alone."""
+    shown: bool = False
+    """Whether reports show it: a row of the table, not a setting that a search tried."""
+    sealed: bool = False
+    """Whether the test split stays sealed while it is scored."""
+
+
+TABLE = Purpose("test", "test", "parts", shown=True)
+PURPOSES = {
+    "run": TABLE,
+    "tuned": TABLE,
+    "tune": Purpose("validation", "pseudo-validation", "trials", sealed=True),
+    "reveal": Purpose("test", "test (revealed)", "revealed"),
+}
 """Why a cell is scored: for the table, for the table with a frozen choice, for choosing, or to see
 afterwards how good the choosing was."""
 
@@ -135,34 +158,27 @@ class Cell:
     seed: int
     weights: Path | None = None
     weights_sha256: str = ""
-    purpose: Purpose = "run"
+    purpose: str = "run"
+    """One of PURPOSES."""
     profile: str = DEFAULT_PROFILE
+    calibrated: bool = False
+    """Whether held-out normal images, which chose nothing, say where alarms begin."""
 
     @property
-    def split(self) -> Split:
-        """What it is scored on."""
-        return "validation" if self.purpose == "tune" else "test"
-
-    @property
-    def shown(self) -> bool:
-        """Whether reports show it: a row of the table, not a setting that a search tried."""
-        return self.purpose in ("run", "tuned")
+    def role(self) -> Purpose:
+        """What follows from its purpose."""
+        return PURPOSES[self.purpose]
 
     @property
     def pixels(self) -> bool:
         """Whether pixel metrics are measured: a robust search ranks image scores alone."""
         held = self.data.held
-        return self.shown or held is None or PAPER in held.families
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether held-out normal images, which chose nothing, say where alarms begin."""
-        return self.shown and self.data.held is not None and not self.data.held.families
+        return self.role.shown or held is None or PAPER in held.families
 
     @property
     def splits(self) -> tuple[Split, ...]:
         """What it learns from, what it is scored on, and what thresholds are made of."""
-        scored = (self.split,) if self.data.test_images else ()
+        scored = (self.role.split,) if self.data.test_images else ()
         return ("train", *scored, *(("calibration",) if self.calibrated else ()))
 
     @cached_property
@@ -219,6 +235,53 @@ class Cell:
         """The cell in one line."""
         what = f"{self.method} ({self.variant})" if self.variant else self.method
         return f"{self.data.label} {what} seed {self.seed}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The cell as JSON can hold it, with addresses of files; `cell_in` reads it.
+
+        Without the file of the backbone's weights, which its settings name.
+        """
+        record = asdict(self)
+        del record["weights"]
+        data, config = record["data"], record["config"]
+        data["held"] = self.data.held and self.data.held._asdict()
+        for values, paths in ((data, DATA_PATHS), (config, PATHS)):
+            for name in paths:
+                if values.get(name):
+                    values[name] = address_of(Path(values[name]))
+        return record
+
+
+DATA_PATHS = ("benchmark", "root")
+"""Fields of Data that say where files lie; `benchmark` may be a name instead."""
+
+
+def cell_in(record: Mapping[str, Any]) -> Cell:
+    """The cell of a record, without the file of its weights.
+
+    Whatever else a record may hold raises UsageError, ValueError, KeyError, TypeError or
+    AttributeError.
+    """
+    if record["purpose"] not in PURPOSES:
+        raise ValueError(f"unknown purpose {record['purpose']}")
+    method = load("methods", record["method"]).method
+    data, held = record["data"], record["data"]["held"]
+    root = data["root"] and Path(data["root"])
+    own = {field.name: record[field.name] for field in fields(Cell) if field.name != "weights"}
+    return Cell(
+        **own
+        | {
+            "data": settings(Data, data | {"root": root, "held": held and settings(Held, held)}),
+            "config": settings(method.Config, record["config"]),
+            "knobs": settings(method.Knobs, record["knobs"]),
+        }
+    )
+
+
+def settings(kind: type, values: Mapping[str, Any]) -> Any:
+    """A Config, Knobs or the like from JSON, where tuples came back as lists."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def without_paths(config: Any) -> dict[str, Any]:

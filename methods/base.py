@@ -48,8 +48,8 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def quiet(progress: Progress) -> None:
-    """Ignore progress."""
+def quiet(*told: object) -> None:
+    """A listener that ignores what it is told."""
 
 
 class Keeper:
@@ -140,8 +140,8 @@ class Declaration:
     that so many training images don't allow."""
     cost: Callable[[Any, int], Cost]
     """cost(config, images): the cost of learning from so many images."""
-    search: Callable[[Any, Any], tuple[Stage, ...]] = lambda config, knobs: ()
-    """search(config, knobs): the stages of a search for knobs that starts with those, in order."""
+    stages: Callable[[Any, Any], tuple[Stage, ...]] = lambda config, knobs: ()
+    """stages(config, knobs): the stages of a search for knobs that starts with those, in order."""
     ablation: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]] = lambda config, knobs: {}
     """ablation(config, knobs): named variants that show what each component adds. They share one
     Config where possible, and so one fit."""
@@ -156,8 +156,6 @@ class Declaration:
     """caution(config): a warning, in one line, to read before this is trained; mostly empty."""
     named: Callable[[Any], Mapping[str, str]] = lambda config: {}
     """named(config): settings that every row is to name, although they are the preset's."""
-    scores_while_training: bool = True
-    """False where scores need what is learned after the last epoch."""
 
 
 class Neighbours(NamedTuple):
@@ -208,6 +206,14 @@ class Explains(Protocol):
 
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
         """Maps (B, g, g) or (B, S, S), by what they show; those named "A to B" have one unit."""
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """A method whose scores `torch.export` or ONNX can't express as they are computed."""
+
+    def program(self) -> Method:
+        """Its twin that they can express; no score of it depends on an image's key."""
 
 
 @runtime_checkable

@@ -193,7 +193,7 @@ def cost(config: Draem.Config, images: int) -> Cost:
     )
 
 
-def search(config: Draem.Config, knobs: Draem.Knobs) -> tuple[Stage, ...]:
+def stages(config: Draem.Config, knobs: Draem.Knobs) -> tuple[Stage, ...]:
     """The pooling of the image score."""
     return (Stage({"pool": (1, 5, 11, 21, 41)}),)
 
@@ -248,7 +248,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     passes=lambda knobs: 1,
     files_sha256=files_sha256,
     # Published DRAEM draws from DTD: with other textures it is another method.

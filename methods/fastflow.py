@@ -144,7 +144,7 @@ def cost(config: FastFlow.Config, images: int) -> Cost:
     return training_cost(lambda: Flows(shapes, config), *shapes, samples=images * config.epochs)
 
 
-def search(config: FastFlow.Config, knobs: FastFlow.Knobs) -> tuple[Stage, ...]:
+def stages(config: FastFlow.Config, knobs: FastFlow.Knobs) -> tuple[Stage, ...]:
     """Whether maps hold the log-Jacobian, the weights of layers, then how maps become scores."""
     return Stage({"log_jacobian": (False, True)}), Stage({"layer_tilt": TILTS}), *SEARCH
 
@@ -201,6 +201,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     passes=lambda knobs: 1,
 )

@@ -22,6 +22,7 @@ Shape legend: B images, C channels, g grid cells a side, S pixels a side of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -114,12 +115,14 @@ class LafitE(Method):
         self.axes = PrincipalAxes(channels)
         self.unet = noise_predictor(channels, config)
         # Shapes are the same either way: a state says itself what its U-Net was taught.
-        preconditioned = torch.tensor(config.parameterisation == "preconditioned")
-        self.register_buffer("preconditioned", preconditioned)
+        taught = torch.tensor(config.parameterisation == "preconditioned")
+        self.register_buffer("preconditioned", taught)
         self.alpha_bar_N = diffusion.cosine_schedule(config.diffusion_steps)
+        self.alpha_bar: list[float] = self.alpha_bar_N.tolist()
         level_N, equal = self._trained_levels(), config.loss_weights == "equal"
         weights_N = torch.ones_like(level_N) if equal else diffusion.min_snr_weights(level_N)
         self.weights_N = weights_N.float()
+        self.noise_1Cgg: Tensor | None = None  # that of all images, where they have no keys
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -204,9 +207,8 @@ class LafitE(Method):
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs)
         rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
-        whitened_BCgg = self.axes.whitened(features_BCgg)
         maps = editing_maps(features_BCgg, edited_BCgg, rebuilt_BCgg)
-        return maps | {"off the principal axes": error_map(whitened_BCgg)}
+        return maps | {"off the principal axes": error_map(self.axes.whitened(features_BCgg))}
 
     @torch.inference_mode()
     def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
@@ -219,7 +221,9 @@ class LafitE(Method):
         """Eq. 10 on standardised features; the features themselves where k = 0."""
         if knobs.k == 0:
             return features_BCgg
-        edited_BCgg = self.bank.edit(features_BCgg, knobs, neighbours)
+        how = knobs.weighting, knobs.temperature, knobs.temperature_unit
+        search = BankSearch(knobs.coreset, knobs.k)
+        edited_BCgg = self.bank.edit(features_BCgg, search, *how, neighbours)
         # The bank's rows come channels-last, in which a CPU convolves slower.
         return edited_BCgg.contiguous()
 
@@ -228,16 +232,18 @@ class LafitE(Method):
         if knobs.t == 0:
             return edited_BCgg
         noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
-        return diffusion.ddim_denoise(
-            noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar_N
-        )
+        steps = knobs.t, knobs.steps
+        return diffusion.ddim_denoise(noisy_BCgg, self._predict, *steps, self.alpha_bar)
 
     def _standardised(self, features_BCgg: Tensor) -> Tensor:
         standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
         return standardised_BCgg
 
     def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        noise_BCgg = image_noise(derive(self.seed, "corruption"), keys, features_BCgg.shape[1:])
+        noise_BCgg = self.noise_1Cgg
+        if noise_BCgg is None:
+            seed = derive(self.seed, "corruption")
+            noise_BCgg = image_noise(seed, keys, features_BCgg.shape[1:])
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
         noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
         return diffusion.corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
@@ -252,6 +258,13 @@ class LafitE(Method):
             return network(noisy_BCgg, steps_B).float()
         alpha_bar_N = self.alpha_bar_N.to(self.device)
         return self.axes.noise(network, noisy_BCgg, steps_B, alpha_bar_N)
+
+    def program(self) -> LafitE:
+        """A twin with the noise of one image without a key: a program can't draw any."""
+        twin, grid = copy(self), self.config.feature_size
+        shape = len(self.axes.variances_C), grid, grid
+        twin.noise_1Cgg = image_noise(derive(self.seed, "corruption"), [""], shape)
+        return twin
 
 
 def last_trained_step(config: LafitE.Config) -> int:
@@ -295,7 +308,7 @@ def cost(config: LafitE.Config, images: int) -> Cost:
     return bank + training_cost(lambda: noise_predictor(channels, config), *shapes, samples=samples)
 
 
-def search(config: LafitE.Config, knobs: LafitE.Knobs) -> tuple[Stage, ...]:
+def stages(config: LafitE.Config, knobs: LafitE.Knobs) -> tuple[Stage, ...]:
     """t and K, then the coreset.
 
     Together where the U-Net is narrow, so that a pass is cheap. Else as in the paper, t without
@@ -335,11 +348,10 @@ def noise_predictor(channels: int, config: LafitE.Config) -> UNet:
     )
 
 
-# Chosen on held-out normal images and anomalies made of them. By the held-out loss against seconds
-# of an AVX2 core at float32, on ELPV (results/measured/presets.md): base, batch, epochs. By the
-# training loss at equal time, on half of ELPV and three real categories (results/measured/
-# denoiser.md): parameterisation, multipliers, learning rate. By pseudo-validation there: train_t,
-# the weights of the loss, and jointly t, k, steps and temperature.
+# Chosen on held-out normal images and anomalies made of them. By held-out loss against seconds of
+# a core at float32 (results/measured/presets.md): base, batch, epochs. By training loss at equal
+# time (results/measured/denoiser.md): parameterisation, multipliers, learning rate. By
+# pseudo-validation there: train_t, the weights of the loss, and jointly t, k, steps, temperature.
 QUICK = LafitE.Config(
     backbone=LITE0,
     feature_size=14,
@@ -381,7 +393,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     ablation=ablation,
     passes=passes,
     caution=caution,

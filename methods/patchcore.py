@@ -193,7 +193,7 @@ def cost(config: PatchCore.Config, images: int) -> Cost:
     )
 
 
-def search(config: PatchCore.Config, knobs: PatchCore.Knobs) -> tuple[Stage, ...]:
+def stages(config: PatchCore.Config, knobs: PatchCore.Knobs) -> tuple[Stage, ...]:
     """k, then the coreset, then how distances become an image score.
 
     That is re-weighting, or the smoothing where the score is the maximum of the smoothed map.
@@ -230,5 +230,5 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
 )

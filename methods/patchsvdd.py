@@ -235,7 +235,7 @@ def cost(config: PatchSVDD.Config, images: int) -> Cost:
     return costs
 
 
-def search(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
+def stages(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
     """The scale, or the way to combine both; then the pooling of the image score."""
     return Stage({"combine": ("coarse", "fine", "product", "sum")}), Stage({"pool": (1, 4, 16)})
 
@@ -301,7 +301,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     passes=lambda knobs: 1,
-    scores_while_training=False,  # the banks are filled at the end
 )

@@ -211,6 +211,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (Stage({"layer_tilt": TILTS}), *SEARCH),
+    stages=lambda config, knobs: (Stage({"layer_tilt": TILTS}), *SEARCH),
     passes=lambda knobs: 1,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from made_cells import smoke_cells
 
-from harness.cell import Cell
+from harness.cell import Cell, Held, cell_in
 from harness.jobs import jobs
 from harness.overrides import parse_overrides, with_overrides
 from harness.registry import UsageError, load
@@ -107,6 +108,17 @@ def test_a_revision_of_a_methods_code_names_new_rows(monkeypatch: pytest.MonkeyP
     after = replace(before)
     assert after.fit_id != before.fit_id and after.cell_id != before.cell_id
     assert after.config_hash != before.config_hash
+
+
+def test_a_cell_comes_back_from_its_record() -> None:
+    [calibrated] = smoke_cells("patchcore", calibrate=0.2)
+    [tried] = smoke_cells("patchcore", held=Held(anomalies=2), limit=20)
+    named = replace(tried, data=replace(tried.data, benchmark="/data/parts", root=Path("/data")))
+    for cell in (*smoke_cells(), calibrated, tried, named):
+        again = cell_in(json.loads(json.dumps(cell.record)))
+        assert replace(again, weights=cell.weights) == cell and again.cell_id == cell.cell_id
+    assert calibrated.calibrated and calibrated.splits == ("train", "test", "calibration")
+    assert not tried.calibrated and tried.splits == ("train", "validation")
 
 
 def test_seed_zero_is_a_seed() -> None:

@@ -55,7 +55,7 @@ def scored(model: Model, pixels_13SS: torch.Tensor) -> tuple[np.ndarray, np.ndar
     """By the method itself, without a file: the image is named as a program's is."""
     values = pixels_13SS if model.extractor is None else model.extractor(pixels_13SS).half().float()
     with torch.no_grad():
-        scores = model.method.score(values, [""], model.knobs)
+        scores = model.method.score(values, [""], model.cell.knobs)
     return scores.images.numpy(), scores.maps.numpy()
 
 
@@ -116,7 +116,7 @@ def test_a_folder_goes_anywhere(out: Path, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (90, 80, 3)).astype(np.uint8)
     assert np.array_equal(again([image]).images, model([image]).images)
     assert again.threshold(0.05) == model.threshold(0.05)
-    assert again.record["train_fingerprint"] == model.record["train_fingerprint"]
+    assert again.cell.cell_id == model.cell.cell_id
 
 
 def test_what_can_not_be_expressed_is_refused_with_what_can(

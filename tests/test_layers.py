@@ -35,18 +35,16 @@ FOLDERS = {
     "results/reports/page": {"results", "results/analysis", "results/reports"},
     "harness": {"harness/store"},
     "harness/store": {"harness"},
-    "harness/search": {"harness", "harness/store"},
-    "harness/cluster": {"harness", "harness/store", "harness/search"},
+    "harness/cluster": {"harness", "harness/store"},
+    "harness/search": {"harness", "harness/store", "harness/cluster"},
     "harness/commands": {"harness", "harness/store", "harness/search", "harness/cluster"},
-    "harness/speed": {"harness", "harness/store", "harness/search", "harness/cluster"},
 }
 """What a folder's files may import of the same package beside their own folder. `harness/cli.py`,
 the front door, is not among them."""
 HOME = {
-    "ray": "harness/cluster/*.py",
+    "ray": "harness/cluster/*.py harness/search/tuning.py",
     "typer": "harness/cli.py harness/options.py harness/commands/*.py",
     "triton": "kernels/_triton.py",
-    "faiss": "harness/speed/_faiss.py",
     "numba": "kernels/_numba.py kernels/_scan.py",
 }
 NO_TORCH = ("benchmarks", "results")
@@ -64,7 +62,9 @@ def imports(path: Path) -> set[str]:
 
 
 def files(package: str) -> list[Path]:
-    found = sorted((ROOT / package).rglob("*.py"))
+    """The files of a package; scripts that measure it stand beside their figures, and on all."""
+    scripts = ROOT / "results" / "measured"
+    found = sorted(path for path in (ROOT / package).rglob("*.py") if path.parent != scripts)
     assert found, f"no files in {package}"
     return found
 

@@ -35,7 +35,7 @@ LESS: dict[str, dict[str, Any]] = {
 
 LEARN_LONG = ("draem", "patchsvdd")
 """Networks that learn from pixels: a smoke fit takes a minute of a core."""
-OF_DECLARATION = ("presets", "settings", "final", "cost", "search")
+OF_DECLARATION = ("presets", "settings", "final", "cost", "stages")
 """Promises for which nothing has to learn."""
 HELD = [
     pytest.param(

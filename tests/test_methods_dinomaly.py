@@ -79,7 +79,7 @@ def test_the_decoder_is_the_official_one() -> None:
 
 def test_only_the_bottleneck_drops_out_and_only_in_training() -> None:
     with torch.device("meta"):
-        published = NoisyDecoder(768, 2, PAPER)
+        published = NoisyDecoder(768, 2, layers=8, heads=12, dropout=PAPER.dropout, mlp_bias=True)
     network = lively(Dinomaly(TINY)).network
     for one in (published, network):
         assert rates(one.bottleneck) == [0.2, 0.2, 0.2]
@@ -197,7 +197,7 @@ def cost_samples(images: int) -> float:
 
 
 def test_anomalibs_port_has_no_bias_in_its_mlps() -> None:
-    network = NoisyDecoder(12, 2, replace(TINY, mlp_bias=False))
+    network = NoisyDecoder(12, 2, layers=2, heads=3, dropout=0.2, mlp_bias=False)
     linear = [m for m in [*network.bottleneck, *network.decoder[0].mlp] if hasattr(m, "bias")]
     assert len(linear) == 4 and all(layer.bias is None for layer in linear)
 

@@ -16,6 +16,7 @@ from made_training import drawn, numbers
 from torch import Tensor
 
 from harness.subject import anomalous_share, batches, inputs, unseen
+from methods.base import BankSearch
 from methods.lafite import METHOD, LafitE
 from methods.parts.backbone import LITE0
 from methods.parts.batches import Batches
@@ -34,6 +35,7 @@ CONFIG = LafitE.Config(
     bank_rate=0.2,
 )
 KNOBS = LafitE.Knobs(t=50, k=3, steps=2, coreset=0.2, sigma=1.0, pool=4)
+SEARCH = BankSearch(KNOBS.coreset, KNOBS.k)
 KEYS = ["a", "b", "c"]
 
 
@@ -60,7 +62,7 @@ def queries(count: int = 3) -> Tensor:
 def test_t_zero_is_edit_only() -> None:
     method, values = fitted(), queries()
     clean = method.standardise(values)
-    edited = method.bank.edit(clean, KNOBS)
+    edited = method.bank.edit(clean, SEARCH)
     maps = smooth_upsample(error_map(clean - edited), 64, 1.0, align_corners=True)
     scores = method.score(values, KEYS, replace(KNOBS, t=0))
     torch.testing.assert_close(scores.maps, maps)
@@ -83,7 +85,7 @@ def test_k_zero_is_without_editing() -> None:
 def test_the_edited_features_are_corrupted_and_denoised() -> None:
     method, values = fitted(), queries()
     clean = method.standardise(values)
-    edited = method.bank.edit(clean, KNOBS)
+    edited = method.bank.edit(clean, SEARCH)
     wanted = error_map(clean - method.reconstruct(edited, KEYS, replace(KNOBS, k=0)))
     torch.testing.assert_close(method.explain(values, KEYS, KNOBS)["original to rebuilt"], wanted)
 
@@ -92,7 +94,7 @@ def test_the_edited_features_are_corrupted_and_denoised() -> None:
 def test_raw_score_space_measures_in_units_of_the_features() -> None:
     method, values = fitted(), queries()
     knobs = replace(KNOBS, t=0, sigma=0.0)
-    edited = method.bank.edit(method.standardise(values), KNOBS)
+    edited = method.bank.edit(method.standardise(values), SEARCH)
     raw = edited * method.standardise.std + method.standardise.mean
     wanted = smooth_upsample(error_map(values - raw), 64, 0.0, align_corners=True)
     maps = method.score(values, KEYS, replace(knobs, score_space="raw")).maps

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from harness.registry import load
 from methods.base import Progress
+from methods.dinomaly import Dinomaly
 from methods.parts.attention import Mlp, joined_heads, linear_attention, split_heads, start_small
 from methods.parts.backbone import Extractor
 from methods.parts.batches import Batches, Draws
 from methods.parts.mining import easy_share, flat_loss, hard_mined, softly_mined
 from methods.parts.stable_adamw import StableAdamW
-from methods.parts.training import Recipe, duration, last_epoch, optimise, samples_seen
+from methods.parts.training import Recipe, duration, optimise, samples_seen
 
 
 def test_linear_attention_is_the_quadratic_form() -> None:
@@ -201,14 +202,6 @@ def test_the_schedule_is_the_official_one_step_by_step() -> None:
     assert found == pytest.approx(official_rates(2e-3, 2e-4, 700, 100).tolist())
 
 
-class Lasting:
-    """As long as a configuration says."""
-
-    epochs: int | None = None
-    iterations = 8
-    batch_size = 5
-
-
 def test_iterations_end_the_training_within_an_epoch() -> None:
     """13 samples in three batches an epoch: eight steps are two epochs and two steps."""
     steps: list[int] = []
@@ -218,16 +211,17 @@ def test_iterations_end_the_training_within_an_epoch() -> None:
         steps.append(draws.step)
         return regress(network, values, draws)
 
-    lasting = duration(Lasting(), COUNT)
-    assert lasting == {"epochs": 3, "iterations": 8} and last_epoch(Lasting(), COUNT) == 3
+    config = Dinomaly.Config(iterations=8, batch_size=5)
+    lasting = duration(config, COUNT)
+    assert lasting == {"epochs": 3, "iterations": 8}
     recipe = PlainSteps(batch_size=5, learning_rate=1e-2, **lasting)  # type: ignore[arg-type]
     optimise(small(), spying, features(), recipe, 0, told.append)
     assert steps == [*range(8)] and [p.step for p in told] == [0, 1, 2, 3]
     sizes = [len(batch.inputs) for epoch in range(3) for batch in made(COUNT).epoch(epoch, 5)]
-    assert abs(samples_seen(Lasting(), COUNT) - sum(sizes[:8])) <= 1
-    Lasting.epochs = 2
-    assert duration(Lasting(), COUNT) == {"epochs": 2, "iterations": None}
-    assert samples_seen(Lasting(), COUNT) == 26
+    assert abs(samples_seen(config, COUNT) - sum(sizes[:8])) <= 1
+    config = replace(config, epochs=2)
+    assert duration(config, COUNT) == {"epochs": 2, "iterations": None}
+    assert samples_seen(config, COUNT) == 26
 
 
 @pytest.mark.parametrize(

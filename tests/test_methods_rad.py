@@ -76,7 +76,7 @@ def test_scores_are_those_of_a_plain_loop(k: int, radius: int) -> None:
     errors = torch.tensor(
         [plain_distance(images[i], classes, normal, own_classes[i], k, radius) for i in range(2)]
     ).view(2, 3, 3)
-    wanted = evaluated(errors, 48, knobs)
+    wanted = evaluated(errors, 48, 30, knobs.window, knobs.sigma, knobs.top)
     torch.testing.assert_close(found.maps, wanted.maps, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.images, wanted.images, rtol=1e-4, atol=1e-5)
 
@@ -97,7 +97,7 @@ def test_of_the_similar_images_one_layer_is_held_at_a_time(monkeypatch: pytest.M
 
 def test_the_map_is_upsampled_and_blurred_as_officially() -> None:
     errors = numbers(2, 3, 3).abs()
-    found = evaluated(errors, 48, replace(KNOBS, scored_at=40))
+    found = evaluated(errors, 48, 40, KNOBS.window, KNOBS.sigma, KNOBS.top)
     maps = F.interpolate(errors[:, None], 40, mode="bilinear", align_corners=False)
     apart = torch.arange(5.0) - 2
     kernel = torch.exp(-(apart[:, None] ** 2 + apart[None] ** 2) / 2)

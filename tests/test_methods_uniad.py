@@ -11,16 +11,12 @@ import torch.nn.functional as F
 from made_training import drawn, numbers
 from torch import Tensor, nn
 
+from methods.base import BankSearch
 from methods.lafite import LafitE
-from methods.networks.masked_transformer import (
-    DecoderLayer,
-    EncoderLayer,
-    Reconstructor,
-    neighbour_mask,
-)
+from methods.networks.masked_transformer import EncoderLayer, neighbour_mask
 from methods.parts.backbone import LITE0
 from methods.parts.batches import Batches
-from methods.uniad import METHOD, UniAD
+from methods.uniad import METHOD, UniAD, reconstructor
 
 CONFIG = UniAD.Config(
     width=16, heads=2, feed_forward=32, feature_size=10, encoder_layers=1, decoder_layers=1
@@ -63,7 +59,8 @@ def seen_by(layer: nn.Module, attention: str, changed: int) -> Tensor:
 @torch.inference_mode()
 def test_a_masked_token_can_not_see_its_window(attention: str, changed: int) -> None:
     torch.manual_seed(0)
-    layer = (EncoderLayer if attention == "attention" else DecoderLayer)(CONFIG).eval()
+    network = reconstructor(5, CONFIG).eval()
+    layer = (network.encoder if attention == "attention" else network.decoder)[0]
     blind = neighbour_mask(10, 7)[:, changed]
     seen = seen_by(layer, attention, changed)
     if attention == "attention":
@@ -72,7 +69,7 @@ def test_a_masked_token_can_not_see_its_window(attention: str, changed: int) -> 
 
 
 def test_queries_are_learned_in_each_decoder_layer() -> None:
-    network = Reconstructor(5, replace(CONFIG, decoder_layers=3))
+    network = reconstructor(5, replace(CONFIG, decoder_layers=3))
     queries = [layer.queries for layer in network.decoder]
     assert len(queries) == 3 and len({id(q) for q in queries}) == 3
     assert all(isinstance(q, nn.Parameter) and q.shape == (TOKENS, 16) for q in queries)
@@ -81,7 +78,7 @@ def test_queries_are_learned_in_each_decoder_layer() -> None:
 
 
 def test_positions_are_columns_then_rows() -> None:
-    network = Reconstructor(5, CONFIG)
+    network = reconstructor(5, CONFIG)
     position = network.position().view(10, 10, 16)
     for y, x in [(0, 0), (3, 7), (9, 1)]:
         assert torch.equal(position[y, x], torch.cat([network.column[x], network.row[y]]))
@@ -90,7 +87,7 @@ def test_positions_are_columns_then_rows() -> None:
 def test_tokens_keep_their_place() -> None:
     """The error at a location compares its own feature: rows and columns are not swapped."""
     torch.manual_seed(0)
-    network = Reconstructor(5, CONFIG).eval()
+    network = reconstructor(5, CONFIG).eval()
     network.norm = nn.Identity()  # type: ignore[assignment]
     network.encoder = nn.ModuleList()
     network.decoder = nn.ModuleList()
@@ -102,7 +99,7 @@ def test_tokens_keep_their_place() -> None:
 def test_paper_sizes() -> None:
     config = METHOD.presets["paper"].config
     with torch.device("meta"):
-        network = Reconstructor(272, config)
+        network = reconstructor(272, config)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7_717_392
     shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
     assert shapes["enter.weight"] == (256, 272) and shapes["leave.weight"] == (272, 256)
@@ -159,7 +156,7 @@ def test_editing_first_gives_the_network_bank_rows() -> None:
     mean, std = mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
     with torch.inference_mode():
         # In the space of LafitE's editing, though the network reads raw features.
-        edited = method.bank.edit((queries - mean) / std, knobs) * std + mean
+        edited = method.bank.edit((queries - mean) / std, BankSearch(0.5, 3)) * std + mean
         errors = {True: queries - method.network(edited), False: queries - edited}
     for rebuild, error in errors.items():
         scores = method.score(queries, ["a"], replace(knobs, rebuild=rebuild))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer.main
+from PIL import Image
 
+from harness.cell import open_benchmark
 from harness.cli import build
 from harness.registry import KINDS
 
@@ -70,3 +74,25 @@ def test_the_python_of_a_readme_runs(
     scores = names["scores"]
     images = scores.images if package == "methods" else scores  # type: ignore[attr-defined]
     assert images.shape == (count,)  # type: ignore[attr-defined]
+
+
+def test_a_torch_dataset_is_written_as_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def items(split: str) -> list[tuple[Image.Image, int, Image.Image | None]]:
+        mask = Image.new("L", (8, 6))
+        mask.paste(255, (2, 2, 4, 4))
+        good = Image.new("RGB", (8, 6)), 0, None
+        return [good, (Image.new("RGB", (8, 6), "red"), 1, mask)] if split == "test" else [good]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "my_package", SimpleNamespace(MyDataset=items))
+    text = (ROOT / "benchmarks" / "README.md").read_text().partition("torch `Dataset`")[2]
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
+    written = open_benchmark("./my-parts", None)
+    assert not [*written.problems(), *written.count_problems()]
+    assert [(s.defect, written.read_mask(s).sum()) for s in written.test()] == [
+        ("defect", 4),
+        ("good", 0),
+    ]
+    assert len(written.train()) == 1

@@ -45,7 +45,7 @@ def manifest_benchmark(name: str, path: Path) -> FileBenchmark:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    import polars as pl  # here, as an environment for anomalib has none
+    import polars as pl  # here, as `list` does without
 
     try:
         content = io.BytesIO(path.read_bytes())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.options import completing, keeping, selecting
-from harness.registry import UsageError, did_you_mean
+from harness.registry import UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,7 @@ def _views(
         try:
             return model.view(path, category)
         except (DataError, ValueError) as error:
-            return str(error).splitlines()[0]
+            return first_line(error)
 
     pieces = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     return map_ahead(lambda piece: dict(zip(piece, map_threads(view, piece), strict=True)), pieces)

@@ -6,13 +6,13 @@ OUT/pixel_curves/<cell>.parquet, pictures/<cell>.parquet    what its report show
 OUT/calibration/<cell>.parquet    scores of held-out normal images, which say where alarms begin
 OUT/failures/<cell>-<n>.parquet
 OUT/models/<fit>/             model.safetensors and fit.json
-OUT/models/<fit>/cells/<cell>.json    knobs and held-out scores, for `lafite-bench predict`
+OUT/models/<fit>/cells/<cell>.json    a cell that used it, and its held-out scores
 OUT/models/<fit>.training/    checkpoints, while it is being trained
 OUT/models/<fit>/neighbours/  searches that a sweep shares
 OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
 OUT/trial_scores/<cell>.parquet    the score of each pseudo-validation image
 OUT/revealed/<cell>.parquet   the same on the test split, after the choice
-OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/choices/                  frozen choices, and what was revealed of them
 OUT/running/                  what the commands at work do, see `lafite-bench status`
 OUT/damaged/                  files that a crash cut off
 OUT/locks/                    what commands at the same time wait for
@@ -22,26 +22,24 @@ OUT/audit.jsonl, work.jsonl   each opening of the test split for scoring; what `
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import format_exception
 from typing import Any, NamedTuple
 
-from harness.cell import Cell
-from harness.options import Say, unheard
-from harness.registry import UsageError
-from harness.store.addresses import address_of
+from harness.cell import PURPOSES, Cell
+from harness.options import Say
+from harness.registry import UsageError, first_line
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.copies import fetch, forget
 from harness.store.journal import append
-from methods.base import BankSearch, Method
+from methods.base import BankSearch, Method, quiet
 from methods.parts.backbone import file_sha256
 from results.calibration import SCHEMA as CALIBRATION
 from results.calibration import calibration_path
@@ -69,12 +67,10 @@ class FitFacts(NamedTuple):
     world_size: int
     restarts: int
     peak_memory_bytes: int
-    precision: str = ""
+    precision: str
     """The number formats it was learned in, as `harness.features.formats` says them."""
 
 
-MODEL_FIELDS = ("method", "seed", "benchmark", "root", "categories", "weights")
-"""Of a model's record, by which its cell is found again."""
 PUBLISHED = "published.jsonl"
 DIVERGED = "diverged"
 """A note beside the checkpoints of a training that did."""
@@ -84,8 +80,17 @@ EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures", "ca
 HELD_FIELDS = ("key", "category", "score", "peak")
 EVIDENCE["trial_scores"] = "trials"
 """What is written before a part, and where that lies: without it a part shows less than it says."""
-FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
-"""Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
+PARTS = [role.folder for role in PURPOSES.values()]
+
+
+def load_state(folder: Path, method: Method) -> dict[str, Any]:
+    """Put the learned state in a model's folder into `method`; what was noted with it.
+
+    OSError where it can't be read, ValueError where it is damaged or of another architecture.
+    """
+    record = record_in((folder / "fit.json").read_bytes(), "sha256")
+    load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
+    return record
 
 
 def whites(cell: Cell) -> dict[str, float]:
@@ -100,7 +105,7 @@ class Store:
 
     out: Path
 
-    def prepare(self, say: Say = unheard) -> Store:
+    def prepare(self, say: Say = quiet) -> Store:
         """Make the folders, try to write, and mend what a crash left, which `say` is told.
 
         UsageError if the folder can't take results.
@@ -137,7 +142,7 @@ class Store:
 
     def _set_aside_torn(self, say: Say) -> None:
         """Move files that are no whole Parquet, and the part that goes with one, to `damaged`."""
-        for kind in dict.fromkeys((*EVIDENCE, "failures", *FOLDERS.values())):
+        for kind in dict.fromkeys((*EVIDENCE, "failures", *PARTS)):
             for path in sorted((self.out / kind).glob("[!.]*.parquet")):
                 # Evidence is large, and its readers say what they can't read.
                 if not (why := torn(path, pages=kind not in EVIDENCE)):
@@ -156,7 +161,7 @@ class Store:
 
     def part(self, cell: Cell) -> Path:
         """Where a finished cell's rows lie; it exists exactly when the cell is done."""
-        return self.out / FOLDERS[cell.purpose] / f"{cell.cell_id}.parquet"
+        return self.out / cell.role.folder / f"{cell.cell_id}.parquet"
 
     def trial_scores(self, cell: Cell) -> Path:
         """Where the scores of a setting on the pseudo-validation lie, which a choice is made of."""
@@ -176,17 +181,17 @@ class Store:
         if held:
             path = calibration_path(self.out, cell.cell_id)
             write_rows(path, held, CALIBRATION, replace=replace)
-        if cell.shown:
+        if cell.role.shown:
             self._write_use(cell, held)
             if scores:
                 path = scores_path(self.out, cell.cell_id)
                 write_rows(path, scores, SCORES_SCHEMA, replace=replace)
             write_evidence(self.out, cell.cell_id, evidence, replace=replace)
-        elif cell.purpose == "tune":
+        elif cell.role.split == "validation":
             write_rows(self.trial_scores(cell), scores, SCORES_SCHEMA, replace=replace)
         write_part(self.part(cell), rows, replace=replace)
         self.published(cell, replace)
-        if cell.shown:
+        if cell.role.shown:
             name = f"{cell.cell_id}.parquet"
             kinds = ("parts", *(kind for kind, of in EVIDENCE.items() if of == "parts"))
             paths = [path for kind in kinds if (path := self.out / kind / name).exists()]
@@ -194,17 +199,13 @@ class Store:
             self.log(PUBLISHED, {"cell": cell.cell_id, "files": hashes})
 
     def use(self, cell: Cell) -> Path:
-        """What a model needs beside itself to be used as this cell did; it goes with the model."""
+        """The record of a cell that used a model, to use it again; it goes with the model."""
         return self.model(cell) / "cells" / f"{cell.cell_id}.json"
 
     def _write_use(self, cell: Cell, held: Sequence[Row]) -> None:
         record = {
             "cell": cell.cell_id,
-            "variant": cell.variant,
-            "preset": cell.preset,
-            "knobs": dataclasses.asdict(cell.knobs),
-            "weights_sha256": cell.weights_sha256,
-            "train_fingerprint": cell.data.train_fingerprint,
+            **cell.record,
             "whites": whites(cell),
             "held": [{name: row[name] for name in HELD_FIELDS} for row in held],
         }
@@ -234,7 +235,7 @@ class Store:
 
         The cell stays open and is tried again by the next run.
         """
-        with locked(self.lock(f"{cell.cell_id}-failures"), lambda: None):
+        with locked(self.lock(f"{cell.cell_id}-failures"), quiet):
             path = failure_path(self.out, cell.cell_id, self._last_failure(cell) + 1)
             write_part(path, [row])
         write_whole(path.with_suffix(".txt"), "".join(format_exception(error)).encode())
@@ -314,12 +315,6 @@ class Store:
         note.unlink()
         return why
 
-    def models(self) -> Iterator[dict[str, Any]]:
-        """What is noted with each trained model."""
-        for path in sorted((self.out / "models").glob("[!.]*/fit.json")):
-            with suppress(OSError, ValueError):  # of another user, or damaged: none to be found
-                yield record_in(path.read_bytes(), *MODEL_FIELDS)
-
     def save_model(
         self,
         cell: Cell,
@@ -337,21 +332,12 @@ class Store:
                 **facts._asdict(),
                 "losses": losses,
                 "yardsticks": dict(yardsticks),
-                "method": cell.method,
-                "config": dataclasses.asdict(cell.config),
-                "benchmark": address_of(Path(cell.data.benchmark)),
-                "root": cell.data.root and address_of(cell.data.root),
-                "categories": cell.data.categories,
-                "limit": cell.data.limit,
-                "held": cell.data.held,
-                "weights": cell.weights and address_of(cell.weights),
-                "seed": cell.seed,
                 "sha256": sha256,
             }
-            (scratch / "fit.json").write_text(json.dumps(record, indent=1, default=str))
+            (scratch / "fit.json").write_text(json.dumps(record, indent=1))
         self.learned(cell)
 
-    def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
+    def load_model(self, cell: Cell, method: Method, say: Say = quiet) -> FitFacts | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
 
         A folder that is damaged, or holds another architecture, is moved aside and `say` is told.
@@ -360,9 +346,8 @@ class Store:
         folder = self.model(cell)
         fetch(folder)
         try:
-            record = record_in((folder / "fit.json").read_bytes())
-            facts = FitFacts(**{name: record[name] for name in FitFacts._fields if name in record})
-            load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
+            record = load_state(folder, method)
+            facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
         except FileNotFoundError:
             if not folder.is_dir():
                 return None
@@ -373,7 +358,7 @@ class Store:
                 f"chmod -R a+rX {folder}, or use another --out"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            why = first_line(error, kind=True)
         else:
             return facts
         aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")

@@ -69,9 +69,18 @@ class Attention(nn.Module):
     def forward(self, x_BChw: Tensor) -> Tensor:
         """Features (B, C, h, w) to features of the same shape."""
         qkv_BNC = self.qkv(self.norm(x_BChw)).flatten(2).transpose(1, 2).chunk(3, dim=2)
-        mixed_BNC = F.scaled_dot_product_attention(*qkv_BNC)
+        mixed_BNC = attention(*qkv_BNC)
         out_BChw: Tensor = x_BChw + self.out(mixed_BNC.transpose(1, 2).reshape(x_BChw.shape))
         return out_BChw
+
+
+def attention(query_BNC: Tensor, key_BNC: Tensor, value_BNC: Tensor) -> Tensor:
+    """Scaled dot-product attention of one head, (B, N, C)."""
+    if not torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(query_BNC, key_BNC, value_BNC)
+    # ONNX's own takes several heads only.
+    weights_BNN = torch.softmax(query_BNC @ key_BNC.mT / math.sqrt(query_BNC.shape[-1]), dim=-1)
+    return weights_BNN @ value_BNC
 
 
 class AttendedBlock(nn.Module):

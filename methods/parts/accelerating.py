@@ -21,7 +21,7 @@ def accelerated(network: nn.Module) -> nn.Module:
     """The network, made channels-last and compiled in place where it lies on a GPU.
 
     In place, parameters keep their names in checkpoints, and copies stay plain. What the compiler
-    can't do runs eagerly. On a CPU neither pays (`lafite-bench speed --op training`): channels-last
+    can't do runs eagerly. On a CPU neither pays (results/measured/training-speed.md): channels-last
     costs a quarter there. LAFITE_ACCELERATE=0 leaves the network as it is.
     """
     on_gpu = next(network.parameters()).is_cuda

@@ -6,8 +6,6 @@ N cells in a row, T taps of a Gaussian.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -60,21 +58,15 @@ def smooth_upsample(
     return rows_Sh.to(maps_Bhw) @ maps_Bhw @ columns_Sw.to(maps_Bhw).T
 
 
-class Evaluated(Protocol):
-    """Knobs of a map as Dinomaly's evaluation makes it."""
-
-    @property
-    def scored_at(self) -> int: ...
-    @property
-    def window(self) -> int: ...
-    @property
-    def sigma(self) -> float: ...
-    @property
-    def top(self) -> float: ...
-
-
 def evaluated(
-    errors_Bhw: Tensor, side: int, knobs: Evaluated, *, by_way_of: int | None = None
+    errors_Bhw: Tensor,
+    side: int,
+    scored_at: int,
+    window: int,
+    sigma: float,
+    top: float,
+    *,
+    by_way_of: int | None = None,
 ) -> Scores:
     """Maps (B, S, S) and image scores (B,) as Dinomaly's evaluation has them (`evaluation_batch`).
 
@@ -83,17 +75,16 @@ def evaluated(
     the image score is the mean of the `top` share of its pixels. Ours: the map is then brought to
     the side of the view.
     """
-    at = knobs.scored_at
     cells = errors_Bhw.shape[1]
     if by_way_of is None:
-        rows_Nh = _upsampling(cells, at, align_corners=False)
+        rows_Nh = _upsampling(cells, scored_at, align_corners=False)
     else:
-        rows_Nh = _upsampling(by_way_of, at, False) @ _upsampling(cells, by_way_of, True)
-    if knobs.sigma > 0:
-        rows_Nh = _windowed(at, knobs.window, knobs.sigma) @ rows_Nh
+        rows_Nh = _upsampling(by_way_of, scored_at, False) @ _upsampling(cells, by_way_of, True)
+    if sigma > 0:
+        rows_Nh = _windowed(scored_at, window, sigma) @ rows_Nh
     rows_Nh = rows_Nh.to(errors_Bhw)
     maps_BNN = rows_Nh @ errors_Bhw @ rows_Nh.T
-    count = max(1, int(at**2 * knobs.top))
+    count = max(1, int(scored_at**2 * top))
     images_B = maps_BNN.flatten(1).topk(count, dim=1).values.mean(dim=1)
     return Scores(smooth_upsample(maps_BNN, side, 0), images_B)
 

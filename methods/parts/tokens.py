@@ -7,7 +7,7 @@ tokens, L numbers of a pyramid.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,7 @@ from methods.parts.shapes import feature_channels, layer_shapes
 from methods.parts.vit import Prefix
 
 
-class TokenSource(Protocol):
-    """The fields of a configuration that say where tokens come from."""
-
-    @property
-    def layers(self) -> tuple[int, ...]: ...
-    @property
-    def grid(self) -> int: ...
-
-
-def token_view(config: TokenSource, *, prefix: Prefix, groups: int, norm: bool) -> Features:
+def token_view(config: Any, *, prefix: Prefix, groups: int, norm: bool) -> Features:
     """The view of a method that learns from tokens.
 
     With a grid of 0 the blocks of a vision transformer, averaged to groups; else the layers of
@@ -108,12 +99,6 @@ class TokenReader(nn.Module):
 def mean_of(groups_BTC: list[Tensor]) -> Tensor:
     """The mean (B, T, C) of all blocks: that of the groups, which are means of equally many."""
     return torch.stack(groups_BTC).mean(dim=0)
-
-
-def check_source(config: TokenSource) -> None:
-    """Raise ValueError for a grid that is none."""
-    if config.grid < 0:
-        raise ValueError(f"grid={config.grid}: must be 0, for a transformer's patches, or more")
 
 
 def check_decoder(config: Any, layout: Layout) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -101,37 +101,22 @@ class Recipe:
         return self.drop_to + 0.5 * (1 - self.drop_to) * (1 + cosine)
 
 
-class Lasting(Protocol):
-    """The fields of a configuration that say how long a training lasts."""
+def duration(config: Any, samples: int) -> dict[str, int | None]:
+    """`epochs` and `iterations` of a Recipe for so many samples, of a Config that has both.
 
-    @property
-    def epochs(self) -> int | None: ...
-    @property
-    def iterations(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-
-
-def last_epoch(config: Any, samples: int) -> int:
-    """The number of epochs of a training on so many samples: those of the configuration, or as many
-    as its iterations take."""
+    Its iterations count where its epochs are None.
+    """
     if config.epochs is not None:
-        return int(config.epochs)
+        return {"epochs": config.epochs, "iterations": None}
     batches = -(-samples // config.batch_size)
-    return int(-(-config.iterations // batches))
+    return {"epochs": -(-config.iterations // batches), "iterations": config.iterations}
 
 
-def duration(config: Lasting, samples: int) -> dict[str, int | None]:
-    """`epochs` and `iterations` of a Recipe."""
-    iterations = config.iterations if config.epochs is None else None
-    return {"epochs": last_epoch(config, samples), "iterations": iterations}
-
-
-def samples_seen(config: Lasting, samples: int) -> int:
-    """Samples of all steps of a training on so many."""
+def samples_seen(config: Any, samples: int) -> int:
+    """The samples of all steps of a training on so many, as `duration`."""
     if config.epochs is not None:
-        return config.epochs * samples
-    return config.iterations * samples // -(-samples // config.batch_size)
+        return int(config.epochs * samples)
+    return int(config.iterations * samples // -(-samples // config.batch_size))
 
 
 Losses = Callable[[nn.Module, Tensor, Draws], Tensor]
