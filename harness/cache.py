@@ -35,9 +35,9 @@ from benchmarks.parts.content import fingerprint
 from harness.cell import Cell
 from harness.features import BATCH, FeatureSet, encoded, feature_sets, read_ahead
 from harness.folders import spare_cache, usual_cache
-from harness.options import Say, unheard
-from harness.registry import UsageError
-from methods.base import OnProgress, Progress
+from harness.options import Say
+from harness.registry import UsageError, first_line
+from methods.base import OnProgress, Progress, quiet
 from methods.parts import onnx
 from methods.parts.backbone import (
     Extractor,
@@ -76,7 +76,7 @@ class FeatureCache:
 
     @classmethod
     @contextmanager
-    def lasting(cls, keep: bool, out: Path, say: Say = unheard) -> Iterator[FeatureCache]:
+    def lasting(cls, keep: bool, out: Path, say: Say = quiet) -> Iterator[FeatureCache]:
         """The shared cache to `keep`, else one below `out` that vanishes at the end.
 
         Where the user's cache folder can't be written, one in the folder for temporary files, which
@@ -90,7 +90,7 @@ class FeatureCache:
             yield cls(root=Path(folder), budget_gb=_budget())
 
     @classmethod
-    def default(cls, say: Say = unheard) -> FeatureCache:
+    def default(cls, say: Say = quiet) -> FeatureCache:
         """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
         root, named = usual_cache(), os.environ.get("LAFITE_BENCH_CACHE")
         why = "there is no home folder" if not root.is_absolute() else _unwritable(root)
@@ -312,7 +312,7 @@ def _fault(path: Path) -> str:
             f"run chmod a+r {path.parent}/*, or set LAFITE_BENCH_CACHE to a folder of your own"
         ) from None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return first_line(error, kind=True)
     return ""
 
 

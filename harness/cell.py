@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.inventory import plain, shown
+from benchmarks.parts.inventory import plain, printable
 from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
@@ -28,7 +28,6 @@ from harness.registry import (
     source_of,
 )
 from harness.store.addresses import address_of
-from methods.base import identifying
 from results.profiles import DEFAULT_PROFILE
 
 CELL_SCHEMA = 1
@@ -77,7 +76,7 @@ class Held(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Held:
-        """From a record, which has lists for tuples, and fewer of them if it is an old one."""
+        """From a record, which has lists for tuples; what it lacks is at its default."""
         fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
         return cls(*fields)
 
@@ -131,8 +130,8 @@ class Data:
     def location(self) -> str | None:
         """The folder that was named, as text; None for a data set that brings its own."""
         if Path(self.benchmark).is_absolute():
-            return shown(address_of(Path(self.benchmark)))
-        return None if self.root is None else shown(address_of(self.root))
+            return printable(address_of(Path(self.benchmark)))
+        return None if self.root is None else printable(address_of(self.root))
 
     @property
     def label(self) -> str:
@@ -190,7 +189,7 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """Names the cell."""
-        tested = {"test": self.data.test_fingerprint, "knobs": identifying(self.knobs)}
+        tested = {"test": self.data.test_fingerprint, "knobs": asdict(self.knobs)}
         if self.profile != DEFAULT_PROFILE:
             tested["profile"] = self.profile
         return digest(self._learned() | tested)
@@ -200,12 +199,12 @@ class Cell:
         """Names the settings alone, whatever the data, the seed and where files lie."""
         return digest(
             {
+                "schema": CELL_SCHEMA,
                 "method": self.method,
-                "config": identifying(self.config) | self._default_paths,
-                "knobs": identifying(self.knobs),
+                "config": asdict(self.config) | self._default_paths,
+                "knobs": asdict(self.knobs),
             }
             | self.revision
-            | ({"schema": CELL_SCHEMA} if CELL_SCHEMA > 1 else {})
         )
 
     def _learned(self) -> dict[str, Any]:
@@ -287,7 +286,7 @@ def settings(kind: type, values: Mapping[str, Any]) -> Any:
 
 def without_paths(config: Any) -> dict[str, Any]:
     """The settings that identify a Config, but for where files lie."""
-    return {name: v for name, v in identifying(config).items() if name not in PATHS}
+    return {name: v for name, v in asdict(config).items() if name not in PATHS}
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -312,8 +311,8 @@ def _whole(name: str, root: Path | None) -> Benchmark:
         if not folder.is_dir():
             raise UsageError(f"{name}: no such folder; give a data set's name or an existing path")
         last = folder.resolve().name
-        if shown(last) != last:
-            raise UsageError(f"{shown(folder)}: is not named in UTF-8; rename the folder")
+        if printable(last) != last:
+            raise UsageError(f"{printable(folder)}: is not named in UTF-8; rename the folder")
         return folder_benchmark(plain(last), folder)
     hint = did_you_mean(name, [*names("benchmarks"), *installed("benchmarks")])
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")

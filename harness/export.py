@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.predict import BACKBONE, Model
-from harness.registry import UsageError
+from harness.registry import UsageError, first_line
 from methods.base import Exports
 from methods.parts.backbone import Extractor
 from results.files import whole_folder
@@ -79,7 +79,7 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
     except RuntimeError as error:  # of torch.export and torch.onnx: what they have no program for
         out.unlink(missing_ok=True)
         raise UsageError(
-            f"--format {fmt}: {model.cell.method} can't be expressed ({_first_line(error)}); "
+            f"--format {fmt}: {model.cell.method} can't be expressed ({first_line(error)}); "
             "use --format folder"
         ) from None
     facts = {name: value for name, value in model.record.items() if name != "losses"}
@@ -99,7 +99,3 @@ def _write(program: torch.export.ExportedProgram, out: Path, fmt: str) -> None:
         external_data=False,
         verbose=False,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

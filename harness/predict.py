@@ -33,7 +33,7 @@ from harness.cell import Cell, cell_in
 from harness.features import inputs_of
 from harness.options import is_address
 from harness.overrides import PATHS
-from harness.registry import UsageError
+from harness.registry import UsageError, first_line
 from harness.registry import load as plug_in
 from harness.store.copies import input_of
 from harness.store.store import load_state
@@ -184,7 +184,7 @@ def _loading(folder: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: holds no whole model ({error.filename} is missing)") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
+        why = first_line(error)
         raise UsageError(f"{folder}: can't be loaded ({why}); train it again") from None
 
 

@@ -37,7 +37,6 @@ KINDS = {
     "benchmarks": Kind("benchmarks", "BENCHMARK", "lafite_bench.benchmarks"),
     "kernels": Kind("kernels", "OP"),
     "commands": Kind("harness/commands", "command"),
-    "races": Kind("harness/speed", "race"),
 }
 PLUGIN = "plugin_"
 """The prefix of the packages that are made of users' files."""
@@ -47,6 +46,12 @@ OF_FILE = re.compile(r"(\w+)@([0-9a-f]{8})")
 
 class UsageError(ValueError):
     """What the user typed can't be run; one line says what, where and what to do."""
+
+
+def first_line(error: BaseException, *, kind: bool = False) -> str:
+    """The first line of an error's text, after its `kind` if asked; without a text the kind."""
+    text = str(error).strip().splitlines()[:1]
+    return ": ".join([type(error).__name__, *text] if kind or not text else text)
 
 
 class Stopped(KeyboardInterrupt):

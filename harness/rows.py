@@ -19,6 +19,7 @@ import torch
 from benchmarks.base import Sample
 from harness.cell import Cell
 from harness.place import Place
+from harness.registry import first_line
 from harness.store.store import Row
 from methods.base import Diverged
 from results.metrics import Measured
@@ -56,13 +57,12 @@ def finished_rows(
 
 def failure_row(cell: Cell, place: Place, error: BaseException) -> Row:
     """The row of a cell that failed; what was not measured is null."""
-    text = f"{type(error).__name__}: {error}"
     return {
         **dict.fromkeys(SCHEMA.names),
         **_provenance(cell, place),
         "status": "diverged" if isinstance(error, Diverged) else "error",
-        "reason": text.splitlines()[0],
-        "error": text,
+        "reason": first_line(error, kind=True),
+        "error": f"{type(error).__name__}: {error}",
         "finished_at": datetime.now(UTC),
     }
 

@@ -58,7 +58,7 @@ from methods.parts.tokens import (
     mean_of,
     token_view,
 )
-from methods.parts.training import Recipe, last_epoch, optimise
+from methods.parts.training import Recipe, duration, optimise, samples_seen
 
 
 class Dinomaly(Method):
@@ -66,7 +66,7 @@ class Dinomaly(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; with `epochs` these are counted instead of `iterations`."""
+        """Settings of learning; with `epochs` these are counted instead of `iterations`."""
 
         backbone: str = "vit_base_patch14_reg4_dinov2.lvd142m"
         weights: str | None = None
@@ -94,7 +94,7 @@ class Dinomaly(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; sigma 0 does not blur."""
+        """Settings that may change after learning; sigma 0 does not blur."""
 
         scored_at: int = 256
         window: int = 5
@@ -162,19 +162,6 @@ def _network(config: Dinomaly.Config, layout: Layout) -> NoisyDecoder:
     )
 
 
-def duration(config: Dinomaly.Config, samples: int) -> dict[str, int | None]:
-    """`epochs` and `iterations` of a Recipe for so many samples."""
-    iterations = config.iterations if config.epochs is None else None
-    return {"epochs": last_epoch(config, samples), "iterations": iterations}
-
-
-def samples_seen(config: Dinomaly.Config, samples: int) -> int:
-    """Samples of all steps of a training on so many."""
-    if config.epochs is not None:
-        return config.epochs * samples
-    return config.iterations * samples // -(-samples // config.batch_size)
-
-
 def check(config: Dinomaly.Config, knobs: Dinomaly.Knobs, images: int) -> None:
     """Heads must split the channels, groups the layers of the decoder."""
     at_least(config, 0, "grid")
@@ -222,7 +209,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"sigma": (0.0, 2.0, 4.0)}),
         Stage({"top": (0.001, 0.01, 0.05)}),
     ),

@@ -63,7 +63,7 @@ class InpFormer(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `mining` is the power of the relative distance."""
+        """Settings of learning; `mining` is the power of the relative distance."""
 
         backbone: str = "vit_base_patch14_reg4_dinov2.lvd142m"
         weights: str | None = None
@@ -88,7 +88,7 @@ class InpFormer(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; sigma 0 does not blur."""
+        """Settings that may change after learning; sigma 0 does not blur."""
 
         scored_at: int = 256
         window: int = 5
@@ -192,7 +192,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"sigma": (0.0, 2.0, 4.0)}),
         Stage({"top": (0.001, 0.01, 0.05)}),
     ),

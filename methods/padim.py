@@ -50,7 +50,7 @@ class PaDiM(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; so many `channels` are drawn, `ridge` x I is added to covariances."""
+        """Settings of learning; so many `channels` are drawn, covariances get `ridge` x I added."""
 
         backbone: str = "wide_resnet50_2.tv_in1k"
         weights: str | None = None
@@ -63,7 +63,7 @@ class PaDiM(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning."""
+        """Settings that may change after learning."""
 
         sigma: float = 4.0
         pool: int = 1
@@ -212,5 +212,5 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: SEARCH,
+    stages=lambda config, knobs: SEARCH,
 )

@@ -66,7 +66,7 @@ class Rad(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is kept."""
+        """Settings of the bank."""
 
         backbone: str = "vit_base_patch16_dinov3.lvd1689m"
         weights: str | None = None
@@ -79,7 +79,7 @@ class Rad(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; `radius` is in cells, sigma 0 does not blur."""
+        """Settings that may change after learning; `radius` is in cells, sigma 0 does not blur."""
 
         k_image: int = 150
         radius: int = 1
@@ -182,7 +182,7 @@ def everywhere(patches_Cgg: Tensor, similar_KCgg: Tensor) -> Tensor:
 
 
 def _shapes(config: Rad.Config) -> tuple[Shape, ...]:
-    """Of what the bank keeps: of each layer on the grid, or of class token and patches in turn."""
+    """Shapes that the bank keeps: each layer on the grid, or class token and patches in turn."""
     shapes = layer_shapes(Rad.inputs(config))
     if not config.grid:
         return shapes
@@ -235,7 +235,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"k_image": (10, 50, 150, 900), "radius": (0, 1, 2, EVERYWHERE)}),
     ),
 )

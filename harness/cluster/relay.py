@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.cell import Cell
 from harness.cluster.features import CacheFiles, SharedCache
-from harness.options import Say, unheard
+from harness.options import Say
 from harness.place import Place
 from harness.store.addresses import RESULTS
 from harness.store.checkpoints import KEPT
@@ -30,7 +30,7 @@ from harness.store.copies import fetch
 from harness.store.journal import append
 from harness.store.remote import PARTS
 from harness.store.store import DIVERGED, FitFacts, Store
-from methods.base import Method
+from methods.base import Method, quiet
 from results.files import locked, whole_folder, write_whole
 
 LAST_SECONDS = 10
@@ -175,7 +175,7 @@ class RelayedStore(Store):
         self._fetch(self.model(cell))
         return super().trained(cell)
 
-    def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
+    def load_model(self, cell: Cell, method: Method, say: Say = quiet) -> FitFacts | None:
         """As any store; a model that is missing here is fetched from home."""
         self._fetch(self.model(cell))
         return super().load_model(cell, method, say)
@@ -191,7 +191,7 @@ class RelayedStore(Store):
         """As at home: checkpoints that another node left are fetched, older ones removed."""
         folder = super().training(cell)
         # Ranks on one node begin together: what one has fetched the other must not take away.
-        with locked(self.lock(f"{cell.fit_id}-checkpoints"), lambda: None):
+        with locked(self.lock(f"{cell.fit_id}-checkpoints"), quiet):
             here = {path.name for path in folder.glob("epoch-*")}
             if self.home.ask("names", self._name(folder)) != here:
                 shutil.rmtree(folder, ignore_errors=True)

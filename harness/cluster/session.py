@@ -21,13 +21,14 @@ from harness.cluster.reach import check_address, check_answers, let_go, watched
 from harness.cluster.relay import at_node, home
 from harness.ending import deferred
 from harness.folders import at_home
-from harness.options import Resources, Say, unheard
+from harness.options import Resources, Say
 from harness.place import Place
 from harness.registry import UsageError, files_in_use
 from harness.rows import code_version
 from harness.store.addresses import INPUTS, RESULTS
 from harness.store.copies import have_input
 from harness.store.store import Store
+from methods.base import quiet
 from methods.parts.shapes import SHAPES
 
 RETRIES = 2
@@ -47,7 +48,7 @@ def session(
     store: Store,
     cache: FeatureCache,
     cells: Sequence[Cell],
-    say: Say = unheard,
+    say: Say = quiet,
     *,
     overwrite: bool = False,
 ) -> Iterator[Place]:
@@ -117,7 +118,8 @@ def cluster(address: str | None) -> Iterator[None]:
                 raise
             where = "Ray can't start here" if address == OURS else f"--address {address}"
             advice = "; set RAY_TMPDIR to a short path of your own" if address == OURS else ""
-            raise UsageError(f"{where}: {_in_one_line(error)}{advice}") from None
+            why = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+            raise UsageError(f"{where}: {why}{advice}") from None
         with watched(ray.get_runtime_context().gcs_address):
             yield
 
@@ -151,10 +153,6 @@ def _join(address: str, folders: ExitStack) -> None:
             runtime_env={"py_modules": files} if files else None,
             **embedded,
         )
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
 def _room_for_sockets() -> str:

@@ -14,7 +14,7 @@ from harness.cell import DATA_PATHS, Cell
 from harness.features import open_split
 from harness.options import is_address
 from harness.predict import cell_of, record_of, with_copies
-from harness.registry import UsageError, did_you_mean
+from harness.registry import UsageError, did_you_mean, first_line
 from harness.store.copies import fetch
 from harness.store.store import Store
 from results.analysis.cells import labelled
@@ -28,10 +28,7 @@ def find_cell(
 
     UsageError if there is none, and as `stored_cell`.
     """
-    try:
-        frame = labelled(read(store.out).filter(pl.col("status") == DONE))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    frame = labelled(read(store.out).filter(pl.col("status") == DONE))
     by = "label" if method in frame["label"] else "method"
     for column, wanted in ((by, method), ("seed", seed), ("category", category)):
         present = [str(value) for value in frame[column].unique().sort()]
@@ -66,7 +63,7 @@ def stored_cell(store: Store, cell_id: str, data: Path | None = None) -> Cell:
         if fingerprint(*open_split(cell.data, "test")) == cell.data.test_fingerprint:
             return cell
     except (UsageError, DataError) as error:
-        why = f" ({str(error).splitlines()[0]})"
+        why = f" ({first_line(error)})"
     raise UsageError(
         f"{store.out}: the images of cell {cell_id} are gone or changed since{why}; say where they "
         "lie now (show --data DIR), or run it again with --overwrite"

@@ -62,12 +62,12 @@ def _why(stage: dict[str, Any]) -> str:
 
 
 def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
-    """What a stage tried, or the best of it; a setting without a value was stopped or not drawn."""
+    """The settings that a stage tried and that have a value, or the best of them."""
     table = Table(box=SIMPLE)
     measured = [place for place, setting in enumerate(stage["tried"]) if setting["values"]]
     notes = []
     if absent := len(stage["tried"]) - len(measured):
-        notes.append(f"{counted(absent, 'setting')} more stopped early or not drawn")
+        notes.append(f"{counted(absent, 'setting')} more without a value")
     for name in (*stage["knobs"], f"{' + '.join(objective)}, %"):
         table.add_column(name, justify="right")
     votes, counts = stage.get("votes"), {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.options import completing, keeping, selecting
-from harness.registry import UsageError, did_you_mean
+from harness.registry import UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ def _rows(
         try:
             return model.view(path, category)
         except (DataError, ValueError) as error:
-            return str(error).splitlines()[0]
+            return first_line(error)
 
     names = _names(paths) if maps else {}
     pieces = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]

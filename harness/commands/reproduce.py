@@ -39,10 +39,7 @@ def command(
     from results.table import read, read_scores
 
     store = Store(path)
-    try:
-        before = read(path)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    before = read(path)
     known = before["cell_id"].unique().to_list()
     if row not in known:
         raise UsageError(f"--row {row}: {did_you_mean(row, sorted(known)[:20])}")

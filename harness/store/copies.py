@@ -13,10 +13,11 @@ from threading import Event, Thread
 
 import pyarrow as pa
 
-from harness.options import Say, unheard
+from harness.options import Say
 from harness.registry import UsageError
 from harness.store.addresses import INPUTS, RESULTS
 from harness.store.remote import Copy, reason
+from methods.base import quiet
 from results.files import STALE_SECONDS
 
 PUT_SECONDS = 5.0
@@ -98,7 +99,7 @@ def forget(folder: Path) -> None:
             Copy(address, out).forget(folder)
 
 
-def input_of(root: Path, address: str, say: Say = unheard) -> Path:
+def input_of(root: Path, address: str, say: Say = quiet) -> Path:
     """A copy, below `root`, of data or a file of weights; UsageError where it can't be had.
 
     Room is made, if need be, by removing copies that nobody used for a day.
@@ -117,7 +118,7 @@ def have_input(folder: Path, address: str) -> None:
         INPUTS[folder] = address
 
 
-def ensure(copy: Copy, say: Say = unheard) -> Path:
+def ensure(copy: Copy, say: Say = quiet) -> Path:
     """Bring a copy of data up to date, on whichever machine this is."""
     try:
         there = copy.listed()

@@ -28,6 +28,7 @@ import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from harness.registry import UsageError
+from methods.base import quiet
 from results.files import locked, write_whole
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
@@ -164,7 +165,7 @@ class Copy:
     def _index(self) -> Iterator[None]:
         """What is known, for one process at a time."""
         path = self.folder / INDEX
-        with locked(self.folder / ".copy.lock", lambda: None):
+        with locked(self.folder / ".copy.lock", quiet):
             before = path.read_bytes() if path.exists() else b"{}"
             record = json.loads(before)
             self.known = record.get("known", {})

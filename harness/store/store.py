@@ -12,7 +12,7 @@ OUT/models/<fit>/neighbours/  searches that a sweep shares
 OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
 OUT/trial_scores/<cell>.parquet    the score of each pseudo-validation image
 OUT/revealed/<cell>.parquet   the same on the test split, after the choice
-OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/choices/                  frozen choices, and what was revealed of them
 OUT/running/                  what the commands at work do, see `lafite-bench status`
 OUT/damaged/                  files that a crash cut off
 OUT/locks/                    what commands at the same time wait for
@@ -34,12 +34,12 @@ from traceback import format_exception
 from typing import Any, NamedTuple
 
 from harness.cell import PURPOSES, Cell
-from harness.options import Say, unheard
-from harness.registry import UsageError
+from harness.options import Say
+from harness.registry import UsageError, first_line
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.copies import fetch, forget
 from harness.store.journal import append
-from methods.base import BankSearch, Method
+from methods.base import BankSearch, Method, quiet
 from methods.parts.backbone import file_sha256
 from results.calibration import SCHEMA as CALIBRATION
 from results.calibration import calibration_path
@@ -105,7 +105,7 @@ class Store:
 
     out: Path
 
-    def prepare(self, say: Say = unheard) -> Store:
+    def prepare(self, say: Say = quiet) -> Store:
         """Make the folders, try to write, and mend what a crash left, which `say` is told.
 
         UsageError if the folder can't take results.
@@ -235,7 +235,7 @@ class Store:
 
         The cell stays open and is tried again by the next run.
         """
-        with locked(self.lock(f"{cell.cell_id}-failures"), lambda: None):
+        with locked(self.lock(f"{cell.cell_id}-failures"), quiet):
             path = failure_path(self.out, cell.cell_id, self._last_failure(cell) + 1)
             write_part(path, [row])
         write_whole(path.with_suffix(".txt"), "".join(format_exception(error)).encode())
@@ -337,7 +337,7 @@ class Store:
             (scratch / "fit.json").write_text(json.dumps(record, indent=1))
         self.learned(cell)
 
-    def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
+    def load_model(self, cell: Cell, method: Method, say: Say = quiet) -> FitFacts | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
 
         A folder that is damaged, or holds another architecture, is moved aside and `say` is told.
@@ -358,7 +358,7 @@ class Store:
                 f"chmod -R a+rX {folder}, or use another --out"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            why = first_line(error, kind=True)
         else:
             return facts
         aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def neighbour_mask(grid: int, window: int) -> Tensor:
-    """(T, T) bool, True where attention is blocked: in each token's window, itself included."""
+    """A mask (T, T) bool: True where attention is blocked, in each token's window with itself."""
     cells_g = torch.arange(grid)
     near_gg = (cells_g[:, None] - cells_g[None, :]).abs() <= window // 2
     return (near_gg[:, None, :, None] & near_gg[None, :, None, :]).flatten(2).flatten(0, 1)

@@ -17,7 +17,7 @@ from methods.parts.attention import (
 )
 
 EPSILON = 1e-8
-"""Of the decoder's layer norms."""
+"""Epsilon of the decoder's layer norms."""
 
 
 class NoisyDecoder(nn.Module):

@@ -22,7 +22,7 @@ from methods.parts.batches import Batches
 from methods.parts.dist import rank, total
 
 LEAST = 1e-3
-"""The least variance of an axis in a whitened score, as a share of the mean."""
+"""The smallest variance by which an axis is whitened, as a share of the mean."""
 
 
 class PrincipalAxes(nn.Module):
@@ -89,34 +89,28 @@ class PrincipalAxes(nn.Module):
             share_BC11 = (level_B111 * lambda_C11 / v_BC11).sqrt()
             return self.from_axes(linear_BChw - share_BC11 * rest_BChw)
 
-    def whitened(self, values_BChw: Tensor, variances_C: Tensor) -> Tensor:
-        """Numbers on the axes in units of the deviation that a normal cell has there.
+    def whitened(self, features_BChw: Tensor) -> Tensor:
+        """Features as numbers on the axes, in units of the deviation that a normal cell has there.
 
         On an axis without variance anything would be infinitely surprising: it is at least LEAST of
         the mean.
         """
-        least = LEAST * float(variances_C.mean())
-        return self.to_axes(values_BChw) * variances_C.clamp(min=least).rsqrt()[:, None, None]
+        least_C = self.variances_C.clamp(min=LEAST * float(self.variances_C.mean()))
+        return self.to_axes(features_BChw) * least_C.rsqrt()[:, None, None]
 
-    def noisy_variances(self, level: float) -> Tensor:
-        """Those (C,) of a normal cell with noise: v."""
-        return noisy_variances(self.variances_C, level)
+    def yardsticks(self, level_N: Tensor, weights_N: Tensor) -> dict[str, float]:
+        """The weighted mean loss, at these alpha_bar, of predictors that need no training.
 
-    def rebuilt_variances(self, level: float) -> Tensor:
-        """Those (C,) of what the best linear predictor leaves of a normal cell: lambda s^2 / v."""
-        return self.variances_C * (1 - level) / self.noisy_variances(level)
-
-    def linear_loss(self, level_N: Tensor) -> Tensor:
-        """The loss (N,) of the best linear predictor of one cell at these alpha_bar: the mean of
-        a^2 lambda / v."""
+        Those are zero; s x_t, whose loss is a^2 (s^2 m + a^2) where features have the mean variance
+        m; and the best linear predictor of a cell, whose loss is the mean of a^2 lambda / v.
+        """
         lambda_C, level_N1 = self.variances_C.to(level_N), level_N[:, None]
-        return (level_N1 * lambda_C / noisy_variances(lambda_C, level_N1)).mean(dim=1)
-
-    def scaled_input_loss(self, level_N: Tensor) -> Tensor:
-        """The loss (N,) of s x_t as the noise, without any network: a^2 (s^2 m + a^2) where
-        features have the mean variance m."""
-        mean = self.variances_C.to(level_N).mean()
-        return level_N * ((1 - level_N) * mean + level_N)
+        losses = {
+            "no noise": torch.ones_like(level_N),
+            "scaled input": level_N * ((1 - level_N) * lambda_C.mean() + level_N),
+            "best linear": (level_N1 * lambda_C / noisy_variances(lambda_C, level_N1)).mean(dim=1),
+        }
+        return {name: float((weights_N * loss_N).mean()) for name, loss_N in losses.items()}
 
 
 def noisy_variances(variances_C: Tensor, level: Tensor | float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from methods.parts.attention import Mlp, grouped, joined_heads, split_heads, start_small
 
 EPSILON = 1e-8
-"""Of all layer norms."""
+"""Epsilon of all layer norms."""
 
 
 class PrototypeDecoder(nn.Module):

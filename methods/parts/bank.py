@@ -23,8 +23,8 @@ from methods.parts.dist import local_count, rank, total
 
 Weighting = Literal["softmax", "inverse", "uniform"]
 TemperatureUnit = Literal["absolute", "root_channels"]
-"""What 1 is in a temperature of eq. 10: a distance of 1, or of sqrt(C). Distances between features
-of C channels grow with sqrt(C), so that only the latter means the same for every backbone."""
+"""The unit of a temperature in eq. 10: a distance of 1, or of sqrt(C). Distances of features of C
+channels grow with sqrt(C), so that only the latter means the same for every backbone."""
 KS = (1, 3, 5, 7, 9)
 """Numbers of neighbours that a search for knobs tries."""
 
@@ -163,7 +163,7 @@ class Standardise(nn.Module):
     """Per-channel zero mean and unit variance, from the training set."""
 
     mean: Tensor
-    """(1, C, 1, 1), as `std`."""
+    """Shape (1, C, 1, 1), as `std`."""
     std: Tensor
 
     def __init__(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""From errors on the feature grid to anomaly maps and image scores (eq. 12).
+"""Anomaly maps and image scores from errors on the feature grid (eq. 12).
 
 Shape legend: B images, C channels, h and w grid cells, H and W pixels, S side of the map in pixels,
 N cells in a row, T taps of a Gaussian.
@@ -16,11 +16,11 @@ from methods.base import Scores, Stage
 SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)}))
 """Stages of a search over how maps become scores."""
 TILTS = (-1.0, 0.0, 1.0)
-"""For a search: layers halve, stay or double in weight from the finest to the coarsest."""
+"""Tilts that a search tries: weights halve, stay or double from fine layers to coarse ones."""
 
 
 def layer_weights(layers: int, tilt: float) -> list[float]:
-    """Of the maps of layers, the finest first: 2^(tilt x number), scaled to a mean of 1."""
+    """Weights of the layers' maps, the finest first: 2^(tilt x number), scaled to a mean of 1."""
     weights = [2.0 ** (tilt * number) for number in range(layers)]
     return [weight * layers / sum(weights) for weight in weights]
 

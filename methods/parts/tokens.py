@@ -21,7 +21,7 @@ from methods.parts.vit import Prefix
 
 
 def token_view(config: Any, *, prefix: Prefix, groups: int, norm: bool) -> Features:
-    """What a method reads that learns from tokens.
+    """The view of a method that learns from tokens.
 
     With a grid of 0 the blocks of a vision transformer, averaged to groups; else the layers of
     another backbone, aligned to that grid and side by side: one group, without other tokens.
@@ -32,7 +32,7 @@ def token_view(config: Any, *, prefix: Prefix, groups: int, norm: bool) -> Featu
 
 
 class Layout(NamedTuple):
-    """How many tokens there are."""
+    """The number of tokens of each kind."""
 
     groups: int
     before: int
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, view: Features) -> Layout:
-        """That of a view."""
+        """The layout of a view's tokens."""
         if not isinstance(view, Tokens):
             return cls(1, 0, view.grid, feature_channels(view))
         shapes = layer_shapes(view)
@@ -58,7 +58,7 @@ class Layout(NamedTuple):
 
 
 class TokenReader(nn.Module):
-    """What the cache holds as groups of tokens.
+    """Cached features as groups of tokens.
 
     Layers of a convolutional backbone differ in scale, so that the largest alone would decide a
     cosine: their channels are standardised. A transformer's tokens stay as they are.
@@ -86,7 +86,7 @@ class TokenReader(nn.Module):
         return [torch.cat(pair, dim=1) for pair in pairs]
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Without the tokens before the patches: (B, g g, ...) of (B, T, ...)."""
+        """The patches' tokens (B, g g, ...) among all (B, T, ...)."""
         return tokens[:, self.layout.before :]
 
     def as_map(self, tokens_BT: Tensor) -> Tensor:

@@ -9,12 +9,10 @@ UNKNOWN = "–"
 UNKNOWN_IN_LATEX = "--"  # set as the same dash
 
 
-def percent(
-    fraction: float | None, std: float | None = None, *, decimals: int = 1, unknown: str = UNKNOWN
-) -> str:
+def percent(fraction: float | None, std: float | None = None, *, decimals: int = 1) -> str:
     """`98.5`; with a standard deviation, a fraction as well, `98.5 ± 0.3`."""
     if fraction is None:
-        return unknown
+        return UNKNOWN
     return f"{100 * fraction:.{decimals}f} {spread(std)}".rstrip()
 
 
