@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands._eta import Clock
+from harness.store.folder import OnDisk, folder_at
 from harness.task import Show
 from methods.base import Progress
-from results.files import record_in, write_whole
+from results.files import record_in
 
 EVERY = 1.0
 """Seconds between two writes, at least."""
+EVERY_AWAY = 5.0
+"""The same, where the folder is not on a disk."""
 FOLDER = "running"
 FIELDS = ("title", "total", "done", "since", "heard", "work")
 ITEM = {"label", "where", "stage", "step", "steps", "loss", "since"}
@@ -38,7 +41,8 @@ def running(
     """Yields a `Show` that keeps the file and tells `show` all; of the tasks those `counted`, or
     all, are what there is to do."""
     counted = counted or range(len(labels))
-    path = out / FOLDER / f"{platform.node()}-{os.getpid()}.json"
+    folder, name = folder_at(out), f"{FOLDER}/{platform.node()}-{os.getpid()}.json"
+    every = EVERY if isinstance(folder, OnDisk) else EVERY_AWAY
     began = time.time()
     work: dict[int, dict[str, Any]] = {}
     ended: set[int] = set()
@@ -58,7 +62,7 @@ def running(
         }
         # A full disk, or a folder that is gone, is told by what is worked on, not by this.
         with suppress(OSError):
-            write_whole(path, json.dumps(content).encode(), replace=True)
+            folder.put(name, json.dumps(content).encode(), replace=True)
 
     def show_and_keep(number: int, progress: Progress | None) -> None:
         show(number, progress)
@@ -76,7 +80,7 @@ def running(
                 "loss": progress.loss,
                 "since": before["since"],
             }
-        if progress is None or time.time() - written >= EVERY:
+        if progress is None or time.time() - written >= every:
             write()
 
     write()
@@ -84,7 +88,7 @@ def running(
         yield show_and_keep
     finally:
         with suppress(OSError):
-            path.unlink()
+            folder.remove(name)
 
 
 def what_runs(out: Path) -> list[dict[str, Any]]:

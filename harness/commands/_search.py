@@ -30,9 +30,7 @@ from harness.search.reveal import METRIC, picture_path, reveal, revealed_study
 from harness.search.stages import search, search_tasks, training_tasks, tried_before
 from harness.search.study import Study
 from harness.store.addresses import named
-from harness.store.journal import entries
 from harness.task import Driver, Show, Task, finish
-from results.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Search:
     def choose(self, study: Study) -> Choice | None:
         """Search, freeze and print; None, said in one line, where trials failed or tell nothing."""
         store = self.place.store
-        before = len(list(entries(store.out / "work.jsonl")))
+        before = len(store.entries("work.jsonl"))
         try:
             finish(self._drive, "features", feature_tasks(study.every, self.place), self.place)
             knobs, results = search(study, self.place, self._trials)
@@ -115,13 +113,13 @@ class Search:
         """Say it in one line, and keep its traceback; bad input is raised again."""
         if isinstance(error, (UsageError, DataError)):
             raise error
-        path = self.place.store.out / "failures" / f"tune-{study.key}.txt"
-        write_whole(path, "".join(format_exception(error)).encode(), replace=True)
+        store, name = self.place.store, f"failures/tune-{study.key}.txt"
+        store.folder.put(name, "".join(format_exception(error)).encode(), replace=True)
         line = f"{study.label}: {type(error).__name__}: {error}".splitlines()[0]
         self.console.print(
             f"[red]failed[/red] {escape(line)}; the same command goes on from here", soft_wrap=True
         )
-        where = named(str(path))
+        where = named(str(store.out / name))
         self.console.print(f"       traceback in {where}", soft_wrap=True, highlight=False)
 
     def _trials(self, study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:

@@ -197,7 +197,7 @@ def _tuned(
 
 def _so_far(cells: Sequence[Cell], store: Store, console: Console) -> str:
     """The main table of the cells that are done; empty where there is none yet."""
-    with suppress(ValueError):
+    with suppress(ValueError, OSError):
         return _rows(cells, store, console, unheard)
     return ""
 
@@ -208,6 +208,8 @@ def _rows(cells: Sequence[Cell], store: Store, console: Console, note: Say) -> s
     from results.table import read
 
     ids = {cell.cell_id for cell in cells}
+    for kind in ("parts", "failures"):
+        store.folder.local(kind)
     try:
         frame = read(store.out)
     except ValueError as error:  # of another program or version: its rows are not ours to show

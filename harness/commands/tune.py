@@ -71,7 +71,6 @@ def command(
         from harness.search.choice import frozen
         from harness.search.study import held_by, plan_extra, plan_studies
         from harness.store.store import Store
-        from results.files import locked
 
     store, printed = Store(out), Console()
     _check_searcher(search.searcher)
@@ -96,7 +95,7 @@ def command(
             complete = []
             for study in studies:
                 waiting = partial(noting(console), f"{study.label}: another command is at it; wait")
-                with locked(store.lock(study.key), waiting):
+                with store.lock(study.key, waiting):
                     complete.append(_do(study, store, on_ray, reveal, curve, printed))
     return all(complete)
 

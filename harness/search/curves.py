@@ -24,10 +24,8 @@ from harness.execute import Scorer, learn, score
 from harness.place import Place
 from harness.registry import load
 from harness.store.checkpoints import Checkpoints
-from harness.store.journal import append, entries
 from methods.base import Keeper, Method, OnProgress, quiet
 from methods.parts.training import last_epoch
-from results.files import write_whole
 from results.identity import POOLED
 
 METRIC = "image_auroc"
@@ -47,22 +45,22 @@ def draw_curve(cell: Cell, every: int, place: Place, tell: OnProgress) -> None:
     them is scored; the training is the same as without watching.
     """
     path = curve_path(place, cell)
-    path.parent.mkdir(exist_ok=True)
-    points = path.with_suffix(".jsonl")
-    place.store.fetch(points)
+    points = f"curves/{cell.fit_id}.jsonl"
     with sealed():
         learn(cell, cell.data.open_kept(), place, tell, Watch(cell, every, place, points))
     # A training that was cut off and went on has some epochs twice: the later ones count.
-    rows = {tuple(map(str, row[:4])): row for point in entries(points) for row in point["rows"]}
+    rows = {
+        tuple(map(str, row[:4])): row
+        for point in place.store.entries(points)
+        for row in point["rows"]
+    }
     names = ["epoch", "variant", "category", "metric", "value"]
     frame = pl.DataFrame(list(rows.values()), schema=names, orient="row").sort("epoch")
     table, picture = io.BytesIO(), io.BytesIO()
     frame.write_parquet(table)
     _figure(frame, cell.label).savefig(picture, dpi=110, format="png")
-    write_whole(path.with_suffix(".png"), picture.getvalue(), replace=True)
-    write_whole(path, table.getvalue(), replace=True)
-    for file in (path.with_suffix(".png"), path):
-        place.store.keep(file)
+    for file, content in ((path.with_suffix(".png"), picture), (path, table)):
+        place.store.folder.put(f"curves/{file.name}", content.getvalue(), replace=True)
 
 
 def last_loss(path: Path) -> str:
@@ -77,7 +75,7 @@ def last_loss(path: Path) -> str:
 class Watch(Keeper):
     """Keeps a training as another keeper does, and scores it on pseudo-validation now and then."""
 
-    def __init__(self, cell: Cell, every: int, place: Place, points: Path) -> None:
+    def __init__(self, cell: Cell, every: int, place: Place, points: str) -> None:
         self.cell, self.every, self.points, self.place = cell, every, points, place
         self.seconds = 0.0
 
@@ -107,8 +105,7 @@ class Watch(Keeper):
             for module in training:
                 module.training = True
         self.seconds += time.perf_counter() - started
-        append(self.points, rows=rows)
-        self.place.store.keep(self.points)
+        self.place.store.log(self.points, {"rows": rows})
 
     def _scored(self, epochs: int, variant: str) -> list[list[object]]:
         cell, scorer = variants(self.cell)[variant], self.scorer

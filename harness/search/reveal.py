@@ -28,7 +28,6 @@ from harness.search.study import Study
 from harness.store.store import Store
 from results.analysis.election import Election
 from results.analysis.selection import AVERAGE, agreement, by_setting, detected, opinions, swept
-from results.files import write_whole
 from results.table import read_part
 
 METRIC = "image_auroc"
@@ -69,11 +68,8 @@ def reveal(study: Study, choice: Choice, place: Place, trials: Trials) -> pl.Dat
     table = agreement(thought, on_test, json.dumps(dataclasses.asdict(knobs)), METRIC)
     found = _detected(study, election, tried.index(knobs))
     content = {"agreement": table.to_dicts(), "detected": found}
-    write_whole(
-        choice.path.with_suffix(".revealed.json"),
-        json.dumps(content, indent=1).encode(),
-        replace=True,
-    )
+    name = f"choices/{choice.path.stem}.revealed.json"
+    place.store.folder.put(name, json.dumps(content, indent=1).encode(), replace=True)
     _figure(study, choice, on_pseudo, on_test).savefig(picture_path(choice), dpi=110)
     return table
 

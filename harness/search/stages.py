@@ -25,7 +25,7 @@ from harness.place import Place
 from harness.registry import load
 from harness.search.space import reachable, settings
 from harness.search.study import Study, bank_search
-from harness.search.trials import LoadedModel, Shares, search_bank, train
+from harness.search.trials import SUMS, LoadedModel, Shares, search_bank, train
 from harness.store.store import Store
 from harness.task import Task
 from methods.base import Stage
@@ -206,7 +206,7 @@ def search_tasks(study: Study, store: Store) -> list[Task]:
     return [
         Task(f"{cell.label} coreset={search.coreset}", partial(search_bank, cell, search))
         for cell, search in shared.values()
-        if not store.neighbours(cell, search).is_dir()
+        if not store.folder.exists(f"{store.neighbours(cell, search)}/{SUMS}")
     ]
 
 
