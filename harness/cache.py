@@ -37,6 +37,7 @@ from harness.features import BATCH, FeatureSet, encoded, feature_sets, read_ahea
 from harness.folders import spare_cache, usual_cache
 from harness.options import Say
 from harness.registry import UsageError, first_line
+from harness.store.folder import Folder
 from methods.base import OnProgress, Progress, quiet
 from methods.parts import onnx
 from methods.parts.backbone import (
@@ -54,6 +55,9 @@ VERSION = 1
 """Raised when the same inputs give other features."""
 DEFAULT_GB = 40.0
 HEADROOM = 1.1
+RATE = 1e8
+"""Bytes/s that a network is taken for, about one gigabit: what takes longer than computing it took
+is computed again."""
 ENTRY = re.compile(r"\.?[0-9a-f]{24}\.(npy|onnx|json)(\.[0-9a-f]+\.tmp)?")
 """Files of ours: entries, and those that are being written."""
 
@@ -73,6 +77,8 @@ class FeatureCache:
 
     root: Path
     budget_gb: float = DEFAULT_GB
+    shared: Folder | None = None
+    """The cache of the driver's machine, which another node fetches from and adds to."""
 
     @classmethod
     @contextmanager
@@ -151,8 +157,11 @@ class FeatureCache:
             missing = {path: f for path, f in missing.items() if not self.has(f)}
             for path in missing:
                 _remove_damaged(path, tell)
-            if missing:
-                self._write(missing, device, tell)
+            lacking = {path: f for path, f in missing.items() if not self._fetched(path, tell)}
+            if lacking:
+                self._write(lacking, device, tell)
+            for path in lacking:
+                self._share(path)
         if missing:
             self._shrink(keep=missing)
 
@@ -173,6 +182,23 @@ class FeatureCache:
         view = joined(views)
         program = self.program(view, weights, sha256, device, tell)
         return Extractor(view, weights, program).to(device).eval()
+
+    def _fetched(self, path: Path, tell: OnProgress) -> bool:
+        """Whether an entry came from the driver: sooner than it would be made, and whole."""
+        if self.shared is None or not (there := self.shared.list(path.name)):
+            return False
+        tell(Progress(stage="fetch features", step=0, steps=1))
+        with suppress(OSError, ValueError):  # without its record it is no entry
+            facts = record_in(self.shared.get(path.with_suffix(".json").name))
+            if there[path.name].size / RATE < facts.get("seconds", 0):
+                return not _fault(self.shared.local(path.name))
+        return False
+
+    def _share(self, path: Path) -> None:
+        """Give the driver an entry that it lacks."""
+        if self.shared is not None and not self.shared.exists(path.name):
+            for file in (path.with_suffix(".json"), path):
+                self.shared.put(file.name, file, replace=True)
 
     def program(
         self, view: Features, weights: Path, sha256: str, device: torch.device, tell: OnProgress

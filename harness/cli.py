@@ -15,7 +15,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +35,7 @@ from harness.registry import (
     load,
     names,
 )
+from harness.store.addresses import named
 from kernels._formats import VARIABLES as OF_TORCH
 
 EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL = 1, 2, 3
@@ -91,12 +91,11 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
 
     def called(**given: Any) -> None:
         try:
-            with ExitStack() as copies:
-                given = {name: _here(_at_home(value), copies) for name, value in given.items()}
-                for name, kind in requests.items():
-                    of_kind = {option.name: given.pop(option.name) for option in fields(kind)}
-                    given[name] = kind(**of_kind)
-                complete = command(**given)
+            given = {name: _here(_at_home(value)) for name, value in given.items()}
+            for name, kind in requests.items():
+                of_kind = {option.name: given.pop(option.name) for option in fields(kind)}
+                given[name] = kind(**of_kind)
+            complete = command(**given)
         except KeyboardInterrupt as stop:  # which typer would call an abortion
             _leave(stop)
         if complete is False:
@@ -131,28 +130,28 @@ def _at_home(value: Any) -> Any:
     return type(value)(at_home(value)) if isinstance(value, (str, Path)) else value
 
 
-def _here(value: Any, copies: ExitStack) -> Any:
+def _here(value: Any) -> Any:
     """For a URI, be it that of a list's METHOD.weights=URI, its copy on this machine; for a file
     of the user's the name of what it defines."""
     if isinstance(value, list):
-        return [_here_of_list(part, copies) for part in value]
+        return [_here_of_list(part) for part in value]
     if isinstance(value, NamedFile):
         return from_file(value.kind, Path(at_home(value.path)))
     if isinstance(value, Path) and WAS_ADDRESS.match(str(value)):
         raise UsageError(f"{value}: is the address of no folder on this machine; name one")
     if not isinstance(value, Address):
         return value
-    from harness.commands._copies import copied
+    from harness.store.copies import copy_of
 
-    return copies.enter_context(copied(value))
+    return copy_of(value)
 
 
-def _here_of_list(text: Any, copies: ExitStack) -> Any:
+def _here_of_list(text: Any) -> Any:
     if isinstance(text, NamedFile):
-        return _here(text, copies)
+        return _here(text)
     before, equals, after = str(text).rpartition("=")
     if is_address(after) and (equals or after == text):
-        return f"{before}{equals}{_here(address_or_path('reads data', after), copies)}"
+        return f"{before}{equals}{_here(address_or_path('reads data', after))}"
     return text
 
 
@@ -213,11 +212,11 @@ def _main() -> None:
         build()()
         return
     except (UsageError, DataError, ResultsError) as error:
-        code, said = EXIT_USAGE, str(error)
+        code, said = EXIT_USAGE, named(str(error))
     except OSError as error:
         # A full, closed or vanished disk is no bug; what was finished before is whole.
         first = REMEDIES.get(error.errno or 0, "")
-        code, said = EXIT_USAGE, f"{error}; {first}run the same command again to go on"
+        code, said = EXIT_USAGE, f"{named(str(error))}; {first}run the same command again to go on"
     except Exception as error:
         code, said = EXIT_BUG, f"a bug: {_in_file(error)}"
     print(f"lafite-bench: {said}", file=sys.stderr)

@@ -40,7 +40,7 @@ from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size
 from results.calibration import alarm_metrics
 from results.evidence import Evidence
-from results.files import locked, naming
+from results.files import naming
 from results.identity import POOLED
 from results.metrics import IMAGE_METRICS, METRICS, Measured
 
@@ -86,7 +86,7 @@ def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
     waits, and finds them done.
     """
     first = cells[0]
-    with locked(place.store.lock(f"{first.fit_id}-cells"), partial(tell, AWAITED)):
+    with place.store.lock(f"{first.fit_id}-cells", partial(tell, AWAITED)):
         todo = [cell for cell in cells if place.overwrite or not place.store.done(cell)]
         if todo:
             _run_cells(todo, place, tell)
@@ -122,7 +122,7 @@ def learn(
     The same code alone and on each of the workers that fit one model together.
     """
     alone = world_size() == 1  # else the driver has the lock
-    lock = locked(place.store.lock(cell.fit_id), partial(tell, AWAITED)) if alone else nullcontext()
+    lock = place.store.lock(cell.fit_id, partial(tell, AWAITED)) if alone else nullcontext()
     with lock:
         return _learned(cell, benchmark, place, tell)
 
@@ -141,7 +141,7 @@ def _learned(
     samples = benchmark.train(cell.data.categories)
     train = inputs(cell, samples, "train", place, tell)
     store, every = place.store, place.resources.checkpoint_every
-    keeper = Checkpoints(store.training(cell), method, every, store.keep_checkpoint)
+    keeper = Checkpoints(store.folder, store.training(cell), method, every)
     if keeper.epochs:
         say(f"goes on at epoch {keeper.epochs}")
 
@@ -309,7 +309,7 @@ def score(
     """
     scores_N, peak = np.empty(len(samples)), 0
     ranges = score_ranges(len(samples))
-    with tempfile.TemporaryFile(dir=place.store.out) as file:
+    with place.store.folder.scratch() as disk, tempfile.TemporaryFile(dir=disk) as file:
         started = time.perf_counter()
         for indices, piece in zip(ranges, spread(ranges, cell.knobs), strict=True):
             scores_N[indices.start : indices.stop] = piece.images_N

@@ -52,9 +52,8 @@ class Place:
     """What a node that joins later has to have, a `cluster.preflight.Gate`."""
     shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
     """Of the layers of backbones, as planning found them: see `methods.parts.shapes.SHAPES`."""
-    results: Mapping[Path, str] = field(default_factory=dict)
     inputs: Mapping[Path, str] = field(default_factory=dict)
-    """The object stores that folders here are copies of; see `harness.store.copies`."""
+    """URI of the data or weights that each path is a copy of; see `harness.store.copies`."""
 
     @property
     def device(self) -> torch.device:

@@ -78,6 +78,10 @@ def epochs(told: list[Progress]) -> list[int]:
     return [p.step for p in told if p.stage == "train" and p.loss is not None]
 
 
+def training(of: Cell, where: Place) -> Path:
+    return where.store.out / where.store.training(of)
+
+
 class Crash(Exception):
     pass
 
@@ -117,7 +121,7 @@ def test_a_resumed_training_equals_a_straight_one(tmp_path: Path, method: str) -
     assert straight.keys() == resumed.keys()
     for key in straight:
         torch.testing.assert_close(resumed[key], straight[key], rtol=0, atol=0, msg=key)
-    assert not where.store.training(one).exists(), "checkpoints go when the model is there"
+    assert not training(one, where).exists(), "checkpoints go when the model is there"
     noted = json.loads((where.store.model(one) / "fit.json").read_text())
     assert len(noted["losses"]) == 4, "with those of before the crash"
 
@@ -125,9 +129,9 @@ def test_a_resumed_training_equals_a_straight_one(tmp_path: Path, method: str) -
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     one, where = cell(), place(tmp_path)
     crash_in_epoch(3, one, where)
-    kept = sorted(path.name for path in where.store.training(one).iterdir())
+    kept = sorted(path.name for path in training(one, where).iterdir())
     assert kept == ["epoch-000001", "epoch-000002"]
-    file = where.store.training(one) / "epoch-000002/state.safetensors"
+    file = training(one, where) / "epoch-000002/state.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -170,7 +174,7 @@ def test_a_foreign_checkpoint_gives_way_to_the_one_before(
 ) -> None:
     one, where = cell(), place(tmp_path)
     crash_in_epoch(3, one, where)
-    folder, mark = where.store.training(one) / "epoch-000002", tmp_path / "opened"
+    folder, mark = training(one, where) / "epoch-000002", tmp_path / "opened"
     spoil(folder / "state.safetensors", folder / "state.json", how, mark)
     told: list[Progress] = []
     learn(one, one.data.open(), where, told.append)
@@ -221,7 +225,7 @@ def test_where_nothing_is_left_to_train_the_pace_is_the_one_that_was_kept(
     with monkeypatch.context() as patch, pytest.raises(Crash):
         patch.setattr(MemoryBank, "fit", crash)
         learn(one, one.data.open(), where, quiet)
-    kept = json.loads((where.store.training(one) / "epoch-000002/state.json").read_text())
+    kept = json.loads((training(one, where) / "epoch-000002/state.json").read_text())
     assert kept["pace"] > 0
     told: list[Progress] = []
     _, facts = learn(one, one.data.open(), where, told.append)

@@ -178,7 +178,7 @@ def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_pulled_cable_lose
     for kind in ("scores", "pictures", "pixel_curves"):
         assert len(list((runs / kind).glob("*.parquet"))) == 4, kind
     assert len(list((runs / "models").glob("*/model.safetensors"))) == 4
-    assert not list(runs.glob(".seen-*")), "nothing is left of how nodes were told apart"
+    assert not list(runs.glob("seen-*")), "nothing is left of how nodes were told apart"
 
     wider = machines.command(*WANTED, "--seeds", "7", "--out", str(out / "runs"))
     ends_well_though("cut", machines, wider, lambda: count(runs) > 4)
@@ -316,7 +316,7 @@ def test_nodes_copy_data_from_an_object_store_and_results_go_there(root: Path) -
             "--out", "s3://bucket/runs",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
-        assert "results are handed over from there" in done.stdout
+        assert "handed over" not in done.stdout, "each node puts its results there"
         told = machines.do("exec", "1", str(BIN / "lafite-bench"), "status", "s3://bucket/runs")
         store.kill()
     assert "4 cells done, 0 failed" in told.stdout

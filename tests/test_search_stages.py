@@ -240,7 +240,7 @@ def test_neighbours_that_a_crash_left_are_searched_again(
     search = sweep.study.bank_search(replace(sweep.study.first.knobs, k=1))
     assert search is not None
     first = model.neighbours(search)
-    folder = place.store.neighbours(sweep.study.first, search)
+    folder = place.store.out / place.store.neighbours(sweep.study.first, search)
     path = folder / "distances.npy"
     before = path.read_bytes()
     if damage == "cut off":

@@ -1,8 +1,7 @@
-"""Results from nodes that do not see the driver's folder: one writer, on the driver's node.
+"""The driver's folders for nodes that do not see them: an actor on its node reads and writes there.
 
-Whether a node sees the folder is found, not asked: the driver writes a file with a random name, and
-each process looks for it. Where it is missing, results are written to a folder of the node first
-and handed to the writer at once, and what is missing there is fetched from it.
+Whether a node sees the folder of results is found, not asked: the driver puts a file with a random
+name, and each process looks for it. Where it is missing the process asks the actor.
 """
 
 from __future__ import annotations
@@ -11,225 +10,151 @@ import dataclasses
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.cell import Cell
-from harness.cluster.features import CacheFiles, SharedCache
-from harness.options import Say
+from harness.cache import FeatureCache
 from harness.place import Place
-from harness.store.addresses import RESULTS
-from harness.store.checkpoints import KEPT
-from harness.store.copies import fetch
-from harness.store.journal import append
-from harness.store.remote import PARTS
-from harness.store.store import DIVERGED, FitFacts, Store
-from methods.base import Method, quiet
-from results.files import locked, whole_folder, write_whole
+from harness.registry import UsageError
+from harness.store.folder import Away, Folder, OnDisk, Stamp, folder_at
+from harness.store.store import Store
 
+PIECE = 64 * 2**20
+"""Bytes of a file that are sent at once."""
 LAST_SECONDS = 10
 """In which a node removes its own folder at the end."""
 
 
-class Writer(CacheFiles):
-    """The process on the driver's node that reads and writes its folders for the others."""
+class Desk:
+    """The process on the driver's node that does with its folders what other nodes ask for."""
 
-    def __init__(self, out: Path, cache: Path, results: Mapping[Path, str]) -> None:
-        super().__init__(cache)
-        self.out = out
-        RESULTS.update(results)
+    def __init__(self, **folders: Folder) -> None:
+        self.folders = folders
 
-    def write(self, files: Mapping[str, bytes], replace: bool) -> None:
-        """Files by their names below the folder; each whole, the first of a name stays."""
-        for name in sorted(files, key=lambda name: name.split("/")[0] in PARTS):
-            write_whole(self._path(name), files[name], replace=replace)
+    def do(self, folder: str, verb: str, name: str, *values: Any, **named: Any) -> Any:
+        """What a verb of a folder gives."""
+        self._path(folder, name)
+        return getattr(self.folders[folder], verb)(name, *values, **named)
 
-    def write_folder(self, name: str, files: Mapping[str, bytes]) -> None:
-        """A folder that appears whole; one that is there stays."""
-        fill(self._path(name), files)
+    def piece(self, folder: str, name: str, start: int) -> bytes:
+        """PIECE bytes of a file, or what is left."""
+        self._path(folder, name)
+        with self.folders[folder].local(name).open("rb") as file:
+            file.seek(start)
+            return file.read(PIECE)
 
-    def read(self, name: str) -> dict[str, bytes]:
-        """The files below a folder, or that file; none where there is neither."""
-        path = self._path(name)
-        if not path.exists():
-            fetch(path)
-        return {path.name: path.read_bytes()} if path.is_file() else read_folder(path)
+    def take(self, folder: str, scratch: str, part: str, start: int, content: bytes) -> None:
+        """A piece of what is being put: of one of its files, or where `part` is empty of the file.
 
-    def names(self, name: str) -> set[str]:
-        """The checkpoints in a folder of a training."""
-        if not self._path(name).exists():
-            fetch(self._path(name))
-        return {path.name for path in self._path(name).glob("epoch-*")}
+        Ray may ask the same twice.
+        """
+        path = self._path(folder, f"{scratch}/{part}".rstrip("/"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.truncate(start)
+            file.write(content)
 
-    def forget(self, name: str) -> None:
-        """Remove a folder."""
-        shutil.rmtree(self._path(name), ignore_errors=True)
+    def put(self, folder: str, scratch: str, name: str, *, replace: bool) -> None:
+        """All pieces came: what they make appears."""
+        path = self._path(folder, scratch)
+        self._path(folder, name)
+        if path.exists():
+            self.folders[folder].put(name, path, replace=replace)
+        shutil.rmtree(path, ignore_errors=True)
 
-    def note(self, log: str, facts: Mapping[str, Any]) -> None:
-        """A line of a log."""
-        append(self._path(log), **facts)
-
-    def _path(self, name: str) -> Path:
-        path = (self.out / name).resolve()
-        if not path.is_relative_to(self.out):
-            raise ValueError(f"{name}: lies outside {self.out}")
+    def _path(self, folder: str, name: str) -> Path:
+        """UsageError for a name that leads out of the folder, be it by a link."""
+        here = self.folders[folder].here
+        if not (path := here / name).resolve().is_relative_to(here.resolve()):
+            raise UsageError(f"{name!r} would lie outside of {here}")
         return path
 
 
-def read_folder(folder: Path) -> dict[str, bytes]:
-    """The files below a folder by their names, but for those that are not whole."""
-    if not folder.is_dir():
-        return {}
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    }
+@dataclass(frozen=True)
+class AtDriver(Away):
+    """A folder that the driver's node sees and this one does not. Locks are those of this node."""
 
+    here: Path
+    folder: str
+    """Name that the desk has for it."""
+    desk: Any
+    """The Ray actor that is a `Desk`."""
 
-def fill(folder: Path, files: Mapping[str, bytes]) -> None:
-    """A folder of these files, which appears whole; one that is there stays."""
-    with whole_folder(folder) as scratch:
-        for name, content in files.items():
-            path = scratch / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+    def list(self, below: str = "") -> dict[str, Stamp]:
+        found: dict[str, Stamp] = self._ask("do", "list", below)
+        return found
+
+    def put(self, name: str, content: bytes | Path, *, replace: bool = False) -> None:
+        if isinstance(content, bytes):
+            self._ask("do", "put", name, content, replace=replace)
+            return
+        if not replace and self.exists(name):
+            return
+        scratch = f".{Path(name).name}.{uuid4().hex}.tmp"
+        for path in [content, *content.rglob("*")]:
+            if path.is_file():
+                part = "" if path == content else path.relative_to(content).as_posix()
+                for start, piece in _pieces(path):
+                    self._ask("take", scratch, part, start, piece)
+        self._ask("put", scratch, name, replace=replace)
+
+    def append(self, name: str, line: str) -> None:
+        self._ask("do", "append", name, line)
+
+    def remove(self, name: str) -> None:
+        self._ask("do", "remove", name)
+
+    def _download(self, name: str, target: Path) -> None:
+        with target.open("wb") as file:
+            while piece := self._ask("piece", name, file.tell()):
+                file.write(piece)
+
+    def _ask(self, verb: str, *values: Any, **named: Any) -> Any:
+        return ray.get(getattr(self.desk, verb).remote(self.folder, *values, **named))
 
 
 @dataclass(frozen=True)
 class Home:
     """How a process on any node finds out whether it sees the driver's folder, and reaches it."""
 
-    out: Path
+    results: Folder
+    """As the driver sees it."""
     mark: str
-    writer: Any
-    """The Ray actor that is a `Writer`."""
+    desk: Any
     node: str
-    """Where it is, by Ray's id."""
+    """Where the desk is, by Ray's id."""
 
     @property
     def seen(self) -> bool:
-        """Whether the folder here is the driver's."""
-        return (self.out / self.mark).exists()
-
-    def ask(self, what: str, *values: Any) -> Any:
-        """An answer of the writer."""
-        return ray.get(getattr(self.writer, what).remote(*values))
+        """Whether this process can look into the folder of results."""
+        with suppress(OSError, UsageError):
+            return self.results.exists(self.mark)
+        return False
 
 
 @contextmanager
-def home(out: Path, cache: Path) -> Iterator[Home]:
+def home(results: Folder, cache: FeatureCache) -> Iterator[Home]:
     """The driver's folders for all nodes, as long as the block lasts."""
-    mark = f".seen-{secrets.token_hex(8)}"
-    (out / mark).touch()
+    mark = f"seen-{secrets.token_hex(8)}"
+    results.put(mark, b"")
     node = ray.get_runtime_context().get_node_id()
     here = NodeAffinitySchedulingStrategy(node, soft=False)
-    start = ray.remote(num_cpus=0, max_restarts=2, max_task_retries=2)(Writer)
-    writer = start.options(scheduling_strategy=here).remote(out, cache, dict(RESULTS))
+    start = ray.remote(num_cpus=0, max_restarts=2, max_task_retries=2)(Desk)
+    desk = start.options(scheduling_strategy=here).remote(results=results, cache=OnDisk(cache.root))
     try:
-        yield Home(out, mark, writer, node)
+        yield Home(folder_at(results.here), mark, desk, node)
         _clean_up(mark)  # not after an error: the nodes may be gone
     finally:
         with suppress(OSError):
-            (out / mark).unlink()
-    ray.kill(writer)
-
-
-@dataclass(frozen=True)
-class RelayedStore(Store):
-    """A node's own folder, whose content is handed to the driver's as soon as it is whole."""
-
-    home: Home
-
-    def done(self, cell: Cell) -> bool:
-        """Whether the cell is finished, here or at home; its part is here then."""
-        if not super().done(cell):
-            for content in self.home.ask("read", self._name(self.part(cell))).values():
-                write_whole(self.part(cell), content)
-        return super().done(cell)
-
-    def published(self, cell: Cell, replace: bool) -> None:
-        """At home too."""
-        name = self.part(cell).name
-        paths = [path for path in self.out.glob(f"*/{name}") if path.is_file()]
-        paths += [self.use(cell)] if cell.role.shown else []
-        self.home.ask("write", {self._name(path): path.read_bytes() for path in paths}, replace)
-
-    def log(self, name: str, facts: Mapping[str, Any]) -> None:
-        """At home: the test split is opened here only after that."""
-        self.home.ask("note", name, facts)
-
-    def learned(self, cell: Cell) -> None:
-        """At home too, where its checkpoints are no longer needed."""
-        self._hand_over(self.model(cell))
-        self.home.ask("forget", self._name(super().training(cell)))
-
-    def trained(self, cell: Cell) -> bool:
-        """As any store; a model that is missing here is fetched from home."""
-        self._fetch(self.model(cell))
-        return super().trained(cell)
-
-    def load_model(self, cell: Cell, method: Method, say: Say = quiet) -> FitFacts | None:
-        """As any store; a model that is missing here is fetched from home."""
-        self._fetch(self.model(cell))
-        return super().load_model(cell, method, say)
-
-    def keep_checkpoint(self, folder: Path) -> None:
-        """At home, so that another node can go on from it; the newest of them stay, as here."""
-        self._hand_over(folder)
-        name = self._name(folder.parent)
-        for old in sorted(self.home.ask("names", name))[:-KEPT]:
-            self.home.ask("forget", f"{name}/{old}")
-
-    def training(self, cell: Cell) -> Path:
-        """As at home: checkpoints that another node left are fetched, older ones removed."""
-        folder = super().training(cell)
-        # Ranks on one node begin together: what one has fetched the other must not take away.
-        with locked(self.lock(f"{cell.fit_id}-checkpoints"), quiet):
-            here = {path.name for path in folder.glob("epoch-*")}
-            if self.home.ask("names", self._name(folder)) != here:
-                shutil.rmtree(folder, ignore_errors=True)
-                self._fetch(folder)
-        return folder
-
-    def keep(self, path: Path) -> None:
-        """At home too."""
-        self.home.ask("write", {self._name(path): path.read_bytes()}, True)
-
-    def fetch(self, path: Path) -> None:
-        """From home, where it is there."""
-        for content in self.home.ask("read", self._name(path)).values():
-            write_whole(path, content, replace=True)
-
-    def note_diverged(self, cell: Cell, why: str) -> None:
-        """At home, where the driver looks for it."""
-        name = f"{self._name(super().training(cell))}/{DIVERGED}"
-        self.home.ask("write", {name: why.encode()}, True)
-
-    def diverged(self, cell: Cell) -> str:
-        """From home."""
-        name = f"{self._name(super().training(cell))}/{DIVERGED}"
-        why = b"".join(self.home.ask("read", name).values()).decode()
-        if why:
-            self.home.ask("forget", self._name(super().training(cell)))
-        return why
-
-    def _hand_over(self, folder: Path) -> None:
-        self.home.ask("write_folder", self._name(folder), read_folder(folder))
-
-    def _fetch(self, folder: Path) -> None:
-        files = {} if folder.exists() else self.home.ask("read", self._name(folder))
-        if files:
-            fill(folder, files)
-
-    def _name(self, path: Path) -> str:
-        return str(path.relative_to(self.out))
+            results.remove(mark)
+    ray.kill(desk)
 
 
 def at_node(place: Place) -> Place:
@@ -237,20 +162,26 @@ def at_node(place: Place) -> Place:
     home: Home | None = place.home
     if home is None:
         return place
-    if ray.get_runtime_context().get_node_id() != home.node:
-        mine = place.cache
-        shared = SharedCache(root=mine.root, budget_gb=mine.budget_gb, ask=home.ask)
-        place = dataclasses.replace(place, cache=shared)
-    if home.seen:
-        return place
-    store = RelayedStore(own_folder(home.mark), home)
-    store.prepare()
-    return dataclasses.replace(place, store=store)
+    apart = ray.get_runtime_context().get_node_id() != home.node
+    shared = AtDriver(place.cache.root, "cache", home.desk) if apart else None
+    own = AtDriver(own_folder(home.mark), "results", home.desk)
+    return dataclasses.replace(
+        place,
+        cache=dataclasses.replace(place.cache, shared=shared),
+        store=Store(home.results.patient() if home.seen else own),
+    )
 
 
 def own_folder(mark: str) -> Path:
     """What a node keeps of its own while a command runs; removed at its end."""
-    return Path(tempfile.gettempdir()) / f"lafite-bench-{mark.lstrip('.')}"
+    return Path(tempfile.gettempdir()) / f"lafite-bench-{mark}"
+
+
+def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Where each piece of a file begins, and its bytes; one of an empty file."""
+    with path.open("rb") as file:
+        for start in range(0, max(1, path.stat().st_size), PIECE):
+            yield start, file.read(PIECE)
 
 
 def _clean_up(mark: str) -> None:

@@ -25,8 +25,9 @@ from harness.options import Resources, Say
 from harness.place import Place
 from harness.registry import UsageError, files_in_use
 from harness.rows import code_version
-from harness.store.addresses import INPUTS, RESULTS
+from harness.store.addresses import COPIES, address_of
 from harness.store.copies import have_input
+from harness.store.folder import folder_at
 from harness.store.store import Store
 from methods.base import quiet
 from methods.parts.shapes import SHAPES
@@ -62,15 +63,16 @@ def session(
             has_gpus = ray.cluster_resources().get("GPU", 0) > 0
             resources = dataclasses.replace(resources, gpus=float(has_gpus))
         check_room(resources)
-        store = dataclasses.replace(store, out=store.out.resolve())
-        with home(store.out, cache.root) if named(resources.address) else nullcontext() as reach:
+        store = Store(folder_at(store.out.resolve()).patient())
+        inputs = {path: uri for path, uri in COPIES.items() if path != store.out}
+        with home(store.folder, cache) if named(resources.address) else nullcontext() as reach:
             gate = None
             if reach:
                 on_gpu = bool(resources.gpus)
-                wanted = Wanted(tuple(cells), cache, dict(INPUTS), on_gpu)
+                wanted = Wanted(tuple(cells), cache, inputs, on_gpu)
                 apart, gate = preflight(wanted, reach, say)
                 if apart:
-                    nodes, out = ", ".join(apart), store.out
+                    nodes, out = ", ".join(apart), address_of(store.out)
                     say(f"{out} is not seen from {nodes}: results are handed over from there")
             yield Place(
                 store=store,
@@ -81,8 +83,7 @@ def session(
                 home=reach,
                 gate=gate,
                 shapes=dict(SHAPES),
-                results=dict(RESULTS),
-                inputs=dict(INPUTS),
+                inputs=inputs,
             )
 
 
@@ -216,7 +217,6 @@ def settle(place: Place, linger: float = REFUSED_SECONDS) -> Place:
     """
     torch.set_num_threads(place.resources.cpus)
     SHAPES.update(place.shapes)
-    RESULTS.update(place.results)
     if place.gate is not None and place.home is not None:
         place.gate.check(place.home.mark, linger)
     for folder, address in place.inputs.items():

@@ -20,9 +20,9 @@ from harness.cluster.session import RETRIES, demand, free, largest_memory, room,
 from harness.cluster.telling import Telling
 from harness.execute import AWAITED
 from harness.place import Place
+from harness.store.store import Store
 from harness.task import Outcome, Show, Task
 from methods.base import Progress
-from results.files import locked
 
 POLL_SECONDS = 0.5
 CANCEL_SECONDS = 3.0
@@ -217,11 +217,15 @@ def _in_worker(task: Task, place: Place, telling: Telling, number: int) -> None:
     def tell(progress: Progress) -> None:
         telling.tell(number, replace(progress, where=where))
 
+    def say(line: str) -> None:
+        tell(replace(STARTED, note=line))
+
     tell(STARTED)
+    place = replace(place, store=Store(place.store.folder.patient(say)))
     if place.resources.workers > 1 and task.fits:
         from harness.cluster.fitting import fit_on_workers  # a second's import that few need
 
-        with locked(place.store.lock(task.fits.fit_id), partial(tell, AWAITED)):
+        with place.store.lock(task.fits.fit_id, partial(tell, AWAITED)):
             fit_on_workers(task.fits, place, telling, number)
         place = replace(place, scorers=scoring_workers)
     task.run(place, tell)

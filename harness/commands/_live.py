@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.registry import UsageError, did_you_mean, first_line
+from harness.store.folder import folder_at
 from harness.task import Show
 from methods.base import Progress
 
@@ -60,6 +61,8 @@ def _opened(kind: str, out: Path) -> Iterator[Log]:
     finally:
         with suppress(Exception):
             log.__exit__(None, None, None)
+            for path in out.glob(f"{kind}*"):  # of a folder that is elsewhere
+                folder_at(out).put(path.name, path, replace=True)
 
 
 def check_logs(kinds: Sequence[str]) -> list[str]:

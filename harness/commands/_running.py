@@ -15,12 +15,14 @@ from pathlib import Path
 
 from harness.commands._eta import Clock
 from harness.commands._progress import how_far
+from harness.store.folder import OnDisk, folder_at
 from harness.task import Show
 from methods.base import Progress
-from results.files import write_whole
 
 EVERY = 1.0
 """Least seconds between two writes."""
+EVERY_AWAY = 5.0
+"""The same, where the folder is not on a disk."""
 
 
 @contextmanager
@@ -35,7 +37,9 @@ def running(
     """Yields a `Show` that keeps the file and tells `show` all; of the tasks those `counted`, or
     all, are what there is to do."""
     counted = counted or range(len(labels))
-    path, began = out / "running" / f"{platform.node()}-{os.getpid()}.json", time.time()
+    folder, name = folder_at(out), f"running/{platform.node()}-{os.getpid()}.json"
+    every = EVERY if isinstance(folder, OnDisk) else EVERY_AWAY
+    began = time.time()
     work: dict[int, tuple[str, float]] = {}
     written = 0.0
 
@@ -52,7 +56,7 @@ def running(
         }
         # A full disk, or a folder that is gone, is told by what is worked on, not by this.
         with suppress(OSError):
-            write_whole(path, json.dumps(content).encode(), replace=True)
+            folder.put(name, json.dumps(content).encode(), replace=True)
 
     def show_and_keep(number: int, news: Progress | None) -> None:
         show(number, news)
@@ -62,7 +66,7 @@ def running(
             at = f" on {news.where}" if news.where else ""
             since = work[number][1] if number in work else time.time()
             work[number] = f"{labels[number]}: {how_far(news)}{at}", since
-        if news is None or time.time() - written >= EVERY:
+        if news is None or time.time() - written >= every:
             write()
 
     write()
@@ -70,4 +74,4 @@ def running(
         yield show_and_keep
     finally:
         with suppress(OSError):
-            path.unlink()
+            folder.remove(name)

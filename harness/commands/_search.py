@@ -26,11 +26,9 @@ from harness.search.reveal import METRIC, reveal
 from harness.search.study import Study
 from harness.search.tuning import Score, choose, score_on_tune
 from harness.store.addresses import named
-from harness.store.journal import entries
 from harness.store.store import Store
 from harness.task import Show
 from results.analysis.selection import ALL, AVERAGE
-from results.files import locked, write_whole
 from results.reports.layout import join_blocks
 from results.reports.tables import agreement
 
@@ -51,7 +49,7 @@ class Search:
         False, said in one line, where trials failed or tell nothing.
         """
         waiting = partial(noting(self.console), f"{study.label}: another command is at it; wait")
-        with locked(self.store.lock(study.key), waiting):
+        with self.store.lock(study.key, waiting):
             try:
                 choice = frozen(self.store, study) or self._choose(study)
                 if choice is None:
@@ -69,7 +67,7 @@ class Search:
     def _choose(self, study: Study) -> Choice | None:
         if self.place is None:
             return None
-        before = len(list(entries(self.store.out / "work.jsonl")))
+        before = len(self.store.entries("work.jsonl"))
         choice = choose(study, self.place, self._score)
         if isinstance(choice, str):
             self._print(
@@ -94,13 +92,13 @@ class Search:
 
     def _failed(self, study: Study, error: Exception) -> None:
         """Say it in one line, and keep its traceback."""
-        path = self.store.out / "failures" / f"tune-{study.key}.txt"
-        write_whole(path, "".join(format_exception(error)).encode(), replace=True)
+        name = f"failures/tune-{study.key}.txt"
+        self.store.folder.put(name, "".join(format_exception(error)).encode(), replace=True)
         line = f"{study.label}: {first_line(error, kind=True)}"
         self.console.print(
             f"[red]failed[/red] {escape(line)}; the same command goes on from here", soft_wrap=True
         )
-        where = named(str(path))
+        where = named(str(self.store.out / name))
         self.console.print(f"       traceback in {where}", soft_wrap=True, highlight=False)
 
     @property

@@ -15,7 +15,6 @@ from harness.features import open_split
 from harness.options import is_address
 from harness.predict import cell_of, record_of, with_copies
 from harness.registry import UsageError, did_you_mean, first_line
-from harness.store.copies import fetch
 from harness.store.store import Store
 from results.analysis.cells import labelled
 from results.table import DONE, read
@@ -51,8 +50,8 @@ def stored_cell(store: Store, cell_id: str, data: Path | None = None) -> Cell:
         raise UsageError(
             f"{store.out}: the model of cell {cell_id} is gone; run it again with --overwrite"
         )
-    fetch(folders[0])
-    cell = cell_of(folders[0], record_of(folders[0], cell_id), partial(_placed, moved=data))
+    folder = store.folder.local(f"models/{folders[0].name}")
+    cell = cell_of(folder, record_of(folder, cell_id), partial(_placed, moved=data))
     if cell.cell_id != cell_id:
         raise UsageError(
             f"{store.out}: {cell.method} changed since cell {cell_id}; run it again with "

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness.search.choice import Choice
 from harness.search.study import Study
-from harness.store.journal import entries
+from harness.store.addresses import address_of
 from harness.store.store import Store
 from results.reports.numbers import counted, mean_percent
 
@@ -40,7 +40,7 @@ def show_choice(study: Study, choice: Choice, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"choice    {choice.path}", highlight=False, soft_wrap=True)
+    console.print(f"choice    {address_of(choice.path)}", highlight=False, soft_wrap=True)
 
 
 def _why(stage: dict[str, Any]) -> str:
@@ -95,7 +95,7 @@ def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
 def work_done(study: Study, store: Store, after: int = 0) -> str:
     """Trainings, searches, settings and network passes of a study that the log of work counts."""
     fits = {cell.fit_id for cell in study.every}
-    log = [e for e in list(entries(store.out / "work.jsonl"))[after:] if e["fit"] in fits]
+    log = [e for e in store.entries("work.jsonl")[after:] if e["fit"] in fits]
     counts = Counter(entry["what"] for entry in log)
     passes = sum(entry.get("passes", 0) for entry in log)
     return (

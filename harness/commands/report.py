@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -79,11 +79,13 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
     from harness.commands._progress import columns
     from harness.store.addresses import address_of
+    from harness.store.copies import refresh
+    from harness.store.folder import folder_at
     from results.calibration import read_held
-    from results.files import write_whole
     from results.reports.text import frames, render
     from results.table import read, read_scores
 
+    refresh(folder)
     if fmt == "parquet":
         tables = frames(read(folder), read_scores(folder), read_held(folder))
         return _tables(tables, out or folder / TABLES)
@@ -97,9 +99,9 @@ def _report(folder: Path, fmt: str, out: Path | None) -> str:
         if out is None:
             return text
     try:
-        write_whole(out, text.encode(), replace=True)
+        folder_at(out.parent).put(out.name, text.encode(), replace=True)
     except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}; name another file") from None
+        raise UsageError(f"--out {out}: {error.strerror or error}; name another file") from None
     return address_of(out)
 
 
@@ -107,19 +109,20 @@ def _tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> str:
     """A Parquet file for each table, its columns as `results/README.md` has them."""
     import io
 
-    from results.files import write_whole
+    from harness.store.addresses import address_of
+    from harness.store.folder import folder_at
 
     for name, table in tables.items():
         buffer = io.BytesIO()
         table.write_parquet(buffer)
-        write_whole(folder / f"{name}.parquet", buffer.getvalue(), replace=True)
-    return f"{folder}/: {', '.join(tables)}"
+        file = f"{folder.name}/{name}.parquet"
+        folder_at(folder.parent).put(file, buffer.getvalue(), replace=True)
+    return f"{address_of(folder)}/: {', '.join(tables)}"
 
 
-def _state(folder: Path) -> frozenset[tuple[str, int]]:
-    """Names and times of the parts: they change as cells finish, fail or are done again."""
-    return frozenset(
-        (path.name, path.stat().st_mtime_ns)
-        for kind in ("parts", "failures")
-        for path in folder.glob(f"{kind}/[!.]*.parquet")
-    )
+def _state(folder: Path) -> frozenset[tuple[str, Any]]:
+    """Names and stamps of the parts: they change as cells finish, fail or are done again."""
+    from harness.store.folder import folder_at
+
+    kinds = ("parts", "failures")
+    return frozenset(item for kind in kinds for item in folder_at(folder).list(kind).items())

@@ -230,7 +230,7 @@ def _so_far(cells: Sequence[Cell], store: Store, console: Console) -> str:
     """The main table of the cells that are done; empty where there is none yet."""
     from methods.base import quiet
 
-    with suppress(ValueError):
+    with suppress(ValueError, OSError):
         return _rows(cells, store, console, quiet)
     return ""
 
@@ -241,6 +241,8 @@ def _rows(cells: Sequence[Cell], store: Store, console: Console, note: Say) -> s
     from results.table import read
 
     ids = {cell.cell_id for cell in cells}
+    for kind in ("parts", "failures"):
+        store.folder.local(kind)
     try:
         frame = read(store.out)
     except ValueError as error:  # of another program or version: its rows are not ours to show

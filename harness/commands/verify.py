@@ -37,7 +37,7 @@ def command(path: Results = DEFAULT_OUT) -> bool:
 
 
 def _faults(out: Path) -> Iterator[str]:
-    from harness.store.copies import fetch
+    from harness.store.folder import folder_at
     from harness.store.journal import entries
     from harness.store.store import PUBLISHED
     from methods.parts.backbone import file_sha256
@@ -69,10 +69,10 @@ def _faults(out: Path) -> Iterator[str]:
         yield from _wrong_metrics(out, part)
     for cell in sorted(noted.keys() - {part.stem for part in (out / "parts").glob("*.parquet")}):
         yield f"{out / 'parts' / cell}.parquet: is missing"
+    folder_at(out).local("models")
     for record in sorted((out / "models").glob("[!.]*/fit.json")):
         if ".corrupt-" in record.parent.name:
             continue
-        fetch(record.parent)
         try:
             sha256 = record_in(record.read_bytes(), "sha256")["sha256"]
             if file_sha256(record.with_name("model.safetensors")) != sha256:

@@ -21,9 +21,8 @@ from harness.pieces import with_held_out
 from harness.registry import UsageError, load
 from harness.search.decision import StageResult, record
 from harness.search.study import Study, choice_key
-from harness.store.journal import entries
 from harness.store.store import Store
-from results.files import record_in, write_whole
+from results.files import record_in
 
 FEWEST_IMAGES = 4
 COIN, EQUAL = 0.5, 1e-9
@@ -87,8 +86,9 @@ def freeze(
         "study": study.described(),
         "stages": record(results),
     }
-    path = _path(store, study.first, study.key)
-    write_whole(path, json.dumps(content, indent=1, default=str).encode())
+    name = _name(study.first, study.key)
+    store.folder.put(name, json.dumps(content, indent=1, default=str).encode())
+    path = store.folder.local(name)
     return Choice(path, json.loads(path.read_text()))
 
 
@@ -121,13 +121,12 @@ def withdraw(store: Store, study: Study) -> Path | None:
     It is kept under OUT/choices/withdrawn, and OUT/audit.jsonl notes it: whoever reads a later
     choice sees that it is not the first.
     """
-    path = _path(store, study.first, study.key)
-    if not path.exists():
+    name = _name(study.first, study.key)
+    if not store.folder.exists(name):
         return None
     now = datetime.now(UTC)
-    kept = path.parent / "withdrawn" / f"{path.stem}-{now:%Y%m%dT%H%M%S}.json"
-    kept.parent.mkdir(exist_ok=True)
-    path.rename(kept)
+    kept = store.out / f"choices/withdrawn/{Path(name).stem}-{now:%Y%m%dT%H%M%S}.json"
+    store.folder.move(name, str(kept.relative_to(store.out)))
     facts = {"cell": study.first.cell_id, "method": study.first.method, "choice": kept.name}
     test = study.first.data.test_fingerprint
     store.log("audit.jsonl", {"purpose": "withdrawn", "test": test, **facts})
@@ -136,7 +135,7 @@ def withdraw(store: Store, study: Study) -> Path | None:
 
 def frozen(store: Store, study: Study) -> Choice | None:
     """The study's choice, if it is frozen; UsageError if another search froze one."""
-    choice = _read(_path(store, study.first, study.key))
+    choice = _read(store.folder.local(_name(study.first, study.key)))
     if choice is None:
         return None
     frozen_study, wanted = choice.record["study"], json.loads(json.dumps(study.described()))
@@ -180,7 +179,8 @@ def tuned(
     for cell in cells:
         if not load("methods", cell.method).stages(cell.config, cell.knobs):
             continue
-        choice = _read(_path(store, cell, choice_key(cell, cell.data.train_fingerprint)))
+        key = choice_key(cell, cell.data.train_fingerprint)
+        choice = _read(store.folder.local(_name(cell, key)))
         if choice is None:
             missing[_missing(cell, options)] = None
             continue
@@ -214,7 +214,7 @@ def _as_tuned(data: Data, choice: Choice) -> Data:
 
 def _check_sealed(choice: Choice, cell: Cell, store: Store) -> None:
     split = {"method": cell.method, "test": cell.data.test_fingerprint}
-    for entry in entries(store.out / "audit.jsonl"):
+    for entry in store.entries("audit.jsonl"):
         opened = entry["purpose"] in ("tuned", "reveal") and split.items() <= entry.items()
         if opened and datetime.fromisoformat(entry["time"]) < choice.frozen_at:
             raise UsageError(
@@ -229,11 +229,11 @@ def _missing(cell: Cell, options: Sequence[str]) -> str:
     return f"{cell.data.label} {cell.method}: nothing is tuned yet; first run {first}"
 
 
-def _path(store: Store, cell: Cell, key: str) -> Path:
+def _name(cell: Cell, key: str) -> str:
     data = Path(cell.data.benchmark).name  # whatever it is called beside another of this name
     single = cell.data.categories if len(cell.data.categories) == 1 else ()
     name = "-".join([data, *single, cell.method, key[:8]])
-    return store.out / "choices" / f"{name}.json"
+    return f"choices/{name}.json"
 
 
 def _read(path: Path) -> Choice | None:

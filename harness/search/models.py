@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from harness.store.store import Store
 from harness.task import Task
 from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
 from methods.parts.backbone import file_sha256
-from results.files import record_in, whole_folder
+from results.files import record_in
 
 SUMS = "sha256.json"
 """The file beside the neighbours that a search found, with the hashes of theirs."""
@@ -60,7 +59,7 @@ def search_tasks(study: Study, store: Store) -> list[Task]:
     return [
         Task(f"{cell.label} coreset={search.coreset}", partial(_search_bank, cell, search))
         for cell, search in shared.values()
-        if not store.neighbours(cell, search).is_dir()
+        if not store.folder.exists(f"{store.neighbours(cell, search)}/{SUMS}")
     ]
 
 
@@ -127,12 +126,14 @@ class LoadedModel:
     def neighbours(self, search: BankSearch) -> Neighbours:
         """The neighbours of all samples that the search finds; stored beside the model."""
         store = self.place.store
-        folder = store.neighbours(self.cell, search)
-        if (known := _read(folder)) is not None:
+        name = store.neighbours(self.cell, search)
+        if (known := _read(store.folder.local(name))) is not None:
             return known
-        shutil.rmtree(folder, ignore_errors=True)  # what a crash left of it
+        store.folder.remove(name)  # what a crash left of it
         found = self._search(search)
-        _write(folder, found)
+        with store.folder.scratch() as scratch:
+            _write(scratch, found)
+            store.folder.put(name, scratch)
         store.note("search", self.cell, **search._asdict())
         return found
 
@@ -158,13 +159,11 @@ def _seal(cell: Cell) -> AbstractContextManager[None]:
 
 
 def _write(folder: Path, neighbours: Neighbours) -> None:
-    """Whole or not at all; of two that find the same, the first stays."""
     sums = {}
-    with whole_folder(folder) as scratch:
-        for name, tensor in neighbours._asdict().items():
-            np.save(scratch / f"{name}.npy", tensor.cpu().numpy())
-            sums[name] = file_sha256(scratch / f"{name}.npy")
-        (scratch / SUMS).write_text(json.dumps(sums))
+    for name, tensor in neighbours._asdict().items():
+        np.save(folder / f"{name}.npy", tensor.cpu().numpy())
+        sums[name] = file_sha256(folder / f"{name}.npy")
+    (folder / SUMS).write_text(json.dumps(sums))
 
 
 def _read(folder: Path) -> Neighbours | None:

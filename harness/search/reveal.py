@@ -24,7 +24,6 @@ from harness.search.study import Study
 from harness.search.tuning import Score
 from results.analysis.election import Election
 from results.analysis.selection import agreement, detected, opinions
-from results.files import write_whole
 from results.table import read_part
 
 METRIC = "image_auroc"
@@ -47,11 +46,8 @@ def reveal(study: Study, choice: Choice, place: Place, score: Score) -> pl.DataF
     table = agreement(thought, rows, json.dumps(dataclasses.asdict(knobs)), METRIC)
     found = _detected(study, election, tried.index(knobs))
     content = {"agreement": table.to_dicts(), "detected": found}
-    write_whole(
-        choice.path.with_suffix(".revealed.json"),
-        json.dumps(content, indent=1).encode(),
-        replace=True,
-    )
+    name = f"choices/{choice.path.stem}.revealed.json"
+    place.store.folder.put(name, json.dumps(content, indent=1).encode(), replace=True)
     return table
 
 

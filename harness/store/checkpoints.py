@@ -6,9 +6,8 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.store.folder import Folder
 from methods.base import Keeper, Method, Progress
 from methods.parts.backbone import file_sha256
-from results.files import naming, record_in, whole_folder
+from results.files import naming, record_in
 
 KEPT = 2
 
 
 class Checkpoints(Keeper):
-    """Keeps a method's state and its optimiser under one folder.
+    """Keeps a method's state and its optimiser below one name of a folder.
 
     Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
     needs keeping. `seconds` and `restarts` tell what earlier attempts cost; `losses`, one an epoch,
@@ -34,14 +34,12 @@ class Checkpoints(Keeper):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
+        name: str,
         method: Method,
         every: int,
-        written: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        self.folder = folder
-        self.written = written
-        """Told of each checkpoint."""
+        self.folder, self.name = folder, name
         self.method = method
         self.every = every
         self.seconds = 0.0
@@ -53,8 +51,8 @@ class Checkpoints(Keeper):
         self._pace: float | None = None
         self._state: dict[str, Tensor] = {}
         self._record: dict[str, Any] = {"epochs": 0}
-        for path in reversed(self._all()):
-            if self._read(path):
+        for name in reversed(self._all()):
+            if self._read(name):
                 return
 
     @property
@@ -94,8 +92,7 @@ class Checkpoints(Keeper):
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
         for index, values in slots["state"].items():
             state |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-        folder = self.folder / f"epoch-{epochs:06d}"
-        with whole_folder(folder) as scratch:
+        with self.folder.scratch() as scratch:
             file = scratch / "state.safetensors"
             save_state({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
             record = {
@@ -108,9 +105,9 @@ class Checkpoints(Keeper):
                 "sha256": file_sha256(file),
             }
             (scratch / "state.json").write_text(json.dumps(record))
-        self.written(folder)
+            self.folder.put(f"{self.name}/epoch-{epochs:06d}", scratch)
         for old in self._all()[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            self.folder.remove(old)
 
     def pace(self, fit_seconds: float) -> float | None:
         """Passes over the training images per second.
@@ -123,26 +120,29 @@ class Checkpoints(Keeper):
 
     def remove(self) -> None:
         """The training is over: its checkpoints are no longer needed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.remove(self.name)
 
-    def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("epoch-*"))
+    def _all(self) -> list[str]:
+        """Names of the checkpoints, the newest last."""
+        folders = {name.rpartition("/")[0] for name in self.folder.list(self.name)}
+        return sorted(name for name in folders if name.startswith(f"{self.name}/epoch-"))
 
-    def _read(self, path: Path) -> bool:
+    def _read(self, name: str) -> bool:
         """Load a checkpoint; False, and moved aside, if it is damaged or of another network.
 
         One that is gone, or that this user may not read, stays as it is.
         """
-        file = path / "state.safetensors"
         try:
+            path = self.folder.local(name)
             record = record_in((path / "state.json").read_bytes())
-            state = read_state(file, record["sha256"])
+            state = read_state(path / "state.safetensors", record["sha256"])
             load_whole(self.method, _under("method.", state))
         except OSError:
             return False
         except (ValueError, KeyError, TypeError):
+            aside = f"{self.name}/corrupt-{path.name}-{time.time_ns()}"
             with contextlib.suppress(OSError):  # another rank may have moved it first
-                path.replace(path.with_name(f"corrupt-{path.name}-{time.time_ns()}"))
+                self.folder.move(name, aside)
             return False
         self._state, self._record = state, record
         self.seconds, self.restarts = record["seconds"], record["restarts"] + 1

@@ -1,102 +1,49 @@
-"""The copies of folders in object stores that this process works with: results, data, weights."""
+"""What a command reads by URI: a copy on this machine, below the cache."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 
-import pyarrow as pa
-
-from harness.options import Say
+from harness.cache import FeatureCache
+from harness.options import Address, Say
 from harness.registry import UsageError
-from harness.store.addresses import INPUTS, RESULTS
-from harness.store.remote import Copy, reason
+from harness.store.addresses import COPIES
+from harness.store.folder import OnDisk, Uri, folder_at
 from methods.base import quiet
 from results.files import STALE_SECONDS
 
-PUT_SECONDS = 5.0
-"""Between two looks for what is new in a copy."""
-LONGEST_WAIT = 60.0
-"""Between two trials of a store that can't be reached."""
-LAST_TRIALS = 3
-HEAVY = re.compile(r"models/(?!\w+/(fit|cells/\w+)\.json$)")
-"""Fetched when it is wanted."""
 
+def copy_of(address: Address) -> Path:
+    """The path that stands for a URI on this machine; UsageError where it can't be reached.
 
-@contextmanager
-def results_of(root: Path, address: str, say: Say, *, writes: bool) -> Iterator[Path]:
-    """A copy of a folder of results, below `root`, whose news are put back until the block ends.
-
-    A store that can't be reached meanwhile is tried again, and `say` is told. UsageError where it
-    can't be read, or written though this `writes`, and where at the end it is still away: what was
-    made is kept in the copy then, and the next command puts it.
+    Data and weights are there. Of results that are only read all is there but the models, which are
+    fetched when they are wanted; those that are written go to the URI, not to this path.
     """
-    copy = Copy.at(root, address)
-    if writes:
-        copy.check_writable()
+    root = FeatureCache.default(_say).root
+    if address.use == "reads data":
+        return input_of(root / "inputs", address.uri, _say)
+    folder = Uri.below(root / "results", address.uri)
+    COPIES[folder.here] = address.uri
+    if address.use == "reads results":
+        refresh(folder.here)
+    return folder.here
+
+
+def refresh(path: Path) -> None:
+    """Bring the copy of a folder of results up to date, but for the models."""
+    folder = folder_at(path)
+    if isinstance(folder, OnDisk):
+        return
     try:
-        copy.pull(lambda name: not HEAVY.match(name))
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{address}: can't be read: {reason(error)}") from None
-    RESULTS[copy.folder] = address
-    ended = Event()
-    keeper = Thread(target=_keep_putting, args=(copy, say, ended), daemon=True)
-    keeper.start()
-    try:
-        yield copy.folder
-    finally:
-        ended.set()
-        keeper.join()
-        _put_last(copy)
-        del RESULTS[copy.folder]
-
-
-def _keep_putting(copy: Copy, say: Say, ended: Event) -> None:
-    wait = PUT_SECONDS
-    while not ended.wait(wait):
-        try:
-            copy.put()
-        except (OSError, pa.ArrowException) as error:
-            if wait == PUT_SECONDS:
-                say(f"{copy.address}: {reason(error)}; results are kept in {copy.folder}")
-            wait = min(2 * wait, LONGEST_WAIT)
-        else:
-            if wait > PUT_SECONDS:
-                say(f"{copy.address}: answers again")
-            wait = PUT_SECONDS
-
-
-def _put_last(copy: Copy) -> None:
-    for trial in range(LAST_TRIALS):
-        try:
-            return copy.put()
-        except (OSError, pa.ArrowException) as error:
-            why = reason(error)
-            time.sleep(2.0**trial)
-    raise UsageError(
-        f"{copy.address}: {why}; all results are kept in {copy.folder}: run the same command "
-        "again when the store can be written, which puts them there"
-    )
-
-
-def fetch(folder: Path) -> None:
-    """What is missing of a folder of a copy, such as a model; nothing for any other folder."""
-    for out, address in RESULTS.items():
-        if folder.is_relative_to(out):
-            Copy(address, out).fetch(folder)
-
-
-def forget(folder: Path) -> None:
-    """Remove a folder of a copy from its store as well; nothing for any other folder."""
-    for out, address in RESULTS.items():
-        if folder.is_relative_to(out):
-            Copy(address, out).forget(folder)
+        kinds = {name.partition("/")[0] for name in folder.list()} - {"models"}
+        for kind in sorted(kinds | {"parts", "failures"}):
+            folder.local(kind)
+    except OSError as error:
+        raise UsageError(f"can't read {error}") from None
 
 
 def input_of(root: Path, address: str, say: Say = quiet) -> Path:
@@ -104,48 +51,45 @@ def input_of(root: Path, address: str, say: Say = quiet) -> Path:
 
     Room is made, if need be, by removing copies that nobody used for a day.
     """
-    copy = Copy.at(root, address)
-    path = ensure(copy, say)
-    INPUTS[copy.folder] = address
+    return have_input(Uri.below(root, address).here, address, say)
+
+
+def have_input(path: Path, address: str, say: Say = quiet) -> Path:
+    """See to it that this machine has the copy of data or weights under a path; once a process."""
+    if path in COPIES:
+        return path
+    folder = Uri(address, path)
+    try:
+        there = folder.list()
+        size = sum(stamp.size for stamp in there.values())
+        if not there:
+            raise UsageError(f"{address}: nothing is there")
+        have = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+        _make_room(folder, size - have)
+        if size > have:
+            say(f"{address}: {size / 1e9:.2f} GB are copied to {path}")
+        folder.local("")
+    except OSError as error:
+        raise UsageError(f"can't read {error}") from None
+    os.utime(path.parent)
+    COPIES[path] = address
     return path
 
 
-def have_input(folder: Path, address: str) -> None:
-    """See to it that a machine has a copy that another one planned with; once a process."""
-    if folder not in INPUTS:
-        folder.mkdir(parents=True, exist_ok=True)
-        ensure(Copy(address, folder))
-        INPUTS[folder] = address
-
-
-def ensure(copy: Copy, say: Say = quiet) -> Path:
-    """Bring a copy of data up to date, on whichever machine this is."""
-    try:
-        there = copy.listed()
-        size = sum(stamp[0] for stamp in there.values())
-        if not there:
-            raise UsageError(f"{copy.address}: nothing is there")
-        have = sum(path.stat().st_size for path in copy.folder.rglob("*") if path.is_file())
-        _make_room(copy, size - have)
-        if size > have:
-            say(f"{copy.address}: {size / 1e9:.2f} GB are copied to {copy.folder}")
-        copy.pull()
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{copy.address}: can't be read: {reason(error)}") from None
-    os.utime(copy.folder)
-    return copy.folder / copy.single
-
-
-def _make_room(copy: Copy, needed: int) -> None:
-    root = copy.folder.parents[1]
-    old = sorted(root.glob("*/*"), key=lambda folder: folder.stat().st_mtime)
-    for folder in old:
+def _make_room(folder: Uri, needed: int) -> None:
+    root = folder.here.parents[1]
+    root.mkdir(parents=True, exist_ok=True)
+    for old in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime):
         if shutil.disk_usage(root).free > needed:
             return
-        if folder != copy.folder and time.time() - folder.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+        if old != folder.here.parent and time.time() - old.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
     if (free := shutil.disk_usage(root).free) < needed:
         raise UsageError(
-            f"{copy.address}: {needed:,} bytes are needed below {root}, {free:,} are free; make "
+            f"{folder.address}: {needed:,} bytes are needed below {root}, {free:,} are free; make "
             "room, or set LAFITE_BENCH_CACHE to another disk"
         )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

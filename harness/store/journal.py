@@ -13,12 +13,17 @@ from typing import Any
 from results.files import record_in
 
 
-def append(path: Path, **facts: Any) -> None:
-    """Add a line with the time (UTC) and the facts; OSError where it can't be written.
+def entry(**facts: Any) -> str:
+    """A line with the time (UTC) and the facts."""
+    return json.dumps({"time": datetime.now(UTC).isoformat(), **facts}, default=str) + "\n"
+
+
+def add(path: Path, line: str) -> None:
+    """Add a line to a file; OSError where it can't be written.
 
     One write to a file opened for appending, so lines of several processes do not mix.
     """
-    line = json.dumps({"time": datetime.now(UTC).isoformat(), **facts}, default=str) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)  # less the umask
     try:
         size = os.fstat(handle).st_size
@@ -30,12 +35,11 @@ def append(path: Path, **facts: Any) -> None:
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
-    """All entries, oldest first; none where there is no file.
+    """All entries of a file, or of a folder with a file a line, oldest first; none without it.
 
     A line that a full disk or a power cut tore is left out: what it would have told never began.
     """
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines():
+    files = sorted(path.iterdir()) if path.is_dir() else [path] * path.exists()
+    for line in (line for file in files for line in file.read_text().splitlines()):
         with contextlib.suppress(ValueError):
             yield record_in(line)

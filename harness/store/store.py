@@ -18,33 +18,35 @@ OUT/damaged/                  files that a crash cut off
 OUT/locks/                    what commands at the same time wait for
 OUT/published.jsonl           the hashes of a cell's files, for `lafite-bench verify`
 OUT/audit.jsonl, work.jsonl   each opening of the test split for scoring; what `tune` did
+
+OUT is a `harness.store.folder.Folder`: a path, a URI, or what a node asks the driver for.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from traceback import format_exception
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from harness.cell import PURPOSES, Cell
 from harness.options import Say
 from harness.registry import UsageError, first_line
+from harness.store.addresses import address_of
 from harness.store.checkpoints import load_whole, read_state, save_state
-from harness.store.copies import fetch, forget
-from harness.store.journal import append
+from harness.store.folder import Folder, OnDisk, folder_at
+from harness.store.journal import entries, entry
 from methods.base import BankSearch, Method, quiet
 from methods.parts.backbone import file_sha256
 from results.calibration import SCHEMA as CALIBRATION
 from results.calibration import calibration_path
 from results.evidence import Evidence, write_evidence
-from results.files import STALE_SECONDS, WRITING, locked, record_in, whole_folder, write_whole
+from results.files import STALE_SECONDS, WRITING, record_in
 from results.table import (
     SCORES_SCHEMA,
     failure_path,
@@ -76,10 +78,15 @@ DIVERGED = "diverged"
 """A note beside the checkpoints of a training that did."""
 RAYS_OWN = "runtime_resources"
 """Where Ray puts the --working-dir of a job."""
-EVIDENCE = {name: "parts" for name in ("scores", "pixel_curves", "pictures", "calibration")}
+EVIDENCE = {
+    "scores": "parts",
+    "pixel_curves": "parts",
+    "pictures": "parts",
+    "calibration": "parts",
+    "trial_scores": "trials",
+}
+"""Folder of the part that each kind of evidence belongs to; evidence is written first."""
 HELD_FIELDS = ("key", "category", "score", "peak")
-EVIDENCE["trial_scores"] = "trials"
-"""What is written before a part, and where that lies: without it a part shows less than it says."""
 PARTS = [role.folder for role in PURPOSES.values()]
 
 
@@ -99,11 +106,16 @@ def whites(cell: Cell) -> dict[str, float]:
     return {} if white is None else {name: white(name) for name in cell.data.categories}
 
 
-@dataclass(frozen=True)
 class Store:
-    """Results under one folder; `done` looks at the disk, nothing else remembers."""
+    """Results in one folder; `done` looks there, nothing else remembers."""
 
-    out: Path
+    def __init__(self, folder: Folder | Path) -> None:
+        self.folder = folder_at(folder) if isinstance(folder, Path) else folder
+
+    @property
+    def out(self) -> Path:
+        """The folder on this machine: of one that is elsewhere, what was fetched of it."""
+        return self.folder.here
 
     def prepare(self, say: Say = quiet) -> Store:
         """Make the folders, try to write, and mend what a crash left, which `say` is told.
@@ -116,25 +128,28 @@ class Store:
                 "with --out"
             )
         try:
-            for name in (".", "parts", "scores", "failures", "models"):
-                (self.out / name).mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=self.out / name) as probe:
-                    probe.write(b"room?" * 1000)
-                    probe.flush()
+            for name in ("parts", "scores", "failures", "models"):
+                probe = f"{name}/.room-{uuid4().hex}"
+                self.folder.put(probe, b"room?" * 1000)
+                self.folder.remove(probe)
             for log in self.out.glob("*.jsonl"):
                 log.open("ab").close()
         except OSError as error:
+            path = Path(error.filename or self.out)
+            where = address_of(path.parent if path.name.startswith(".") else path)
+            why = str(error.strerror or error).partition(";")[0]
             raise UsageError(
-                f"{error.filename or self.out}: can't write results there ({error.strerror}); "
+                f"{where}: can't write results there ({why}); "
                 "allow it, or name another folder with --out"
             ) from None
-        self._clear()
-        self._set_aside_torn(say)
+        if isinstance(self.folder, OnDisk):  # elsewhere no process of ours can leave halves
+            self._clear()
+            self._set_aside_torn(say)
         return self
 
     def _clear(self) -> None:
         """Remove what a crash left half written, long enough ago to be of no running command."""
-        for pattern in (".*.tmp", "*/.*.tmp", f"models/{WRITING}*", f"models/*/{WRITING}*"):
+        for pattern in (".*.tmp", "*/.*.tmp", f"{WRITING}*", f"*/{WRITING}*", f"*/*/{WRITING}*"):
             for path in self.out.glob(pattern):
                 with suppress(OSError):
                     if time.time() - path.stat().st_mtime > STALE_SECONDS:
@@ -149,23 +164,21 @@ class Store:
                     continue
                 say(f"{path} is not whole ({why}); moved to damaged, its cell is done again")
                 # Without its evidence a part goes too.
-                for file in {path, self.out / EVIDENCE.get(kind, kind) / path.name}:
-                    aside = self.out / "damaged" / f"{file.parent.name}-{file.name}"
-                    aside.parent.mkdir(exist_ok=True)
+                for of in {kind, EVIDENCE.get(kind, kind)}:
                     with suppress(FileNotFoundError):
-                        file.replace(aside)
+                        self.folder.move(f"{of}/{path.name}", f"damaged/{of}-{path.name}")
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell is finished."""
-        return self.part(cell).exists()
+        return self.folder.exists(_part(cell))
 
     def part(self, cell: Cell) -> Path:
-        """Where a finished cell's rows lie; it exists exactly when the cell is done."""
-        return self.out / cell.role.folder / f"{cell.cell_id}.parquet"
+        """A finished cell's rows on this machine; the file exists exactly when the cell is done."""
+        return self.folder.local(_part(cell))
 
     def trial_scores(self, cell: Cell) -> Path:
-        """Where the scores of a setting on the pseudo-validation lie, which a choice is made of."""
-        return self.out / "trial_scores" / f"{cell.cell_id}.parquet"
+        """The scores of a setting on the pseudo-validation, which a choice is made of."""
+        return self.folder.local(f"trial_scores/{cell.cell_id}.parquet")
 
     def publish(
         self,
@@ -178,38 +191,36 @@ class Store:
         replace: bool = False,
     ) -> None:
         """Make a finished cell visible; its part comes last, since it says that it is done."""
-        if held:
-            path = calibration_path(self.out, cell.cell_id)
-            write_rows(path, held, CALIBRATION, replace=replace)
+        with self.folder.scratch() as scratch:
+            if held:
+                write_rows(calibration_path(scratch, cell.cell_id), held, CALIBRATION)
+            if cell.role.shown:
+                if scores:
+                    write_rows(scores_path(scratch, cell.cell_id), scores, SCORES_SCHEMA)
+                write_evidence(scratch, cell.cell_id, evidence)
+                self.folder.put(self._use(cell), self._how_to_use(cell, held), replace=True)
+            elif cell.role.split == "validation":
+                write_rows(scratch / f"trial_scores/{cell.cell_id}.parquet", scores, SCORES_SCHEMA)
+            write_part(scratch / _part(cell), rows)
+            names = [path.relative_to(scratch).as_posix() for path in scratch.glob("*/*.parquet")]
+            hashes = {name.partition("/")[0]: file_sha256(scratch / name) for name in names}
+            for name in sorted(names, key=lambda name: name == _part(cell)):
+                self.folder.put(name, scratch / name, replace=replace)
         if cell.role.shown:
-            self._write_use(cell, held)
-            if scores:
-                path = scores_path(self.out, cell.cell_id)
-                write_rows(path, scores, SCORES_SCHEMA, replace=replace)
-            write_evidence(self.out, cell.cell_id, evidence, replace=replace)
-        elif cell.role.split == "validation":
-            write_rows(self.trial_scores(cell), scores, SCORES_SCHEMA, replace=replace)
-        write_part(self.part(cell), rows, replace=replace)
-        self.published(cell, replace)
-        if cell.role.shown:
-            name = f"{cell.cell_id}.parquet"
-            kinds = ("parts", *(kind for kind, of in EVIDENCE.items() if of == "parts"))
-            paths = [path for kind in kinds if (path := self.out / kind / name).exists()]
-            hashes = {path.parent.name: file_sha256(path) for path in paths}
             self.log(PUBLISHED, {"cell": cell.cell_id, "files": hashes})
 
-    def use(self, cell: Cell) -> Path:
+    def _use(self, cell: Cell) -> str:
         """The record of a cell that used a model, to use it again; it goes with the model."""
-        return self.model(cell) / "cells" / f"{cell.cell_id}.json"
+        return f"{_model(cell)}/cells/{cell.cell_id}.json"
 
-    def _write_use(self, cell: Cell, held: Sequence[Row]) -> None:
+    def _how_to_use(self, cell: Cell, held: Sequence[Row]) -> bytes:
         record = {
             "cell": cell.cell_id,
             **cell.record,
             "whites": whites(cell),
             "held": [{name: row[name] for name in HELD_FIELDS} for row in held],
         }
-        write_whole(self.use(cell), json.dumps(record).encode(), replace=True)
+        return json.dumps(record).encode()
 
     def audit(self, cells: Sequence[Cell]) -> None:
         """Note that the test split is about to be opened to score these cells.
@@ -227,18 +238,24 @@ class Store:
             self.log("audit.jsonl", facts)
 
     def log(self, name: str, facts: Mapping[str, Any]) -> None:
-        """A line of one of the logs."""
-        append(self.out / name, **facts)
+        """Add a line to one of the logs."""
+        self.folder.append(name, entry(**facts))
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        """All lines of one of the logs."""
+        return [*entries(self.folder.local(name))]
 
     def publish_failure(self, cell: Cell, row: Row, error: BaseException) -> None:
         """Keep a failure as a row, and its traceback beside it.
 
         The cell stays open and is tried again by the next run.
         """
-        with locked(self.lock(f"{cell.cell_id}-failures"), quiet):
-            path = failure_path(self.out, cell.cell_id, self._last_failure(cell) + 1)
+        with self.lock(f"{cell.cell_id}-failures"), self.folder.scratch() as scratch:
+            path = failure_path(scratch, cell.cell_id, self._last_failure(cell) + 1)
             write_part(path, [row])
-        write_whole(path.with_suffix(".txt"), "".join(format_exception(error)).encode())
+            self.folder.put(f"failures/{path.name}", path)
+        text = "".join(format_exception(error)).encode()
+        self.folder.put(f"failures/{path.stem}.txt", text)
 
     def traceback(self, cell: Cell) -> Path:
         """Where the traceback of the cell's last failure lies."""
@@ -246,73 +263,59 @@ class Store:
 
     def _last_failure(self, cell: Cell) -> int:
         """Its number, counted from 1; of those before it some may have been damaged."""
-        paths = (self.out / "failures").glob(f"{cell.cell_id}-*.parquet")
-        numbers = [path.stem.rpartition("-")[2] for path in paths]
-        return max((int(number) for number in numbers if number.isdecimal()), default=0)
+        names = (Path(name) for name in self.folder.list("failures"))
+        own = [
+            name.stem.rpartition("-")[2]
+            for name in names
+            if name.match(f"{cell.cell_id}-*.parquet")
+        ]
+        return max((int(number) for number in own if number.isdecimal()), default=0)
 
     def note(self, what: str, cell: Cell, **facts: Any) -> None:
         """Note a piece of work: a training, a search, a setting that was scored."""
         self.log("work.jsonl", {"what": what, "fit": cell.fit_id, "cell": cell.cell_id, **facts})
 
-    def published(self, cell: Cell, replace: bool) -> None:
-        """Told of each finished cell; here its files lie where they belong."""
-
-    def learned(self, cell: Cell) -> None:
-        """Told of each model."""
-
-    def keep_checkpoint(self, folder: Path) -> None:
-        """Told of each checkpoint."""
-
-    def keep(self, path: Path) -> None:
-        """Told of each file that is neither rows nor a model."""
-
-    def fetch(self, path: Path) -> None:
-        """Told of each such file before it is read."""
-
-    def neighbours(self, cell: Cell, search: BankSearch) -> Path:
-        """The folder of what a search finds for the samples of a cell.
+    def neighbours(self, cell: Cell, search: BankSearch) -> str:
+        """Name of the folder of what a search finds for the samples of a cell.
 
         Beside the model, so that it goes with it.
         """
-        return self.model(cell) / "neighbours" / f"{cell.data.test_fingerprint}-{search.name}"
+        return f"{_model(cell)}/neighbours/{cell.data.test_fingerprint}-{search.name}"
 
-    def lock(self, name: str) -> Path:
-        """The file of a lock: of a fit, the cells of one, or a study."""
-        return self.out / "locks" / name
+    def lock(
+        self, name: str, waiting: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[None]:
+        """One process at a time works on a fit, the cells of one, or a study."""
+        return self.folder.lock(name, waiting)
 
     def model(self, cell: Cell) -> Path:
-        """The folder of the cell's trained model."""
-        return self.out / "models" / cell.fit_id
+        """The folder of the cell's trained model on this machine."""
+        return self.out / _model(cell)
 
     def trained(self, cell: Cell) -> bool:
         """Whether there is a trained model of the cell."""
-        return self.model(cell).is_dir()
+        return self.folder.exists(f"{_model(cell)}/fit.json")
 
     def forget_model(self, cell: Cell) -> None:
         """Remove the trained model, so that the next fit starts from nothing."""
-        for folder in (self.model(cell), self.training(cell)):
-            shutil.rmtree(folder, ignore_errors=True)
-            forget(folder)
+        self.folder.remove(_model(cell))
+        self.folder.remove(self.training(cell))
 
-    def training(self, cell: Cell) -> Path:
-        """The folder of checkpoints while the cell's model is being trained."""
-        folder = self.out / "models" / f"{cell.fit_id}.training"
-        if not folder.exists():
-            fetch(folder)
-        return folder
+    def training(self, cell: Cell) -> str:
+        """Name of the folder of checkpoints while the cell's model is being trained."""
+        return f"{_model(cell)}.training"
 
     def note_diverged(self, cell: Cell, why: str) -> None:
         """Leave word for the driver that the training diverged."""
-        self.training(cell).mkdir(parents=True, exist_ok=True)
-        (self.training(cell) / DIVERGED).write_text(why)
+        self.folder.put(f"{self.training(cell)}/{DIVERGED}", why.encode(), replace=True)
 
     def diverged(self, cell: Cell) -> str:
         """Why the training diverged, told once; empty if it did not."""
-        note = self.training(cell) / DIVERGED
-        if not note.exists():
+        note = f"{self.training(cell)}/{DIVERGED}"
+        if not self.folder.exists(note):
             return ""
-        why = note.read_text()
-        note.unlink()
+        why = self.folder.get(note).decode()
+        self.folder.remove(note)
         return why
 
     def save_model(
@@ -324,7 +327,7 @@ class Store:
         yardsticks: Mapping[str, float],
     ) -> None:
         """Write the learned state and the facts of the fit; atomic, the first writer wins."""
-        with whole_folder(self.model(cell)) as scratch:
+        with self.folder.scratch() as scratch:
             state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
             save_state(state, scratch / "model.safetensors")
             sha256 = file_sha256(scratch / "model.safetensors")
@@ -335,7 +338,7 @@ class Store:
                 "sha256": sha256,
             }
             (scratch / "fit.json").write_text(json.dumps(record, indent=1))
-        self.learned(cell)
+            self.folder.put(_model(cell), scratch)
 
     def load_model(self, cell: Cell, method: Method, say: Say = quiet) -> FitFacts | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
@@ -343,8 +346,7 @@ class Store:
         A folder that is damaged, or holds another architecture, is moved aside and `say` is told.
         UsageError for one that can't be read, such as another user's: it is not damaged.
         """
-        folder = self.model(cell)
-        fetch(folder)
+        folder = self.folder.local(_model(cell))
         try:
             record = load_state(folder, method)
             facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
@@ -361,8 +363,16 @@ class Store:
             why = first_line(error, kind=True)
         else:
             return facts
-        aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")
+        aside = f"{folder.name}.corrupt-{time.time_ns()}"
         with suppress(FileNotFoundError):  # another process moved it first
-            folder.replace(aside)
-        say(f"{folder} is damaged ({why}); moved to {aside.name}")
+            self.folder.move(_model(cell), f"models/{aside}")
+        say(f"{folder} is damaged ({why}); moved to {aside}")
         return None
+
+
+def _part(cell: Cell) -> str:
+    return f"{cell.role.folder}/{cell.cell_id}.parquet"
+
+
+def _model(cell: Cell) -> str:
+    return f"models/{cell.fit_id}"
