@@ -386,7 +386,8 @@ class _Arrow(ArrowFSWrapper):  # type: ignore[misc]
     def put_file(self, lpath: str, rpath: str, **asked: Any) -> None:
         with Path(lpath).open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
-                return self.pipe_file(rpath, b"")
+                self.pipe_file(rpath, b"")
+                return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 self.pipe_file(rpath, memoryview(content))
 
