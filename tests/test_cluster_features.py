@@ -29,11 +29,13 @@ class Counting(Near):
     """Counts what the driver is asked."""
 
     def _ask(self, verb: str, *values: Any, **named: Any) -> Any:
-        ASKED.append(str(values[0]) if verb == "do" else verb)
+        ASKED.append(f"{verb} {Path(values[0]).suffix}")
         return super()._ask(verb, *values, **named)
 
 
 ASKED: list[str] = []
+SENT = {"take .tmp", "piece .npy"}
+"""What sends features."""
 
 
 def node(tmp_path: Path, name: str) -> FeatureCache:
@@ -54,11 +56,11 @@ def test_what_one_node_makes_the_others_fetch(
 ) -> None:
     monkeypatch.setattr(relay, "PIECE", 1000)
     node(tmp_path, "first").make([wanted], CPU, quiet)
-    assert "take" in ASKED and "piece" not in ASKED
+    assert {*ASKED} & SENT == {"take .tmp"}
     assert FeatureCache(root=tmp_path / "driver").has(wanted)
     second = node(tmp_path, "second")
     second.make([wanted], CPU, quiet)
-    assert second.has(wanted) and "piece" in ASKED and "take" not in ASKED
+    assert second.has(wanted) and {*ASKED} & SENT == {"piece .npy"}
     rows = [FeatureCache(root=tmp_path / name).read(wanted, CPU, quiet)[0] for name in
             ("first", "second", "driver")]  # fmt: skip
     assert all(np.array_equal(rows[0], other) for other in rows[1:])
@@ -73,7 +75,7 @@ def test_what_takes_longer_to_fetch_is_computed(
     monkeypatch.setattr(caching, "RATE", 1.0)
     second = node(tmp_path, "second")
     second.make([wanted], CPU, quiet)
-    assert second.has(wanted) and not {"piece", "take"} & {*ASKED}
+    assert second.has(wanted) and not {*ASKED} & SENT
 
 
 def test_bytes_that_changed_on_the_way_are_made_anew(tmp_path: Path, wanted: FeatureSet) -> None:
@@ -86,5 +88,5 @@ def test_bytes_that_changed_on_the_way_are_made_anew(tmp_path: Path, wanted: Fea
     damaged.write_bytes(content)
     second = node(tmp_path, "second")
     second.make([wanted], CPU, quiet)
-    assert second.has(wanted) and "piece" in ASKED
+    assert second.has(wanted) and "piece .npy" in ASKED
     assert (tmp_path / "second" / path.name).read_bytes() == path.read_bytes()
