@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -243,7 +243,7 @@ def alarms(rows: pl.DataFrame) -> Table | None:
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
     """How pseudo-validation and the test split agree, of rows of `selection.agreement`."""
-    shown = {
+    shown: dict[str, tuple[str, Callable[[Any], str]]] = {
         "Spearman": ("spearman", partial(number, decimals=2)),
         "Kendall": ("kendall", partial(number, decimals=2)),
         "best, %": ("best", percent),
