@@ -58,7 +58,7 @@ from methods.parts.tokens import (
     mean_of,
     token_view,
 )
-from methods.parts.training import Recipe, last_epoch, optimise
+from methods.parts.training import Recipe, duration, optimise, samples_seen
 
 
 class Dinomaly(Method):
@@ -160,19 +160,6 @@ def _network(config: Dinomaly.Config, layout: Layout) -> NoisyDecoder:
         dropout=config.dropout,
         mlp_bias=config.mlp_bias,
     )
-
-
-def duration(config: Dinomaly.Config, samples: int) -> dict[str, int | None]:
-    """`epochs` and `iterations` of a Recipe for so many samples."""
-    iterations = config.iterations if config.epochs is None else None
-    return {"epochs": last_epoch(config, samples), "iterations": iterations}
-
-
-def samples_seen(config: Dinomaly.Config, samples: int) -> int:
-    """Samples of all steps of a training on so many."""
-    if config.epochs is not None:
-        return config.epochs * samples
-    return config.iterations * samples // -(-samples // config.batch_size)
 
 
 def check(config: Dinomaly.Config, knobs: Dinomaly.Knobs, images: int) -> None:

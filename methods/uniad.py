@@ -50,7 +50,7 @@ from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import SEARCH, editing_maps, error_map, image_score, smooth_upsample
 from methods.parts.shapes import feature_channels
-from methods.parts.training import Recipe, optimise
+from methods.parts.training import Recipe, duration, optimise, samples_seen
 
 EDITING_K = 5
 """K of "UniAD w/ F.E." where the knobs have k = 0: LafitE's in `paper`, for every preset."""
@@ -61,7 +61,10 @@ class UniAD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Settings of learning; `bank_rate` > 0 keeps a memory bank for editing."""
+        """Settings of learning; `bank_rate` > 0 keeps a memory bank for editing.
+
+        Iterations are counted where `epochs` is None.
+        """
 
         backbone: str = "tf_efficientnet_b4.aa_in1k"
         weights: str | None = None
@@ -77,7 +80,8 @@ class UniAD(Method):
         dropout: float = 0.1
         neighbours: int = 7
         jitter: float = 20.0
-        epochs: int = 1000
+        epochs: int | None = 1000
+        iterations: int | None = None
         batch_size: int = 64
         learning_rate: float = 1e-4
         weight_decay: float = 1e-4
@@ -129,7 +133,7 @@ class UniAD(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        recipe = Recipe.of(config, optimiser="adamw")
+        recipe = Recipe.of(config, optimiser="adamw", **duration(config, len(train)))
         optimise(self.network, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, rebuild: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
@@ -216,7 +220,10 @@ def reconstructor(channels: int, config: UniAD.Config) -> Reconstructor:
 
 def check(config: UniAD.Config, knobs: UniAD.Knobs, images: int) -> None:
     """Width must split over heads and rows + columns; editing needs a bank."""
-    at_least(config, 1, "epochs", "batch_size", "encoder_layers", "decoder_layers", "heads")
+    at_least(config, 1, "epochs", "iterations", "batch_size")
+    at_least(config, 1, "encoder_layers", "decoder_layers", "heads")
+    if config.epochs is None and config.iterations is None:
+        raise ValueError("epochs or iterations: one of them must be a number")
     at_least(config, 1, "projection")
     above_zero(config, "learning_rate", "clip")
     above_zero(knobs, "temperature")
@@ -237,7 +244,7 @@ def cost(config: UniAD.Config, images: int) -> Cost:
     """The bank if there is one, and the network over every image in every epoch."""
     channels, grid = feature_channels(UniAD.inputs(config)), config.feature_size
     bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-    shape, samples = (channels, grid, grid), images * config.epochs
+    shape, samples = (channels, grid, grid), samples_seen(config, images)
     return bank + training_cost(lambda: reconstructor(channels, config), shape, samples=samples)
 
 
@@ -275,9 +282,10 @@ QUICK = UniAD.Config(
     # A tenth of the published: pseudo-validation puts it before 20, within its own noise, on both
     # of LafitE's data sets (61.6 to 61.1 and 76.2 to 75.5).
     jitter=2.0,
-    # By the held-out loss against the seconds of one AVX2 core (results/measured/presets.md).
-    epochs=8,
-    # Small batches: few images and epochs leave too few steps at 64.
+    # Two minutes of one AVX2 core, however many images there are (results/measured/presets.md).
+    epochs=None,
+    iterations=1200,
+    # Small batches: a step of 64 takes eight times as long, and so there would be too few.
     batch_size=8,
     learning_rate=5e-3,
     schedule="one_cycle",

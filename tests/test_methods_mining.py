@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from harness.registry import load
 from methods.base import Progress
-from methods.dinomaly import Dinomaly, duration, samples_seen
+from methods.dinomaly import Dinomaly
 from methods.parts.attention import Mlp, joined_heads, linear_attention, split_heads, start_small
 from methods.parts.backbone import Extractor
 from methods.parts.batches import Batches, Draws
 from methods.parts.mining import easy_share, flat_loss, hard_mined, softly_mined
 from methods.parts.stable_adamw import StableAdamW
-from methods.parts.training import Recipe, optimise
+from methods.parts.training import Recipe, duration, optimise, samples_seen
 
 
 def test_linear_attention_is_the_quadratic_form() -> None:

@@ -101,13 +101,22 @@ class Recipe:
         return self.drop_to + 0.5 * (1 - self.drop_to) * (1 + cosine)
 
 
-def last_epoch(config: Any, samples: int) -> int:
-    """The number of epochs of a training on so many samples: those of the configuration, or as many
-    as its iterations take."""
+def duration(config: Any, samples: int) -> dict[str, int | None]:
+    """`epochs` and `iterations` of a Recipe for so many samples, of a Config that has both.
+
+    Its iterations count where its epochs are None.
+    """
     if config.epochs is not None:
-        return int(config.epochs)
+        return {"epochs": config.epochs, "iterations": None}
     batches = -(-samples // config.batch_size)
-    return int(-(-config.iterations // batches))
+    return {"epochs": -(-config.iterations // batches), "iterations": config.iterations}
+
+
+def samples_seen(config: Any, samples: int) -> int:
+    """The samples of all steps of a training on so many, as `duration`."""
+    if config.epochs is not None:
+        return int(config.epochs * samples)
+    return int(config.iterations * samples // -(-samples // config.batch_size))
 
 
 Losses = Callable[[nn.Module, Tensor, Draws], Tensor]
