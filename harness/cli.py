@@ -138,7 +138,8 @@ def _here(value: Any) -> Any:
     if isinstance(value, NamedFile):
         return from_file(value.kind, Path(at_home(value.path)))
     if isinstance(value, Path) and WAS_ADDRESS.match(str(value)):
-        raise UsageError(f"{value}: is the address of no folder on this machine; name one")
+        uri = str(value).replace(":/", "://", 1)
+        raise UsageError(f"{uri}: is not on this machine; copy it here and name the copy")
     if not isinstance(value, Address):
         return value
     from harness.store.copies import copy_of
