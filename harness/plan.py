@@ -71,6 +71,18 @@ def plan(
         for row in rows:
             faults.collect(_check_settings, row, data)
     faults.tell()
+    why = {"purpose": "run" if held is None else "tune", "calibrated": bool(calibrate)}
+    return _cells(selection, parts, rows, files, **why)
+
+
+def _cells(
+    selection: Selection,
+    parts: Sequence[Data],
+    rows: Sequence[Row],
+    files: Mapping[str, tuple[Path | None, str] | None],
+    **why: Any,
+) -> list[Cell]:
+    """The cells of these rows on these data sets, each once; `why` they are scored."""
     cells = [
         Cell(
             data=data,
@@ -83,9 +95,8 @@ def plan(
             seed=seed,
             weights=file,
             weights_sha256=sha256,
-            purpose="run" if held is None else "tune",
             profile=selection.profile,
-            calibrated=bool(calibrate),
+            **why,
         )
         for data in parts
         for row in rows

@@ -21,9 +21,10 @@ Shape legend: B images, C channels, g grid cells a side, S pixels a side of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -122,7 +123,8 @@ class LafitE(Method):
         level_N, equal = self._trained_levels(), config.loss_weights == "equal"
         weights_N = torch.ones_like(level_N) if equal else diffusion.min_snr_weights(level_N)
         self.weights_N = weights_N.float()
-        self.noise_1Cgg: Tensor | None = None  # that of all images, where they have no keys
+        self.noise_of: Callable[..., Tensor] = partial(image_noise, derive(seed, "corruption"))
+        """noise_of(keys, shape): the noise of images, (B, *shape)."""
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -219,10 +221,9 @@ class LafitE(Method):
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
         """Eq. 10 on standardised features; the features themselves where k = 0."""
-        if knobs.k == 0:
+        if (search := self.bank_search(knobs)) is None:
             return features_BCgg
         how = knobs.weighting, knobs.temperature, knobs.temperature_unit
-        search = BankSearch(knobs.coreset, knobs.k)
         edited_BCgg = self.bank.edit(features_BCgg, search, *how, neighbours)
         # The bank's rows come channels-last, in which a CPU convolves slower.
         return edited_BCgg.contiguous()
@@ -240,10 +241,7 @@ class LafitE(Method):
         return standardised_BCgg
 
     def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        noise_BCgg = self.noise_1Cgg
-        if noise_BCgg is None:
-            seed = derive(self.seed, "corruption")
-            noise_BCgg = image_noise(seed, keys, features_BCgg.shape[1:])
+        noise_BCgg = self.noise_of(keys, features_BCgg.shape[1:])
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
         noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
         return diffusion.corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
@@ -262,8 +260,8 @@ class LafitE(Method):
     def program(self) -> LafitE:
         """A twin with the noise of one image without a key: a program can't draw any."""
         twin, grid = copy(self), self.config.feature_size
-        shape = len(self.axes.variances_C), grid, grid
-        twin.noise_1Cgg = image_noise(derive(self.seed, "corruption"), [""], shape)
+        noise_1Cgg = self.noise_of([""], (len(self.axes.variances_C), grid, grid))
+        twin.noise_of = lambda keys, shape: noise_1Cgg
         return twin
 
 

@@ -188,11 +188,10 @@ class UniAD(Method):
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
         """LafitE's eq. 10 on raw features; the features themselves where k = 0."""
-        if knobs.k == 0:
+        if (search := self.bank_search(knobs)) is None:
             return features_BCgg
         assert isinstance(self.standardise, Standardise), "k > 0 was refused without a bank"
         how = knobs.weighting, knobs.temperature, knobs.temperature_unit
-        search = BankSearch(knobs.coreset, knobs.k)
         edited_BCgg = self.bank.edit(self._standardised(features_BCgg), search, *how, neighbours)
         return self.standardise.inverse(edited_BCgg)
 

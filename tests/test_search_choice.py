@@ -18,7 +18,7 @@ from harness.search.choice import _typed, freeze, frozen, tuned, undecided, with
 from harness.search.decision import StageResult, record
 from harness.search.reveal import reveal
 from harness.search.tuning import search_stages
-from harness.store.journal import append, entries
+from harness.store.journal import entries
 from harness.store.store import Store
 from methods.base import quiet
 from results.analysis.selection import ALL
@@ -119,10 +119,11 @@ def test_a_choice_made_after_the_test_split_was_opened_for_one_is_refused(
 ) -> None:
     [base] = plain()
     of = study("lafite")
-    audit = place.store.out / "audit.jsonl"
     place.store.audit([replace(base, purpose="run")])
-    append(audit, purpose=purpose, cell="c", method="patchcore", test=base.data.test_fingerprint)
-    append(audit, purpose=purpose, cell="c", method="lafite", test="other data")
+    test = base.data.test_fingerprint
+    for method, opened in (("patchcore", test), ("lafite", "other data")):
+        facts = {"purpose": purpose, "cell": "c", "method": method, "test": opened}
+        place.store.log("audit.jsonl", facts)
     knobs, results = search_stages(of, place, made_scores(separable, []))
     choice = freeze(place.store, of, knobs, results, "")
     assert tuned([base], place.store, refit=False, options=[])

@@ -18,7 +18,7 @@ from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import check, duplicates, losses, map_threads
 from benchmarks.parts.images import load_masks, vanished
 from harness.cache import FeatureCache
-from harness.cell import Cell, Data, digest
+from harness.cell import Cell, digest
 from harness.commands._progress import counter, noting
 from harness.commands._strangers import strangers
 from harness.options import first_few
@@ -29,7 +29,7 @@ from results.files import write_whole
 
 MOST_NOTES = 2
 """Images of a kind that a run names; `doctor` names more."""
-RULES = 3
+RULES = 4
 """Raised when the check of a run finds more than it did."""
 SMALL, ALIKE = 32, 0.75
 """Near-copies, scaled down to so many pixels, differ by less than so many of 255 on average."""
@@ -64,18 +64,18 @@ def check_data(
 
     For a search for knobs the training images alone. What there is to know is said each time.
     """
-    views: dict[str, tuple[Data, set[View]]] = {}
+    views: dict[str, tuple[Cell, set[View]]] = {}
     for cell in cells:
         if cell.purpose == "tuned":
             continue  # the same images as those of the row beside it
         content = cell.data.train_fingerprint + cell.data.test_fingerprint
         view = load("methods", cell.method).method.inputs(cell.config)
-        views.setdefault(content, (cell.data, set()))[1].add((view.resize, view.crop))
-    for content, (data, of_data) in views.items():
+        views.setdefault(content, (cell, set()))[1].add((view.resize, view.crop))
+    for content, (cell, of_data) in views.items():
         rules = {"content": content, "views": sorted(map(str, of_data)), "rules": RULES}
         mark = cache.root / f"checked-{digest(rules | {'trust_masks': trust_masks})}"
         if (notes := _noted(mark)) is None:
-            notes = _notes(data, of_data, console, trust_masks)
+            notes = _notes(cell, of_data, console, trust_masks)
             write_whole(mark, json.dumps(notes).encode(), replace=True)
         for note in notes:
             noting(console)(note)
@@ -90,11 +90,11 @@ def _noted(mark: Path) -> list[str] | None:
     return notes if isinstance(notes, list) else None
 
 
-def _notes(data: Data, views: set[View], console: Console, trust_masks: bool) -> list[str]:
+def _notes(cell: Cell, views: set[View], console: Console, trust_masks: bool) -> list[str]:
     """What is to be known of the data; DataError for what can't be used."""
-    benchmark = data.open()
+    data, benchmark = cell.data, cell.data.open()
     train = benchmark.train(data.categories)
-    test = [] if data.held else benchmark.test(data.categories)
+    test = [] if cell.role.sealed else benchmark.test(data.categories)
     with counter(f"checking {data.label}", len(train + test), console) as count:
         images = Images(benchmark, train, test, views)
         findings = list(examine(images, count, trust_masks=trust_masks))

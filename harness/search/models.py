@@ -82,7 +82,7 @@ class LoadedModel:
         self.cell, self.place, self.tell = cell, place, tell
         with sealed():
             method, self.fit = learn(cell, cell.data.open_kept(), place, tell)
-        if cell.purpose == "reveal":
+        if not cell.role.sealed:
             place.store.audit([cell])
         with _seal(cell):
             self.scorer = Scorer(cell, method, place, tell)
@@ -97,7 +97,7 @@ class LoadedModel:
             return
         started = datetime.now(UTC)
         known = search and self.neighbours(search)
-        if cell.purpose == "reveal":
+        if not cell.role.sealed:
             store.audit([cell])
 
         def spread(ranges: Sequence[range], knobs: Any) -> Iterator[Piece]:
@@ -155,7 +155,7 @@ def score_setting(study: Study, models: Sequence[LoadedModel], knobs: Any) -> No
 
 
 def _seal(cell: Cell) -> AbstractContextManager[None]:
-    return nullcontext() if cell.purpose == "reveal" else sealed()
+    return sealed() if cell.role.sealed else nullcontext()
 
 
 def _write(folder: Path, neighbours: Neighbours) -> None:
