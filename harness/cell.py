@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.inventory import plain, printable
+from benchmarks.parts.inventory import nfc, printable
 from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
@@ -305,7 +305,7 @@ def _whole(name: str, root: Path | None) -> Benchmark:
     if is_known("benchmarks", name):
         return _plugged_in(name, root)
     if is_manifest(Path(name)):
-        return manifest_benchmark(plain(Path(name).stem), Path(name))
+        return manifest_benchmark(nfc(Path(name).stem), Path(name))
     if "/" in name or name.startswith(".") or Path(name).is_dir():
         folder = Path(name)
         if not folder.is_dir():
@@ -313,7 +313,7 @@ def _whole(name: str, root: Path | None) -> Benchmark:
         last = folder.resolve().name
         if printable(last) != last:
             raise UsageError(f"{printable(folder)}: is not named in UTF-8; rename the folder")
-        return folder_benchmark(plain(last), folder)
+        return folder_benchmark(nfc(last), folder)
     hint = did_you_mean(name, [*names("benchmarks"), *installed("benchmarks")])
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")
 

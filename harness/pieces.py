@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.base import Benchmark, DataError
 from benchmarks.parts.content import fingerprint
-from benchmarks.parts.inventory import plain
+from benchmarks.parts.inventory import nfc
 from benchmarks.parts.manifest import is_manifest
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.cell import Data, Held, open_benchmark
@@ -68,7 +68,7 @@ def opened(
     a word; where there are no test images at all it may stay `untested`.
     """
     benchmark = open_benchmark(name, root, limit)
-    wanted = [plain(category) for category in wanted]
+    wanted = [nfc(category) for category in wanted]
     check_categories(name, benchmark, wanted)
     present = benchmark.categories()
     chosen = tuple(category for category in present if not wanted or category in wanted)
@@ -174,7 +174,7 @@ def _piece(
     path = Path(name)
     is_path = (path.is_dir() or is_manifest(path)) and not is_known("benchmarks", name)
     return Data(
-        name=plain(path.resolve().name if path.is_dir() else path.stem) if is_path else name,
+        name=nfc(path.resolve().name if path.is_dir() else path.stem) if is_path else name,
         benchmark=str(path.resolve()) if is_path else name,
         root=root.resolve() if root else None,
         categories=categories,

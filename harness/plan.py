@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.base import Benchmark, DataError
-from benchmarks.parts.inventory import plain
+from benchmarks.parts.inventory import nfc
 from harness.cell import Cell, Data, Held
 from harness.options import MODES, PRESETS, Say, Selection
 from harness.overrides import parse_overrides, variant_of, with_overrides
@@ -156,7 +156,7 @@ def _parts(
         if (twin := by_content.setdefault(content, data)).benchmark != data.benchmark:
             say(f"{data.benchmark}: holds the same images as {twin.benchmark}; one of them runs")
     return [
-        replace(data, name=limited(plain(ends[data.benchmark]), data.limit))
+        replace(data, name=limited(nfc(ends[data.benchmark]), data.limit))
         for parts in by_name.values()
         for data in parts
     ]

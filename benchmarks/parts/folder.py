@@ -15,7 +15,7 @@ from benchmarks.parts.inventory import (
     ignored,
     is_category,
     misspelt_parts,
-    plain,
+    nfc,
     printable,
     take,
 )
@@ -41,7 +41,7 @@ def folder_benchmark(
     for path in [folder.resolve()] if is_category(folder) else entries(folder):
         if ignored(path):
             continue
-        if published and plain(path.name) not in published:
+        if published and nfc(path.name) not in published:
             if path.is_dir() and path.name.lower() in published:
                 faults.append(f"{printable(path)}: is not read; name it {path.name.lower()}")
             continue

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.parts.files import FileBenchmark
-from benchmarks.parts.inventory import entries, ignored, is_good, plain
+from benchmarks.parts.inventory import entries, ignored, is_good, nfc
 from benchmarks.parts.listed import Listed, Published, images_in, listed_benchmark
 
 TRAIN_SHARE = 0.8
@@ -43,15 +43,15 @@ def graded_benchmark(name: str, folder: Path, categories: list[Path]) -> FileBen
 
 
 def _all(category: Path) -> Iterator[Listed]:
-    name = plain(category.resolve().name)
+    name = nfc(category.resolve().name)
     for part in entries(category):
         for path in images_in(part) if not ignored(part) else ():
             if not is_good(part.name):
-                yield Listed("test", name, plain(part.name), path)
+                yield Listed("test", name, nfc(part.name), path)
             else:
                 yield Listed("train" if _is_learned(path) else "test", name, "good", path)
 
 
 def _is_learned(path: Path) -> bool:
-    digest = hashlib.sha256(plain(path.name).encode("utf-8", "surrogateescape")).digest()
+    digest = hashlib.sha256(nfc(path.name).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:4], "big") < TRAIN_SHARE * 2**32

@@ -101,8 +101,8 @@ def entries(folder: Path) -> list[Path]:
         ) from error
 
 
-def plain(name: str) -> str:
-    """A name in the Unicode form in which names are compared."""
+def nfc(name: str) -> str:
+    """A name in Unicode's form NFC, in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -129,7 +129,7 @@ class Inventory:
     @property
     def name(self) -> str:
         """The category."""
-        return plain(self.folder.name)
+        return nfc(self.folder.name)
 
 
 def take(folder: Path) -> Inventory:
@@ -183,11 +183,11 @@ def _masks(inventory: Inventory, images: list[Path]) -> dict[tuple[str, str], tu
     """(defect, image name) -> mask files; matched by name, never by position."""
     by_name: dict[tuple[str, str], list[Path]] = {}
     for image in images:
-        by_name.setdefault((plain(image.parent.name), plain(image.stem)), []).append(image)
+        by_name.setdefault((nfc(image.parent.name), nfc(image.stem)), []).append(image)
     masks: dict[tuple[str, str], tuple[Path, ...]] = {}
     for path in _mask_files(inventory):
-        defect = plain(path.parent.name)
-        match = MASK_NAME.fullmatch(plain(path.stem))
+        defect = nfc(path.parent.name)
+        match = MASK_NAME.fullmatch(nfc(path.stem))
         key = (defect, match["image"] if match else "")
         if len(owners := by_name.get(key, ())) == 1:
             masks[key] = (*masks.get(key, ()), path)
@@ -199,7 +199,7 @@ def _masks(inventory: Inventory, images: list[Path]) -> dict[tuple[str, str], tu
     for of_image in masks.values():
         first: dict[str, Path] = {}
         for path in of_image:
-            if (other := first.setdefault(plain(path.stem), path)) is not path:
+            if (other := first.setdefault(nfc(path.stem), path)) is not path:
                 _report(
                     inventory, path, f"is a second {printable(other.name)}; remove one of the two"
                 )
@@ -230,7 +230,7 @@ def _mask_files(inventory: Inventory) -> list[Path]:
 
 def _ownerless(path: Path, defect: str, by_name: Mapping[tuple[str, str], list[Path]]) -> str:
     """Why a mask has no image, as far as names tell."""
-    name = plain(path.stem)
+    name = nfc(path.stem)
     if (defect, name) in by_name:
         return f"is no mask by its name; name it {printable(path.stem)}_mask{path.suffix}"
     folders = {of for of, _ in by_name}
@@ -264,7 +264,7 @@ def _images(
     """The images of a folder that holds nothing else."""
     images: dict[str, Path] = {}
     for path in _counting(inventory, folder):
-        name = plain(path.name)
+        name = nfc(path.name)
         if path.is_dir():
             depth = "is not read: images lie one folder higher; move them"
             _report_folder(inventory, path, of_nested(path) if of_nested else depth)
@@ -299,13 +299,13 @@ def _sample(
     path: Path,
     masks: Mapping[tuple[str, str], tuple[Path, ...]] | None = None,
 ) -> Sample:
-    split, defect = path.parent.parent.name, plain(path.parent.name)
+    split, defect = path.parent.parent.name, nfc(path.parent.name)
     return Sample(
-        key=f"{inventory.name}/{split}/{defect}/{plain(path.name)}",
+        key=f"{inventory.name}/{split}/{defect}/{nfc(path.name)}",
         category=inventory.name,
         defect=defect,
         path=path,
-        masks=(masks or {}).get((defect, plain(path.stem)), ()),
+        masks=(masks or {}).get((defect, nfc(path.stem)), ()),
     )
 
 

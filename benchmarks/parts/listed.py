@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.base import Counts, DataError, Sample
 from benchmarks.parts.files import FileBenchmark
-from benchmarks.parts.inventory import is_image, plain
+from benchmarks.parts.inventory import is_image, nfc
 
 
 class Published(NamedTuple):
@@ -79,9 +79,9 @@ def listed_benchmark(known: Published, folder: Path, images: Iterable[Listed]) -
         for path in (image.path, *image.masks):
             if not path.is_file():
                 faults.append(f"{path}: is named by {known.name} and missing; copy it again")
-        name = plain(image.name or image.path.name)
-        key = f"{plain(image.category)}/{image.split}/{image.defect}/{name}"
-        sample = Sample(key, plain(image.category), image.defect, image.path, image.masks)
+        name = nfc(image.name or image.path.name)
+        key = f"{nfc(image.category)}/{image.split}/{image.defect}/{name}"
+        sample = Sample(key, nfc(image.category), image.defect, image.path, image.masks)
         train.setdefault(sample.category, [])
         test.setdefault(sample.category, [])
         (train if image.split == "train" else test)[sample.category].append(sample)

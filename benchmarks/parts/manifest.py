@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.base import DataError
 from benchmarks.parts.files import FileBenchmark
-from benchmarks.parts.inventory import plain, printable
+from benchmarks.parts.inventory import nfc, printable
 from benchmarks.parts.listed import Listed, Published, listed_benchmark
 
 ENDINGS = (".csv", ".parquet")
@@ -79,8 +79,8 @@ def _listed(path: Path, rows: list[dict[str, Any]]) -> Iterator[Listed]:
         if values["split"] == "train" and not normal:
             raise DataError(f"{where}: a defective image to train on; write label 0 or split test")
         said = "defect" if values["label"] in ("1", "true") else values["label"]
-        defect = "good" if normal else plain(values.get("defect") or said).replace("/", "-")
-        category = plain(values.get("category") or path.stem).replace("/", "-")
+        defect = "good" if normal else nfc(values.get("defect") or said).replace("/", "-")
+        category = nfc(values.get("category") or path.stem).replace("/", "-")
         mask = values.get("mask", "")
         masks = (path.parent / mask,) if mask and not normal else ()
         yield Listed(

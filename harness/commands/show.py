@@ -68,12 +68,12 @@ def _name(sample: Sample) -> str:
 def _chosen(store: Store, cell: Cell, samples: Sequence[Sample], image: str | None) -> list[Sample]:
     import polars as pl
 
-    from benchmarks.parts.inventory import plain
+    from benchmarks.parts.inventory import nfc
     from results.table import scores_path
 
     by_key = {sample.key: sample for sample in samples}
     if image is not None:
-        wanted = plain(image)
+        wanted = nfc(image)
         matches = [key for key in by_key if key == wanted]
         matches = matches or [key for key in by_key if f"/{key}".endswith(f"/{wanted}")]
         matches = matches or [key for key in by_key if f"/{wanted}".endswith(f"/{key}")]
