@@ -1,4 +1,4 @@
-"""What a data set promises: samples, images and masks, a sealed test split."""
+"""The contract of a data set: samples, images and masks, a sealed test split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DataError(ValueError):
 
     @classmethod
     def unreadable(cls, error: OSError, path: Path | str) -> DataError:
-        """Of a file that the system does not give us."""
+        """The error for a file that the system does not give us."""
         advice = "allow reading it" if isinstance(error, PermissionError) else "replace it"
         return cls(f"{path}: cannot be read ({error.strerror}); {advice}")
 
@@ -105,7 +105,7 @@ class Benchmark(ABC):
         return self._sorted("train", chosen)
 
     def lacking(self, categories: Sequence[str], *, tested: bool) -> dict[str, str]:
-        """Those categories that can't be used, with what they lack and where it belongs.
+        """Category -> what it lacks and where that belongs, for categories that can't be used.
 
         Each needs training images and, if it is to be tested, test images.
         """
@@ -126,19 +126,19 @@ class Benchmark(ABC):
         return []
 
     def doubts(self, sample: Sample) -> list[str]:
-        """What can hardly be right and can be answered with --trust-masks; one line each."""
+        """Doubts about the sample's masks, which --trust-masks answers; one line each."""
         return []
 
     def losses(self, sample: Sample) -> list[str]:
-        """What of the sample's image is not kept, in words that fit many images."""
+        """Losses when the sample's image is read, in words that fit many images."""
         return []
 
     def unread(self) -> list[str]:
-        """What lies beside the images and is not read."""
+        """Files beside the images that are not read."""
         return []
 
     def count_problems(self) -> list[str]:
-        """Where the categories present differ from the published counts; one line each."""
+        """Differences of the categories present from the published counts; one line each."""
         present = {category: self._counts(category) for category in self.categories()}
         return [
             f"{self.location or self.name}: {category} has {tuple(counts)} images (train, good, "

@@ -19,7 +19,7 @@ KNOWN = Published(
 
 
 def open_btad(root: Path | None) -> Benchmark:
-    """Those products that lie in `root` or in a usual folder below it."""
+    """The products that lie in `root` or in a usual folder below it."""
     return by_category(KNOWN, root, "train/ok", _images)
 
 

@@ -19,7 +19,7 @@ PUBLISHED = dict.fromkeys(
 
 
 def open_dtd_synthetic(root: Path | None) -> Benchmark:
-    """Those textures that lie in `root` or in a usual folder below it."""
+    """The textures that lie in `root` or in a usual folder below it."""
     return published_benchmark(
         "dtd_synthetic", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
     )

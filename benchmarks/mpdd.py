@@ -21,7 +21,7 @@ PUBLISHED = {
 
 
 def open_mpdd(root: Path | None) -> Benchmark:
-    """Those MPDD categories that lie in `root` or in a usual folder below it."""
+    """The MPDD categories that lie in `root` or in a usual folder below it."""
     return published_benchmark(
         "mpdd", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
     )

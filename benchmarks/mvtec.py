@@ -30,7 +30,7 @@ PUBLISHED = {
 
 
 def open_mvtec(root: Path | None) -> Benchmark:
-    """Those MVTec AD categories that lie in `root` or in a usual folder below it."""
+    """The MVTec AD categories that lie in `root` or in a usual folder below it."""
     return published_benchmark(
         "mvtec", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
     )

@@ -26,7 +26,7 @@ KNOWN = Published(
 
 
 def open_mvtec2(root: Path | None) -> Benchmark:
-    """Those categories that lie in `root` or in a usual folder below it."""
+    """The categories that lie in `root` or in a usual folder below it."""
     return by_category(KNOWN, root, "test_public", _images)
 
 

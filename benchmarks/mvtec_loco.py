@@ -25,7 +25,7 @@ KINDS = ("logical_anomalies", "structural_anomalies")
 
 
 def open_mvtec_loco(root: Path | None) -> Benchmark:
-    """Those categories that lie in `root` or in a usual folder below it."""
+    """The categories that lie in `root` or in a usual folder below it."""
     return by_category(KNOWN, root, "train/good", _images)
 
 

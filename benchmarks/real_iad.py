@@ -32,7 +32,7 @@ KNOWN = Published(
 
 
 def open_real_iad(root: Path | None) -> Benchmark:
-    """What the JSON files of the plain unsupervised set name."""
+    """The images that the JSON files of the plain unsupervised set name."""
     folder = found_folder(KNOWN, root, lambda folder: bool(_lists(folder)))
     images = (image for file in _lists(folder) for image in _images(folder, file))
     return listed_benchmark(KNOWN, folder, images)

@@ -38,7 +38,7 @@ KNOWN = Published(
 
 
 def open_visa(root: Path | None) -> Benchmark:
-    """What the split names, in `root` or in a usual folder below it."""
+    """The images that the split names, in `root` or in a usual folder below it."""
     folder = found_folder(KNOWN, root, lambda folder: (folder / SPLIT).is_file())
     return listed_benchmark(KNOWN, folder, _images(folder))
 

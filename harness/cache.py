@@ -22,7 +22,7 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,21 @@ from numpy.typing import NDArray
 from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import fingerprint
 from harness.cell import Cell
-from harness.features import BATCH, FeatureSet, encoder, feature_sets, read_ahead
+from harness.features import BATCH, FeatureSet, encoded, feature_sets, read_ahead
 from harness.folders import spare_cache, usual_cache
-from harness.options import Say, unheard
-from harness.registry import UsageError
+from harness.options import Say
+from harness.registry import UsageError, first_line
 from harness.store.folder import Folder
-from methods.base import OnProgress, Progress
+from methods.base import OnProgress, Progress, quiet
 from methods.parts import onnx
-from methods.parts.backbone import Features, Tokens, file_sha256, load_backbone
+from methods.parts.backbone import (
+    Extractor,
+    Features,
+    Tokens,
+    file_sha256,
+    joined,
+    load_backbone,
+)
 from methods.parts.shapes import layer_count
 from results.files import STALE_SECONDS, locked, record_in, whole_file, write_whole
 
@@ -53,8 +60,6 @@ RATE = 1e8
 is computed again."""
 ENTRY = re.compile(r"\.?[0-9a-f]{24}\.(npy|onnx|json)(\.[0-9a-f]+\.tmp)?")
 """Files of ours: entries, and those that are being written."""
-_SOUND: dict[Path, tuple[int, int]] = {}
-"""Size and time of the files whose hash was right in this process."""
 
 
 def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureSet]:
@@ -77,7 +82,7 @@ class FeatureCache:
 
     @classmethod
     @contextmanager
-    def lasting(cls, keep: bool, out: Path, say: Say = unheard) -> Iterator[FeatureCache]:
+    def lasting(cls, keep: bool, out: Path, say: Say = quiet) -> Iterator[FeatureCache]:
         """The shared cache to `keep`, else one below `out` that vanishes at the end.
 
         Where the user's cache folder can't be written, one in the folder for temporary files, which
@@ -91,7 +96,7 @@ class FeatureCache:
             yield cls(root=Path(folder), budget_gb=_budget())
 
     @classmethod
-    def default(cls, say: Say = unheard) -> FeatureCache:
+    def default(cls, say: Say = quiet) -> FeatureCache:
         """LAFITE_BENCH_CACHE and LAFITE_BENCH_CACHE_GB, else the user's cache folder and 40 GB."""
         root, named = usual_cache(), os.environ.get("LAFITE_BENCH_CACHE")
         why = "there is no home folder" if not root.is_absolute() else _unwritable(root)
@@ -177,6 +182,24 @@ class FeatureCache:
             for file in (path.with_suffix(".json"), path):
                 self.shared.put(file.name, file, replace=True)
 
+    def extractor(
+        self,
+        views: Sequence[Features],
+        weights: Path | None,
+        sha256: str,
+        device: torch.device,
+        tell: OnProgress,
+    ) -> Extractor | None:
+        """The frozen backbone of some views that share a pass, with the layers of all of them.
+
+        None without views, and for a method that has no weights, as it reads pixels.
+        """
+        if not views or weights is None:
+            return None
+        view = joined(views)
+        program = self.program(view, weights, sha256, device, tell)
+        return Extractor(view, weights, program).to(device).eval()
+
     def program(
         self, view: Features, weights: Path, sha256: str, device: torch.device, tell: OnProgress
     ) -> onnx.Program | None:
@@ -225,11 +248,13 @@ class FeatureCache:
     ) -> int:
         benchmark, samples = sets[0].open()
         _check_planned(sets[0], benchmark, samples)
-        encode = encoder(sets, device, partial(self.program, device=device, tell=tell))
+        wanted = [features.view for features in sets if isinstance(features.view, Features)]
+        weights, sha256 = sets[0].weights, sets[0].weights_sha256
+        extractor = self.extractor(wanted, weights, sha256, device, tell)
         files: list[np.memmap[Any, np.dtype[Any]]] = []
         done = 0
         for pixels in read_ahead(benchmark, samples, sets[0].view, BATCH[device.type]):
-            batches = encode(pixels)
+            batches = encoded(pixels, extractor, wanted)
             if not files:
                 files = [
                     _reserved(scratch, (len(samples), *batch.shape[1:]), batch.dtype)
@@ -302,13 +327,10 @@ def _fault(path: Path) -> str:
     """What is wrong with an entry; DataError where it is another user's and closed to us."""
     try:
         status = path.stat()
-        mark = (status.st_size, status.st_mtime_ns)
-        if _SOUND.get(path) == mark:
-            return ""
         facts = record_in(path.with_suffix(".json").read_bytes())
         if path.suffix == ".npy" and len(np.load(path, mmap_mode="r")) != facts["images"]:
             return "it has other images than were noted"
-        if file_sha256(path) != facts["sha256"]:
+        if _sha256_of(path, status.st_size, status.st_mtime_ns) != facts["sha256"]:
             return "it has other bytes than were written"
     except PermissionError as error:
         raise DataError(
@@ -316,9 +338,14 @@ def _fault(path: Path) -> str:
             f"run chmod a+r {path.parent}/*, or set LAFITE_BENCH_CACHE to a folder of your own"
         ) from None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    _SOUND[path] = mark
+        return first_line(error, kind=True)
     return ""
+
+
+@cache
+def _sha256_of(path: Path, size: int, modified: int) -> str:
+    """The hash of a file, once a process as long as its size and time stay."""
+    return file_sha256(path)
 
 
 def _last_read(entry: Path) -> float:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.inventory import plain, shown
+from benchmarks.parts.inventory import plain, printable
 from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
@@ -28,14 +28,36 @@ from harness.registry import (
     source_of,
 )
 from harness.store.addresses import address_of
-from methods.base import identifying
 from results.profiles import DEFAULT_PROFILE
 
 CELL_SCHEMA = 1
 """Raised when the code changes what every cell gives; for one method there is its `revision`."""
 
 Split = Literal["train", "validation", "test", "calibration"]
-Purpose = Literal["run", "tuned", "tune", "reveal"]
+
+
+class Purpose(NamedTuple):
+    """What follows from why a cell is scored."""
+
+    split: Split
+    """The split that it is scored on."""
+    label: str
+    """The split's name in its rows."""
+    folder: str
+    """The folder of OUT for its rows: what chooses reads trials alone, reports parts alone."""
+    shown: bool = False
+    """Whether reports show it: a row of the table, not a setting that a search tried."""
+    sealed: bool = False
+    """Whether the test split stays sealed while it is scored."""
+
+
+TABLE = Purpose("test", "test", "parts", shown=True)
+PURPOSES = {
+    "run": TABLE,
+    "tuned": TABLE,
+    "tune": Purpose("validation", "pseudo-validation", "trials", sealed=True),
+    "reveal": Purpose("test", "test (revealed)", "revealed"),
+}
 """Why a cell is scored: for the table, for the table with a frozen choice, for choosing, or to see
 afterwards how good the choosing was."""
 
@@ -54,7 +76,7 @@ class Held(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Held:
-        """From a record, which has lists for tuples, and fewer of them if it is an old one."""
+        """From a record, which has lists for tuples; what it lacks is at its default."""
         fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
         return cls(*fields)
 
@@ -108,8 +130,8 @@ class Data:
     def location(self) -> str | None:
         """The folder that was named, as text; None for a data set that brings its own."""
         if Path(self.benchmark).is_absolute():
-            return shown(address_of(Path(self.benchmark)))
-        return None if self.root is None else shown(address_of(self.root))
+            return printable(address_of(Path(self.benchmark)))
+        return None if self.root is None else printable(address_of(self.root))
 
     @property
     def label(self) -> str:
@@ -136,34 +158,27 @@ class Cell:
     seed: int
     weights: Path | None = None
     weights_sha256: str = ""
-    purpose: Purpose = "run"
+    purpose: str = "run"
+    """One of PURPOSES."""
     profile: str = DEFAULT_PROFILE
+    calibrated: bool = False
+    """Whether held-out normal images, which chose nothing, say where alarms begin."""
 
     @property
-    def split(self) -> Split:
-        """What it is scored on."""
-        return "validation" if self.purpose == "tune" else "test"
-
-    @property
-    def shown(self) -> bool:
-        """Whether reports show it: a row of the table, not a setting that a search tried."""
-        return self.purpose in ("run", "tuned")
+    def role(self) -> Purpose:
+        """What follows from its purpose."""
+        return PURPOSES[self.purpose]
 
     @property
     def pixels(self) -> bool:
         """Whether pixel metrics are measured: a robust search ranks image scores alone."""
         held = self.data.held
-        return self.shown or held is None or PAPER in held.families
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether held-out normal images, which chose nothing, say where alarms begin."""
-        return self.shown and self.data.held is not None and not self.data.held.families
+        return self.role.shown or held is None or PAPER in held.families
 
     @property
     def splits(self) -> tuple[Split, ...]:
         """What it learns from, what it is scored on, and what thresholds are made of."""
-        scored = (self.split,) if self.data.test_images else ()
+        scored = (self.role.split,) if self.data.test_images else ()
         return ("train", *scored, *(("calibration",) if self.calibrated else ()))
 
     @cached_property
@@ -174,7 +189,7 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """Names the cell."""
-        tested = {"test": self.data.test_fingerprint, "knobs": identifying(self.knobs)}
+        tested = {"test": self.data.test_fingerprint, "knobs": asdict(self.knobs)}
         if self.profile != DEFAULT_PROFILE:
             tested["profile"] = self.profile
         return digest(self._learned() | tested)
@@ -184,12 +199,12 @@ class Cell:
         """Names the settings alone, whatever the data, the seed and where files lie."""
         return digest(
             {
+                "schema": CELL_SCHEMA,
                 "method": self.method,
-                "config": identifying(self.config) | self._default_paths,
-                "knobs": identifying(self.knobs),
+                "config": asdict(self.config) | self._default_paths,
+                "knobs": asdict(self.knobs),
             }
             | self.revision
-            | ({"schema": CELL_SCHEMA} if CELL_SCHEMA > 1 else {})
         )
 
     def _learned(self) -> dict[str, Any]:
@@ -221,10 +236,57 @@ class Cell:
         what = f"{self.method} ({self.variant})" if self.variant else self.method
         return f"{self.data.label} {what} seed {self.seed}"
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The cell as JSON can hold it, with addresses of files; `cell_in` reads it.
+
+        Without the file of the backbone's weights, which its settings name.
+        """
+        record = asdict(self)
+        del record["weights"]
+        data, config = record["data"], record["config"]
+        data["held"] = self.data.held and self.data.held._asdict()
+        for values, paths in ((data, DATA_PATHS), (config, PATHS)):
+            for name in paths:
+                if values.get(name):
+                    values[name] = address_of(Path(values[name]))
+        return record
+
+
+DATA_PATHS = ("benchmark", "root")
+"""Fields of Data that say where files lie; `benchmark` may be a name instead."""
+
+
+def cell_in(record: Mapping[str, Any]) -> Cell:
+    """The cell of a record, without the file of its weights.
+
+    Whatever else a record may hold raises UsageError, ValueError, KeyError, TypeError or
+    AttributeError.
+    """
+    if record["purpose"] not in PURPOSES:
+        raise ValueError(f"unknown purpose {record['purpose']}")
+    method = load("methods", record["method"]).method
+    data, held = record["data"], record["data"]["held"]
+    root = data["root"] and Path(data["root"])
+    own = {field.name: record[field.name] for field in fields(Cell) if field.name != "weights"}
+    return Cell(
+        **own
+        | {
+            "data": settings(Data, data | {"root": root, "held": held and settings(Held, held)}),
+            "config": settings(method.Config, record["config"]),
+            "knobs": settings(method.Knobs, record["knobs"]),
+        }
+    )
+
+
+def settings(kind: type, values: Mapping[str, Any]) -> Any:
+    """A Config, Knobs or the like from JSON, where tuples came back as lists."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
 
 def without_paths(config: Any) -> dict[str, Any]:
     """The settings that identify a Config, but for where files lie."""
-    return {name: v for name, v in identifying(config).items() if name not in PATHS}
+    return {name: v for name, v in asdict(config).items() if name not in PATHS}
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -249,8 +311,8 @@ def _whole(name: str, root: Path | None) -> Benchmark:
         if not folder.is_dir():
             raise UsageError(f"{name}: no such folder; give a data set's name or an existing path")
         last = folder.resolve().name
-        if shown(last) != last:
-            raise UsageError(f"{shown(folder)}: is not named in UTF-8; rename the folder")
+        if printable(last) != last:
+            raise UsageError(f"{printable(folder)}: is not named in UTF-8; rename the folder")
         return folder_benchmark(plain(last), folder)
     hint = did_you_mean(name, [*names("benchmarks"), *installed("benchmarks")])
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")

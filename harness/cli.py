@@ -25,8 +25,16 @@ from typer.models import ArgumentInfo
 
 from harness.ending import exit_code, heeded
 from harness.folders import at_home
-from harness.options import Address, NamedFile, address_or_path, is_address
-from harness.registry import Stopped, UsageError, did_you_mean, from_file, load, names
+from harness.options import SELDOM, Address, NamedFile, address_or_path, is_address
+from harness.registry import (
+    Stopped,
+    UsageError,
+    did_you_mean,
+    first_line,
+    from_file,
+    load,
+    names,
+)
 from harness.store.addresses import named
 from kernels._formats import VARIABLES as OF_TORCH
 
@@ -93,19 +101,14 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
         if complete is False:
             raise typer.Exit(EXIT_PARTIAL)
 
-    options = [
-        option
-        for parameter in parameters
-        for option in (
-            _options(requests[parameter.name])
-            if parameter.name in requests
-            else [
-                parameter.replace(
-                    kind=parameter.KEYWORD_ONLY, annotation=_shown(hints[parameter.name])
-                )
-            ]
-        )
-    ]
+    options: list[inspect.Parameter] = []
+    for parameter in parameters:
+        if parameter.name in requests:
+            options += _options(requests[parameter.name])
+        else:
+            shown = _shown(hints[parameter.name])
+            options.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=shown))
+    options.sort(key=lambda option: _panel(option) == SELDOM)
     called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     called.__doc__ = command.__doc__
     return called
@@ -165,6 +168,11 @@ def _shown(annotation: Any) -> Any:
     return annotation
 
 
+def _panel(option: inspect.Parameter) -> str | None:
+    [declared] = getattr(option.annotation, "__metadata__", (None,))
+    return getattr(declared, "rich_help_panel", None)
+
+
 def _options(request: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(request, include_extras=True)
     for option in fields(request):
@@ -175,16 +183,6 @@ def _options(request: Any) -> Iterator[inspect.Parameter]:
             default=inspect.Parameter.empty if default is MISSING else default,
             annotation=_shown(hints[option.name]),
         )
-
-
-def _in_utf_8() -> None:
-    """Begin again, and Ray's workers with us, so that names of files are what they are elsewhere.
-
-    Streams keep the encoding of the terminal.
-    """
-    os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
-    os.environ["PYTHONUTF8"] = "1"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def main() -> None:
@@ -198,41 +196,48 @@ def main() -> None:
 
 def _main() -> None:
     from benchmarks.base import DataError
+    from results.files import ResultsError
 
     if sys.getfilesystemencoding() != "utf-8":
-        _in_utf_8()
+        # Begin again, and Ray's workers with us, so that names of files are what they are
+        # elsewhere. Streams keep the encoding of the terminal.
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be in no encoding at all
     try:
-        Path.cwd()
-    except OSError:
-        print("lafite-bench: the current folder is gone; cd to another one", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
-    try:
-        for name, values in VARIABLES.items():
-            value = os.environ.get(name) or values[0]
-            if value.lower() not in map(str.lower, values):
-                raise UsageError(f"{name}={value}: {did_you_mean(value, values)}")
+        _check_environment()
         build()()
-    except (UsageError, DataError) as error:
-        print(f"lafite-bench: {named(str(error))}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        return
+    except (UsageError, DataError, ResultsError) as error:
+        code, said = EXIT_USAGE, str(error)
     except OSError as error:
         # A full, closed or vanished disk is no bug; what was finished before is whole.
         first = REMEDIES.get(error.errno or 0, "")
-        line = f"lafite-bench: {named(str(error))}; {first}run the same command again to go on"
-        print(line, file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        code, said = EXIT_USAGE, f"{error}; {first}run the same command again to go on"
     except Exception as error:
-        print(f"lafite-bench: a bug: {_in_file(error)}", file=sys.stderr)
-        sys.exit(EXIT_BUG)
+        code, said = EXIT_BUG, f"a bug: {_in_file(error)}"
+    print(f"lafite-bench: {named(said)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _check_environment() -> None:
+    """UsageError for a folder that is gone, and for odd values of our variables."""
+    try:
+        Path.cwd()
+    except OSError:
+        raise UsageError("the current folder is gone; cd to another one") from None
+    for name, values in VARIABLES.items():
+        value = os.environ.get(name) or values[0]
+        if value.lower() not in map(str.lower, values):
+            raise UsageError(f"{name}={value}: {did_you_mean(value, values)}")
 
 
 def _in_file(error: Exception) -> str:
     """The error in one line, and where its traceback is kept."""
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
     text = f"{shlex.join(sys.argv)}\n{''.join(traceback.format_exception(error))}"
     with tempfile.NamedTemporaryFile("w", prefix="lafite-bench-", suffix=".txt", delete=False) as f:
         f.write(text)
-    return f"{said}; please report it with {f.name}"
+    return f"{first_line(error, kind=True)}; please report it with {f.name}"

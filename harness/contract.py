@@ -130,12 +130,12 @@ def cost(subject: Subject) -> None:
 
 
 @promise("list each grid from the cheapest value on, each value once and within `check`")
-def search(subject: Subject) -> None:
+def stages(subject: Subject) -> None:
     """Every setting of the search is in range, and the cheapest come first."""
     declared = subject.declared
     fields = {f.name for f in dataclasses.fields(declared.method.Knobs)}
     for name, (config, knobs) in declared.presets.items():
-        for stage in declared.search(config, knobs):
+        for stage in declared.stages(config, knobs):
             known = stage.grid and stage.grid.keys() | stage.fixed.keys() <= fields
             asks(known, f"{name}: a stage of {sorted(stage.grid)} searches no knob")
             for knob, values in stage.grid.items():

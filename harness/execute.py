@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from torch import Tensor
@@ -34,7 +34,7 @@ from harness.rows import failure_row, finished_rows, score_row
 from harness.store.checkpoints import Checkpoints
 from harness.store.store import FitFacts, Row
 from harness.task import Driver, in_this_process
-from methods.base import Keeper, Method, Neighbours, OnProgress, Progress, SearchesBank
+from methods.base import Method, Neighbours, OnProgress, Progress, SearchesBank
 from methods.parts.backbone import WeightsMissing
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size
@@ -114,30 +114,21 @@ def _run_cells(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
             publish(cell, place, scored, fit, scorer.inputs.seconds, started)
 
 
-class Watching(Protocol):
-    """A look at a training while it goes on; `seconds` is what the looking took."""
-
-    seconds: float
-
-    def around(self, method: Method, keeper: Checkpoints) -> Keeper: ...
-
-
 def learn(
-    cell: Cell, benchmark: Benchmark, place: Place, tell: OnProgress, watch: Watching | None = None
+    cell: Cell, benchmark: Benchmark, place: Place, tell: OnProgress
 ) -> tuple[Method, FitFacts]:
     """The cell's method, and the facts of its fit; loaded if it was learned before.
 
-    The same code alone and on each of the workers that fit one model together. With `watch` it is
-    learned again, to be watched; the stored model stays.
+    The same code alone and on each of the workers that fit one model together.
     """
     alone = world_size() == 1  # else the driver has the lock
     lock = place.store.lock(cell.fit_id, partial(tell, AWAITED)) if alone else nullcontext()
     with lock:
-        return _learned(cell, benchmark, place, tell, watch)
+        return _learned(cell, benchmark, place, tell)
 
 
 def _learned(
-    cell: Cell, benchmark: Benchmark, place: Place, tell: OnProgress, watch: Watching | None
+    cell: Cell, benchmark: Benchmark, place: Place, tell: OnProgress
 ) -> tuple[Method, FitFacts]:
     method = built(cell, place)
 
@@ -145,7 +136,7 @@ def _learned(
         tell(Progress(stage="load", step=0, steps=1, note=line))
 
     stored = place.store.load_model(cell, method, say)
-    if stored is not None and watch is None:
+    if stored is not None:
         return method, stored
     samples = benchmark.train(cell.data.categories)
     train = inputs(cell, samples, "train", place, tell)
@@ -153,7 +144,6 @@ def _learned(
     keeper = Checkpoints(store.folder, store.training(cell), method, every)
     if keeper.epochs:
         say(f"goes on at epoch {keeper.epochs}")
-    around: Keeper = keeper if watch is None else watch.around(method, keeper)
 
     def noting(progress: Progress) -> None:
         keeper.note(progress)
@@ -161,9 +151,9 @@ def _learned(
 
     reset_peak_memory()
     started = time.perf_counter()
-    method.fit(train.batches, on_progress=noting, keeper=around)
-    seconds = keeper.seconds + time.perf_counter() - started - (watch.seconds if watch else 0)
-    pace = None if watch else keeper.pace(seconds)  # the looks lie between the epochs
+    method.fit(train.batches, on_progress=noting, keeper=keeper)
+    seconds = keeper.seconds + time.perf_counter() - started
+    pace = keeper.pace(seconds)
     facts = FitFacts(
         fit_seconds=seconds,
         train_images=len(samples),
@@ -222,8 +212,9 @@ class Scorer:
         split: Split | None = None,
     ) -> None:
         self.method = method.eval()
-        self.benchmark, self.samples = open_split(cell.data, split or cell.split)
-        self.inputs = inputs(cell, self.samples, split or cell.split, place, tell)
+        split = split or cell.role.split
+        self.benchmark, self.samples = open_split(cell.data, split)
+        self.inputs = inputs(cell, self.samples, split, place, tell)
 
     def piece(
         self, indices: Sequence[int], knobs: Any, neighbours: Neighbours | None = None
@@ -360,7 +351,7 @@ def publish(
 ) -> None:
     """A scored cell as rows."""
     images, scored_in = len(scored.images), formats(cell, place.device)
-    same = fit.precision in ("", scored_in)
+    same = fit.precision == scored_in
     facts = {
         **fit._asdict(),
         "test_images": images,

@@ -8,33 +8,21 @@ steps are unrolled, with the noise of one image, as a program has no names of im
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-import methods.lafite as lafite
-import methods.padim as padim
-from harness.predict import BACKBONE, Model, backbone_of
-from harness.registry import UsageError
-from methods.parts.backbone import Extractor, Features
-from methods.parts.seeds import image_noise
+from harness.predict import BACKBONE, Model
+from harness.registry import UsageError, first_line
+from methods.base import Exports
+from methods.parts.backbone import Extractor
 from results.files import whole_folder
 
-FORMATS = ("folder", "torch", "onnx")
 LARGEST_ONNX = 2 * 1000**3
 """Bytes of one file, that protocol buffers hold."""
-NAME = ""
-"""Of the image whose noise a program has."""
 
 
 class Program(nn.Module):
@@ -42,17 +30,17 @@ class Program(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.method, self.knobs, weights = model.method, model.knobs, backbone_of(model)
-        view = model.method.inputs(model.method.config)
+        method, self.knobs = model.method, model.cell.knobs
+        self.method = method.program() if isinstance(method, Exports) else method
         # In torch: what runs in ONNX Runtime can't be exported again.
         self.extractor = None
-        if isinstance(view, Features) and weights is not None:
-            self.extractor = Extractor(view, weights).eval()
+        if model.extractor is not None and model.cell.weights is not None:
+            self.extractor = Extractor(model.extractor.view, model.cell.weights).eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(1, 3, S, S) in [0, 1] to image score and map."""
         values = pixels if self.extractor is None else self.extractor(pixels).half().float()
-        scores = self.method.score(values, [NAME] * len(pixels), self.knobs)
+        scores = self.method.score(values, [""], self.knobs)
         return scores.images, scores.maps
 
 
@@ -64,7 +52,7 @@ def as_folder(model: Model, out: Path) -> Path:
         (scratch / "cells").mkdir()
         name = f"{model.record['cell']}.json"
         shutil.copy(model.folder / "cells" / name, scratch / "cells" / name)
-        if (weights := backbone_of(model)) is not None:
+        if (weights := model.cell.weights) is not None:
             shutil.copy(weights, scratch / f"{BACKBONE}{weights.suffix}")
     return out
 
@@ -77,21 +65,21 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
     size = sum(value.nbytes for value in model.method.state_dict().values())
     if fmt == "onnx" and size > LARGEST_ONNX:
         raise UsageError(
-            f"--format onnx: {model.name} holds {size:,} bytes, ONNX at most {LARGEST_ONNX:,}; use "
-            "--format torch"
+            f"--format onnx: {model.cell.method} holds {size:,} bytes, ONNX at most "
+            f"{LARGEST_ONNX:,}; use --format torch"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     view = model.method.inputs(model.method.config)
     pixels = torch.rand(1, 3, view.side, view.side, generator=torch.Generator().manual_seed(0))
     program = Program(model).cpu().eval()
     try:
-        with torch.no_grad(), _constants(model), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporters, about their own future
             _write(torch.export.export(program, (pixels,), strict=False), out, fmt)
     except RuntimeError as error:  # of torch.export and torch.onnx: what they have no program for
         out.unlink(missing_ok=True)
         raise UsageError(
-            f"--format {fmt}: {model.name} can't be expressed ({_first_line(error)}); "
+            f"--format {fmt}: {model.cell.method} can't be expressed ({first_line(error)}); "
             "use --format folder"
         ) from None
     facts = {name: value for name, value in model.record.items() if name != "losses"}
@@ -111,73 +99,3 @@ def _write(program: torch.export.ExportedProgram, out: Path, fmt: str) -> None:
         external_data=False,
         verbose=False,
     )
-
-
-class _Levels:
-    """A schedule whose levels are numbers when they are asked for one by one."""
-
-    def __init__(self, levels_N: Tensor) -> None:
-        self.levels_N = levels_N
-        self.numbers = levels_N.tolist()
-
-    def __getitem__(self, step: Any) -> Any:
-        return self.levels_N[step] if isinstance(step, Tensor) else np.float64(self.numbers[step])
-
-    def to(self, *where: Any) -> _Levels:
-        """Here already."""
-        return self
-
-
-@contextmanager
-def _constants(model: Model) -> Iterator[None]:
-    """What a program can't ask a tensor for becomes a number, and noise a constant."""
-    with ExitStack() as changes:
-        for module in model.method.modules():
-            for name, value in list(module._buffers.items()):
-                if value is not None and value.ndim == 0 and not value.is_floating_point():
-                    changes.callback(module.register_buffer, name, value)
-                    del module._buffers[name]
-                    object.__setattr__(module, name, np.int64(value.item()))
-                    changes.callback(object.__delattr__, module, name)
-        if isinstance(model.method, lafite.LafitE):
-            levels = _Levels(model.method.alpha_bar_N)
-            changes.enter_context(patch.object(model.method, "alpha_bar_N", levels))
-            changes.enter_context(patch.object(lafite, "image_noise", _noise_of_one(model)))
-            changes.enter_context(patch.object(F, "scaled_dot_product_attention", _attention))
-        if isinstance(model.method, padim.PaDiM):
-            # Triangular solves are no operator of ONNX; products with the inverse are.
-            factor_PDD = model.method.factor_PDD
-            changes.callback(model.method.register_buffer, "factor_PDD", factor_PDD)
-            model.method.register_buffer("factor_PDD", torch.linalg.inv(factor_PDD))
-            changes.enter_context(patch.object(torch.linalg, "solve_triangular", _product))
-        yield
-
-
-def _product(inverse_PDD: Tensor, rows_PDB: Tensor, *, upper: bool) -> Tensor:
-    return inverse_PDD @ rows_PDB
-
-
-def _attention(query_BNC: Tensor, key_BNC: Tensor, value_BNC: Tensor) -> Tensor:
-    """With an axis of one head, which ONNX wants."""
-    query, key, value = (tensor[:, None] for tensor in (query_BNC, key_BNC, value_BNC))
-    weights = torch.softmax(query @ key.mT / math.sqrt(query.shape[-1]), dim=-1)
-    return (weights @ value)[:, 0]
-
-
-def _noise_of_one(model: Model) -> Callable[..., Tensor]:
-    """`image_noise` for the image NAME, drawn beforehand."""
-    made: dict[int, Tensor] = {}
-
-    def draw(seed: int, keys: Sequence[str], shape: Sequence[int]) -> Tensor:
-        made[seed] = image_noise(seed, keys, shape)
-        return made[seed]
-
-    view = model.method.inputs(model.method.config)
-    with patch.object(lafite, "image_noise", draw), torch.no_grad():
-        pixels = torch.zeros(1, 3, view.side, view.side)
-        Program(model)(pixels)
-    return lambda seed, keys, shape: made[seed]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

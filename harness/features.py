@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,7 @@ from benchmarks.parts.images import load_views
 from harness.cell import Cell, Data, Split
 from harness.registry import load
 from kernels._formats import number_format
-from methods.parts.backbone import Extractor, Features, Pixels, joined
-from methods.parts.onnx import Program
+from methods.parts.backbone import Extractor, Features, Pixels
 
 BATCH = {"cpu": 8, "cuda": 32}
 """Images that a backbone sees at once; the layers of a few stay in the caches of a CPU."""
@@ -140,25 +139,17 @@ def read_ahead(
     return map_ahead(lambda piece: load_views(benchmark, piece, view.resize, view.crop), pieces)
 
 
-def encoder(
-    sets: Sequence[FeatureSet],
-    device: torch.device,
-    program_of: Callable[[Features, Path, str], Program | None],
-) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float16 | np.uint8]]]:
-    """From decoded views to what is kept of them for each set; the sets share a pass."""
-    views = [features.view for features in sets if isinstance(features.view, Features)]
-    weights = sets[0].weights
-    if not views or weights is None:
-        return lambda pixels: [pixels]
-    view = joined(views)
-    program = program_of(view, weights, sets[0].weights_sha256)
-    extractor = Extractor(view, weights, program).to(device)
+def encoded(
+    views_B3SS: NDArray[np.uint8], extractor: Extractor | None, wanted: Sequence[Features]
+) -> list[NDArray[np.float16 | np.uint8]]:
+    """Decoded views as they are kept: the wanted features of one pass; without extractor, as is.
 
-    def encode(pixels: NDArray[np.uint8]) -> list[NDArray[np.float16 | np.uint8]]:
-        layers = extractor.layers(as_images(pixels).to(device))
-        return [in_halves(extractor.features(view, layers), view) for view in views]
-
-    return encode
+    ValueError for a feature that does not fit half precision.
+    """
+    if extractor is None:
+        return [views_B3SS]
+    layers = extractor.layers(as_input(views_B3SS).to(extractor.mean.device))
+    return [in_halves(extractor.features(view, layers), view) for view in wanted]
 
 
 def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:
@@ -167,14 +158,9 @@ def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:
     return values / 255 if rows.dtype == np.uint8 else values
 
 
-def as_images(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    """Decoded views (B, 3, S, S) as a backbone reads them: float32 in [0, 1]."""
-    return torch.from_numpy(pixels).float() / 255
-
-
-def extract(extractor: Extractor, views_B3SS: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Views to features in half precision; ValueError if one does not fit."""
-    return in_halves(extractor(as_images(views_B3SS).to(extractor.mean.device)), extractor.view)
+def inputs_of(views_B3SS: NDArray[np.uint8], extractor: Extractor | None) -> torch.Tensor:
+    """Decoded views as a method reads them: the extractor's features, or pixels without one."""
+    return as_input(encoded(views_B3SS, extractor, [extractor.view] if extractor else [])[0])
 
 
 def in_halves(features: torch.Tensor, view: Features) -> NDArray[np.float16]:

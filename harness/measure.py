@@ -67,7 +67,7 @@ def measure(
                 measures.labels_N[members] = masks_MSS.any(axis=(1, 2))
             maps_MSS = _resized(maps_MHW, masks_MSS.shape[1])
             pixels = judge(profile, masks_MSS, maps_MSS)
-            if cell.shown:
+            if cell.role.shown:
                 measures.evidence.curves.extend(
                     curve_rows(cell.cell_id, category, masks_MSS, maps_MSS)
                 )
@@ -76,7 +76,7 @@ def measure(
                 PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason or UNUSED)
             )
         measures.metrics[category] = image_metrics(measures.labels_N[members], scores_M) | pixels
-        if cell.shown:
+        if cell.role.shown:
             measures.evidence.pictures.extend(
                 picture_rows(cell.cell_id, benchmark, images, view, scores_M, masks_MSS, maps_MHW)
             )

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from harness.registry import UsageError, names
+from harness.registry import names
 
 MODES = ("multi-class", "separate")
 """One model a data set, or one a category."""
@@ -26,10 +26,6 @@ DEFAULT_OUT = Path("results/runs")
 
 Say = Callable[[str], None]
 """Told a line for the user."""
-
-
-def unheard(line: str) -> None:
-    """A `Say` that nobody listens to."""
 
 
 def first_few(lines: Sequence[str], most: int) -> list[str]:
@@ -42,6 +38,9 @@ selecting = partial(typer.Option, rich_help_panel="What is run")
 searching = partial(typer.Option, rich_help_panel="How knobs are searched")
 working = partial(typer.Option, rich_help_panel="With what it runs")
 keeping = partial(typer.Option, rich_help_panel="Results")
+SELDOM = "Seldom needed"
+"""The panel that comes last."""
+seldom = partial(typer.Option, rich_help_panel=SELDOM)
 
 
 def completing(words: Sequence[str] | str) -> Callable[[str], list[str]]:
@@ -178,13 +177,13 @@ class Selection:
     ] = field(default_factory=list)
     profile: Annotated[
         str,
-        selecting(
+        seldom(
             "--metric-profile", help="default, or metrics as uniad, patchcore or ader take them."
         ),
     ] = "default"
     root: DataRoot = None
     trust_masks: Annotated[
-        bool, selecting("--trust-masks", help="Take masks that seem inverted or soft as they are.")
+        bool, seldom("--trust-masks", help="Take masks that seem inverted or soft as they are.")
     ] = False
 
 
@@ -208,48 +207,15 @@ class SearchOptions:
     share: Share = 0.1
     anomalies: Anomalies = ANOMALIES
     folds: Annotated[
-        int, searching(min=1, help="Hold out so many shares in turn; each is a training.")
+        int, seldom(min=1, help="Hold out so many shares in turn; each is a training.")
     ] = 1
     leave_out: Annotated[
         bool,
-        searching("--leave-out", help="Two more trainings, each without half of the categories."),
+        seldom("--leave-out", help="Two more trainings, each without half of the categories."),
     ] = False
     joint: Annotated[bool, searching("--joint", help="All combinations, not stage by stage.")] = (
         False
     )
-    early_stop: Annotated[
-        bool, searching("--early-stop", help="End hopeless trials on part of the images.")
-    ] = False
-    searcher: Annotated[
-        str | None, searching(help="optuna: draws settings from all combinations.")
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaceOptions:
-    """What `speed` times, and on what."""
-
-    op: Annotated[
-        str | None,
-        typer.Option(
-            help="A race, or one kernel; default: kernels, then backbone.",
-            autocompletion=completing("races"),
-        ),
-    ] = None
-    points: Annotated[
-        str | None,
-        typer.Option(help="Real features: a data set, or an (N, D) .npy file."),
-    ] = None
-    preset: Preset = "quick"
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, seconds.")] = False
-    out: Annotated[Path, keeping(help="Folder of the table and plot.")] = Path("preview")
-
-    @property
-    def benchmark(self) -> str:
-        """The data set of a race that needs one; UsageError where none is named."""
-        if self.points is None:
-            raise UsageError(f"speed --op {self.op}: name a data set, --points ./my-parts")
-        return self.points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,24 +231,29 @@ class Resources:
         float | None,
         working("--gpus-per-worker", min=0, help="Default: 1 where the cluster has GPUs."),
     ] = None
-    checkpoint_every: Annotated[int, working(min=1, help="Epochs between checkpoints.")] = 10
+    checkpoint_every: Annotated[int, seldom(min=1, help="Epochs between checkpoints.")] = 10
     patience: Annotated[
-        int, working(min=1, help="Seconds that workers wait for one that is silent.")
+        int, seldom(min=1, help="Seconds that workers wait for one that is silent.")
     ] = 600
     cache: Annotated[
-        bool, working("--cache/--no-cache", help="Keep frozen features for later runs.")
+        bool, seldom("--cache/--no-cache", help="Keep frozen features for later runs.")
     ] = True
 
 
-def typed_again(request: Selection, names: Sequence[str]) -> list[str]:
-    """The words of a command line that ask for the same, where it is not the default."""
+def typed_again(request: Selection, but: Sequence[str]) -> list[str]:
+    """The words of a command line that ask for the same, where it is not the default.
+
+    All options of the request count, `but` these fields.
+    """
     hints = get_type_hints(type(request), include_extras=True)
     defaults = type(request)(benchmarks=request.benchmarks)
     words = []
-    for name in names:
+    for name in (name for name in hints if name not in but):
         value, [option] = getattr(request, name), hints[name].__metadata__
         flag = f"--{name}" if option.default is ... else option.default
-        if value != getattr(defaults, name):
+        if value is True:
+            words.append(flag)
+        elif value != getattr(defaults, name):
             for part in value if isinstance(value, list) else [value]:
                 words += [flag, str(part)]
     return words

@@ -80,7 +80,6 @@ def picture_rows(
                 "mask": _webp(masks_NHW[index])
                 if sample.anomalous and masks_NHW is not None
                 else None,
-                "overlay": None,
                 "map": _webp((255 * share_HW.clip(0, 1)).round().astype(np.uint8)),
                 "licence": benchmark.licence,
                 "source": benchmark.source,

@@ -12,16 +12,13 @@ from benchmarks.parts.inventory import plain
 from benchmarks.parts.manifest import is_manifest
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
 from harness.cell import Data, Held, open_benchmark
-from harness.options import Say, first_few, unheard
+from harness.options import Say, first_few
 from harness.registry import UsageError, did_you_mean, is_known
+from methods.base import quiet
 
 Count = Callable[[int], None]
 """Told of so many more that are done."""
 MOST_PROBLEMS = 20
-
-
-def uncounted(more: int) -> None:
-    """A `Count` that nobody reads."""
 
 
 def pieces(
@@ -39,10 +36,10 @@ def in_pieces(
     root: Path | None,
     mode: str,
     held: Held | None = None,
-    say: Say = unheard,
+    say: Say = quiet,
     *,
     limit: int | None = None,
-    count: Count = uncounted,
+    count: Count = quiet,
 ) -> list[Data]:
     """An opened data set as one piece, or a piece for each of the chosen categories, hashed.
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 from benchmarks.base import Benchmark, DataError
 from benchmarks.parts.inventory import plain
 from harness.cell import Cell, Data, Held
-from harness.options import MODES, PRESETS, Say, Selection, unheard
+from harness.options import MODES, PRESETS, Say, Selection
 from harness.overrides import parse_overrides, variant_of, with_overrides
-from harness.pieces import Count, in_pieces, limited, opened, uncounted, with_held_out
+from harness.pieces import Count, in_pieces, limited, opened, with_held_out
 from harness.registry import UsageError, did_you_mean, load, names
-from methods.base import Declaration
+from methods.base import Declaration, quiet
 from methods.parts.backbone import Features, WeightsMissing, file_sha256, find_weights
 from methods.parts.shapes import check_features
 from results.identity import distinct_ends
@@ -32,8 +32,8 @@ def plan(
     held: Held | None = None,
     calibrate: float | None = None,
     need_weights: bool = True,
-    say: Say = unheard,
-    count: Count = uncounted,
+    say: Say = quiet,
+    count: Count = quiet,
     found: Sequence[str] = (),
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds.
@@ -66,7 +66,7 @@ def plan(
     faults.tell()
     parts = _parts(there, selection, held, say, count)
     if calibrate:
-        parts = [with_held_out(data, Held(calibrate, families=())) for data in parts]
+        parts = [with_held_out(data, Held(calibrate)) for data in parts]
     for data in parts:
         for row in rows:
             faults.collect(_check_settings, row, data)
@@ -85,6 +85,7 @@ def plan(
             weights_sha256=sha256,
             purpose="run" if held is None else "tune",
             profile=selection.profile,
+            calibrated=bool(calibrate),
         )
         for data in parts
         for row in rows

@@ -12,8 +12,9 @@ The model is a folder below `OUT/models`, or what `lafite-bench export` wrote. C
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,20 +23,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.parts.content import map_threads
 from benchmarks.parts.decode import SIXTEEN_BITS, is_deep, read_rgb
 from benchmarks.parts.images import view_of
 from harness.cache import FeatureCache
-from harness.features import as_input, extract
-from harness.registry import UsageError
+from harness.cell import Cell, cell_in
+from harness.features import inputs_of
+from harness.options import is_address
+from harness.overrides import PATHS
+from harness.registry import UsageError, first_line
 from harness.registry import load as plug_in
-from harness.store.checkpoints import load_whole, read_state
+from harness.store.copies import input_of
+from harness.store.store import load_state
 from methods.base import Method, quiet
 from methods.parts.backbone import (
     Extractor,
     Features,
-    Pixels,
     WeightsMissing,
     file_sha256,
     find_weights,
@@ -64,19 +69,20 @@ class Model:
     """A trained method, its settings and what was held out from it."""
 
     folder: Path
+    cell: Cell
     method: Method
-    knobs: Any
-    name: str
+    extractor: Extractor | None
+    """The frozen backbone whose features the method reads; None for one that reads pixels."""
     held: Mapping[str, NDArray[np.float64]]
     """By category, scores and highest map values (n, 2) of the held-out normal images."""
     whites: Mapping[str, float]
-    extractor: Extractor | None
     record: Mapping[str, Any]
+    """All that is noted with it and its cell."""
 
     @property
-    def categories(self) -> list[str]:
-        """What it learned."""
-        return list(self.record["categories"])
+    def categories(self) -> tuple[str, ...]:
+        """The categories that it learned."""
+        return self.cell.data.categories
 
     def __call__(self, images: Sequence[Picture], category: str | None = None) -> Scores:
         """Scores; DataError for a file that is no image, ValueError for an array of another shape.
@@ -93,12 +99,13 @@ class Model:
 
     def score(self, views_B3SS: NDArray[np.uint8], names: Sequence[str]) -> Scores:
         """Scores of what `view` made of a few images; a name is what random draws derive from."""
-        values = as_input(views_B3SS)
-        if self.extractor is not None:
-            values = as_input(extract(self.extractor, views_B3SS))
         with torch.no_grad():
-            scores = self.method.score(values.to(self.method.device), names, self.knobs)
+            scores = self.method.score(self.inputs(views_B3SS), names, self.cell.knobs)
         return Scores(scores.images.cpu().numpy(), scores.maps.cpu().numpy())
+
+    def inputs(self, views_B3SS: NDArray[np.uint8]) -> Tensor:
+        """What the method reads of these views."""
+        return inputs_of(views_B3SS, self.extractor).to(self.method.device)
 
     def view(self, image: Picture, category: str | None = None) -> NDArray[np.uint8]:
         """What the model sees of an image, (3, S, S)."""
@@ -153,37 +160,39 @@ def load(folder: str | Path, cell: str | None = None, device: str | None = None)
     are not here.
     """
     folder = Path(folder)
-    record, use = _records(folder, cell)
-    declared = plug_in("methods", record["method"])
+    record = record_of(folder, cell)
+    known = cell_of(folder, record)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with _loading(folder):
+        method: Method = plug_in("methods", known.method).method(known.config, seed=known.seed)
+        facts = load_state(folder, method)
+        held, whites = _held(record["held"]), dict(record["whites"])
+    view = method.inputs(known.config)
+    views = [view] if isinstance(view, Features) else []
+    of = known.weights, known.weights_sha256
+    extractor = FeatureCache.default().extractor(views, *of, target, quiet)
+    return Model(folder, known, method.to(target).eval(), extractor, held, whites, facts | record)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """UsageError in place of what a folder raises that is not whole, or that no run wrote."""
     try:
-        config = settings(declared.method.Config, record["config"])
-        knobs = settings(declared.method.Knobs, use["knobs"])
-        method: Method = declared.method(config, seed=record["seed"])
-        load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
+        yield
+    except UsageError:
+        raise
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: holds no whole model ({error.filename} is missing)") from None
-    except (ValueError, KeyError, TypeError) as error:
-        why = str(error).splitlines()[0]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = first_line(error)
         raise UsageError(f"{folder}: can't be loaded ({why}); train it again") from None
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Model(
-        folder,
-        method.to(target).eval(),
-        knobs,
-        record["method"],
-        _held(use["held"]),
-        use.get("whites", {}),
-        _extractor(folder, method, use["weights_sha256"], target),
-        record | use,
-    )
 
 
-def settings(kind: type, values: Mapping[str, Any]) -> Any:
-    """A Config or Knobs from JSON, where tuples came back as lists."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+def record_of(folder: Path, cell: str | None) -> dict[str, Any]:
+    """What is noted of a cell that used the model in a folder: the newest, or that of this id.
 
-
-def _records(folder: Path, cell: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    UsageError where there is none.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; name one below OUT/models, or an exported one")
     uses = sorted((folder / "cells").glob("*.json"), key=lambda path: path.stat().st_mtime)
@@ -195,10 +204,45 @@ def _records(folder: Path, cell: str | None) -> tuple[dict[str, Any], dict[str, 
             f"{there}); run the cell again with --overwrite"
         )
     try:
-        record = record_in((folder / "fit.json").read_bytes(), "method", "config", "seed", "sha256")
-        return record, record_in(chosen[-1].read_bytes(), "knobs", "held", "weights_sha256")
+        return record_in(chosen[-1].read_bytes(), "cell", "whites", "held")
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder}: its records can't be read ({error})") from None
+
+
+def cell_of(
+    folder: Path,
+    record: Mapping[str, Any],
+    placed: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Cell:
+    """The cell of a record, with the weights of its backbone: the folder's, or those that its
+    settings name; UsageError where they are not here, or others than it learned with.
+
+    `placed` is given what is noted of the data, and says where it lies here.
+    """
+    with _loading(folder):
+        here = {"config": with_copies(record["config"], PATHS), "data": placed(record["data"])}
+        known = cell_in({**record, **here})
+        view = plug_in("methods", known.method).method.inputs(known.config)
+    if not isinstance(view, Features):
+        return known
+    own = sorted(folder.glob(f"{BACKBONE}.*"))
+    try:
+        path = own[0] if own else find_weights(view)
+    except WeightsMissing as error:
+        raise UsageError(f"{folder}: {error}") from None
+    if file_sha256(path) != known.weights_sha256:
+        raise UsageError(f"{path}: other weights than the model learned with")
+    return replace(known, weights=path)
+
+
+def with_copies(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Values with copies on this machine for those of the named addresses that are URIs."""
+    return {
+        name: str(input_of(FeatureCache.default().root / "inputs", value))
+        if name in names and isinstance(value, str) and is_address(value)
+        else value
+        for name, value in values.items()
+    }
 
 
 def _held(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
@@ -207,30 +251,3 @@ def _held(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
         name: np.array([(r["score"], r["peak"]) for r in rows if r["category"] == name])
         for name in names
     }
-
-
-def backbone_of(model: Model) -> Path | None:
-    """The file of its backbone's weights; None for a method that reads pixels."""
-    return _backbone(model.folder, model.method.inputs(model.method.config))
-
-
-def _backbone(folder: Path, view: Features | Pixels) -> Path | None:
-    own = sorted(folder.glob(f"{BACKBONE}.*"))
-    if not isinstance(view, Features):
-        return None
-    return own[0] if own else find_weights(view)
-
-
-def _extractor(folder: Path, method: Method, sha256: str, device: torch.device) -> Extractor | None:
-    """The backbone, with the weights of the folder or those that the settings name."""
-    view = method.inputs(method.config)
-    try:
-        path = _backbone(folder, view)
-    except WeightsMissing as error:
-        raise UsageError(f"{folder}: {error}") from None
-    if path is None or not isinstance(view, Features):
-        return None
-    if file_sha256(path) != sha256:
-        raise UsageError(f"{path}: other weights than the model learned with")
-    program = FeatureCache.default().program(view, path, sha256, device, quiet)
-    return Extractor(view, path, program).to(device).eval()

@@ -37,16 +37,21 @@ KINDS = {
     "benchmarks": Kind("benchmarks", "BENCHMARK", "lafite_bench.benchmarks"),
     "kernels": Kind("kernels", "OP"),
     "commands": Kind("harness/commands", "command"),
-    "races": Kind("harness/speed", "race"),
 }
+PLUGIN = "plugin_"
+"""The prefix of the packages that are made of users' files."""
 OF_FILE = re.compile(r"(\w+)@([0-9a-f]{8})")
 """What a user's file is called: its name and its content."""
-FOLDERS: dict[str, Path] = {}
-"""The users' files that this process works with, as packages of their own, by name."""
 
 
 class UsageError(ValueError):
     """What the user typed can't be run; one line says what, where and what to do."""
+
+
+def first_line(error: BaseException, *, kind: bool = False) -> str:
+    """The first line of an error's text, after its `kind` if asked; without a text the kind."""
+    text = str(error).strip().splitlines()[:1]
+    return ": ".join([type(error).__name__, *text] if kind or not text else text)
 
 
 class Stopped(KeyboardInterrupt):
@@ -136,6 +141,12 @@ def copies_of_files() -> Path:
     return (root if root.is_absolute() else spare_cache()).resolve() / "plugins"
 
 
+def files_in_use() -> list[Path]:
+    """The packages of the users' files that this process has imported."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(PLUGIN)]
+    return [Path(module.__file__).parent for module in modules if module.__file__]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a name that does not exist."""
     words = list(known)
@@ -145,7 +156,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _module(name: str) -> str:
-    return f"plugin_{name.replace('@', '_')}"
+    return f"{PLUGIN}{name.replace('@', '_')}"
 
 
 def _attribute(name: str, attribute: str) -> Any:
@@ -161,7 +172,6 @@ def _attribute(name: str, attribute: str) -> Any:
         content = Path(spec.origin).read_bytes()
         if not hashlib.sha256(content).hexdigest().startswith(name.partition("@")[2]):
             raise UsageError(f"{name}: {spec.origin} was changed; delete it, name the file again")
-        FOLDERS[name] = Path(spec.origin).parent
     try:
         imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:

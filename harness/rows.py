@@ -17,20 +17,15 @@ from typing import Any
 import torch
 
 from benchmarks.base import Sample
-from harness.cell import Cell, Purpose
+from harness.cell import Cell
 from harness.place import Place
+from harness.registry import first_line
 from harness.store.store import Row
 from methods.base import Diverged
 from results.metrics import Measured
 from results.table import DONE, SCHEMA
 
 PACKAGES = ("benchmarks", "harness", "kernels", "methods", "results")
-SPLIT_LABELS: dict[Purpose, str] = {
-    "run": "test",
-    "tuned": "test",
-    "tune": "pseudo-validation",
-    "reveal": "test (revealed)",
-}
 
 
 def finished_rows(
@@ -62,13 +57,12 @@ def finished_rows(
 
 def failure_row(cell: Cell, place: Place, error: BaseException) -> Row:
     """The row of a cell that failed; what was not measured is null."""
-    text = f"{type(error).__name__}: {error}"
     return {
         **dict.fromkeys(SCHEMA.names),
         **_provenance(cell, place),
         "status": "diverged" if isinstance(error, Diverged) else "error",
-        "reason": text.splitlines()[0],
-        "error": text,
+        "reason": first_line(error, kind=True),
+        "error": f"{type(error).__name__}: {error}",
         "finished_at": datetime.now(UTC),
     }
 
@@ -123,7 +117,7 @@ def _provenance(cell: Cell, place: Place) -> Row:
         "method": cell.method,
         "variant": cell.variant,
         "seed": cell.seed,
-        "split": SPLIT_LABELS[cell.purpose],
+        "split": cell.role.label,
         "config_json": json.dumps(dataclasses.asdict(cell.config)),
         "knobs_json": json.dumps(dataclasses.asdict(cell.knobs)),
         "config_hash": cell.config_hash,

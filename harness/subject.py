@@ -17,11 +17,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from benchmarks.base import Sample, SealedError, sealed
-from benchmarks.parts.images import load_masks, load_views
+from benchmarks.parts.images import load_masks
 from benchmarks.shapes import BENCHMARK
+from harness.cache import FeatureCache
+from harness.features import BATCH, inputs_of, read_ahead
 from harness.registry import load
-from methods.base import Declaration, Method, Progress, Scores
-from methods.parts.backbone import Extractor, Features, Pixels, find_weights
+from methods.base import Declaration, Method, Progress, Scores, quiet
+from methods.parts.backbone import Extractor, Features, Pixels, file_sha256, find_weights
 from methods.parts.batches import Batches
 from results.metrics import image_metrics
 
@@ -42,20 +44,18 @@ def unseen() -> list[Sample]:
 
 
 @cache
-def _extractor(view: Features) -> Extractor:
-    return Extractor(view, find_weights(view))
+def _extractor(view: Features) -> Extractor | None:
+    weights, cpu = find_weights(view), torch.device("cpu")
+    return FeatureCache.default().extractor([view], weights, file_sha256(weights), cpu, quiet)
 
 
 @cache
 def inputs(view: Pixels, split: str) -> Tensor:
     """What a method with this view reads of a split of `shapes`: computed once a process."""
     samples = training_samples() if split == "train" else unseen()
-    views = load_views(BENCHMARK(None), samples, view.resize, view.crop)
-    images = torch.from_numpy(views).float() / 255
-    if not isinstance(view, Features):
-        return images
-    # Cloned, as tensors of inference mode can't be trained on.
-    return torch.cat([_extractor(view)(chunk) for chunk in images.split(32)]).clone()
+    extractor = _extractor(view) if isinstance(view, Features) else None
+    pieces = read_ahead(BENCHMARK(None), samples, view, BATCH["cpu"])
+    return torch.cat([inputs_of(views, extractor) for views in pieces])
 
 
 def batches(view: Pixels, seed: int = 0) -> Batches:

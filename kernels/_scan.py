@@ -62,7 +62,7 @@ def _scan_row(
 
 @njit(fastmath=True)
 def _threshold(square: Any, worst: Any, limits: Any) -> Any:
-    """What a product must reach to be measured."""
+    """The least product whose pair is measured."""
     slack, fine = limits[0], limits[1]
     return np.float32(0.5) * (square * (1 - slack) - worst * (1 + fine))
 
@@ -183,7 +183,7 @@ def _lowest(typing: Any, bits: Any) -> Any:
 
 @intrinsic
 def _reaching(typing: Any, coded: Any, bounds_N: Any, x: Any, bank: Any, group: Any) -> Any:
-    """Which of QUAD queries' pairs with LANES rows are to be measured: bit LANES * query + row.
+    """Bits LANES * query + row of QUAD queries' pairs with LANES rows that are to be measured.
 
     A pair is where product * row's scale * query's scale - half the row's square >= the query's
     bound. AVX2's vpmaddwd multiplies 16 pairs of int16 and adds neighbours; nothing that can be

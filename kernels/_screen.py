@@ -109,7 +109,7 @@ class Screen:
         return e_PL
 
     def _scales(self, squares_N: Tensor) -> Tensor:
-        """What one of an int16 code's units stands for, (N,); never 0."""
+        """The size (N,) of an int16 code's unit; never 0."""
         return (squares_N * (1 + self.fine)).sqrt_().clamp_min_(1e-30).div_(LARGEST)
 
     def as_bank(self, codes_NW: Tensor, squares_N: Tensor) -> tuple[Tensor, ...]:

@@ -226,7 +226,7 @@ def _codes(rows_ND: Tensor, centre_D: Tensor, scale: float, block: int) -> tuple
 
 
 def _error(norms_N: Tensor, bank_norm: float, d: int) -> Tensor:
-    """What a minimum may be off, by the norms of what the codes round.
+    """The largest error of a minimum, by the norms of what the codes round.
 
     Codes are off by 2^-11 of their norm each, and the product counts twice; float16's least step is
     2^-24; float32 rounds sums of d numbers, of the product, of squares and of the measure.

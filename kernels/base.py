@@ -1,4 +1,4 @@
-"""What a kernel file declares (``OP``), its cases, and the only check of its input.
+"""The declaration of a kernel file (``OP``), cases, and the only check of its input.
 
 Shape suffixes: N queries or points, M bank rows, D coordinates.
 """

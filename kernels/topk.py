@@ -37,7 +37,7 @@ def topk_l2(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor
 
 
 def _exportable(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """In operators that other runtimes have; of equal distances any comes first."""
+    """The search in operators that other runtimes have; of equal distances any comes first."""
     distances_NM = torch.cdist(queries_ND.float(), bank_MD.float())
     nearest = distances_NM.topk(k, largest=False, sorted=True)
     return nearest.values, nearest.indices

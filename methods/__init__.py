@@ -1,1 +1,1 @@
-"""What is compared: one file a method, named after it; shared pieces in `parts`."""
+"""The methods that are compared, each in the file of its name; `parts` is shared."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,14 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What `fit` reports while it runs: `step` of `steps` of the named stage are done."""
+    """A report of a running `fit`: `step` of `steps` of the named stage are done."""
 
     stage: str
     step: int
     steps: int
     loss: float | None = None
     yardsticks: Mapping[str, float] = field(default_factory=dict)
-    """Losses of predictors that need no training, by what they are: what `loss` must beat."""
+    """Name -> loss of a predictor that needs no training, which `loss` must beat."""
     note: str = ""
     """A line for the user; the numbers beside it say nothing."""
     where: str = ""
@@ -48,45 +48,23 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def quiet(progress: Progress) -> None:
-    """Ignore progress."""
+def quiet(*told: object) -> None:
+    """A listener that ignores what it is told."""
 
 
 class Keeper:
     """Keeps the state of a training that is to survive a crash; this one keeps nothing."""
 
-    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
-        """Restore the optimiser and the EMA; returns the number of epochs that are done."""
+    def resume(self, optimiser: torch.optim.Optimizer) -> int:
+        """Restore the optimiser; returns the number of epochs that are done."""
         return 0
 
-    def keep(
-        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
-    ) -> None:
+    def keep(self, epochs: int, optimiser: torch.optim.Optimizer) -> None:
         """Keep the state after so many epochs; called on rank 0 at the end of each."""
 
 
 class Diverged(RuntimeError):
     """The loss of a training is not finite."""
-
-
-LATER = "later"
-Value = TypeVar("Value")
-
-
-def later(default: Value) -> Value:
-    """The default of a field that a Config or Knobs got later: at it, rows keep the identity that
-    they had before."""
-    made: Value = field(default=default, metadata={LATER: True})
-    return made
-
-
-def identifying(settings: Any) -> dict[str, Any]:
-    """The fields that tell settings apart: not those that came later and are at their default."""
-    return {
-        each.name: getattr(settings, each.name)
-        for each in fields(settings)
-        if LATER not in each.metadata or getattr(settings, each.name) != each.default
-    }
 
 
 class Stage(NamedTuple):
@@ -99,7 +77,7 @@ class Stage(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """One of the three words of `--preset`: a Config and Knobs of the method."""
+    """The Config and Knobs behind a word of `--preset`."""
 
     config: Any
     knobs: Any
@@ -132,13 +110,13 @@ class Method(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the method lives; inputs are moved there."""
+        """The device of the method; inputs are moved there."""
         return self._anchor.device
 
     @classmethod
     @abstractmethod
     def inputs(cls, config: Any) -> Features | Pixels:
-        """What the method reads: frozen features, or the pixels themselves."""
+        """The view of an image that the method reads: frozen features, or pixels."""
 
     @abstractmethod
     def fit(
@@ -153,17 +131,17 @@ class Method(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What is known of a method before it is built; each method's file ends with its own."""
+    """The facts of a method that are known before it is built; its file ends with them."""
 
     method: type[Method]
     presets: Mapping[str, Preset]
     check: Callable[[Any, Any, int], None]
-    """check(config, knobs, images): raises ValueError, in one line, for values that so many
-    training images don't allow."""
+    """check(config, knobs, images): raises ValueError, in one line, for values out of range, or
+    that so many training images don't allow."""
     cost: Callable[[Any, int], Cost]
-    """cost(config, images): what learning from so many images will cost."""
-    search: Callable[[Any, Any], tuple[Stage, ...]] = lambda config, knobs: ()
-    """search(config, knobs): the stages of a search for knobs that starts with those, in order."""
+    """cost(config, images): the cost of learning from so many images."""
+    stages: Callable[[Any, Any], tuple[Stage, ...]] = lambda config, knobs: ()
+    """stages(config, knobs): the stages of a search for knobs that starts with those, in order."""
     ablation: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]] = lambda config, knobs: {}
     """ablation(config, knobs): named variants that show what each component adds. They share one
     Config where possible, and so one fit."""
@@ -173,13 +151,11 @@ class Declaration:
     """files_sha256(config): identity of further files that `fit` reads, beside data and backbone;
     ValueError, in one line, where they can't be read."""
     revision: Callable[[Any], int] = lambda config: 0
-    """revision(config): raised where the code changes what unchanged settings give."""
+    """revision(config): a number to raise when other code gives other scores for these settings."""
     caution: Callable[[Any], str] = lambda config: ""
-    """caution(config): what is to be read, in one line, before this is trained; empty for most."""
+    """caution(config): a warning, in one line, to read before this is trained; mostly empty."""
     named: Callable[[Any], Mapping[str, str]] = lambda config: {}
     """named(config): settings that every row is to name, although they are the preset's."""
-    scores_while_training: bool = True
-    """False where scores need what is learned after the last epoch."""
 
 
 class Neighbours(NamedTuple):
@@ -221,7 +197,7 @@ class SearchesBank(Protocol):
     def score(
         self, inputs: Tensor, keys: Sequence[str], knobs: Any, neighbours: Neighbours | None = None
     ) -> Scores:
-        """As `Method.score`; `neighbours` come of a search that serves these knobs."""
+        """The scores as by `Method.score`; `neighbours` come of a search that serves the knobs."""
 
 
 @runtime_checkable
@@ -230,6 +206,14 @@ class Explains(Protocol):
 
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
         """Maps (B, g, g) or (B, S, S), by what they show; those named "A to B" have one unit."""
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """A method whose scores `torch.export` or ONNX can't express as they are computed."""
+
+    def program(self) -> Method:
+        """Its twin that they can express; no score of it depends on an image's key."""
 
 
 @runtime_checkable

@@ -55,7 +55,6 @@ from methods.parts.tokens import (
     Layout,
     TokenReader,
     check_decoder,
-    check_source,
     mean_of,
     token_view,
 )
@@ -67,7 +66,7 @@ class Dinomaly(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; with `epochs` these are counted instead of `iterations`."""
+        """Settings of learning; with `epochs` these are counted instead of `iterations`."""
 
         backbone: str = "vit_base_patch14_reg4_dinov2.lvd142m"
         weights: str | None = None
@@ -95,7 +94,7 @@ class Dinomaly(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; sigma 0 does not blur."""
+        """Settings that may change after learning; sigma 0 does not blur."""
 
         scored_at: int = 256
         window: int = 5
@@ -148,16 +147,24 @@ class Dinomaly(Method):
             rebuilt_BTC = accelerated(self.network)(mean_of(groups_BTC))
         errors_BT = [distances(*pair) for pair in zip(groups_BTC, rebuilt_BTC, strict=True)]
         error_BT = self.reader.patches(torch.stack(errors_BT).mean(dim=0))
-        return evaluated(self.reader.as_map(error_BT), side, knobs, by_way_of=side)
+        how = knobs.scored_at, knobs.window, knobs.sigma, knobs.top
+        return evaluated(self.reader.as_map(error_BT), side, *how, by_way_of=side)
 
 
 def _network(config: Dinomaly.Config, layout: Layout) -> NoisyDecoder:
-    return NoisyDecoder(layout.channels, layout.groups, config)
+    return NoisyDecoder(
+        layout.channels,
+        layout.groups,
+        layers=config.decoder_layers,
+        heads=config.heads,
+        dropout=config.dropout,
+        mlp_bias=config.mlp_bias,
+    )
 
 
 def check(config: Dinomaly.Config, knobs: Dinomaly.Knobs, images: int) -> None:
     """Heads must split the channels, groups the layers of the decoder."""
-    check_source(config)
+    at_least(config, 0, "grid")
     check_evaluated(knobs)
     at_least(config, 1, "epochs", "iterations", "batch_size", "groups", "decoder_layers", "heads")
     at_least(config, 0, "warmup", "easy_after", "easy_factor", "weight_decay")
@@ -202,7 +209,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"sigma": (0.0, 2.0, 4.0)}),
         Stage({"top": (0.001, 0.01, 0.05)}),
     ),

@@ -61,7 +61,7 @@ class Draem(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `window` is the side of squares to train on instead of whole images."""
+        """Settings of learning; `window`: the side of squares to train on, not on whole images."""
 
         image_size: int = 256
         window: int | None = None
@@ -79,7 +79,7 @@ class Draem(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning: the pooling of the image score."""
+        """Settings that may change after learning: the pooling of the image score."""
 
         pool: int = 21
 
@@ -150,7 +150,7 @@ class Draem(Method):
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
-        """How far the first network changes the image."""
+        """The distance by which the first network changes the image."""
         rebuilt_B3SS, _ = self._segment(inputs)
         return {"original to rebuilt": error_map(inputs.to(self.device) - rebuilt_B3SS)}
 
@@ -193,13 +193,13 @@ def cost(config: Draem.Config, images: int) -> Cost:
     )
 
 
-def search(config: Draem.Config, knobs: Draem.Knobs) -> tuple[Stage, ...]:
+def stages(config: Draem.Config, knobs: Draem.Knobs) -> tuple[Stage, ...]:
     """The pooling of the image score."""
     return (Stage({"pool": (1, 5, 11, 21, 41)}),)
 
 
 def files_sha256(config: Draem.Config) -> str:
-    """That of the folder of textures, where one is named."""
+    """The hash of the folder of textures; empty where none is named."""
     return "" if config.textures == OWN else textures_sha256(_texture_folder(config))
 
 
@@ -248,7 +248,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     passes=lambda knobs: 1,
     files_sha256=files_sha256,
     # Published DRAEM draws from DTD: with other textures it is another method.

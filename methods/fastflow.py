@@ -36,7 +36,6 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
-    later,
     quiet,
 )
 from methods.networks.flow import Flow
@@ -52,11 +51,11 @@ from methods.parts.training import Recipe, optimise
 
 
 class FastFlow(Method):
-    """How unlikely each location's features are under a flow."""
+    """Negative likelihood of each location's features under a flow."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned: `kernels` are the sizes that the steps take in turn."""
+        """Settings of learning: `kernels` are the sizes that the steps take in turn."""
 
         backbone: str = "wide_resnet50_2.racm_in1k"
         weights: str | None = None
@@ -76,12 +75,12 @@ class FastFlow(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning."""
+        """Settings that may change after learning."""
 
         log_jacobian: bool = False
         sigma: float = 0.0
         pool: int = 1
-        layer_tilt: float = later(0.0)
+        layer_tilt: float = 0.0
         """Above 0 the coarse layers weigh more, see `layer_weights`; published: all weigh alike."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
@@ -145,7 +144,7 @@ def cost(config: FastFlow.Config, images: int) -> Cost:
     return training_cost(lambda: Flows(shapes, config), *shapes, samples=images * config.epochs)
 
 
-def search(config: FastFlow.Config, knobs: FastFlow.Knobs) -> tuple[Stage, ...]:
+def stages(config: FastFlow.Config, knobs: FastFlow.Knobs) -> tuple[Stage, ...]:
     """Whether maps hold the log-Jacobian, the weights of layers, then how maps become scores."""
     return Stage({"log_jacobian": (False, True)}), Stage({"layer_tilt": TILTS}), *SEARCH
 
@@ -165,7 +164,7 @@ class Flows(nn.Module):
         )
 
     def forward(self, *layers_BChw: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For each layer its latent (B, C, h, w) and log-determinant (B, h, w)."""
+        """The latent (B, C, h, w) and log-determinant (B, h, w) of each layer."""
         return [
             flow(norm(layer_BChw))
             for layer_BChw, norm, flow in zip(layers_BChw, self.norms, self.flows, strict=True)
@@ -202,6 +201,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     passes=lambda knobs: 1,
 )

@@ -52,7 +52,6 @@ from methods.parts.tokens import (
     Layout,
     TokenReader,
     check_decoder,
-    check_source,
     mean_of,
     token_view,
 )
@@ -64,7 +63,7 @@ class InpFormer(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `mining` is the power of the relative distance."""
+        """Settings of learning; `mining` is the power of the relative distance."""
 
         backbone: str = "vit_base_patch14_reg4_dinov2.lvd142m"
         weights: str | None = None
@@ -89,7 +88,7 @@ class InpFormer(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; sigma 0 does not blur."""
+        """Settings that may change after learning; sigma 0 does not blur."""
 
         scored_at: int = 256
         window: int = 5
@@ -136,16 +135,23 @@ class InpFormer(Method):
             rebuilt_BTC, _ = accelerated(self.network)(mean_of(groups_BTC))
         errors_BT = [distances(*pair) for pair in zip(groups_BTC, rebuilt_BTC, strict=True)]
         error_Bgg = self.reader.as_map(torch.stack(errors_BT).mean(dim=0))
-        return evaluated(error_Bgg, side, knobs, by_way_of=side)
+        how = knobs.scored_at, knobs.window, knobs.sigma, knobs.top
+        return evaluated(error_Bgg, side, *how, by_way_of=side)
 
 
 def _network(config: InpFormer.Config, layout: Layout) -> PrototypeDecoder:
-    return PrototypeDecoder(layout.channels, layout.groups, config)
+    return PrototypeDecoder(
+        layout.channels,
+        layout.groups,
+        prototypes=config.prototypes,
+        layers=config.decoder_layers,
+        heads=config.heads,
+    )
 
 
 def check(config: InpFormer.Config, knobs: InpFormer.Knobs, images: int) -> None:
     """Heads must split the channels, groups the layers of the decoder."""
-    check_source(config)
+    at_least(config, 0, "grid")
     check_evaluated(knobs)
     at_least(config, 1, "epochs", "batch_size", "groups", "decoder_layers", "heads", "prototypes")
     at_least(config, 0, "warmup", "mining", "gather", "weight_decay")
@@ -186,7 +192,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"sigma": (0.0, 2.0, 4.0)}),
         Stage({"top": (0.001, 0.01, 0.05)}),
     ),

@@ -50,7 +50,7 @@ class PaDiM(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; so many `channels` are drawn, `ridge` x I is added to covariances."""
+        """Settings of learning; so many `channels` are drawn, covariances get `ridge` x I added."""
 
         backbone: str = "wide_resnet50_2.tv_in1k"
         weights: str | None = None
@@ -63,7 +63,7 @@ class PaDiM(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning."""
+        """Settings that may change after learning."""
 
         sigma: float = 4.0
         pool: int = 1
@@ -83,6 +83,8 @@ class PaDiM(Method):
         self.register_buffer("factor_PDD", torch.empty(positions, width, width))
         channels = feature_channels(self.inputs(config))
         self.register_buffer("drawn", drawn_channels(channels, width, seed))
+        self.inverted = False
+        """Whether `factor_PDD` holds the factors' inverses."""
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -148,11 +150,23 @@ class PaDiM(Method):
         centred_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
         # A few at a time: the solver copies the factors that it is given.
         blocks = zip(self.factor_PDD.split(FACTORED), centred_PDB.split(FACTORED), strict=True)
-        whitened_FDB = (torch.linalg.solve_triangular(*block, upper=False) for block in blocks)
+        whitened_FDB = (
+            factor_FDD @ x_FDB
+            if self.inverted
+            else torch.linalg.solve_triangular(factor_FDD, x_FDB, upper=False)
+            for factor_FDD, x_FDB in blocks
+        )
         distances_PB = torch.cat([torch.linalg.vector_norm(x_FDB, dim=1) for x_FDB in whitened_FDB])
         distances_Bgg = distances_PB.T.unflatten(1, (self.side, self.side))
         maps_BSS = smooth_upsample(distances_Bgg, self.inputs(self.config).side, knobs.sigma)
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
+
+    def program(self) -> PaDiM:
+        """A twin with products in place of triangular solves, which ONNX lacks."""
+        twin = PaDiM(self.config, seed=self.seed)
+        twin.load_state_dict(self.state_dict(), assign=True)
+        twin.factor_PDD, twin.inverted = torch.linalg.inv(self.factor_PDD), True
+        return twin.eval()
 
 
 def check(config: PaDiM.Config, knobs: PaDiM.Knobs, images: int) -> None:
@@ -198,5 +212,5 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: SEARCH,
+    stages=lambda config, knobs: SEARCH,
 )

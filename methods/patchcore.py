@@ -41,7 +41,6 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
-    later,
     quiet,
 )
 from methods.parts.backbone import LITE0, Features
@@ -58,7 +57,7 @@ class PatchCore(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `projection` None and `starts` 0 make the greedy choice exact."""
+        """Settings of learning; `projection` None and `starts` 0 make the greedy choice exact."""
 
         backbone: str = "wide_resnet50_2.tv_in1k"
         weights: str | None = None
@@ -75,14 +74,14 @@ class PatchCore(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; `reweight` is b of the paper, 0 officially."""
+        """Settings that may change after learning; `reweight` is b of the paper, 0 officially."""
 
         k: int = 1
         coreset: float = 0.1
         reweight: int = 0
         sigma: float = 4.0
         pool: int = 1
-        image_score: Literal["patches", "map"] = later("patches")
+        image_score: Literal["patches", "map"] = "patches"
         """The maximum over patches, as officially, or over the smoothed map, as in ADer."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
@@ -194,7 +193,7 @@ def cost(config: PatchCore.Config, images: int) -> Cost:
     )
 
 
-def search(config: PatchCore.Config, knobs: PatchCore.Knobs) -> tuple[Stage, ...]:
+def stages(config: PatchCore.Config, knobs: PatchCore.Knobs) -> tuple[Stage, ...]:
     """k, then the coreset, then how distances become an image score.
 
     That is re-weighting, or the smoothing where the score is the maximum of the smoothed map.
@@ -231,5 +230,5 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
 )

@@ -43,7 +43,6 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
-    later,
     quiet,
 )
 from methods.networks.patch_encoder import (
@@ -73,7 +72,7 @@ class PatchSVDD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; the rates are the shares of all training patches that are kept."""
+        """Settings of learning; the rates are the shares of all training patches that are kept."""
 
         image_size: int = 256
         width: int = 32
@@ -94,10 +93,10 @@ class PatchSVDD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; the official code prints all four."""
+        """Settings that may change after learning; the official code prints all four."""
 
         combine: Literal["coarse", "fine", "product", "sum"] = "product"
-        pool: int = later(1)
+        pool: int = 1
 
     mean: Tensor
     """(3, S, S): the mean image."""
@@ -236,8 +235,8 @@ def cost(config: PatchSVDD.Config, images: int) -> Cost:
     return costs
 
 
-def search(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
-    """Which scale, or how both are combined; then the pooling of the image score."""
+def stages(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
+    """The scale, or the way to combine both; then the pooling of the image score."""
     return Stage({"combine": ("coarse", "fine", "product", "sum")}), Stage({"pool": (1, 4, 16)})
 
 
@@ -258,7 +257,7 @@ def _scales(config: PatchSVDD.Config) -> tuple[Scale, Scale]:
 
 
 def _repeated(train: Batches, times: int) -> Batches:
-    """The same images, each so many times an epoch."""
+    """The batches of an epoch that shows each image so many times."""
     return Batches(
         train.keys * times,
         lambda indices: train.fetch([index % len(train) for index in indices]),
@@ -302,7 +301,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     passes=lambda knobs: 1,
-    scores_while_training=False,  # the banks are filled at the end
 )

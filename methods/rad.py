@@ -55,7 +55,7 @@ from methods.parts.cost import Cost, coreset_rows
 from methods.parts.image_bank import ImageBank
 from methods.parts.maps import evaluated
 from methods.parts.shapes import feature_numbers, layer_shapes
-from methods.parts.tokens import check_source, token_view
+from methods.parts.tokens import token_view
 
 EVERYWHERE = 1000
 """A radius that reaches across every grid."""
@@ -66,7 +66,7 @@ class Rad(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is kept."""
+        """Settings of the bank."""
 
         backbone: str = "vit_base_patch16_dinov3.lvd1689m"
         weights: str | None = None
@@ -79,7 +79,7 @@ class Rad(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; `radius` is in cells, sigma 0 does not blur."""
+        """Settings that may change after learning; `radius` is in cells, sigma 0 does not blur."""
 
         k_image: int = 150
         radius: int = 1
@@ -129,7 +129,8 @@ class Rad(Method):
             for one_1L, rows_K in zip(values.flatten(1).split(1), rows_BK, strict=True)
         ]
         side = self.inputs(self.config).side
-        return evaluated(torch.stack(errors_gg), side, knobs)
+        how = knobs.scored_at, knobs.window, knobs.sigma, knobs.top
+        return evaluated(torch.stack(errors_gg), side, *how)
 
     def _distances(self, one_1L: Tensor, rows_K: Tensor, radius: int) -> Tensor:
         """The mean over layers of each patch's distance to the nearest similar one: (g, g)."""
@@ -181,7 +182,7 @@ def everywhere(patches_Cgg: Tensor, similar_KCgg: Tensor) -> Tensor:
 
 
 def _shapes(config: Rad.Config) -> tuple[Shape, ...]:
-    """Of what the bank keeps: of each layer on the grid, or of class token and patches in turn."""
+    """Shapes that the bank keeps: each layer on the grid, or class token and patches in turn."""
     shapes = layer_shapes(Rad.inputs(config))
     if not config.grid:
         return shapes
@@ -190,7 +191,7 @@ def _shapes(config: Rad.Config) -> tuple[Shape, ...]:
 
 def check(config: Rad.Config, knobs: Rad.Knobs, images: int) -> None:
     """Ranges of the bank and of the search in it."""
-    check_source(config)
+    at_least(config, 0, "grid")
     check_evaluated(knobs)
     at_least(knobs, 1, "k_image")
     at_least(knobs, 0, "radius")
@@ -234,7 +235,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (
+    stages=lambda config, knobs: (
         Stage({"k_image": (10, 50, 150, 900), "radius": (0, 1, 2, EVERYWHERE)}),
     ),
 )

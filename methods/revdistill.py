@@ -38,7 +38,6 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
-    later,
     quiet,
 )
 from methods.networks.mirrored_student import Student
@@ -61,7 +60,7 @@ class RevDistill(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned: `decoder_blocks` count from the deepest layer.
+        """Settings of learning: `decoder_blocks` count from the deepest layer.
 
         `relu` makes rebuilt layers non-negative; None does so if the backbone's surely are.
         """
@@ -82,11 +81,11 @@ class RevDistill(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning."""
+        """Settings that may change after learning."""
 
         sigma: float = 4.0
         pool: int = 1
-        layer_tilt: float = later(0.0)
+        layer_tilt: float = 0.0
         """Above 0 the coarse layers weigh more, see `layer_weights`; officially all weigh alike."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
@@ -212,6 +211,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=lambda config, knobs: (Stage({"layer_tilt": TILTS}), *SEARCH),
+    stages=lambda config, knobs: (Stage({"layer_tilt": TILTS}), *SEARCH),
     passes=lambda knobs: 1,
 )

@@ -32,7 +32,6 @@ from methods.base import (
     Preset,
     Scores,
     Stage,
-    later,
     quiet,
 )
 from methods.networks.masked_transformer import Reconstructor
@@ -51,7 +50,7 @@ from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import SEARCH, editing_maps, error_map, image_score, smooth_upsample
 from methods.parts.shapes import feature_channels
-from methods.parts.training import Recipe, optimise
+from methods.parts.training import Recipe, duration, optimise, samples_seen
 
 EDITING_K = 5
 """K of "UniAD w/ F.E." where the knobs have k = 0: LafitE's in `paper`, for every preset."""
@@ -62,7 +61,10 @@ class UniAD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is learned; `bank_rate` > 0 keeps a memory bank for editing."""
+        """Settings of learning; `bank_rate` > 0 keeps a memory bank for editing.
+
+        Iterations are counted where `epochs` is None.
+        """
 
         backbone: str = "tf_efficientnet_b4.aa_in1k"
         weights: str | None = None
@@ -78,7 +80,8 @@ class UniAD(Method):
         dropout: float = 0.1
         neighbours: int = 7
         jitter: float = 20.0
-        epochs: int = 1000
+        epochs: int | None = 1000
+        iterations: int | None = None
         batch_size: int = 64
         learning_rate: float = 1e-4
         weight_decay: float = 1e-4
@@ -89,14 +92,14 @@ class UniAD(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Knobs:
-        """What may change after learning; k > 0 edits first, without `rebuild` it only edits."""
+        """Settings that may change later; k > 0 edits first, without `rebuild` it only edits."""
 
         k: int = 0
         coreset: float = 0.1
         weighting: Weighting = "softmax"
         temperature: float = 1.0
-        temperature_unit: TemperatureUnit = later("absolute")
-        rebuild: bool = later(True)
+        temperature_unit: TemperatureUnit = "absolute"
+        rebuild: bool = True
         sigma: float = 0.0
         pool: int = 16
 
@@ -108,7 +111,7 @@ class UniAD(Method):
         # Editing is LafitE's, in its space. The auto-encoder reads raw features, as published.
         self.standardise = Standardise(channels) if config.bank_rate else nn.Identity()
         # In eval mode until it is trained: a loaded model must not drop out while it scores.
-        self.network = Reconstructor(channels, config).eval()
+        self.network = reconstructor(channels, config).eval()
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -130,7 +133,7 @@ class UniAD(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        recipe = Recipe.of(config, optimiser="adamw")
+        recipe = Recipe.of(config, optimiser="adamw", **duration(config, len(train)))
         optimise(self.network, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, rebuild: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
@@ -188,7 +191,9 @@ class UniAD(Method):
         if knobs.k == 0:
             return features_BCgg
         assert isinstance(self.standardise, Standardise), "k > 0 was refused without a bank"
-        edited_BCgg = self.bank.edit(self._standardised(features_BCgg), knobs, neighbours)
+        how = knobs.weighting, knobs.temperature, knobs.temperature_unit
+        search = BankSearch(knobs.coreset, knobs.k)
+        edited_BCgg = self.bank.edit(self._standardised(features_BCgg), search, *how, neighbours)
         return self.standardise.inverse(edited_BCgg)
 
     def reconstruct(self, edited_BCgg: Tensor) -> Tensor:
@@ -198,9 +203,27 @@ class UniAD(Method):
         return rebuilt_BCgg.float()
 
 
+def reconstructor(channels: int, config: UniAD.Config) -> Reconstructor:
+    """The auto-encoder of a configuration."""
+    return Reconstructor(
+        channels,
+        grid=config.feature_size,
+        width=config.width,
+        heads=config.heads,
+        feed_forward=config.feed_forward,
+        dropout=config.dropout,
+        neighbours=config.neighbours,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+    )
+
+
 def check(config: UniAD.Config, knobs: UniAD.Knobs, images: int) -> None:
     """Width must split over heads and rows + columns; editing needs a bank."""
-    at_least(config, 1, "epochs", "batch_size", "encoder_layers", "decoder_layers", "heads")
+    at_least(config, 1, "epochs", "iterations", "batch_size")
+    at_least(config, 1, "encoder_layers", "decoder_layers", "heads")
+    if config.epochs is None and config.iterations is None:
+        raise ValueError("epochs or iterations: one of them must be a number")
     at_least(config, 1, "projection")
     above_zero(config, "learning_rate", "clip")
     above_zero(knobs, "temperature")
@@ -221,11 +244,11 @@ def cost(config: UniAD.Config, images: int) -> Cost:
     """The bank if there is one, and the network over every image in every epoch."""
     channels, grid = feature_channels(UniAD.inputs(config)), config.feature_size
     bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-    shape, samples = (channels, grid, grid), images * config.epochs
-    return bank + training_cost(lambda: Reconstructor(channels, config), shape, samples=samples)
+    shape, samples = (channels, grid, grid), samples_seen(config, images)
+    return bank + training_cost(lambda: reconstructor(channels, config), shape, samples=samples)
 
 
-def search(config: UniAD.Config, knobs: UniAD.Knobs) -> tuple[Stage, ...]:
+def stages(config: UniAD.Config, knobs: UniAD.Knobs) -> tuple[Stage, ...]:
     """Editing where a bank is kept, then how maps become scores."""
     if config.bank_rate:
         return Stage({"k": (0, *KS)}), Stage({"coreset": coresets(config.bank_rate)}), *SEARCH
@@ -259,9 +282,10 @@ QUICK = UniAD.Config(
     # A tenth of the published: pseudo-validation puts it before 20, within its own noise, on both
     # of LafitE's data sets (61.6 to 61.1 and 76.2 to 75.5).
     jitter=2.0,
-    # By the held-out loss against the seconds of one AVX2 core (results/measured/presets.md).
-    epochs=8,
-    # Small batches: few images and epochs leave too few steps at 64.
+    # Two minutes of one AVX2 core, however many images there are (results/measured/presets.md).
+    epochs=None,
+    iterations=1200,
+    # Small batches: a step of 64 takes eight times as long, and so there would be too few.
     batch_size=8,
     learning_rate=5e-3,
     schedule="one_cycle",
@@ -292,9 +316,8 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    search=search,
+    stages=stages,
     ablation=ablation,
     passes=lambda knobs: int(knobs.rebuild),
     # 1: editing is in LafitE's space, standardised features.
-    revision=lambda config: 1 if config.bank_rate else 0,
 )

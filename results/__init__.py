@@ -1,1 +1,1 @@
-"""What came out: metrics, the long Parquet table and the reports made from it."""
+"""Results: metrics, the long Parquet table and the reports made from it."""

@@ -32,9 +32,9 @@ from results.metrics import Measured
 from results.table import read_kind, schema_of
 
 ALPHAS = (0.01, 0.05)
-"""At which false-alarm rates the table says what was seen."""
+"""The false-alarm rates at which alarms are counted."""
 ALARM = "alarm_"
-"""Begins the names of metrics that say what alarms are worth; of some, less is better."""
+"""Prefix of the names of metrics of alarms; of some, less is better."""
 OWN, ONE = "own", "one"
 """A threshold for each category, and one for all of them."""
 SCHEMA = schema_of(
@@ -49,7 +49,7 @@ SCHEMA = schema_of(
 
 
 def calibration_path(out: Path, cell_id: str) -> Path:
-    """Where the scores of a cell's held-out images lie."""
+    """The file of the scores of a cell's held-out images."""
     return out / "calibration" / f"{cell_id}.parquet"
 
 
@@ -85,11 +85,11 @@ def expected_rate(
 ) -> tuple[float, float]:
     """The range of the false-alarm rate of test images that are like the held-out ones.
 
-    Of pairs of counts, one for each threshold: so many held-out images gave it, so many normal
-    images were tested with it. With n and m of them the number of alarms is beta-binomial with
-    k = floor(alpha (n + 1)) and n + 1 - k (the rank of a new score among exchangeable ones; Vovk
-    2012, "Conditional validity of inductive conformal predictors", section 2). A rate outside says
-    that the test images are others, not that the threshold is wrong.
+    `held` and `tested` are counts for each threshold: of the held-out images that gave it, and of
+    the normal images that were tested with it. With n and m of them the number of alarms is
+    beta-binomial with k = floor(alpha (n + 1)) and n + 1 - k (the rank of a new score among
+    exchangeable ones; Vovk 2012, "Conditional validity of inductive conformal predictors", section
+    2). A rate outside says that the test images are others, not that the threshold is wrong.
     """
     from scipy import stats  # half a second, which no process of a sweep should wait for
 
@@ -105,7 +105,7 @@ def expected_rate(
 
 
 def read_held(folder: Path) -> pl.DataFrame:
-    """All rows of SCHEMA under an output folder; ValueError as `results.table.read`."""
+    """All rows of SCHEMA under an output folder; ResultsError as `results.table.read`."""
     return read_kind(folder / "calibration", SCHEMA)
 
 
@@ -149,14 +149,3 @@ WHAT = ("normal", "anomalous")
 def alarm_name(measure: str, alpha: float, kind: str) -> str:
     """The metric's name, such as alarm_false_5_own: rate and alpha in percent."""
     return f"{ALARM}{measure}_{100 * alpha:g}_{kind}"
-
-
-DEFINITIONS = {
-    alarm_name(measure, alpha, kind): f"{words} at alpha {alpha:.0%}, {whose}"
-    for measure, words in (
-        ("false", "share of the normal test images that raise an alarm (less is better)"),
-        ("recall", "share of the anomalous test images that raise an alarm"),
-    )
-    for alpha in ALPHAS
-    for kind, whose in ((OWN, "a threshold for each category"), (ONE, "one threshold for all"))
-}

@@ -17,12 +17,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from results.metrics import region_sizes
-from results.table import schema_of, write_rows
+from results.table import read_part, schema_of, write_rows
 
 POINTS = 240
 """Thresholds of a curve: half evenly over the anomalous pixels, half densely where FPR is low."""
 SAMPLED = 200_000
-"""About so many normal pixels place the thresholds; counts are of all pixels."""
+"""Number of normal pixels, about, that place the thresholds; counts are of all pixels."""
 
 MISS, ALARM, FOUND, COMMON = "miss", "false alarm", "found", "common"
 """A defective image with one of the lowest scores, a normal one with one of the highest, a
@@ -47,16 +47,15 @@ PICTURES_SCHEMA = schema_of(
         "score": pa.float64(),
         "image": pa.binary(),  # WebP, as all pictures
         "mask": pa.binary(),  # null where there is none to see
-        "overlay": pa.binary(),  # the map over the image, of cells from before maps were kept
         "map": pa.binary(),  # grey: black at `low` and below, white from `high`
         "low": pa.float64(),  # the category's median
         "high": pa.float64(),
-        # Above which as many images have a peak as are called defective where F1 is highest.
+        # As many images have a peak above it as are called defective where F1 is highest.
         "level": pa.float64(),
         "licence": pa.string(),
         "source": pa.string(),
     },
-    optional=("mask", "overlay", "map", "low", "high", "level"),
+    optional=("mask",),
 )
 
 
@@ -68,12 +67,12 @@ class Evidence(NamedTuple):
 
 
 def curves_path(out: Path, cell_id: str) -> Path:
-    """Where a cell's curves over pixels lie."""
+    """The file of a cell's curves over pixels."""
     return out / "pixel_curves" / f"{cell_id}.parquet"
 
 
 def pictures_path(out: Path, cell_id: str) -> Path:
-    """Where the pictures of a cell lie."""
+    """The file of a cell's pictures."""
     return out / "pictures" / f"{cell_id}.parquet"
 
 
@@ -147,7 +146,7 @@ def f1max_threshold(labels_N: NDArray[np.bool_], scores_N: NDArray[Any]) -> floa
 def _thresholds(
     scores_A: NDArray[np.float32], maps_NHW: NDArray[np.float32], masks_NHW: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """(T,), rising: quantiles of the anomalous pixels' scores and of some normal ones'."""
+    """Rising thresholds (T,): quantiles of the anomalous pixels' scores and of normal ones'."""
     every = max(1, masks_NHW.size // SAMPLED)
     # A step that shares no factor with the images' width, or a few columns would stand for all.
     step = next(n for n in range(every, 2 * every + 2) if np.gcd(n, masks_NHW.shape[-1]) == 1)
@@ -160,20 +159,11 @@ def _thresholds(
 
 
 def _shares(mask_HW: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(A,): the share of its 8-connected region that each anomalous pixel is."""
+    """The share (A,) of its 8-connected region that each anomalous pixel is."""
     return 1 / region_sizes(mask_HW[None])
 
 
 def _read(path: Path, schema: pa.Schema) -> pl.DataFrame:
-    empty = pl.DataFrame(schema.empty_table())
     if not path.exists():
-        return empty
-    try:
-        frame = pl.read_parquet(path, glob=False)
-        # Older files lack columns that may be null, which stand for them.
-        lacking = [field.name for field in schema if field.nullable]
-        lacking = [name for name in lacking if name not in frame.columns]
-        nulls = (pl.lit(None, empty.schema[name]).alias(name) for name in lacking)
-        return frame.with_columns(nulls).select(empty.columns)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); remove it") from error
+        return pl.DataFrame(schema.empty_table())
+    return read_part(path, schema, advice="remove it")

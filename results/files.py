@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 STALE_SECONDS = 86_400
-"""What was begun so long ago, and is not whole, was left by a crash."""
+"""Age in seconds at which a file or folder that is not whole was left by a crash."""
 WRITING = ".writing-"
-"""Begins the names of folders that are not whole yet."""
+"""Prefix of the names of folders that are not whole yet."""
+
+
+class ResultsError(ValueError):
+    """Results that cannot be read, or lack a row; one line says what, where and what to do."""
 
 
 def record_in(content: str | bytes, *fields: str) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Of the processes that come here with one path, one at a time is inside.
+    """A lock that one process at a time holds, of those that come here with the same path.
 
     `waiting()` is called before a wait. The lock is the kernel's and ends with its process, so a
     crash leaves none. Where files can't be locked, or not by this user, nobody waits: what is

@@ -148,7 +148,7 @@ def _checked(truth: ArrayLike, scores: ArrayLike, name: str, ndim: int) -> tuple
 
 
 def region_sizes(masks_NHW: Booleans) -> Integers:
-    """(A,): of each anomalous pixel, in array order, the pixels of its 8-connected region."""
+    """Pixels of the 8-connected region of each anomalous pixel, (A,), in array order."""
     from scipy import ndimage  # here, so that listing the metrics' names stays quick
 
     sizes = [np.empty(0, dtype=np.int32)]
@@ -161,7 +161,7 @@ def region_sizes(masks_NHW: Booleans) -> Integers:
 
 
 def ranked(scores_A: Floats, sizes_A: Integers) -> Complex:
-    """(A,): anomalous scores in falling order, each with the size of its region.
+    """Anomalous scores (A,) in falling order, each with the size of its region.
 
     Complex numbers sort by real, then imaginary part. So scores carry their region's size along
     without an index, and within a tie float sums do not depend on the order of images.
@@ -173,7 +173,7 @@ def ranked(scores_A: Floats, sizes_A: Integers) -> Complex:
 
 
 def _threads() -> int:
-    """As many as OMP_NUM_THREADS says, which Ray sets for a task; a list is of nested levels."""
+    """The number that OMP_NUM_THREADS says, which Ray sets for a task; a list has nested levels."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     wanted = int(first) if first.isdecimal() else 0
     return min(MOST_THREADS, wanted or os.cpu_count() or 1)
@@ -182,7 +182,7 @@ def _threads() -> int:
 def normals_above(
     truth_I: Booleans, scores_I: Floats, thresholds_T: Floats
 ) -> tuple[Integers, Integers]:
-    """(T,) twice: normal items at or above, and strictly above, each of rising thresholds."""
+    """Counts, (T,) each, of normal items at or above, and strictly above, rising thresholds."""
     threads = _threads()
     scores, truth = scores_I.reshape(-1), truth_I.reshape(-1)
     size = min(CHUNK, max(SMALL, -(-len(scores) // threads)))

@@ -17,13 +17,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.files import write_whole
+from results.files import ResultsError, write_whole
 from results.identity import told_apart
-from results.profiles import DEFAULT_PROFILE
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 1
 PRODUCER = "lafite-bench"
 DONE = "done"  # the status of a finished cell; any other status is a failure
+AGAIN = "run the same command again, which moves it away and does its cell again"
 
 _VERSION_KEY = b"lafite_bench.schema_version"
 _PRODUCER_KEY = b"lafite_bench.producer"
@@ -51,7 +51,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "knobs_json": pa.string(),
     "config_hash": pa.string(),
     "data_fingerprint": pa.string(),  # of what was learned from, then of what was scored
-    "images_fingerprint": pa.string(),  # the same with what was held out; null: not known
+    "images_fingerprint": pa.string(),  # the same with what was held out
     "weights_sha256": pa.string(),
     "world_size": pa.int64(),
     "restarts": pa.int64(),  # how often the fit went on from a checkpoint
@@ -98,17 +98,17 @@ SCORES_SCHEMA = schema_of(_SCORE_COLUMNS)
 
 
 def part_path(out: Path, cell_id: str) -> Path:
-    """Where a finished cell's part lies; it exists exactly when the cell is done."""
+    """The file of a finished cell's rows; it exists exactly when the cell is done."""
     return out / "parts" / f"{cell_id}.parquet"
 
 
 def failure_path(out: Path, cell_id: str, attempt: int) -> Path:
-    """Where the part of a failed attempt lies."""
+    """The file of the row of a failed attempt."""
     return out / "failures" / f"{cell_id}-{attempt}.parquet"
 
 
 def scores_path(out: Path, cell_id: str) -> Path:
-    """Where a finished cell's per-image scores lie."""
+    """The file of a finished cell's score for every test image."""
     return out / "scores" / f"{cell_id}.parquet"
 
 
@@ -140,13 +140,15 @@ def read(folder: Path, only: Collection[str] | None = None) -> pl.DataFrame:
 
     With the names of `told_apart`, so that rows of one name are of one kind. With `only` no other
     cells than those with these ids are looked at.
-    Raises ValueError where the folder holds no results, and for a part that cannot be read or was
-    written by a newer version, naming it.
+    Raises ResultsError where the folder holds no results, and for a part that cannot be read or is
+    of another schema, naming it.
     """
     parts = _read_tables(folder / "parts", only=only)
     failures = _read_tables(folder / "failures", only=only)
     if not parts and not failures:
-        raise ValueError(f"{folder}: no results here (parts/*.parquet); name a run's --out folder")
+        raise ResultsError(
+            f"{folder}: no results here (parts/*.parquet); name a run's --out folder"
+        )
     empty = SCHEMA.empty_table()
     done = pl.DataFrame(pa.concat_tables([empty, *parts]))
     failed = pl.DataFrame(pa.concat_tables([empty, *failures]))
@@ -170,18 +172,18 @@ def torn(path: Path, *, pages: bool = True) -> str:
     return ""
 
 
-def read_part(path: Path) -> pl.DataFrame:
-    """The rows of one part; raises ValueError as `read` does."""
-    return pl.DataFrame(_read_table(path))
+def read_part(path: Path, schema: pa.Schema = SCHEMA, advice: str = AGAIN) -> pl.DataFrame:
+    """The rows of one file; raises ResultsError as `read` does, with `advice` for a damaged one."""
+    return pl.DataFrame(_read_table(path, schema, advice))
 
 
 def read_scores(folder: Path) -> pl.DataFrame:
-    """All rows of SCORES_SCHEMA under an output folder; raises ValueError as `read` does."""
+    """All rows of SCORES_SCHEMA under an output folder; raises ResultsError as `read` does."""
     return read_kind(folder / "scores", SCORES_SCHEMA)
 
 
 def read_kind(folder: Path, schema: pa.Schema) -> pl.DataFrame:
-    """All rows of another schema in a folder; raises ValueError as `read` does."""
+    """All rows of another schema in a folder; raises ResultsError as `read` does."""
     parts = _read_tables(folder, schema)
     return pl.DataFrame(pa.concat_tables([schema.empty_table(), *parts]))
 
@@ -232,46 +234,22 @@ def _read_tables(
     ]
 
 
-def _read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
+def _read_table(path: Path, schema: pa.Schema = SCHEMA, advice: str = AGAIN) -> pa.Table:
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except PermissionError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}); run the same command again, which moves it away "
-            "and does its cell again"
+        raise ResultsError(
+            f"{path}: cannot be read ({error.strerror}); allow reading it"
         ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise ResultsError(f"{path}: cannot be read ({error}); {advice}") from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"").decode()
     if not version.isdecimal():
-        raise ValueError(f"{path}: not written by {PRODUCER}; move it out of this folder")
-    if int(version) > SCHEMA_VERSION:
-        raise ValueError(
-            f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; "
-            f"upgrade {PRODUCER} to read it"
+        raise ResultsError(f"{path}: not written by {PRODUCER}; move it out of this folder")
+    if version != str(SCHEMA_VERSION) or set(table.schema.names) != set(schema.names):
+        raise ResultsError(
+            f"{path}: of schema version {version} with {len(table.schema.names)} columns, not of "
+            f"{SCHEMA_VERSION} with {len(schema.names)}; read it with the {PRODUCER} that wrote "
+            "it, or run into another folder (--out)"
         )
-    table = _migrated(table, int(version), schema)
-    if set(table.schema.names) != set(schema.names):
-        raise ValueError(f"{path}: its columns are not those of schema version {version}")
     return table.select(schema.names).cast(schema)
-
-
-def _migrated(table: pa.Table, version: int, schema: pa.Schema) -> pa.Table:
-    """The table with the columns of today.
-
-    Version 1 had no profiles but the default one; version 2 said neither where images lay nor what
-    had been held out; version 3 not how many categories there are; version 4 no number format.
-    """
-    added = (
-        ("profile", 2, DEFAULT_PROFILE),
-        ("location", 3, None),
-        ("images_fingerprint", 3, None),
-        ("published_categories", 4, None),
-        ("precision", 5, None),
-    )
-    for name, since, value in added:
-        if version < since and name in schema.names and name not in table.schema.names:
-            table = table.append_column(
-                name, pa.array([value] * len(table), schema.field(name).type)
-            )
-    return table

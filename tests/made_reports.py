@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_rows import made_row
 from PIL import Image
 from scipy import ndimage
 
@@ -18,7 +18,6 @@ from results.evidence import ALARM, COMMON, FOUND, MISS, Evidence, write_evidenc
 from results.identity import POOLED
 from results.metrics import METRICS
 
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 IMAGES, POINTS, SIZE = 60, 240, 128
 KINDS = (ALARM, MISS, FOUND, ALARM, MISS, FOUND, ALARM, MISS, COMMON, COMMON, COMMON, COMMON)
 """Of the first images, every third of which is normal."""
@@ -52,15 +51,14 @@ def write_cell(
     out: Path, cell_id: str, names: Mapping[str, Any], values: Sequence[tuple[str, str, float]]
 ) -> None:
     """The part of a finished cell with these values of (category, metric)."""
-    base = dict.fromkeys(table.SCHEMA.names) | {
-        "cell_id": cell_id, "mode": "multi-class", "preset": "paper", "profile": "default",
-        "variant": "", "split": "test", "status": table.DONE, "fit_seconds": 100.0,
-        "images_per_second": 5.0 + len(cell_id), "peak_memory_bytes": 2**31,
-        "config_json": '{"epochs": 1000}', "knobs_json": '{"t": 200}', "data_fingerprint": "d" * 32,
-        "weights_sha256": "w" * 64, "code_version": "0.1.0", "finished_at": NOON,
-    }  # fmt: skip
+    base = made_row(
+        cell_id=cell_id, preset="paper", fit_seconds=100.0,
+        images_per_second=5.0 + len(cell_id), peak_memory_bytes=2**31,
+        config_json='{"epochs": 1000}', knobs_json='{"t": 200}', data_fingerprint="d" * 32,
+        weights_sha256="w" * 64, code_version="0.1.0",
+    )  # fmt: skip
     rows = [
-        base | names | {"category": category, "metric": metric, "value": value, "reason": ""}
+        base | names | {"category": category, "metric": metric, "value": value}
         for category, metric, value in values
     ]
     table.write_part(table.part_path(out, cell_id), rows)
@@ -94,7 +92,6 @@ def _pictures(number: int, defective: bool, score: float) -> dict[str, Any]:
         "score": score,
         "image": _grain(number),
         "mask": _grain(0) if defective else None,
-        "overlay": None,
         "map": _grain(number + 1),
         "low": 0.0,
         "high": 2.0,

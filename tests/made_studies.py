@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from made_cells import smoke_cells
 from benchmarks.base import sealed
 from harness.cache import FeatureCache
 from harness.cell import Cell
-from harness.options import SearchOptions
+from harness.options import SearchOptions, Selection
 from harness.place import Place
 from harness.rows import finished_rows
 from harness.search.choice import freeze
-from harness.search.stages import Trials, one_by_one, search
-from harness.search.study import Study, held_by, plan_studies
+from harness.search.models import LoadedModel, score_setting
+from harness.search.study import Study, plan_studies
+from harness.search.tuning import Score, search_stages
 from harness.store.journal import entries
 from harness.store.store import FitFacts, Store
 from results.metrics import Measured
@@ -41,8 +42,14 @@ def study(
         options = SearchOptions(
             space=list(space), objective=objective, joint=joint, selector=selector, anomalies=1
         )
-        cells = smoke_cells(method, seeds=seeds, overrides=overrides, held=held_by(options))
-        [planned] = plan_studies(cells, options, named=True)
+        selection = Selection(
+            benchmarks=["shapes"],
+            methods=[method],
+            seeds=seeds,
+            preset="smoke",
+            overrides=list(overrides),
+        )
+        [planned] = plan_studies(selection, options)
     return planned
 
 
@@ -52,23 +59,29 @@ def made_place(out: Path, cache: FeatureCache) -> Place:
     return Place(store=store, cache=cache)
 
 
-def made_trials(value_of: Callable[[Any], float | dict[str, float]], tried: list[Any]) -> Trials:
-    """Trials that publish a made objective and remember what they were asked for."""
+def score_here(study: Study, settings: Sequence[Any], place: Place) -> None:
+    """The simplest `Score`: in this process, one after the other."""
+    models = [LoadedModel(cell, place) for cell in study.every]
+    for knobs in settings:
+        score_setting(study, models, knobs)
 
-    def trials(study: Study, stages: Iterator[Sequence[Any]], place: Place) -> None:
-        for cell in (cell for stage in stages for knobs in stage for cell in study.at(knobs)):
+
+def made_scores(value_of: Callable[[Any], float | None], tried: list[Any]) -> Score:
+    """A `Score` that publishes a made objective and remembers what it was asked for."""
+
+    def score(study: Study, settings: Sequence[Any], place: Place) -> None:
+        for cell in (cell for knobs in settings for cell in study.at(knobs)):
             tried.append(cell.knobs)
             publish_made(cell, place, value_of(cell.knobs))
 
-    return trials
+    return score
 
 
-def publish_made(cell: Cell, place: Place, value: float | dict[str, float]) -> None:
-    """A finished cell with one category of that image AUROC, or those that are named."""
+def publish_made(cell: Cell, place: Place, value: float | None) -> None:
+    """A finished cell with one category of that image AUROC."""
     facts = dict.fromkeys((*FitFacts._fields, *UNMEASURED)) | {"started_at": datetime.now(UTC)}
-    values = value if isinstance(value, dict) else {"disc": value}
-    metrics = {name: {"image_auroc": Measured(number)} for name, number in values.items()}
-    rows = finished_rows(cell, place, facts, metrics)
+    why = "made without" if value is None else ""
+    rows = finished_rows(cell, place, facts, {"disc": {"image_auroc": Measured(value, why)}})
     assert set(rows[0]) == set(SCHEMA.names)
     write_part(place.store.part(cell), rows)
 
@@ -94,6 +107,6 @@ class Sweep:
     def __init__(self, place: Place) -> None:
         self.place, self.study = place, study("lafite", selector="robust")
         with sealed():
-            self.knobs, self.results = search(self.study, place, one_by_one)
+            self.knobs, self.results = search_stages(self.study, place, score_here)
         self.choice = freeze(place.store, self.study, self.knobs, self.results, "test")
         self.logged = list(entries(place.store.out / "work.jsonl"))

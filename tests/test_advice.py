@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +16,19 @@ import numpy as np
 import pytest
 from calling import Call
 from made_data import write_category, write_image, write_mask
+from made_studies import score_here
 from PIL import Image
 from rich.console import Console
 
 from benchmarks.base import DataError
 from harness.cache import FeatureCache
 from harness.commands._data_check import check_data
-from harness.options import Selection
+from harness.options import Resources, Selection
+from harness.place import Place
 from harness.plan import plan
 from harness.registry import UsageError
+from harness.search.study import Study
+from harness.store.store import Store
 
 BOLT = "parts/bolt"
 
@@ -336,6 +342,30 @@ def test_commands_that_are_corrected_as_advised_run(
     assert refused.code == 2 and said in refused.err
     old, new = change
     assert call(*(new if word == old else word for word in words)).code == 0
+
+
+def test_a_choice_that_run_asks_for_is_made_by_the_command_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    @contextmanager
+    def here(
+        console: Console, resources: Resources, store: Store, *rest: object
+    ) -> Iterator[Place]:
+        yield Place(store=store, cache=FeatureCache.default())
+
+    def score(study: Study, settings: Sequence[object], place: Place, **how: object) -> None:
+        score_here(study, settings, place)
+
+    monkeypatch.setattr("harness.commands._driver.on_cluster", here)
+    monkeypatch.setattr("harness.commands._search.score_on_tune", score)
+    asked = ("run", "shapes", "-m", "padim", "--preset", "smoke", "--limit", "8", "--mode")
+    asked += ("separate", "--category", "disc", "--set", "padim.ridge=0.02", "--trust-masks")
+    asked += ("--tuned", "--dry-run", "--out", str(tmp_path / "runs"))
+    refused = call(*asked)
+    assert refused.code == 2
+    [advised] = re.findall("first run lafite-bench (.+)", refused.err)
+    assert call(*shlex.split(advised)).code == 0
+    assert call(*asked).code == 0
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,7 @@ def test_the_score_of_an_image_is_part_of_the_protocol():
                                                      ("paper", "paper", "default")])  # fmt: skip
 def test_draem_with_its_own_textures_is_nobodys(preset, source, profile):
     ours = _settings("draem", preset) | {"profile": profile}
-    frame = _papers_lafite(**ours)
-    assert frame["variant"].unique().to_list() == ["textures=own"]
+    frame = _papers_lafite(**ours, variant="textures=own")
     rows = beside_published(frame).filter(source=source)
     assert all("textures is own, theirs not own" in reason for reason in rows["reason"])
     rows = beside_published(_papers_lafite(**ours | _dtd(ours))).filter(source=source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from itertools import pairwise
@@ -155,17 +153,3 @@ def test_count_problems_compare_with_what_is_published(
     miniature = benchmark.location == str(tmp_path)
     counted = [name for name in benchmark.categories() if benchmark.published.get(name)]
     assert len(benchmark.count_problems()) == (len(counted) if miniature else 0)
-
-
-def test_the_package_loads_neither_torch_nor_ray() -> None:
-    imports = "; ".join(f"import benchmarks.{name}" for name in NAMES)
-    modules = "import benchmarks.parts.images"
-    code = f"import sys; {imports}; {modules}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(benchmarks.__path__[0]).parent,
-    )
-    assert ran.stdout.strip() == "[]"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,28 +27,23 @@ def lines(folder: Path) -> list[str]:
     return check(data, data.train() + data.test())
 
 
-def test_a_sound_folder_has_no_problems(widget: Path) -> None:
-    (widget / "license.txt").write_text("free")
-    (widget.parent / "README.md").write_text("hello")
-    (widget / "train/good/.DS_Store").write_text("x")
-    (widget / "train/good/._000.png").write_text("x")
-    assert lines(widget.parent) == []
+CRACK = "ground_truth/crack"
 
 
-def test_missing_mask(widget: Path) -> None:
-    (widget / "ground_truth/crack/001_mask.png").unlink()
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda widget: (widget / f"{CRACK}/001_mask.png").unlink(),
+         f"test/crack/001.png: is defective and has no mask; add .*{CRACK}/001_mask.png$"),
+        (lambda widget: write_mask(widget / f"{CRACK}/000_mask.png", size=(10, 12)),
+         r"000_mask.png: is 10 x 12, its image 12 x 10 \(width x height\)"),
+    ],
+    ids=["missing", "of another size"],
+)  # fmt: skip
+def test_a_mask_at_fault_is_named(widget: Path, damage: Callable[[Path], None], said: str) -> None:
+    damage(widget)
     (line,) = lines(widget.parent)
-    assert line.startswith(f"{widget / 'test/crack/001.png'}: is defective and has no mask; add ")
-    assert line.endswith("ground_truth/crack/001_mask.png")
-
-
-def test_mask_without_image(widget: Path) -> None:
-    write_mask(widget / "ground_truth/crack/007_mask.png")
-    write_mask(widget / "ground_truth/crack/oddname.png")
-    write_mask(widget / "ground_truth/dent/000_mask.png")
-    problems = lines(widget.parent)
-    assert len(problems) == 3
-    assert all("is a mask without an image" in line for line in problems)
+    assert re.search(said, line)
 
 
 def test_masks_of_normal_images_must_be_black(widget: Path) -> None:
@@ -55,18 +52,6 @@ def test_masks_of_normal_images_must_be_black(widget: Path) -> None:
     write_mask(widget / "ground_truth/good/000_mask.png")
     (line,) = lines(widget.parent)
     assert "good/000_mask.png: marks 9 pixels of a normal image; is it defective?" in line
-
-
-def test_mask_of_another_size(widget: Path) -> None:
-    write_mask(widget / "ground_truth/crack/000_mask.png", size=(10, 12))
-    (line,) = lines(widget.parent)
-    assert "000_mask.png: is 10 x 12, its image 12 x 10 (width x height)" in line
-
-
-def test_empty_mask(widget: Path) -> None:
-    write_mask(widget / "ground_truth/crack/000_mask.png", value=0)
-    (line,) = lines(widget.parent)
-    assert "000_mask.png: marks no pixel of a defective image" in line
 
 
 def test_several_masks_and_grey_levels_are_united(widget: Path) -> None:
@@ -81,15 +66,6 @@ def test_several_masks_and_grey_levels_are_united(widget: Path) -> None:
     assert mask.sum() == 10
     assert mask[9, 11]
     assert lines(widget.parent) == []
-
-
-def test_masks_are_matched_by_name_not_by_position(widget: Path) -> None:
-    write_image(widget / "test/crack/000_extra.png", seed=77)
-    write_mask(widget / "ground_truth/crack/000_extra_mask.png")
-    data = folder_benchmark("mine", widget.parent)
-    for sample in data.test():
-        names = [path.stem for path in sample.masks]
-        assert names == ([f"{Path(sample.key).stem}_mask"] if sample.anomalous else [])
 
 
 def test_all_problems_come_at_once_one_line_each(widget: Path) -> None:

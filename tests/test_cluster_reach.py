@@ -19,7 +19,7 @@ import ray
 from harness.cluster import reach, session
 from harness.cluster.reach import check_answers, watched
 from harness.cluster.session import HOME, OURS, cluster
-from harness.commands._listening import listening
+from harness.commands.doctor import listening
 from harness.registry import UsageError
 
 

@@ -203,7 +203,7 @@ def test_a_log_has_a_line_a_minute_of_what_runs_and_how_far_it_is(
     line = file.getvalue().splitlines()[-1]
     assert re.match(r"\d\d:\d\d:\d\d cells: 0 of 9 done, about \d+:\d\d left; ", line)
     assert "; cell 0: train 26 of 60, loss 0.2310; cell 1: score 1,200 of 2,000;" in line
-    assert line.endswith("; and 3 more")
+    assert line.endswith("; ... and 3 more")
 
 
 def test_planning_is_no_silence_either(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,11 @@ def test_another_data_set_in_the_folder_does_not_matter(
     moved = tmp_path / "elsewhere"
     (tmp_path / "parts").rename(moved)
     assert find_cell(store, "patchcore", 0, "bolt", data=moved).cell_id == other.cell_id
-    shutil.rmtree(moved / "bolt" / "train")
+    shutil.rmtree(moved / "bolt" / "test")
     assert find_cell(store, "patchcore", 0, "disc").variant == ""
-    with pytest.raises(UsageError, match=r"its data changed since \(.*bolt.*\); say where"):
+    with pytest.raises(
+        UsageError, match=r"images of cell .* are gone or changed since.*; say where"
+    ):
         find_cell(store, "patchcore", 0, "bolt", data=moved)
 
 

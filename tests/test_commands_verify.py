@@ -1,4 +1,4 @@
-"""`verify`, `diff`, `reproduce` and the tables as Parquet, on results that are whole and edited."""
+"""`verify`, `compare --with`, `reproduce` and tables as Parquet, on whole and edited results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from made_cells import smoke_cells
 
 from harness.cache import FeatureCache
-from harness.commands import diff, reproduce, verify
+from harness.commands import compare, reproduce, verify
 from harness.commands.report import reports
 from harness.execute import run_job
 from harness.options import Resources
@@ -70,7 +70,7 @@ def test_an_edited_value_is_noticed_by_its_hash_and_by_its_scores(
     assert "image_auroc of gear is " in printed and "its scores give" in printed
     (out / PUBLISHED).unlink()
     assert not verify.command(out), "also where no hash was noted"
-    assert "2 cells were written before hashes were noted" in capsys.readouterr().out
+    assert "2 cells have no hash in published.jsonl" in capsys.readouterr().out
 
 
 def test_edited_scores_a_changed_model_and_what_is_missing_are_noticed(
@@ -92,14 +92,14 @@ def test_edited_scores_a_changed_model_and_what_is_missing_are_noticed(
 def test_two_folders_are_compared_value_by_value(
     whole: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert diff.command(whole, out)
+    assert compare.command(str(whole), other=out)
     assert "62 values are equal, 0 differ" in capsys.readouterr().out
     edited(first(out, "parts"), SCHEMA, value=pl.col("value") - 0.01)
-    assert not diff.command(whole, out, above=0.5)
+    assert not compare.command(str(whole), other=out, above=0.5)
     assert "31 values are equal, 31 differ" in capsys.readouterr().out
-    assert diff.command(whole, out, above=1.5)
+    assert compare.command(str(whole), other=out, above=1.5)
     sorted((out / "parts").glob("*.parquet"))[1].unlink()
-    assert not diff.command(whole, out, above=1.5)
+    assert not compare.command(str(whole), other=out, above=1.5)
     assert f"only in {whole}: 31 values" in capsys.readouterr().out
 
 
@@ -122,7 +122,9 @@ def test_tables_are_written_as_parquet(out: Path) -> None:
     assert summary.filter(metric="image_auroc")["seeds"].to_list() == [2]
 
 
-@pytest.mark.parametrize("command", [verify.command, lambda path: diff.command(path, path)])
+@pytest.mark.parametrize(
+    "command", [verify.command, lambda path: compare.command(str(path), other=path)]
+)
 def test_a_folder_without_results_is_one_line(command: object, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no such folder|no results here"):
+    with pytest.raises(ValueError, match=r"no such folder|no results here"):
         command(tmp_path / "none")  # type: ignore[operator]

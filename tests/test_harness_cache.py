@@ -43,7 +43,7 @@ def made(tmp_path: Path) -> tuple[FeatureCache, Path, bytes]:
 
 def other_process(path: Path) -> None:
     """Forget what was seen to be sound, as a new process has."""
-    caching._SOUND.clear()
+    caching._sha256_of.cache_clear()
 
 
 DAMAGE: dict[str, Callable[[Path, bytes], object]] = {

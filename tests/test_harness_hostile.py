@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from functools import partial
@@ -17,7 +18,7 @@ from made_models import trained
 from safetensors import SafetensorError
 
 from harness.cache import FeatureCache
-from harness.commands._running import what_runs
+from harness.commands.status import what_runs
 from harness.execute import run_job
 from harness.place import Place
 from harness.registry import UsageError
@@ -61,7 +62,6 @@ def test_a_models_record_that_is_none_is_no_model(out: Path, content: bytes, cal
     store = Store(out)
     [record] = (out / "models").glob("[!.]*/fit.json")
     record.write_bytes(content)
-    assert list(store.models()) == []
     shown = call("show", str(out), "--category", "gear", "-m", "patchcore")
     assert shown.code == 2 and "Traceback" not in shown.err, shown.err
     said: list[str] = []
@@ -71,11 +71,39 @@ def test_a_models_record_that_is_none_is_no_model(out: Path, content: bytes, cal
     assert len(list((out / "models").glob("*.corrupt-*"))) == 1
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"config": "none"},
+        {"data": []},
+        {"data": {"held": 1}},
+        {"knobs": {"k": 1, "unknown": 2}},
+        {"held": 7},
+        {"method": "nowhere"},
+    ],
+    ids=str,
+)
+def test_a_cells_record_that_is_none_is_said_in_one_line(
+    out: Path, changed: dict[str, object], call: Call
+) -> None:
+    [record] = (out / "models").glob("[!.]*/cells/*.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | changed))
+    for words in (
+        ("show", str(out), "--category", "gear", "-m", "patchcore"),
+        ("predict", str(record.parents[1]), str(out / "x.png")),
+    ):
+        (out / "x.png").write_bytes(b"")
+        done = call(*words)
+        assert done.code == 2 and done.err.count("\n") == 1, done.err
+    record.write_bytes(b"[]")
+    assert call(*words).code == 2
+
+
 @every_record
 def test_logs_and_what_runs_pass_over_what_they_do_not_know(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "running").mkdir()
     (tmp_path / "running" / "host-1.json").write_bytes(content)
-    assert what_runs(tmp_path) == []
+    assert list(what_runs(tmp_path)) == []
     if content != RECORDS["no text"]:
         (tmp_path / "audit.jsonl").write_bytes(content + b'\n{"cell": "1"}\n')
         assert [entry["cell"] for entry in entries(tmp_path / "audit.jsonl") if "cell" in entry]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from made_cells import smoke_cells
-from made_studies import made_place
+from made_studies import made_place, score_here
 from torch import Tensor
 
 from benchmarks.base import SealedError, sealed
@@ -21,15 +21,15 @@ from benchmarks.parts.images import load_views
 from harness import features as features_module
 from harness import registry
 from harness.cache import FeatureCache, missing_features
-from harness.cell import Cell, Held
+from harness.cell import Cell
 from harness.commands._estimate import totals
 from harness.commands.show import command
 from harness.execute import inputs, run
 from harness.features import feature_set
-from harness.options import SearchOptions
+from harness.options import SearchOptions, Selection
 from harness.place import Place
-from harness.search.stages import one_by_one, search
 from harness.search.study import plan_studies
+from harness.search.tuning import search_stages
 from methods.base import Declaration, Method, Preset, Scores, Stage, quiet
 from methods.parts.backbone import Pixels
 from methods.parts.batches import Batches
@@ -75,7 +75,7 @@ METHOD = Declaration(
     presets={"smoke": Preset(MeanImage.Config(), MeanImage.Knobs())},
     check=lambda config, knobs, images: None,
     cost=lambda config, images: Cost(train_flops=float(images)),
-    search=lambda config, knobs: (Stage({"power": (0.5, 1.0)}),),
+    stages=lambda config, knobs: (Stage({"power": (0.5, 1.0)}),),
 )
 
 
@@ -167,8 +167,9 @@ def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:
 
 def test_knobs_are_searched_on_pixels_of_the_pseudo_validation(place: Place) -> None:
     with sealed():
-        [study] = plan_studies(cells(held=Held()), SearchOptions(selector="paper"), named=True)
-        knobs, [stage] = search(study, place, one_by_one)
+        selection = Selection(benchmarks=["shapes"], methods=["meanimage"], seeds=1, preset="smoke")
+        [study] = plan_studies(selection, SearchOptions(selector="paper", anomalies=1))
+        knobs, [stage] = search_stages(study, place, score_here)
     assert [len(setting.values) for setting in stage.tried] == [1, 1]
     assert knobs == replace(study.first.knobs, power=knobs.power)
 

@@ -13,6 +13,7 @@ import pytest
 from calling import Call
 from made_cells import smoke_cells
 from made_features import need_lite0
+from made_plugins import data_of_readme
 from made_plugins import method_of_readme as example
 
 from harness.cell import open_benchmark
@@ -20,7 +21,6 @@ from harness.options import Selection
 from harness.overrides import parse_overrides
 from harness.plan import plan
 from harness.registry import (
-    FOLDERS,
     UsageError,
     copies_of_files,
     from_file,
@@ -31,40 +31,12 @@ from harness.registry import (
 from results.table import read
 
 SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
-STRIPES = """
-import torch
-from torch.utils.data import Dataset
-from benchmarks.parts.indexed import IndexedBenchmark
-
-class Stripes(Dataset):
-    def __init__(self, labels, seed):
-        self.labels, self.seed = labels, seed
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, index):
-        draw = torch.Generator().manual_seed(index + self.seed)
-        image = 0.5 + 0.2 * torch.sin(torch.arange(64) / 2.5) + torch.zeros(64, 64)
-        image += 0.02 * torch.randn(64, 64, generator=draw)
-        mask = torch.zeros(64, 64)
-        if self.labels[index]:
-            top, left = torch.randint(4, 44, (2,), generator=draw).tolist()
-            mask[top : top + 16, left : left + 16] = 1
-            image = torch.where(mask > 0, 0.5, image)
-        return image.clamp(0, 1).expand(3, 64, 64), self.labels[index], mask
-
-def BENCHMARK(root):
-    test = Stripes([0] * 8 + ["gap"] * 8, 1000)
-    return IndexedBenchmark("stripes", Stripes([0] * 24, 0), test, masks=True)
-"""
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LAFITE_BENCH_CACHE", str(tmp_path / "cache"))
     yield
-    FOLDERS.clear()
     sys.path[:] = [path for path in sys.path if not path.startswith(str(tmp_path))]
     for name in [name for name in sys.modules if name.startswith(("plugin_", "their_"))]:
         del sys.modules[name]
@@ -92,7 +64,7 @@ def test_a_file_keeps_the_contract(tmp_path: Path, call: Call) -> None:
 def test_a_file_runs_on_ray_beside_ours(tmp_path: Path) -> None:
     need_lite0()
     method = written(tmp_path, "nearest.py", example())
-    data = written(tmp_path, "stripes.py", STRIPES)
+    data = written(tmp_path, "stripes.py", data_of_readme())
     out = tmp_path / "runs"
     words = ["run", str(data), "-m", str(method), "-m", "patchcore", "--preset", "smoke"]
     words += ["--seeds", "1", "--set", "nearest.sigma=2", "--limit", "6", "--out", str(out)]
@@ -181,7 +153,8 @@ def package(folder: Path, name: str, version: str, entries: str) -> None:
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (info / "entry_points.txt").write_text(entries)
-    (folder / f"their_{name}.py").write_text(f"{example()}\nimported = True\n{STRIPES}")
+    both = f"{data_of_readme()}\nimported = True\n{example()}"
+    (folder / f"their_{name}.py").write_text(both)
     sys.path.append(str(folder))
     invalidate_caches()
 

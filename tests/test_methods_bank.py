@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +11,8 @@ from made_features import one_thread  # noqa: F401
 from made_training import COUNT, features, numbers
 
 from methods.base import BankSearch, quiet
-from methods.lafite import LafitE
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.batches import Batches
-from methods.parts.checks import check_bank
 
 
 def test_standardise_is_zero_mean_and_unit_variance() -> None:
@@ -47,7 +44,7 @@ def filled(rate: float = 0.5, projection: int | None = None, seed: int = 0) -> M
 def test_bank_holds_the_rate_and_a_smaller_coreset_is_its_prefix() -> None:
     bank, small_bank = filled(0.5), filled(0.1)
     assert bank.rows_MD.shape == (int(COUNT * 9 * 0.5), 6)
-    assert int(bank.source) == COUNT * 9
+    assert bank.source == COUNT * 9
     assert torch.equal(bank.prefix(0.1), small_bank.rows_MD)
     assert torch.equal(bank.prefix(0.5), bank.rows_MD)
     assert len(bank.prefix(1e-9)) == 1
@@ -77,21 +74,13 @@ def test_nearest_is_the_mean_squared_distance_by_brute_force(k: int) -> None:
     torch.testing.assert_close(distances.square().mean(dim=-1), wanted)
 
 
-def test_editing_with_one_neighbour_returns_bank_rows() -> None:
-    bank, queries = filled(), numbers(2, 6, 3, 3, seed=9)
-    edited = bank.edit(queries, LafitE.Knobs(k=1, coreset=0.5))
-    rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
-    closest = (rows[:, None] - bank.rows_MD[None]).norm(dim=2).argmin(dim=1)
-    wanted = bank.rows_MD[closest].view(2, 3, 3, 6).permute(0, 3, 1, 2)
-    torch.testing.assert_close(edited, wanted)
-
-
-def test_editing_mixes_neighbours_by_softmax_of_distance() -> None:
+@pytest.mark.parametrize("k", [1, 3])
+def test_editing_mixes_neighbours_by_softmax_of_distance(k: int) -> None:
     bank, queries = filled(), numbers(1, 6, 2, 2, seed=9)
-    edited = bank.edit(queries, LafitE.Knobs(k=3, coreset=0.5, temperature=0.5))
+    edited = bank.edit(queries, BankSearch(0.5, k), temperature=0.5)
     for y, x in itertools.product(range(2), range(2)):
         apart = (bank.rows_MD - queries[0, :, y, x]).norm(dim=1)
-        near = apart.argsort()[:3]
+        near = apart.argsort()[:k]
         weights = torch.softmax(-apart[near] / 0.5, dim=0)
         torch.testing.assert_close(edited[0, :, y, x], weights @ bank.rows_MD[near])
 
@@ -101,35 +90,18 @@ def test_a_temperature_in_root_channels_means_the_same_for_features_of_any_width
     bank, queries = filled(), numbers(1, 6, 2, 2, seed=9)
     wide = MemoryBank()
     wide.rows_MD, wide.source = bank.rows_MD.repeat(1, 2), bank.source
-    relative = LafitE.Knobs(k=3, coreset=0.5, temperature=0.2, temperature_unit="root_channels")
-    edited = bank.edit(queries, relative)
-    torch.testing.assert_close(wide.edit(queries.repeat(1, 2, 1, 1), relative)[:, :6], edited)
-    absolute = replace(relative, temperature_unit="absolute", temperature=0.2 * 6**0.5)
-    torch.testing.assert_close(bank.edit(queries, absolute), edited)
-    assert not torch.allclose(wide.edit(queries.repeat(1, 2, 1, 1), absolute)[:, :6], edited)
+    search, twice = BankSearch(0.5, 3), queries.repeat(1, 2, 1, 1)
+    relative = ("softmax", 0.2, "root_channels")
+    absolute = ("softmax", 0.2 * 6**0.5, "absolute")
+    edited = bank.edit(queries, search, *relative)
+    torch.testing.assert_close(wide.edit(twice, search, *relative)[:, :6], edited)
+    torch.testing.assert_close(bank.edit(queries, search, *absolute), edited)
+    assert not torch.allclose(wide.edit(twice, search, *absolute)[:, :6], edited)
     neighbours = bank.search(queries, BankSearch(0.5, 4))
-    torch.testing.assert_close(bank.edit(queries, relative, neighbours), edited)
-
-
-def test_bank_state_takes_the_stored_size() -> None:
-    bank, fresh = filled(), MemoryBank()
-    fresh.load_state_dict(bank.state_dict())
-    assert torch.equal(fresh.rows_MD, bank.rows_MD)
-    assert torch.equal(fresh.prefix(0.2), bank.prefix(0.2))
+    torch.testing.assert_close(bank.edit(queries, search, *relative, neighbours), edited)
 
 
 def test_a_bank_without_images_is_refused() -> None:
     empty = Batches([], lambda i: torch.empty(0, 6, 3, 3))
     with pytest.raises(ValueError, match="no training images"):
         MemoryBank().fit(empty, lambda x: x, 0.5, projection=None, seed=0, on_progress=quiet)
-
-
-@pytest.mark.parametrize(
-    ("rate", "coreset", "k", "word"),
-    [(0.0, 0.1, 1, "bank_rate"), (1.5, 0.1, 1, "bank_rate"), (0.1, 0.2, 1, "coreset"),
-     (0.1, 0.0, 1, "coreset"), (0.1, 0.1, 11, "k=11")],
-)  # fmt: skip
-def test_bank_settings_out_of_range(rate: float, coreset: float, k: int, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        check_bank(rate, coreset, k, 100)
-    check_bank(0.1, 0.1, 10, 100)

@@ -11,7 +11,7 @@ import torch
 from made_features import one_thread  # noqa: F401
 from made_training import made, order_of
 
-from methods.parts.seeds import derive, generator, image_noise
+from methods.parts.seeds import derive, image_noise
 
 
 def test_derived_seeds_differ_by_seed_and_purpose() -> None:
@@ -21,11 +21,6 @@ def test_derived_seeds_differ_by_seed_and_purpose() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Stored models depend on it: it must not change from one release to the next.
     assert derive(0, "order", 0) == derive(0, "order", 0) != derive(0, "order0")
-
-
-def test_generators_start_alike_for_one_purpose() -> None:
-    first, second = (torch.rand(4, generator=generator(5, "x")) for _ in range(2))
-    assert torch.equal(first, second)
 
 
 def test_noise_of_an_image_does_not_depend_on_its_batch() -> None:

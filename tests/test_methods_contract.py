@@ -11,7 +11,7 @@ from made_features import need_lite0, one_thread  # noqa: F401
 from marking import slow_but
 
 from harness.contract import PROMISES, NotAsked, Promise
-from harness.registry import load, names
+from harness.registry import names
 from harness.subject import Subject
 from methods.base import Scores
 
@@ -35,7 +35,7 @@ LESS: dict[str, dict[str, Any]] = {
 
 LEARN_LONG = ("draem", "patchsvdd")
 """Networks that learn from pixels: a smoke fit takes a minute of a core."""
-OF_DECLARATION = ("presets", "settings", "final", "cost", "search")
+OF_DECLARATION = ("presets", "settings", "final", "cost", "stages")
 """Promises for which nothing has to learn."""
 HELD = [
     pytest.param(
@@ -74,11 +74,6 @@ def test_that_training_helps_can_fail(name: str) -> None:
     idle.__dict__["learned"] = method.fitted(still, seed=1)
     with pytest.raises(AssertionError, match="untrained"):
         asked.check(idle)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_ours_have_all_presets(name: str) -> None:
-    assert set(load("methods", name).presets) - {"ader"} == {"paper", "quick", "smoke"}
 
 
 class Cheating:

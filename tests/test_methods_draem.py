@@ -12,7 +12,7 @@ import pytest
 import torch
 from made_cells import smoke_cells
 from made_features import one_thread  # noqa: F401
-from made_training import numbers
+from made_training import drawn, numbers
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -23,16 +23,11 @@ from methods.draem import METHOD, Draem
 from methods.networks.inpainting import RebuildAndTell, focal, ssim
 from methods.painting import augmentation, perlin
 from methods.painting.textures import OWN, folder_textures, own_textures
-from methods.parts.batches import Batch, Batches, Draws
+from methods.parts.batches import Batches, Draws
 from methods.parts.maps import image_score
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 SIDE = 64
-
-
-def drawn(count: int, seed: int = 0, positions: Tensor | None = None) -> Draws:
-    own = torch.arange(count) if positions is None else positions
-    return Draws(Batch(torch.zeros(len(own), 1), (), own, count), torch.device("cpu"), seed)
 
 
 def images(count: int, side: int = SIDE, seed: int = 0) -> Tensor:
@@ -328,16 +323,3 @@ def test_textures_that_can_not_be_had_are_refused_while_planning(folder: Path) -
     (folder / "empty" / "a.png").write_bytes(b"no picture")
     with pytest.raises(UsageError, match=r"a\.png is no image"):
         cell(f"draem.textures={folder / 'empty'}")
-
-
-@pytest.mark.parametrize(
-    ("config", "knobs", "word"),
-    [({"image_size": 100}, {}, "image_size=100"), ({"image_size": 32}, {}, "image_size=32"),
-     ({"window": 128}, {}, "window=128"), ({"damaged": 1.5}, {}, "damaged"),
-     ({"most_transparent": -0.1}, {}, "most_transparent"), ({"epochs": 0}, {}, "epochs=0"),
-     ({}, {"pool": 65}, "pool=65"), ({"learning_rate": 0.0}, {}, "learning_rate")],
-)  # fmt: skip
-def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 10)
-    METHOD.check(CONFIG, KNOBS, 10)

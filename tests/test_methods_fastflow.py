@@ -139,20 +139,6 @@ def test_kernels_alternate_as_published() -> None:
     assert sizes == [(3, 3), (1, 1), (3, 3), (1, 1), (3, 3)]
 
 
-@pytest.mark.parametrize(
-    ("config", "knobs", "word"),
-    [({"flow_steps": 0}, {}, "flow_steps"), ({"clamp": 0.0}, {}, "clamp"),
-     ({"hidden_ratio": 0.0}, {}, "hidden_ratio"), ({"kernels": (2,)}, {}, "kernels"),
-     ({"kernels": ()}, {}, "kernels"), ({"epochs": 0}, {}, "epochs"),
-     ({"weight_decay": -1.0}, {}, "weight_decay"), ({"learning_rate": 0.0}, {}, "learning_rate"),
-     ({}, {"sigma": -1.0}, "sigma"), ({}, {"pool": 33}, "pool")],
-)  # fmt: skip
-def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
-    with pytest.raises(ValueError, match=word) as caught:
-        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 9)
-    assert "\n" not in str(caught.value)
-
-
 def test_the_papers_transformer_is_within_reach_of_the_command_line() -> None:
     words = str(fastflow.__doc__).split("DeiT is")[1]
     shown = dict(re.findall(r"--set fastflow\.(\w+)=([^\s`]+)", words))

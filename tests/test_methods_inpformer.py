@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from made_features import made_inputs, one_thread  # noqa: F401
-from made_training import numbers
+from made_training import drawn, numbers
 from torch import Tensor, nn
 
-from methods.base import Progress
-from methods.dinomaly import Dinomaly
 from methods.inpformer import METHOD, InpFormer, check, cost
 from methods.networks.prototype_decoder import PrototypeDecoder
-from methods.parts.backbone import Extractor
-from methods.parts.batches import Batch, Batches, Draws
 from methods.parts.tokens import Layout
 
 PAPER, KNOBS = METHOD.presets["paper"]
@@ -105,9 +99,7 @@ def groups_of(flat: Tensor) -> list[Tensor]:
 def test_the_loss_is_the_official_one_and_so_are_its_gradients() -> None:
     method = lively(InpFormer(TINY))
     inputs = made_inputs(method, 3)
-    batch = Batch(torch.zeros(3, 1), (), torch.arange(3), 3)
-    draws = Draws(batch, torch.device("cpu"), 0)
-    method.losses(method.network, inputs, draws).mean().backward()
+    method.losses(method.network, inputs, drawn(3)).mean().backward()
     found = {name: p.grad.clone() for name, p in method.network.named_parameters()}
     method.network.zero_grad()
     targets = groups_of(inputs)
@@ -166,49 +158,3 @@ def test_the_paper_preset_has_the_official_size(
     attention = (width + 1) * width + (width + 1) * 2 * width + (width + 1) * width
     block = attention + whole + 4 * width
     assert cost(config, 100).parameters == whole + block + 8 * (block + heads) + 6 * width
-
-
-def test_one_step_of_the_paper_on_a_transformer_with_random_weights(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    torch.save(timm.create_model(TINY.backbone).state_dict(), tmp_path / "w.pth")
-    config = replace(TINY, weights=str(tmp_path / "w.pth"), epochs=1, batch_size=2)
-    method = InpFormer(config)
-    before = {name: value.clone() for name, value in method.state_dict().items()}
-    pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    values = Extractor(method.inputs(config), tmp_path / "w.pth")(pixels).half().float().clone()
-    told: list[Progress] = []
-    train = Batches(["a", "b", "c"], lambda indices: values[list(indices)])
-    method.fit(train, on_progress=told.append)
-    assert len(told) == 2 and told[1].loss is not None and told[1].loss < 3
-    after = method.state_dict()
-    moved = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"prototypes", "extract", "bottleneck", "decoder"}
-
-
-def test_it_reads_patches_alone_of_what_dinomaly_reads() -> None:
-    ours = Layout.of(InpFormer.inputs(PAPER))
-    theirs = Layout.of(Dinomaly.inputs(Dinomaly.Config()))
-    assert ours._replace(before=5) == theirs
-
-
-@pytest.mark.parametrize(
-    ("settings", "knobs", "word"),
-    [
-        ({"heads": 5}, {}, "heads=5: must divide the 192 channels"),
-        (
-            {"grid": 8, "backbone": "resnet18", "layers": (1, 2)}, {},
-            "groups=2: layers on a grid are 1 group; set groups=1",
-        ),
-        ({"decoder_layers": 3}, {}, "decoder_layers=3: must be a multiple of groups=2"),
-        ({"prototypes": 0}, {}, "prototypes=0"), ({"mining": -1.0}, {}, "mining=-1.0"),
-        ({"gather": float("inf")}, {}, "gather=inf"), ({"epochs": 0}, {}, "epochs=0"),
-        ({"grid": -1}, {}, "grid=-1"), ({}, {"window": 0}, "window=0"),
-        ({"backbone": "resnet18"}, {}, "no vision transformer"),
-    ],
-)  # fmt: skip
-def test_values_that_no_training_could_use(
-    settings: dict[str, Any], knobs: dict[str, Any], word: str
-) -> None:
-    with pytest.raises(ValueError, match=word) as caught:
-        check(replace(TINY, **settings), replace(KNOBS, **knobs), 100)
-    assert "\n" not in str(caught.value)

@@ -4,27 +4,28 @@ mining, StableAdamW, the schedule."""
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from made_features import one_thread  # noqa: F401
-from made_training import COUNT, features, made, numbers, regress, small
+from made_training import COUNT, PlainSteps, drawn, features, made, numbers, regress, small
 from torch import Tensor, nn
 
+from harness.registry import load
 from methods.base import Progress
+from methods.dinomaly import Dinomaly
 from methods.parts.attention import Mlp, joined_heads, linear_attention, split_heads, start_small
-from methods.parts.batches import Batch, Draws
+from methods.parts.backbone import Extractor
+from methods.parts.batches import Batches, Draws
 from methods.parts.mining import easy_share, flat_loss, hard_mined, softly_mined
 from methods.parts.stable_adamw import StableAdamW
-from methods.parts.training import Recipe, duration, last_epoch, optimise, samples_seen
-
-
-def draws_of(count: int) -> Draws:
-    batch = Batch(torch.zeros(count, 1), (), torch.arange(count), count)
-    return Draws(batch, torch.device("cpu"), 0)
+from methods.parts.training import Recipe, duration, optimise, samples_seen
 
 
 def test_linear_attention_is_the_quadratic_form() -> None:
@@ -70,7 +71,7 @@ def test_linear_layers_start_small() -> None:
 def test_hard_mining_is_a_plain_loop(easy: float) -> None:
     target, start = numbers(3, 7, 4), numbers(3, 7, 4, seed=1)
     rebuilt = start.clone().requires_grad_()
-    losses = hard_mined(target, rebuilt, easy, 0.1, draws_of(3))
+    losses = hard_mined(target, rebuilt, easy, 0.1, drawn(3))
     losses.mean().backward()
     free = start.clone().requires_grad_()
     wanted = flat_loss(target, free)
@@ -102,7 +103,7 @@ def test_the_flat_loss_is_one_cosine_of_an_image() -> None:
 def test_soft_mining_is_a_plain_loop() -> None:
     target, start = numbers(3, 7, 4), numbers(3, 7, 4, seed=1)
     rebuilt, free = (start.clone().requires_grad_() for _ in range(2))
-    losses = softly_mined(target, rebuilt, 3.0, draws_of(3))
+    losses = softly_mined(target, rebuilt, 3.0, drawn(3))
     losses.mean().backward()
     flat_loss(target, free).mean().backward()
     apart = torch.tensor(
@@ -118,7 +119,7 @@ def test_soft_mining_is_a_plain_loop() -> None:
 def test_what_is_rebuilt_exactly_is_mined_without_nan() -> None:
     target = numbers(2, 5, 4)
     rebuilt = target.clone().requires_grad_()
-    softly_mined(target, rebuilt, 3.0, draws_of(2)).sum().backward()
+    softly_mined(target, rebuilt, 3.0, drawn(2)).sum().backward()
     assert rebuilt.grad.isfinite().all()
 
 
@@ -201,21 +202,6 @@ def test_the_schedule_is_the_official_one_step_by_step() -> None:
     assert found == pytest.approx(official_rates(2e-3, 2e-4, 700, 100).tolist())
 
 
-class Noting(Recipe):
-    """Plain steps that note the rate of each."""
-
-    def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(network.parameters(), lr=self.learning_rate)
-
-
-class Lasting:
-    """As long as a configuration says."""
-
-    epochs: int | None = None
-    iterations = 8
-    batch_size = 5
-
-
 def test_iterations_end_the_training_within_an_epoch() -> None:
     """13 samples in three batches an epoch: eight steps are two epochs and two steps."""
     steps: list[int] = []
@@ -225,13 +211,47 @@ def test_iterations_end_the_training_within_an_epoch() -> None:
         steps.append(draws.step)
         return regress(network, values, draws)
 
-    lasting = duration(Lasting(), COUNT)
-    assert lasting == {"epochs": 3, "iterations": 8} and last_epoch(Lasting(), COUNT) == 3
-    recipe = Noting(batch_size=5, learning_rate=1e-2, **lasting)  # type: ignore[arg-type]
+    config = Dinomaly.Config(iterations=8, batch_size=5)
+    lasting = duration(config, COUNT)
+    assert lasting == {"epochs": 3, "iterations": 8}
+    recipe = PlainSteps(batch_size=5, learning_rate=1e-2, **lasting)  # type: ignore[arg-type]
     optimise(small(), spying, features(), recipe, 0, told.append)
     assert steps == [*range(8)] and [p.step for p in told] == [0, 1, 2, 3]
     sizes = [len(batch.inputs) for epoch in range(3) for batch in made(COUNT).epoch(epoch, 5)]
-    assert abs(samples_seen(Lasting(), COUNT) - sum(sizes[:8])) <= 1
-    Lasting.epochs = 2
-    assert duration(Lasting(), COUNT) == {"epochs": 2, "iterations": None}
-    assert samples_seen(Lasting(), COUNT) == 26
+    assert abs(samples_seen(config, COUNT) - sum(sizes[:8])) <= 1
+    config = replace(config, epochs=2)
+    assert duration(config, COUNT) == {"epochs": 2, "iterations": None}
+    assert samples_seen(config, COUNT) == 26
+
+
+@pytest.mark.parametrize(
+    ("name", "lasting", "moved"),
+    [
+        # The first of two steps has a rate of 0, as officially.
+        ("dinomaly", {"iterations": 2}, {"bottleneck", "decoder"}),
+        ("inpformer", {"epochs": 1}, {"prototypes", "extract", "bottleneck", "decoder"}),
+    ],
+)
+def test_a_step_of_the_paper_moves_all_that_is_trained(
+    tmp_path: Path, name: str, lasting: dict[str, int], moved: set[str]
+) -> None:
+    """On the tokens of a small transformer with random weights."""
+    declared, file = load("methods", name), tmp_path / "w.pth"
+    torch.manual_seed(0)
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
+    small = {"backbone": "vit_tiny_patch16_224", "weights": str(file), "resize": 80, "crop": 64}
+    small |= {"heads": 3, "decoder_layers": 4, "batch_size": 2}
+    method = declared.method(replace(declared.presets["paper"].config, **small, **lasting))
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    values = Extractor(method.inputs(method.config), file)(pixels).half().float().clone()
+    told: list[Progress] = []
+    train = Batches(["a", "b", "c"], lambda indices: values[list(indices)])
+    method.fit(train, on_progress=told.append)
+    assert [p.step for p in told] == [0, 1] and told[1].loss is not None and told[1].loss < 3
+    after = method.state_dict()
+    assert {
+        key.split(".")[1] for key in before if not torch.equal(before[key], after[key])
+    } == moved
+    scores = method.score(values, ["a", "b", "c"], declared.presets["paper"].knobs)
+    assert scores.maps.shape == (3, 64, 64) and scores.maps.isfinite().all()

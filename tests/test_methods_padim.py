@@ -96,18 +96,6 @@ def test_the_seed_draws_the_channels() -> None:
     assert not torch.equal(first, drawn_channels(176, 9, seed=1))
 
 
-@pytest.mark.parametrize(
-    ("config", "knobs", "images", "word"),
-    [({"channels": 0}, {}, 9, "channels=0"), ({"channels": 177}, {}, 9, "channels=177: .* 1..176"),
-     ({"ridge": 0.0}, {}, 9, "ridge"), ({}, {"sigma": -1.0}, 9, "sigma"),
-     ({}, {"pool": 33}, 9, "pool"), ({}, {}, 1, "at least 2")],
-)  # fmt: skip
-def test_settings_out_of_range(config: dict, knobs: dict, images: int, word: str) -> None:
-    with pytest.raises(ValueError, match=word) as caught:
-        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), images)
-    assert "\n" not in str(caught.value)
-
-
 def test_the_paper_preset_takes_the_memory_that_is_published() -> None:
     config = METHOD.presets["paper"].config
     # 56x56 positions x 550^2 in float32: the 3.8 GB that the factors take, beside 1 GB of sums.

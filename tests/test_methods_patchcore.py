@@ -49,14 +49,6 @@ def test_scores_are_brute_force_distances(k: int, coreset: float) -> None:
     torch.testing.assert_close(scores.maps, smooth_upsample(wanted, 32, 1.0))
 
 
-def test_a_training_patch_in_the_whole_bank_scores_zero() -> None:
-    method = PatchCore(replace(CONFIG, bank_rate=1.0))
-    values = numbers(4, 0)
-    method.fit(Batches(list("abcd"), lambda i: values[list(i)]))
-    scores = method.score(values[:2], ["a", "b"], replace(KNOBS, coreset=1.0))
-    torch.testing.assert_close(scores.images, torch.zeros(2))
-
-
 def test_reweighting_is_eq_7_of_the_paper() -> None:
     method, queries = fitted(), numbers(3, 1)
     bank = method.bank.rows_MD[:40].double()
@@ -129,11 +121,6 @@ def test_cost_knows_what_the_choice_holds() -> None:
     assert METHOD.cost(replace(config, projection=None), 100).bank_bytes == whole
 
 
-def test_the_seed_decides_where_the_coreset_starts() -> None:
-    assert torch.equal(fitted(0).bank.rows_MD, fitted(0).bank.rows_MD)
-    assert not torch.equal(fitted(0).bank.rows_MD, fitted(1).bank.rows_MD)
-
-
 def test_maps_have_the_side_of_the_crop() -> None:
     config = replace(CONFIG, crop=24)
     assert PatchCore.inputs(config).side == 24
@@ -141,16 +128,3 @@ def test_maps_have_the_side_of_the_crop() -> None:
     values = numbers(4, 0)
     method.fit(Batches(list("abcd"), lambda i: values[list(i)]))
     assert method.score(values[:1], ["a"], KNOBS).maps.shape == (1, 24, 24)
-
-
-@pytest.mark.parametrize(
-    ("config", "knobs", "word"),
-    [({}, {"k": 0}, "k=0"), ({}, {"k": 10**6}, "k=1000000"), ({"bank_rate": 0.0}, {}, "bank_rate"),
-     ({}, {"coreset": 0.9}, "coreset"), ({}, {"sigma": -1.0}, "sigma"), ({}, {"pool": 5}, "pool"),
-     ({"starts": -1}, {}, "starts"), ({}, {"reweight": 1}, "reweight=1"),
-     ({}, {"reweight": 999}, "reweight=999"), ({}, {"reweight": 3, "pool": 2}, "pool=2")],
-)  # fmt: skip
-def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 10)
-    METHOD.check(CONFIG, KNOBS, 10)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from made_features import one_thread  # noqa: F401
-from made_training import numbers
+from made_training import drawn, numbers
 from torch import Tensor
 
 from harness.subject import batches, inputs
@@ -23,18 +23,13 @@ from methods.networks.patch_encoder import (
     jittered,
     spread,
 )
-from methods.parts.batches import Batch, Batches, Draws
-from methods.parts.windows import anywhere, crop
+from methods.parts.batches import Batches, Draws
+from methods.parts.windows import anywhere
 from methods.patchsvdd import METHOD, PatchSVDD
 
 COUNT, SIDE = 4000, 256
 CONFIG, KNOBS = METHOD.presets["smoke"]
 CONFIG = replace(CONFIG, image_size=80, patches=2, epochs=1, batch_size=6)
-
-
-def drawn(count: int = COUNT, seed: int = 0) -> Draws:
-    batch = Batch(torch.zeros(count, 1), (), torch.arange(count), count)
-    return Draws(batch, torch.device("cpu"), seed)
 
 
 def compass(first: Tensor, second: Tensor) -> Tensor:
@@ -47,7 +42,7 @@ def compass(first: Tensor, second: Tensor) -> Tensor:
 def test_labels_are_the_directions_in_which_neighbours_lie() -> None:
     by_angle = {0: 4, 1: 2, 2: 1, 3: 0, 4: 3, 5: 5, 6: 6, 7: 7}
     for patch in (COARSE, FINE):
-        draws = drawn()
+        draws = drawn(COUNT)
         first = anywhere(draws, SIDE, patch)
         second, label = beside(first, draws, SIDE, patch)
         assert int(second.min()) >= 0 and int(second.max()) == SIDE - patch
@@ -63,7 +58,7 @@ def test_labels_are_the_directions_in_which_neighbours_lie() -> None:
 
 def test_jitter_is_one_of_all_small_moves_but_none() -> None:
     for patch, reach in ((COARSE, 2), (FINE, 1)):
-        draws = drawn()
+        draws = drawn(COUNT)
         first = torch.full((COUNT, 2), 100)
         moves = jittered(first, draws, SIDE, patch) - first
         window = 2 * reach + 1
@@ -71,17 +66,6 @@ def test_jitter_is_one_of_all_small_moves_but_none() -> None:
         assert len(counts) == window**2 and counts[window**2 // 2] == 0
         others = counts[counts > 0]
         assert len(others) == window**2 - 1 and others.min() > 0.6 * others.double().mean()
-
-
-def test_crops_are_the_slices_of_their_corners() -> None:
-    images, corners = (
-        numbers(5, 3, 20, 20),
-        torch.tensor([[0, 12], [3, 4], [12, 0], [7, 7], [1, 9]]),
-    )
-    for image, (top, left), cut in zip(
-        images, corners.tolist(), crop(images, corners, 8), strict=True
-    ):
-        assert torch.equal(cut, image[:, top : top + 8, left : left + 8])
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [(16, 4), (32, 2), (8, 8)])
@@ -139,11 +123,6 @@ def test_scores_are_brute_force_distances_multiplied() -> None:
     assert torch.equal(scores.images, scores.maps.flatten(1).amax(dim=1))
     summed = method.score(queries, ["a", "b"], replace(KNOBS, combine="sum"))
     torch.testing.assert_close(summed.maps, scales[0] + scales[1], rtol=1e-4, atol=1e-6)
-
-
-def test_an_image_that_was_learned_is_at_no_distance_of_a_whole_bank() -> None:
-    method, images = trained(coarse_rate=1.0, fine_rate=1.0)
-    assert method.score(images[:2], ["a", "b"], KNOBS).images.abs().max() < 1e-6
 
 
 def test_all_patches_are_kept_where_the_rates_are_one() -> None:
@@ -215,20 +194,6 @@ def test_directions_of_coarse_patches_are_learned_and_hold_for_unseen_images() -
     predicted = method.network.coarse(first, neighbour).argmax(dim=1)
     # Chance, and an encoder that learned nothing, is 0.125.
     assert (predicted == label).double().mean() > 0.4
-
-
-@pytest.mark.parametrize(
-    ("config", "word"),
-    [({"image_size": 63}, "image_size=63"), ({"patches": 0}, "patches=0"),
-     ({"fine_stride": 3}, "fine_stride=3"), ({"coarse_stride": 12}, "coarse_stride=12"),
-     ({"fine_rate": 0.0}, "fine_rate"), ({"coarse_rate": 1.1}, "coarse_rate"),
-     ({"noise": -0.1}, "noise"), ({"learning_rate": 0.0}, "learning_rate"),
-     ({"svdd_weight": float("nan")}, "svdd_weight")],
-)  # fmt: skip
-def test_settings_out_of_range(config: dict, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        METHOD.check(replace(CONFIG, **config), KNOBS, 10)
-    METHOD.check(CONFIG, KNOBS, 10)
 
 
 def test_the_encoder_and_its_grids_are_the_official_ones() -> None:

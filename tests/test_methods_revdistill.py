@@ -159,20 +159,3 @@ def test_names_of_relu_backbones_are_those_of_resnets_that_end_in_one() -> None:
         assert isinstance(network, timm.models.ResNet) and isinstance(network.act1, torch.nn.ReLU)
         assert not any(isinstance(module, (torch.nn.SiLU, torch.nn.GELU)) for module in last)
         assert any(isinstance(module, torch.nn.ReLU) for module in last)
-
-
-@pytest.mark.parametrize(
-    ("config", "knobs", "word"),
-    [({"image_size": 72}, {}, "image_size=72: .*multiple of 32"),
-     ({"image_size": 32}, {}, "image_size=32: .*4 or more"),
-     ({"layers": (1, 3), "decoder_blocks": (1, 1)}, {}, "half of the one before"),
-     ({"decoder_blocks": (1, 1)}, {}, "decoder_blocks"),
-     ({"decoder_blocks": (1, 0, 1)}, {}, "decoder_blocks"),
-     ({"bottleneck_blocks": 0}, {}, "bottleneck_blocks"), ({"epochs": 0}, {}, "epochs"),
-     ({"learning_rate": 0.0}, {}, "learning_rate"), ({}, {"sigma": -1.0}, "sigma"),
-     ({}, {"pool": 65}, "pool")],
-)  # fmt: skip
-def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
-    with pytest.raises(ValueError, match=word) as caught:
-        METHOD.check(replace(CONFIG, **config), replace(KNOBS, **knobs), 9)
-    assert "\n" not in str(caught.value)

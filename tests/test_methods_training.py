@@ -1,4 +1,4 @@
-"""The gradient loop: schedule, clipping, EMA, divergence, resuming, compiling."""
+"""The gradient loop: schedule, clipping, divergence, resuming, compiling."""
 
 from __future__ import annotations
 
@@ -42,12 +42,8 @@ def test_every_batch_of_every_epoch_has_draws_of_its_own() -> None:
     assert len(set(seen)) == len(seen) == 9
 
 
-def test_step_schedule_drops_once() -> None:
-    schedule = recipe(1000)
-    assert [schedule.rate(e / 1000) for e in (0, 799, 800, 999)] == [1.0, 1.0, 0.1, 0.1]
-
-
-def test_step_schedule_drops_as_often_as_it_is_told() -> None:
+def test_the_step_schedule_drops_as_often_as_it_is_told() -> None:
+    assert [recipe(1000).rate(e / 1000) for e in (0, 799, 800, 999)] == [1.0, 1.0, 0.1, 0.1]
     schedule = recipe(700, drops=(0.8, 0.9), drop_to=0.2)
     rates = [schedule.rate(e / 700) for e in (0, 559, 560, 629, 630, 699)]
     assert rates == pytest.approx([1.0, 1.0, 0.2, 0.2, 0.04, 0.04])
@@ -92,16 +88,6 @@ def test_gradients_are_clipped() -> None:
     assert float((after - before).detach().norm()) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_ema_ends_between_start_and_last_weights() -> None:
-    start = dict(small().state_dict())
-    last = trained(recipe(3))[0].state_dict()
-    averaged = trained(recipe(3, ema=0.9))[0].state_dict()
-    # Nine steps: the average starts at the first step's weights and moves a tenth each time.
-    way = sum(float((last[key] - start[key]).norm()) for key in start)
-    moved = sum(float((averaged[key] - start[key]).norm()) for key in start)
-    assert 0.05 * way < moved < 0.8 * way
-
-
 def test_a_loss_that_is_not_a_number_ends_training() -> None:
     def broken(net: nn.Module, values: Tensor, draws: Draws) -> Tensor:
         return regress(net, values, draws) * float("nan")
@@ -117,7 +103,7 @@ def test_networks_are_not_compiled_on_a_cpu_and_keep_their_names_where_they_are(
     compile_in_place(network)
     assert network._compiled_call_impl is not None
     assert list(network.state_dict()) == names
-    assert deepcopy(network)._compiled_call_impl is None, "the EMA's copy stays plain"
+    assert deepcopy(network)._compiled_call_impl is None, "copies stay plain"
 
 
 def test_without_a_compiler_a_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,44 +121,30 @@ class Kept(Keeper):
     def __init__(self, network: nn.Module, crash_after: int) -> None:
         self.network, self.crash_after = network, crash_after
         self.epochs = 0
-        self.state: list[dict[str, Any]] = []
+        self.state: dict[str, Any] = {}
 
-    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+    def resume(self, optimiser: torch.optim.Optimizer) -> int:
         if self.state:
-            optimiser.load_state_dict(self.state[0])
-            assert average is not None
-            average.load_state_dict(self.state[1])
+            optimiser.load_state_dict(self.state)
         return self.epochs
 
-    def keep(
-        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
-    ) -> None:
-        assert average is not None
+    def keep(self, epochs: int, optimiser: torch.optim.Optimizer) -> None:
         self.epochs = epochs
-        self.state = [deepcopy(optimiser.state_dict()), deepcopy(average.state_dict())]
+        self.state = deepcopy(optimiser.state_dict())
         if epochs == self.crash_after:
             raise Crash
 
 
 def test_a_resumed_training_equals_a_straight_one() -> None:
-    averaged = recipe(6, ema=0.5)
     network = small()
     keeper = Kept(network, crash_after=2)
 
     def go() -> None:
-        optimise(
-            network,
-            regress,
-            features(),
-            averaged,
-            seed=0,
-            on_progress=quiet,
-            keeper=keeper,
-        )
+        optimise(network, regress, features(), recipe(6), 0, on_progress=quiet, keeper=keeper)
 
     with pytest.raises(Crash):
         go()
     torch.rand(3)  # a resumed process draws from another global state
     go()
-    straight = trained(averaged)[0].state_dict()
+    straight = trained(recipe(6))[0].state_dict()
     torch.testing.assert_close(dict(network.state_dict()), dict(straight), rtol=0, atol=1e-7)

@@ -8,27 +8,20 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from made_training import drawn, numbers
 from torch import Tensor, nn
 
+from methods.base import BankSearch
 from methods.lafite import LafitE
-from methods.networks.masked_transformer import (
-    DecoderLayer,
-    EncoderLayer,
-    Reconstructor,
-    neighbour_mask,
-)
+from methods.networks.masked_transformer import EncoderLayer, neighbour_mask
 from methods.parts.backbone import LITE0
-from methods.parts.batches import Batch, Batches, Draws
-from methods.uniad import METHOD, UniAD
+from methods.parts.batches import Batches
+from methods.uniad import METHOD, UniAD, reconstructor
 
 CONFIG = UniAD.Config(
     width=16, heads=2, feed_forward=32, feature_size=10, encoder_layers=1, decoder_layers=1
 )
 TOKENS = CONFIG.feature_size**2
-
-
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("grid", "window"), [(14, 7), (10, 7), (8, 3), (5, 1)])
@@ -38,11 +31,6 @@ def test_the_mask_blocks_exactly_the_window(grid: int, window: int) -> None:
     for query, key in itertools.product(range(grid**2), repeat=2):
         (y, x), (v, u) = divmod(query, grid), divmod(key, grid)
         assert blocked[query, key] == (abs(y - v) <= window // 2 and abs(x - u) <= window // 2)
-
-
-def test_the_mask_counts_at_inside_edge_and_corner() -> None:
-    counts = neighbour_mask(14, 7).sum(dim=1).view(14, 14)
-    assert counts[7, 7] == 49 and counts[0, 7] == 28 and counts[0, 0] == 16
 
 
 def seen_by(layer: nn.Module, attention: str, changed: int) -> Tensor:
@@ -71,7 +59,8 @@ def seen_by(layer: nn.Module, attention: str, changed: int) -> Tensor:
 @torch.inference_mode()
 def test_a_masked_token_can_not_see_its_window(attention: str, changed: int) -> None:
     torch.manual_seed(0)
-    layer = (EncoderLayer if attention == "attention" else DecoderLayer)(CONFIG).eval()
+    network = reconstructor(5, CONFIG).eval()
+    layer = (network.encoder if attention == "attention" else network.decoder)[0]
     blind = neighbour_mask(10, 7)[:, changed]
     seen = seen_by(layer, attention, changed)
     if attention == "attention":
@@ -80,7 +69,7 @@ def test_a_masked_token_can_not_see_its_window(attention: str, changed: int) -> 
 
 
 def test_queries_are_learned_in_each_decoder_layer() -> None:
-    network = Reconstructor(5, replace(CONFIG, decoder_layers=3))
+    network = reconstructor(5, replace(CONFIG, decoder_layers=3))
     queries = [layer.queries for layer in network.decoder]
     assert len(queries) == 3 and len({id(q) for q in queries}) == 3
     assert all(isinstance(q, nn.Parameter) and q.shape == (TOKENS, 16) for q in queries)
@@ -89,7 +78,7 @@ def test_queries_are_learned_in_each_decoder_layer() -> None:
 
 
 def test_positions_are_columns_then_rows() -> None:
-    network = Reconstructor(5, CONFIG)
+    network = reconstructor(5, CONFIG)
     position = network.position().view(10, 10, 16)
     for y, x in [(0, 0), (3, 7), (9, 1)]:
         assert torch.equal(position[y, x], torch.cat([network.column[x], network.row[y]]))
@@ -98,7 +87,7 @@ def test_positions_are_columns_then_rows() -> None:
 def test_tokens_keep_their_place() -> None:
     """The error at a location compares its own feature: rows and columns are not swapped."""
     torch.manual_seed(0)
-    network = Reconstructor(5, CONFIG).eval()
+    network = reconstructor(5, CONFIG).eval()
     network.norm = nn.Identity()  # type: ignore[assignment]
     network.encoder = nn.ModuleList()
     network.decoder = nn.ModuleList()
@@ -110,7 +99,7 @@ def test_tokens_keep_their_place() -> None:
 def test_paper_sizes() -> None:
     config = METHOD.presets["paper"].config
     with torch.device("meta"):
-        network = Reconstructor(272, config)
+        network = reconstructor(272, config)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7_717_392
     shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
     assert shapes["enter.weight"] == (256, 272) and shapes["leave.weight"] == (272, 256)
@@ -126,11 +115,6 @@ def made(**changes: object) -> UniAD:
     return UniAD(replace(CONFIG, **changes)).eval()
 
 
-def whole(count: int) -> Batch:
-    keys = tuple(str(i) for i in range(count))
-    return Batch(torch.empty(0), keys, torch.arange(count), count)
-
-
 def test_jitter_is_as_strong_as_the_norm_of_the_token() -> None:
     method, caught = made(jitter=20.0), []
     channels = 40
@@ -141,20 +125,13 @@ def test_jitter_is_as_strong_as_the_norm_of_the_token() -> None:
             caught.append(features)
             return torch.zeros_like(features)
 
-    losses = method.losses(Spy(), values, Draws(whole(64), torch.device("cpu"), seed=0))
+    losses = method.losses(Spy(), values, drawn(64))
     # The target is the clean feature, not the jittered one.
     torch.testing.assert_close(losses, values.square().mean(dim=(1, 2, 3)))
     noise = (caught[0] - values).square().mean(dim=1).sqrt()
     wanted = values.norm(dim=1) / channels * 20
     torch.testing.assert_close(noise / wanted, torch.ones(64, 10, 10), rtol=0, atol=0.5)
     assert float((noise / wanted).mean()) == pytest.approx(1, abs=0.02)
-
-
-def test_scoring_adds_no_jitter() -> None:
-    method, values = made(), numbers(2, 40, 10, 10)
-    knobs = UniAD.Knobs(pool=1)
-    first, second = (method.score(values, ["a", "b"], knobs) for _ in range(2))
-    assert torch.equal(first.maps, second.maps)
 
 
 def test_image_score_is_the_largest_average_of_16_by_16_pixels() -> None:
@@ -179,7 +156,7 @@ def test_editing_first_gives_the_network_bank_rows() -> None:
     mean, std = mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
     with torch.inference_mode():
         # In the space of LafitE's editing, though the network reads raw features.
-        edited = method.bank.edit((queries - mean) / std, knobs) * std + mean
+        edited = method.bank.edit((queries - mean) / std, BankSearch(0.5, 3)) * std + mean
         errors = {True: queries - method.network(edited), False: queries - edited}
     for rebuild, error in errors.items():
         scores = method.score(queries, ["a"], replace(knobs, rebuild=rebuild))
@@ -205,17 +182,3 @@ def test_editing_is_lafites() -> None:
     edited = uniad.edit(queries, UniAD.Knobs(k=3, coreset=0.5, **unit))
     standardised = lafite.edit(lafite.standardise(queries), LafitE.Knobs(k=3, coreset=0.5, **unit))
     torch.testing.assert_close(edited, lafite.standardise.inverse(standardised))
-
-
-@pytest.mark.parametrize(
-    ("config", "knobs", "word"),
-    [({"width": 18, "heads": 4}, {}, "width"), ({"neighbours": 6}, {}, "neighbours"),
-     ({"neighbours": 21}, {}, "neighbours"), ({}, {"k": 1}, "bank_rate"), ({}, {"k": -1}, "k="),
-     ({}, {"rebuild": False}, "rebuild=False and k=0"), ({"bank_rate": 0.1}, {"k": 10**6}, "k="),
-     ({"epochs": 0}, {}, "epochs"),
-     ({"learning_rate": 0.0}, {}, "learning_rate"), ({}, {"pool": 0}, "pool")],
-)  # fmt: skip
-def test_settings_out_of_range(config: dict, knobs: dict, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        METHOD.check(replace(CONFIG, **config), replace(UniAD.Knobs(), **knobs), 10)
-    METHOD.check(CONFIG, UniAD.Knobs(), 10)

@@ -14,7 +14,7 @@ from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from torch import Tensor
 
-from harness.features import extract
+from harness.features import encoded
 from methods.parts import shapes, vit
 from methods.parts.aggregate import unflatten
 from methods.parts.backbone import Extractor, Tokens, WeightsMissing
@@ -257,15 +257,6 @@ def test_weights_of_another_size_are_refused_and_of_another_resolution_read(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_a_deeper_transformer_are_refused(tmp_path: Path) -> None:
-    path, _ = stored(tmp_path, TINY, depth=14)
-    with pytest.raises(
-        WeightsMissing, match=f"{TINY}, but of a deeper model .*blocks.12"
-    ) as caught:
-        Extractor(VIEW, path)
-    assert "\n" not in str(caught.value)
-
-
 def test_what_no_token_depends_on_may_be_in_the_file(tmp_path: Path) -> None:
     path, model = stored(tmp_path, TINY)
     others = ("mask_token", "rope.periods", "head.mlp.0.weight", "decoder.blocks.0.norm1.bias")
@@ -277,5 +268,5 @@ def test_what_no_token_depends_on_may_be_in_the_file(tmp_path: Path) -> None:
 def test_tokens_fit_half_precision_as_all_features(tmp_path: Path) -> None:
     path, _ = stored(tmp_path, TINY)
     views = (images(64) * 255).byte().numpy()
-    halves = extract(Extractor(VIEW, path), views)
+    [halves] = encoded(views, Extractor(VIEW, path), [VIEW])
     assert halves.dtype == "float16" and halves.shape[1] == shapes.feature_numbers(VIEW)

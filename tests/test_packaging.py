@@ -47,11 +47,10 @@ def test_help_and_list_load_no_torch() -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("sp", {"speed"}),
+        ("rep", {"report", "reproduce"}),
         ("run el", {"elpv"}),
         ("run shapes --method pat", {"patchcore", "patchsvdd"}),
         ("tune shapes --preset p", {"paper"}),
-        ("speed --op tr", {"training"}),
     ],
 )
 def test_a_shell_completes_commands_and_names(typed: str, offered: set[str]) -> None:
@@ -85,11 +84,3 @@ def test_every_direct_dependency_is_pinned() -> None:
     for requirement in wanted:
         name = requirement.split(">")[0].split("[")[0].strip().lower()
         assert name in pinned, f"{name} is not in constraints.txt"
-
-
-def test_both_faiss_packages_are_never_asked_for_together() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    for packages in extras.values():
-        assert sum(name.startswith("faiss") for name in packages) <= 1

@@ -10,7 +10,11 @@ import polars as pl
 import pytest
 from made_rows import made_frame
 
-from results.reports.latex import escaped, latex, marked
+from results.reports import latex
+from results.reports.latex import escaped
+from results.reports.model import Entry, ranked
+from results.reports.numbers import percent
+from results.reports.sections import sections
 
 
 def _frame(pixels=True):
@@ -27,26 +31,28 @@ def _frame(pixels=True):
     return pl.concat(parts)
 
 
+def _latex(frame):
+    return latex.latex(sections(frame))
+
+
+def _marked(values, decimals=1, **how):
+    """Fractions as they are printed, with what a mark says of them."""
+    entries = [Entry(percent(v, decimals=decimals), sort=v) for v in values]
+    return [f"{entry.mark} {entry.text}".strip() for entry in ranked(entries, **how)]
+
+
 def _lines(text, start):
     return [line for line in text.splitlines() if line.startswith(start)]
 
 
 def test_the_best_is_bold_the_second_underlined_as_printed():
-    assert marked({"a": 0.98449, "b": 0.98451, "c": 0.97, "d": None, "e": 0.1}) == {
-        "a": r"\underline{98.4}",
-        "b": r"\textbf{98.5}",
-        "c": "97.0",
-        "d": "--",
-        "e": "10.0",
-    }
-    assert marked({"a": 0.9001, "b": 0.9, "c": 0.8}) == {
-        "a": r"\textbf{90.0}",
-        "b": r"\textbf{90.0}",
-        "c": r"\underline{80.0}",
-    }
-    assert marked({"alone": 0.9}) == {"alone": "90.0"}
-    lowest = marked({"a": 0.0204, "b": 0.0173}, lowest=True, decimals=2)
-    assert lowest == {"a": r"\underline{2.04}", "b": r"\textbf{1.73}"}
+    best, second = "best 98.5", "second 98.4"
+    assert _marked([0.98449, 0.98451, 0.97, None, 0.1]) == [second, best, "97.0", "–", "10.0"]
+    assert _marked([0.9001, 0.9, 0.8]) == ["best 90.0", "best 90.0", "second 80.0"]
+    assert _marked([0.9]) == ["90.0"]
+    assert _marked([0.0204, 0.0173], 2, lowest=True) == ["second 2.04", "best 1.73"]
+    missing = [Entry("99.0", sort=0.99, note="1 of 2 categories"), Entry("80.0", sort=0.8)]
+    assert [entry.mark for entry in ranked([*missing, Entry("70.0", sort=0.7)])][:2] == ["", "best"]
 
 
 def test_names_cannot_break_out():
@@ -56,7 +62,7 @@ def test_names_cannot_break_out():
 
 
 def test_a_table_by_category_like_the_papers():
-    text = latex(_frame())
+    text = _latex(_frame())
     assert r"\usepackage{booktabs}" in text.splitlines()[0]
     assert r"\begin{tabular}{lccc}" in text
     assert r"Category & good\_one & second & third \\" in text
@@ -73,13 +79,13 @@ def test_a_table_by_category_like_the_papers():
 
 
 def test_without_pixel_metrics_cells_have_one_value():
-    (average,) = _lines(latex(_frame(pixels=False)), "Average")
+    (average,) = _lines(_latex(_frame(pixels=False)), "Average")
     assert "/" not in average
 
 
 def test_an_incomplete_mean_is_a_dash():
     frame = _frame().filter(~((pl.col("method") == "second") & (pl.col("category") == "metal_nut")))
-    (average,) = _lines(latex(frame), "Average")
+    (average,) = _lines(_latex(frame), "Average")
     assert average.split(" & ")[2] == "-- / --"
 
 
@@ -92,19 +98,19 @@ def test_the_ablation_has_a_row_for_each_variant_and_columns_by_data_set():
         for name in ("mvtec", "mpdd")
     ]
     without = made_frame({("lafite", 0, "a"): 0.7}, variant="without editing", benchmark="mpdd")
-    text = latex(pl.concat([*parts, without.with_columns(cell_id=pl.lit("w"))]))
+    text = _latex(pl.concat([*parts, without.with_columns(cell_id=pl.lit("w"))]))
     table = text[text.index("ablation") :]
     assert "patchcore" not in table  # it has no variants
-    assert r" & mpdd & mvtec \\" in table
+    assert r"Method & mpdd & mvtec \\" in table
     assert _lines(table, "lafite without") == [r"lafite without editing & \underline{70.0} & -- \\"]
-    assert _lines(table, "lafite &") == [r"lafite & \textbf{90.0} & \textbf{90.0} \\"]
+    assert _lines(table, "lafite &") == [r"lafite & \textbf{90.0} & 90.0 \\"]
 
 
 def test_it_compiles(tmp_path):
     compiler = shutil.which("pdflatex") or shutil.which("tectonic")
     if compiler is None:
         pytest.skip("neither pdflatex nor tectonic is installed")
-    text = latex(_frame())
+    text = _latex(_frame())
     assert re.search(r"\\label\{tab:[a-z0-9-]+\}", text)
     page = (
         rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{text}\end{{document}}"

@@ -8,12 +8,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pytest
 from made_reports import publish, write_cell
 
 from results import table
-from results.evidence import ALARM, MISS, PICTURES_SCHEMA, pictures_path, read_pictures
+from results.evidence import pictures_path, read_pictures
 from results.identity import POOLED
 from results.reports.page.gallery import Picture, telling_pair, within
 from results.reports.page.page import page
@@ -99,9 +98,9 @@ def test_results_without_evidence_are_shown_and_what_is_missing_is_said(tmp_path
     publish(tmp_path, "mvtec", MVTEC[:2], "uniad", evidence=False)
     words = Words(page(tmp_path))
     text = " ".join(words.text.split())
-    assert "2 of the cells were run before pictures were kept" in text
+    assert "The folder has no pictures of 2 of the cells" in text
     [choice] = _data(page(tmp_path))["choices"]
-    assert "image scores: not kept by the version that ran these cells" in choice["missing"][0]
+    assert "image scores: this folder holds none" in choice["missing"][0]
     assert _data(page(tmp_path))["pictures"] == []
 
 
@@ -156,7 +155,7 @@ def test_each_seed_of_a_number_and_its_cells_are_in_the_page(tmp_path: Path) -> 
 
 def _picture(label: int, rank: int, size: int = 75) -> Picture:
     image = f"{label}.{rank}".encode().ljust(size)
-    return Picture(0, 0, label, rank, "key", "cut", True, 0.5, image, *[None] * 6)
+    return Picture(0, 0, label, rank, "key", "cut", True, 0.5, image, None, b"", 0, 1, 0.5)
 
 
 def test_pictures_that_do_not_fit_are_left_out_evenly_the_mildest_first() -> None:
@@ -205,22 +204,6 @@ def test_losses_of_kept_models_are_drawn(tmp_path: Path) -> None:
     assert drawn["lines"][0]["y"] == [3.0, 2.5, 0.5]
 
 
-def test_pictures_from_before_maps_were_kept_are_shown(tmp_path: Path) -> None:
-    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
-    added = ("map", "low", "high", "level")
-    rows = [
-        {name: value for name, value in row.items() if name not in added} | {"overlay": row["map"]}
-        for row in read_pictures(tmp_path, cell).to_dicts()
-        if row["kind"] in (MISS, ALARM)
-    ]
-    fields = [field for field in PICTURES_SCHEMA if field.name not in added]
-    old = pa.schema(fields, metadata=PICTURES_SCHEMA.metadata)
-    table.write_rows(pictures_path(tmp_path, cell), rows, old, replace=True)
-    pictures = _data(page(tmp_path))["pictures"]
-    assert len(pictures) == 6
-    assert all("overlay" in picture and not {*added} & {*picture} for picture in pictures)
-
-
 def test_a_broken_file_of_pictures_is_named(tmp_path: Path) -> None:
     cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
     assert read_pictures(tmp_path, cell).height == 12
@@ -263,9 +246,6 @@ def test_figure_6_shows_each_tried_setting_on_both_sets(
     assert hidden.agreement is None and not hidden.charts
     agreement = {"category": "screw", "settings": 3, "spearman": None, "kendall": 0.5, "best": 0.83}
     agreement |= {"chosen": 0.8, "regret": 3.0, "rank": 3}
-    path.with_suffix(".revealed.json").write_text(json.dumps([agreement]))  # before families
-    [old] = selectors(tmp_path)
-    assert old.agreement.rows[0][0].text == "all" and old.detected == []
     size = [{"from": 0.001, "to": 0.02, "images": 7, "auroc": 0.75, "error": 0.05}]
     revealed = {"agreement": [agreement | {"family": "blur"}], "detected": {"size": size}}
     path.with_suffix(".revealed.json").write_text(json.dumps(revealed))
@@ -277,7 +257,6 @@ def test_figure_6_shows_each_tried_setting_on_both_sets(
     assert [entry.text for entry in row] == [
         "blur",
         "screw",
-        "3",
         "–",
         "0.50",
         "83.0",

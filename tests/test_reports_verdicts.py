@@ -8,8 +8,11 @@ import polars as pl
 import pytest
 from made_rows import made_frame
 
+from results.analysis.published import MEAN, beside_published
+from results.reports.sections import sections
+from results.reports.tables import published
 from results.reports.text import frames, render
-from results.reports.verdicts import beside, best_against_others, comparison, turned
+from results.reports.verdicts import best_against_others, comparison, turned
 
 
 def _values(**means):
@@ -21,24 +24,35 @@ def _values(**means):
     }
 
 
+def _best(frame):
+    """Title and texts of the table of the best row."""
+    (section,) = sections(frame)
+    table = best_against_others(section, "image_auroc")
+    return (table.title, _texts(table)) if table else ("", [])
+
+
+def _texts(table):
+    return [[entry.text for entry in row] for row in table.rows]
+
+
 def test_the_best_row_stands_against_each_of_the_others():
-    (table,) = best_against_others(made_frame(_values(a=0.8, b=0.9, c=0.85)))
-    assert table.title == "image_auroc: b, the highest mean, against the others"
-    assert [row[:2] for row in table.rows] == [["a", "+10.0"], ["c", "+5.0"]]
-    assert {row[-1] for row in table.rows} == {"b is better"}
-    assert {row[3] for row in table.rows} == {"0.023"}  # three times 2 / 2**8
+    title, rows = _best(made_frame(_values(a=0.8, b=0.9, c=0.85)))
+    assert title == "image_auroc: b, the highest mean, against the others"
+    assert [row[:2] for row in rows] == [["a", "+10.0"], ["c", "+5.0"]]
+    assert {row[-1] for row in rows} == {"b is better"}
+    assert {row[3] for row in rows} == {"0.023"}  # three times 2 / 2**8
 
 
 def test_one_row_is_compared_with_nothing():
-    assert list(best_against_others(made_frame(_values(a=0.8)))) == []
+    assert _best(made_frame(_values(a=0.8))) == ("", [])
 
 
 def test_the_best_row_is_a_complete_one():
     values = _values(a=0.8, b=0.7, broken=0.99)
     del values["broken", 0, "c0"]
-    tables = list(best_against_others(made_frame(values)))
-    assert tables[0].title.startswith("image_auroc: a,")
-    assert tables[0].rows[1][0] == "broken" and "categories are missing" in tables[0].rows[1][-1]
+    title, rows = _best(made_frame(values))
+    assert title.startswith("image_auroc: a,")
+    assert rows[1][0] == "broken" and "categories are missing" in rows[1][-1]
 
 
 def test_rows_without_anything_in_common_are_not_compared():
@@ -47,16 +61,16 @@ def test_rows_without_anything_in_common_are_not_compared():
         render(frame, "terminal")
         assert "no category was measured with the same seed" in comparison(frame, "a", "b", "md")
     frame = made_frame({("a", 0, "c0"): 0.5, ("b", 1, "c0"): 0.8})
-    ((row,),) = (table.rows for table in best_against_others(frame))
+    _, [row] = _best(frame)
     assert row[:4] == ["a", "–", "–", "–"]
 
 
 def test_a_turned_pair_says_the_same():
-    pair = {"a": "x", "b": "y", "difference": 0.2, "low": 0.1, "high": 0.3, "probability": 0.75}
+    pair = {"a": "x", "b": "y", "difference": 0.2, "low": 0.1, "high": 0.3}
     pair |= {"wins": 3, "losses": 1, "better": 0.6, "worse": 0.1}
     back = turned(pair)
     assert (back["a"], back["difference"], back["low"], back["high"]) == ("y", -0.2, -0.3, -0.1)
-    assert (back["wins"], back["losses"], back["probability"]) == (1, 3, 0.25)
+    assert (back["wins"], back["losses"]) == (1, 3)
     assert (back["better"], back["worse"]) == (0.1, 0.6)
     assert turned(back) == pair
 
@@ -94,10 +108,11 @@ def _uniad(value):
 
 
 def test_published_numbers_stand_beside_ours_and_reasons_below():
-    tables, reasons = beside(_uniad(0.875))
-    assert tables[0].rows == [
-        ["uniad", "image_auroc", "the paper", "87.5", "87.5", "+0.0", "agrees"]
-    ]
+    frame = _uniad(0.875)
+    (section,) = sections(frame)
+    table = published(section, "image_auroc", beside_published(frame).filter(category=MEAN))
+    assert _texts(table) == [["uniad", "mean", "the paper", "87.5", "87.5", "+0.0", "agrees"]]
+    reasons = [line for line in render(frame, "md").splitlines() if "is not beside" in line]
     assert len(reasons) == 2  # ADer's 100 and 300 epochs
     assert reasons[0].startswith("uniad is not beside ADer, 100 epochs: the metric profile is")
     text = render(_uniad(0.95), "md")
@@ -109,7 +124,7 @@ def test_the_same_as_frames():
     frame = made_frame(_values(a=0.8, b=0.9))
     by_name = frames(frame)
     assert list(by_name) == [
-        "summary", "categories", "pairs", "ranks", "published", "failures", "alarms",
+        "summary", "categories", "pairs", "published", "failures", "alarms",
     ]  # fmt: skip
     assert by_name["pairs"]["verdict"].to_list() == ["b is better"]
     assert by_name["categories"].select("metric", "category", "method").unique().height == 16

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy import ndimage
 
 from results import evidence
 from results.metrics import pixel_metrics
-from results.table import write_rows
 
 
 def _maps(seed=0, images=12, side=48):
@@ -85,7 +83,7 @@ def test_there_is_no_curve_without_both_kinds_of_pixels():
 def test_evidence_is_read_as_it_was_written_and_absent_where_it_was_not(tmp_path):
     curves = evidence.curve_rows("c1", "disc", *_maps())
     picture = dict.fromkeys(evidence.PICTURES_SCHEMA.names, "x") | {
-        "cell_id": "c1", "score": 0.5, "image": b"1", "mask": None, "overlay": None, "map": b"2",
+        "cell_id": "c1", "score": 0.5, "image": b"1", "mask": None, "map": b"2",
         "low": 0.1, "high": 0.9, "level": 0.4,
     }  # fmt: skip
     evidence.write_evidence(tmp_path, "c1", evidence.Evidence(curves, [picture]))
@@ -97,16 +95,6 @@ def test_evidence_is_read_as_it_was_written_and_absent_where_it_was_not(tmp_path
     evidence.pictures_path(tmp_path, "c2").write_bytes(b"no parquet")
     with pytest.raises(ValueError, match=r"c2\.parquet: cannot be read"):
         evidence.read_pictures(tmp_path, "c2")
-
-
-def test_pictures_from_before_maps_were_kept_are_read(tmp_path):
-    added = ("map", "low", "high", "level")
-    fields = [field for field in evidence.PICTURES_SCHEMA if field.name not in added]
-    old = pa.schema(fields, metadata=evidence.PICTURES_SCHEMA.metadata)
-    picture = dict.fromkeys(old.names, "x") | {"score": 0.5, "image": b"1", "mask": None}
-    write_rows(evidence.pictures_path(tmp_path, "c1"), [picture | {"overlay": b"2"}], old)
-    [read] = evidence.read_pictures(tmp_path, "c1").to_dicts()
-    assert read == picture | {"overlay": b"2"} | dict.fromkeys(added)
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import re
 from datetime import timedelta
 
-import polars as pl
 import pytest
-from made_rows import NOON
+from made_rows import NOON, framed, made_row
 
-from results import table
+from results import identity
 from results.analysis.cells import title
 from results.analysis.summary import per_category, summary
-from results.identity import distinct_ends, told_apart
+from results.identity import distinct_ends
 from results.reports.text import render
 
 OLD, NEW, TRAINED = "a" * 16 + "b" * 16, "a" * 16 + "c" * 16, "d" * 16 + "b" * 16
@@ -20,83 +19,99 @@ OLD, NEW, TRAINED = "a" * 16 + "b" * 16, "a" * 16 + "c" * 16, "d" * 16 + "b" * 1
 
 def cell(seed, categories=("bolt", "nut"), minute=0, **changes):
     """The rows of one cell, a value of 0.5 each."""
-    base = dict.fromkeys(table.SCHEMA.names) | {
-        "mode": "multi-class", "preset": "quick", "profile": "default", "benchmark": "parts",
-        "method": "lafite", "variant": "", "split": "test", "status": "done", "reason": "",
-        "metric": "image_auroc", "value": 0.5, "data_fingerprint": OLD, "config_hash": "1",
-        "weights_sha256": "w" * 64, "config_json": '{"k": 3}', "knobs_json": '{"t": 10}',
-        "location": "/data/parts", "seed": seed, "finished_at": NOON + timedelta(minutes=minute),
-    }  # fmt: skip
-    row = base | {"cell_id": f"{seed}{minute}{sorted(changes.items())}"} | changes
+    row = made_row(
+        benchmark="parts", value=0.5, data_fingerprint=OLD, config_hash="1",
+        weights_sha256="w" * 64, location="/data/parts", seed=seed,
+        config_json='{"k": 3}', knobs_json='{"t": 10}',
+        finished_at=NOON + timedelta(minutes=minute),
+        cell_id=f"{seed}{minute}{sorted(changes.items())}",
+    ) | changes  # fmt: skip
+    row["images_fingerprint"] = row["images_fingerprint"] or row["data_fingerprint"]
     return [row | {"category": category} for category in categories]
 
 
-def framed(*cells):
-    schema = pl.DataFrame(table.SCHEMA.empty_table()).schema
-    return pl.DataFrame([row for rows in cells for row in rows], schema=schema)
+def told(*cells):
+    return framed([row for rows in cells for row in rows])
 
 
 def names(*cells):
     """(title of the table, variant) -> seeds, of the summary."""
-    frame = told_apart(framed(*cells))
+    frame = told(*cells)
     render(frame, "terminal")
     per_category(frame, "image_auroc")
     rows = summary(frame).to_dicts()
     return {(title(row).split(" · ")[0], row["variant"]): row["seeds"] for row in rows}
 
 
+def notes(*cells):
+    """What is said of each version, sorted."""
+    frame = told(*cells).select("data_note", "variant_note").unique()
+    return sorted("; ".join(filter(None, row)) for row in frame.rows())
+
+
+def lasting(name):
+    """A name with 0 for each digit of a hash."""
+    return re.sub("#[0-9a-f]{6}$", "#000000", name)
+
+
 DIFFER = {
     "test images": (
         {"data_fingerprint": NEW},
-        {("parts (test images bbbbbb)", ""): 2, ("parts (test images cccccc)", ""): 1},
+        ("parts #000000", ""),
+        ["test images bbbbbb", "test images cccccc"],
     ),
     "training images": (
         {"data_fingerprint": TRAINED},
-        {("parts (images", ""): 2},
+        ("parts #000000", ""),
+        ["training images aaaaaa", "training images dddddd"],
     ),
     "folders of one name": (
         {"data_fingerprint": NEW, "location": "/other/parts"},
-        {("data/parts", ""): 2, ("other/parts", ""): 1},
+        ("parts #000000", ""),
+        ["folder /data/parts; test images bbbbbb", "folder /other/parts; test images cccccc"],
     ),
-    "the folder alone": ({"location": "/moved/parts"}, {("parts", ""): 3}),
     "weights": (
         {"weights_sha256": "x" * 64},
-        {("parts", "weights wwwwww"): 2, ("parts", "weights xxxxxx"): 1},
+        ("parts", "#000000"),
+        ["weights wwwwww", "weights xxxxxx"],
     ),
     "textures": (
         {"weights_sha256": "x" * 64, "config_json": '{"k": 3, "textures": "dtd"}'},
-        {("parts", "weights wwwwww"): 2, ("parts", "textures xxxxxx"): 1},
+        ("parts", "#000000"),
+        ["textures xxxxxx", "weights wwwwww"],
     ),
     "a setting": (
         {"config_hash": "2", "config_json": '{"k": 5}'},
-        {("parts", "k=3"): 2, ("parts", "k=5"): 1},
-    ),
-    "a knob": (
-        {"config_hash": "2", "knobs_json": '{"t": 20}'},
-        {("parts", "t=10"): 2, ("parts", "t=20"): 1},
+        ("parts", "#000000"),
+        ["k = 3", "k = 5"],
     ),
     "a knob and weights": (
         {"config_hash": "2", "knobs_json": '{"t": 20}', "weights_sha256": "x" * 64},
-        {("parts", "t=10, weights wwwwww"): 2, ("parts", "t=20, weights xxxxxx"): 1},
+        ("parts", "#000000"),
+        ["weights wwwwww; t = 10", "weights xxxxxx; t = 20"],
     ),
-    "the code": ({"config_hash": "2"}, {("parts", "code"): 2}),
-    "the version of the program": ({"code_version": "0.2"}, {("parts", ""): 3}),
-    "the machine": ({"device": "another", "torch_version": "3"}, {("parts", ""): 3}),
+    "the code": ({"config_hash": "2"}, ("parts", "#000000"), ["code 1", "code 2"]),
 }
 
 
 @pytest.mark.parametrize("what", DIFFER)
-def test_cells_that_differ_are_rows_of_their_own(what):
-    changes, wanted = DIFFER[what]
-    found = names(cell(0), cell(1), cell(2, minute=1, **changes))
-    if what == "training images":
-        assert sorted(found.values()) == [1, 2]
-        assert all(data.startswith("parts (images ") for data, _ in found)
-    elif what == "the code":
-        assert sorted(found.values()) == [1, 2]
-        assert all(variant.startswith("code ") for _, variant in found)
-    else:
-        assert found == wanted
+def test_cells_that_differ_are_rows_of_their_own_and_a_note_says_in_what(what):
+    changes, name, said = DIFFER[what]
+    cells = cell(0), cell(1), cell(2, minute=1, **changes)
+    found = names(*cells)
+    assert sorted(found.values()) == [1, 2]
+    assert {tuple(map(lasting, names)) for names in found} == {name}
+    assert notes(*cells) == said
+    table = render(told(*cells), "md")
+    assert "differs in" in table and all(note in table for note in said)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"location": "/moved/parts"}, {"code_version": "0.2"}, {"device": "b", "torch_version": "3"}],
+)
+def test_a_moved_folder_another_release_or_machine_makes_no_other_row(changes):
+    assert names(cell(0), cell(1), cell(2, minute=1, **changes)) == {("parts", ""): 3}
 
 
 def test_of_equal_seeds_too():
@@ -105,10 +120,13 @@ def test_of_equal_seeds_too():
 
 def test_fewer_categories_are_a_table_of_their_own_and_incomplete():
     found = names(cell(0), cell(1, ("bolt",), data_fingerprint=NEW))
-    assert found == {("parts", ""): 1, ("parts (only bolt)", ""): 1}
-    frame = told_apart(framed(cell(0), cell(1, ("bolt",), data_fingerprint=NEW)))
-    complete = dict(summary(frame).select("data", "complete").iter_rows())
-    assert complete == {"": True, "only bolt": False}
+    assert {(lasting(data), row): seeds for (data, row), seeds in found.items()} == {
+        ("parts", ""): 1,
+        ("parts #000000", ""): 1,
+    }
+    frame = told(cell(0), cell(1, ("bolt",), data_fingerprint=NEW))
+    complete = {lasting(name): whole for name, whole in summary(frame)["data", "complete"].rows()}
+    assert complete == {"": True, "#000000": False}
 
 
 def test_one_model_a_category_keeps_its_table_whole():
@@ -120,7 +138,7 @@ def test_one_model_a_category_keeps_its_table_whole():
     )
     assert found[("parts", "")] == 2
     [(older, _)] = [key for key in found if key != ("parts", "")]
-    assert older.startswith("parts (images ")
+    assert lasting(older) == "parts #000000"
 
 
 def test_choices_of_each_category_are_one_row():
@@ -136,36 +154,17 @@ def test_a_failure_of_other_images_is_told_apart_too():
     assert len(names(cell(0), cell(1), failed)) == 2
 
 
-@pytest.mark.parametrize("schema", [2, 3])
-def test_a_row_that_held_images_out_stands_beside_the_others(schema):
-    whole = OLD if schema == 3 else None
-    tuned = cell(0, variant="tuned", data_fingerprint=TRAINED, images_fingerprint=whole)
+def test_a_row_that_held_images_out_stands_beside_the_others():
+    tuned = cell(0, variant="tuned", data_fingerprint=TRAINED, images_fingerprint=OLD)
     assert names(cell(0), cell(1), tuned) == {("parts", ""): 2, ("parts", "tuned"): 1}
-    if schema == 3:
-        other = cell(1, variant="tuned", data_fingerprint="e" * 32, images_fingerprint="f" * 32)
-        assert len(names(cell(0), tuned, other)) == 3
+    other = cell(1, variant="tuned", data_fingerprint="e" * 32, images_fingerprint="f" * 32)
+    assert len(names(cell(0), tuned, other)) == 3
 
 
-@pytest.mark.parametrize(
-    "before, now",
-    [
-        ("", "textures=own"),
-        ("textures=own", "textures=own"),
-        ("epochs=3", "epochs=3, textures=own"),
-        ("window=64", "textures=own, window=64"),
-        ("epochs=3, tuned, refit", "epochs=3, textures=own, tuned, refit"),
-    ],
-)
-def test_own_textures_are_named_in_rows_of_before_as_in_those_of_now(before, now):
-    own = {"config_json": '{"textures": "own"}'}
-    assert names(cell(0, variant=before, **own), cell(1, variant=now, **own)) == {("parts", now): 2}
-
-
-def test_names_that_say_too_little_get_a_hash():
+def test_three_versions_have_three_names():
     k3, k5 = {"config_json": '{"k": 3}'}, {"config_json": '{"k": 5}', "config_hash": "2"}
     found = names(cell(0, **k3), cell(1, **k5), cell(2, **k3 | {"config_hash": "3"}))
     assert list(found.values()) == [1, 1, 1]
-    assert sum(variant == "k=5" for _, variant in found) == 1
     many = [f"c{number}" for number in range(9)]
     found = names(
         cell(0, many),
@@ -173,25 +172,15 @@ def test_names_that_say_too_little_get_a_hash():
         cell(2, many[4:], data_fingerprint=TRAINED),
     )
     assert sorted(found.values()) == [1, 1, 1]
+    assert ("parts", "") in found, "the data set with all categories keeps its name"
 
 
-def test_older_images_of_a_folder_that_is_named_by_its_path_are_told_apart_too():
-    found = names(
-        cell(0, location="/a/parts"),
-        cell(1, location="/b/parts", data_fingerprint=NEW),
-        cell(2, benchmark="a/parts", location="/a/parts", data_fingerprint=TRAINED),
-    )
-    assert sorted(found.values()) == [1, 1, 1]
+def test_hashes_that_begin_alike_are_told_apart(monkeypatch):
+    monkeypatch.setattr(identity, "DIGITS", 0)
+    assert sorted(names(cell(0), cell(1, config_hash="2")).values()) == [1, 1]
 
 
 def test_ends_of_paths_tell_them_apart():
     assert distinct_ends(["/a/x/parts", "/b/x/parts", "/c"]) == ["a/x/parts", "b/x/parts", "c"]
     assert distinct_ends(["/data/parts"]) == ["parts"]
     assert distinct_ends(["/parts", "/a/parts"]) == ["//parts", "a/parts"]
-
-
-def test_settings_of_many_differences_are_named_by_a_hash():
-    many = json.dumps({name: 1 for name in "abcde"})
-    other = json.dumps({name: 2 for name in "abcde"})
-    found = names(cell(0, config_json=many), cell(1, config_json=other, config_hash="2"))
-    assert all(variant.startswith("settings ") for _, variant in found)

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_studies import Sweep, made_trials, plain, publish_made, separable, study
+from made_studies import Sweep, made_scores, plain, publish_made, score_here, separable, study
 
 from harness.execute import run_job
 from harness.place import Place
 from harness.registry import UsageError
 from harness.search.choice import _typed, freeze, frozen, tuned, undecided, withdraw
-from harness.search.reveal import picture_path, reveal
-from harness.search.stages import StageResult, one_by_one, record, search
-from harness.store.journal import append, entries
+from harness.search.decision import StageResult, record
+from harness.search.reveal import reveal
+from harness.search.tuning import search_stages
+from harness.store.journal import entries
 from harness.store.store import Store
 from methods.base import quiet
 from results.analysis.selection import ALL
@@ -118,11 +119,13 @@ def test_a_choice_made_after_the_test_split_was_opened_for_one_is_refused(
 ) -> None:
     [base] = plain()
     of = study("lafite")
-    audit = place.store.out / "audit.jsonl"
     place.store.audit([replace(base, purpose="run")])
-    append(audit, purpose=purpose, cell="c", method="patchcore", test=base.data.test_fingerprint)
-    append(audit, purpose=purpose, cell="c", method="lafite", test="other data")
-    knobs, results = search(of, place, made_trials(separable, []))
+    for facts in (
+        {"method": "patchcore", "test": base.data.test_fingerprint},
+        {"method": "lafite", "test": "other data"},
+    ):
+        place.store.log("audit.jsonl", {"purpose": purpose, "cell": "c", **facts})
+    knobs, results = search_stages(of, place, made_scores(separable, []))
     choice = freeze(place.store, of, knobs, results, "")
     assert tuned([base], place.store, refit=False, options=[])
     place.store.audit([replace(base, purpose=purpose)])  # type: ignore[arg-type]
@@ -136,7 +139,7 @@ def test_a_choice_made_after_the_test_split_was_opened_for_one_is_refused(
 def test_reveal_scores_what_was_tried_on_test_and_no_choice_reads_it(sweep: Sweep) -> None:
     store = sweep.place.store
     seen = len(list(entries(store.out / "audit.jsonl")))
-    agreement = reveal(sweep.study, sweep.choice, sweep.place, one_by_one)
+    agreement = reveal(sweep.study, sweep.choice, sweep.place, score_here)
     frame = pl.concat(read_part(path) for path in (store.out / "revealed").glob("*.parquet"))
     assert set(frame["split"]) == {"test (revealed)"} and frame["cell_id"].n_unique() == 42
     audit = list(entries(store.out / "audit.jsonl"))[seen:]
@@ -152,11 +155,10 @@ def test_reveal_scores_what_was_tried_on_test_and_no_choice_reads_it(sweep: Swee
     for of in ("level", "size"):
         assert sum(row["images"] for row in revealed["detected"][of]) == 8
     assert (agreement["regret"] >= 0).all() and (agreement["rank"] >= 1).all()
-    assert picture_path(sweep.choice).read_bytes().startswith(b"\x89PNG")
     # The same search again, with perfect revealed rows: it reads the trials alone.
     for path in (store.out / "revealed").glob("*.parquet"):
         assert not (store.out / "trials" / path.name).exists()
-    again, _ = search(sweep.study, sweep.place, made_trials(lambda knobs: 1.0, tried := []))
+    again, _ = search_stages(sweep.study, sweep.place, made_scores(lambda knobs: 1.0, tried := []))
     assert again == sweep.knobs and tried == []
     fits = [entry for entry in sweep.logged if entry["what"] == "training"]
     assert len(fits) == 1
@@ -167,7 +169,7 @@ def test_perfect_rows_beside_the_trials_do_not_move_a_choice(place: Place) -> No
     worst = of.at(replace(of.first.knobs, k=9))[0]
     for purpose in ("reveal", "run", "tuned"):
         publish_made(replace(worst, purpose=purpose), place, 1.0)  # type: ignore[arg-type]
-    knobs, _ = search(of, place, made_trials(lambda knobs: 1 / knobs.k / 2, []))
+    knobs, _ = search_stages(of, place, made_scores(lambda knobs: 1 / knobs.k / 2, []))
     assert knobs.k == 1
 
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from made_studies import Sweep, chosen, made_place, made_trials, publish_made, separable, study
+from made_studies import (
+    Sweep,
+    chosen,
+    made_place,
+    made_scores,
+    publish_made,
+    score_here,
+    separable,
+    study,
+)
 from rich.console import Console
 
 from benchmarks.base import SealedError, sealed
@@ -21,14 +31,13 @@ from benchmarks.parts.synthesis.families import LEFT_OUT
 from harness.commands._search import Search
 from harness.options import SearchOptions, Selection
 from harness.place import Place
-from harness.plan import plan
 from harness.registry import UsageError
+from harness.search.decision import NothingToChoose, elect, record, values
+from harness.search.models import LoadedModel
 from harness.search.space import settings
-from harness.search.stages import NothingToChoose, elect, one_by_one, record, search, values
-from harness.search.study import Study, held_by, plan_extra, plan_studies
-from harness.search.trials import LoadedModel
+from harness.search.study import Study, plan_studies
+from harness.search.tuning import search_stages
 from harness.store.journal import entries
-from harness.task import in_this_process
 from methods.base import BankSearch
 from methods.patchcore import PatchCore
 from results.table import read, read_part
@@ -80,11 +89,9 @@ def test_folds_and_left_out_categories_vote_and_are_trained(place: Place) -> Non
     selection = Selection(benchmarks=["shapes"], methods=["patchcore"], seeds=1, preset="smoke")
     options = SearchOptions(folds=2, leave_out=True, space=["patchcore.k=1,3"], anomalies=1)
     with sealed():
-        cells = plan(selection, held=held_by(options))
-        extra = plan_extra(selection, options, cells, print)
-        [of] = plan_studies(cells, options, named=True, extra=extra)
+        [of] = plan_studies(selection, options)
         of = replace(of, stages=of.stages[:1])
-        _, results = search(of, place, one_by_one)
+        _, results = search_stages(of, place, score_here)
     assert [cell.variant for cell in of.extra] == ["fold 1", *["2 of 4 categories"] * 2]
     election = results[0].election
     assert election is not None
@@ -116,16 +123,9 @@ def test_neighbours_found_for_the_largest_k_give_the_scores_of_a_search_for_each
         assert search == BankSearch(coreset, k=9), "one search serves every k"
         images = range(len(model.scorer.samples))
         plain = model.scorer.piece(images, knobs)
-        growing = model.scorer_of(search, growing=True)
-        first = growing.piece([3, 1], knobs)
-        for shared in (
-            model.scorer_of(search).piece(images, knobs),
-            growing.piece(images, knobs),
-        ):
-            np.testing.assert_allclose(shared.images_N, plain.images_N, rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(shared.maps_NHW, plain.maps_NHW, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(first.images_N, plain.images_N[[3, 1]], rtol=1e-4, atol=1e-4)
-        assert growing.count == len(images)  # none was scored twice
+        shared = model.piece(images, knobs, model.neighbours(search))
+        np.testing.assert_allclose(shared.images_N, plain.images_N, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(shared.maps_NHW, plain.maps_NHW, rtol=1e-4, atol=1e-4)
 
 
 def test_held_out_images_are_not_in_the_bank_so_k_1_is_not_perfect(sweep: Sweep) -> None:
@@ -144,44 +144,44 @@ def test_held_out_images_are_not_in_the_bank_so_k_1_is_not_perfect(sweep: Sweep)
 def test_a_search_goes_on_from_the_trials_that_are_there(
     place: Place,
 ) -> None:
-    def cut_off(study: Study, stages: Any, place: Place) -> None:
-        one_by_one(study, iter([next(stages)[:3]]), place)
+    def cut_off(study: Study, settings: Sequence[Any], place: Place) -> None:
+        score_here(study, settings[:3], place)
         raise KeyboardInterrupt
 
     small = study("patchcore", selector="robust")
     with pytest.raises(KeyboardInterrupt):
-        search(small, place, cut_off)
+        search_stages(small, place, cut_off)
     folder = place.store.out / "trials"
     before = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
     assert len(before) == 3
     again = made_place(place.store.out.parent / "again", place.cache)
-    straight, _ = search(small, again, one_by_one)
-    resumed, _ = search(small, place, one_by_one)
+    straight, _ = search_stages(small, again, score_here)
+    resumed, _ = search_stages(small, place, score_here)
     assert resumed == straight
     assert {name: (folder / name).read_bytes() for name in before} == before
     scored = [e["cell"] for e in entries(place.store.out / "work.jsonl") if e["what"] == "setting"]
     assert len(scored) == len(set(scored)) == 5 + 2 + 2
     tried: list[Any] = []
-    search(small, place, made_trials(lambda knobs: 0.0, tried))
+    search_stages(small, place, made_scores(lambda knobs: 0.0, tried))
     assert tried == []
 
 
 def test_ties_go_to_the_earlier_value_which_is_the_cheaper(place: Place) -> None:
     of = study("lafite")
-    knobs, _ = search(of, place, made_trials(lambda knobs: 0.5, []))
+    knobs, _ = search_stages(of, place, made_scores(lambda knobs: 0.5, []))
     assert chosen(knobs, "t", "k", "coreset") == (50, 1, 0.1 * 0.25)
 
 
 def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> None:
     staged, joint = study("lafite"), study("lafite", joint=True)
     tried: list[Any] = []
-    knobs, _ = search(staged, place, made_trials(separable, tried))
-    assert len(tried) == 42 == staged.budget - 1
+    knobs, _ = search_stages(staged, place, made_scores(separable, tried))
+    assert len(tried) == 42
     [whole] = joint.stages
     every = settings(whole, joint.first.knobs)
     assert len(every) == 8 * 5 * 3
     assert knobs == max(every, key=separable)
-    assert search(joint, place, made_trials(separable, []))[0] == knobs
+    assert search_stages(joint, place, made_scores(separable, []))[0] == knobs
     grids = itertools.product(*whole.grid.values())
     assert [chosen(knobs, *whole.grid) for knobs in every] == list(grids)
 
@@ -189,19 +189,27 @@ def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> No
 def test_seeds_are_averaged(place: Place) -> None:
     of = study("patchcore", "patchcore.k=1,3", seeds=2)
 
-    def trials(study: Study, stages: Any, place: Place) -> None:
+    def score(study: Study, settings: Sequence[Any], place: Place) -> None:
         made = {(1, 0): 0.9, (1, 1): 0.1, (3, 0): 0.6, (3, 1): 0.6}
-        for cell in (cell for knobs in next(stages) for cell in study.at(knobs)):
-            publish_made(cell, place, made.get((cell.knobs.k, cell.seed), 0.0))
+        for cell in (cell for knobs in settings for cell in study.at(knobs)):
+            publish_made(cell, place, made[cell.knobs.k, cell.seed])
 
-    knobs, results = search(replace(of, stages=of.stages[:1]), place, trials)
+    knobs, results = search_stages(replace(of, stages=of.stages[:1]), place, score)
     assert knobs.k == 3
     assert results[0].tried[0].values == (0.9, 0.1)
 
 
 def test_a_stage_without_any_value_is_an_error_and_freezes_nothing(place: Place) -> None:
     with pytest.raises(NothingToChoose, match="no setting of k"):
-        search(study("patchcore"), place, lambda study, stages, place: None)
+        search_stages(study("patchcore"), place, made_scores(lambda knobs: None, []))
+
+
+def test_nothing_is_chosen_from_a_part_of_the_settings(place: Place) -> None:
+    def lossy(study: Study, settings: Sequence[Any], place: Place) -> None:
+        made_scores(separable, [])(study, settings[1:], place)
+
+    with pytest.raises(RuntimeError, match="1 of 40 settings left no rows"):
+        search_stages(study("lafite"), place, lossy)
 
 
 def test_a_trial_that_opens_the_test_split_raises_and_the_audit_shows_it(
@@ -214,7 +222,7 @@ def test_a_trial_that_opens_the_test_split_raises_and_the_audit_shows_it(
 
     monkeypatch.setattr(PatchCore, "score", peek)
     with pytest.raises(SealedError):
-        search(of, place, one_by_one)
+        search_stages(of, place, score_here)
     [entry] = entries(place.store.out / "audit.jsonl")
     assert entry["purpose"] == "refused"
     assert entry["cell"] in {cell.cell_id for stage in of.stages for cell in of.at(of.first.knobs)}
@@ -253,20 +261,19 @@ def test_a_study_that_fails_leaves_its_traceback_and_lets_the_others_go_on(
 ) -> None:
     said, of = io.StringIO(), study("patchcore")
     console = Console(file=said, width=200)
-    search_on_screen = Search(place, SearchOptions(), console, console)
-    monkeypatch.setattr(Search, "_drive", property(lambda self: in_this_process))
+    on_screen = Search(place.store, place, console, console)
 
     def broken(*given: object) -> None:
         raise KeyError("no such layer")
 
-    monkeypatch.setattr("harness.commands._search.search", broken)
-    assert search_on_screen.choose(of) is None
+    monkeypatch.setattr("harness.commands._search.choose", broken)
+    assert not on_screen.finish(of, revealed=False)
     kept = place.store.out / "failures" / f"tune-{of.key}.txt"
     assert "in broken" in kept.read_text() and f"traceback in {kept}" in said.getvalue()
 
     def mistyped(*given: object) -> None:
         raise UsageError("what was typed")
 
-    monkeypatch.setattr("harness.commands._search.search", mistyped)
+    monkeypatch.setattr("harness.commands._search.choose", mistyped)
     with pytest.raises(UsageError, match="what was typed"):
-        search_on_screen.choose(of)
+        on_screen.finish(of, revealed=False)

@@ -15,9 +15,8 @@ from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from benchmarks.shapes import Shapes
 from harness.cell import Held
 from harness.options import SearchOptions, Selection
-from harness.plan import plan
 from harness.registry import UsageError
-from harness.search.study import held_by, objective_of, plan_extra, plan_studies
+from harness.search.study import held_by, objective_of, plan_studies
 from methods import patchcore
 from methods.base import Stage
 from methods.lafite import METHOD as LAFITE
@@ -71,14 +70,15 @@ def test_an_objective_that_cannot_be_had_is_one_line(
 def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    silent = replace(METHOD, search=lambda config, knobs: ())
+    silent = replace(METHOD, stages=lambda config, knobs: ())
     monkeypatch.setattr(patchcore, "METHOD", silent)
     with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
         study("patchcore")
     assert study("patchcore", "patchcore.sigma=0,2").stages == (Stage({"sigma": (0.0, 2.0)}),)
-    cells = list(study("lafite").cells)
-    cells += [replace(cell, method="patchcore") for cell in cells]
-    studies = plan_studies(cells, SearchOptions(selector="paper"), named=False)
+    monkeypatch.setattr("harness.plan.names", lambda kind: ["lafite", "patchcore"])
+    selection = Selection(benchmarks=["shapes"], seeds=1, preset="smoke")
+    with sealed():
+        studies = plan_studies(selection, SearchOptions(selector="paper"))
     assert [planned.first.method for planned in studies] == ["lafite"]
 
 
@@ -93,8 +93,8 @@ def test_ranges_hold_both_ends() -> None:
 
 def test_t_and_k_are_searched_together_where_a_pass_is_cheap_and_else_as_published() -> None:
     quick, paper = (LAFITE.presets[name] for name in ("quick", "paper"))
-    assert [list(stage.grid) for stage in LAFITE.search(*quick)] == [["t", "k"], ["coreset"]]
-    first, second, third = LAFITE.search(*paper)
+    assert [list(stage.grid) for stage in LAFITE.stages(*quick)] == [["t", "k"], ["coreset"]]
+    first, second, third = LAFITE.stages(*paper)
     assert (list(first.grid), dict(first.fixed)) == (["t"], {"k": 0})
     assert (list(second.grid), list(third.grid)) == (["k"], ["coreset"])
 
@@ -111,10 +111,8 @@ def test_with_one_category_there_is_nothing_to_leave_out() -> None:
         benchmarks=["shapes"], methods=["patchcore"], categories=["gear"], seeds=1, preset="smoke"
     )
     options = SearchOptions(leave_out=True)
-    with sealed():
-        cells = plan(selection, held=held_by(options))
-        with pytest.raises(UsageError, match="one category; there is nothing to leave out"):
-            plan_extra(selection, options, cells, print)
+    with sealed(), pytest.raises(UsageError, match="one category; there is nothing to leave out"):
+        plan_studies(selection, options)
 
 
 def test_a_share_that_leaves_one_image_holds_two_out() -> None:

@@ -1,1 +1,1 @@
-"""What several data sets share: decoding, the MVTec layout, content checks, views for a model."""
+"""Parts of several data sets: decoding, the MVTec layout, content checks, views for a model."""

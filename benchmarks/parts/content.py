@@ -15,7 +15,7 @@ from benchmarks.base import Benchmark, DataError, Sample
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _HASHES: dict[tuple[Path, int, int], str] = {}
-"""Of files, by their size and time."""
+"""(file, size, time) -> SHA-256 of its bytes."""
 
 
 def map_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:

@@ -24,7 +24,7 @@ SIXTEEN_BITS = 65535.0
 DEPTHS = (8, 10, 12, 14, 16, 20, 24, 32)
 """Bits of cameras, and of the files that their images lie in."""
 MOST_LEVELS, HALF_WHITE = 8, 128
-"""Of a mask: more grey levels than one gives to kinds of defects, and what is no number of one."""
+"""Most grey levels that number kinds of defects in a mask, and the least level beyond numbers."""
 
 
 def read_rgb(path: Path, white: float = SIXTEEN_BITS) -> NDArray[np.uint8]:
@@ -87,7 +87,7 @@ def is_deep_colour(path: Path) -> bool:
 
 
 def losses(path: Path) -> list[str]:
-    """What of an image file is not kept, in words; DataError as `read_rgb`."""
+    """Losses when an image file is read, in words; DataError as `read_rgb`."""
     with _opened(path) as image:
         clear = (
             image.has_transparency_data and np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255
@@ -117,7 +117,7 @@ def read_marks(path: Path) -> NDArray[np.bool_]:
 
 
 def soft_levels(path: Path) -> int:
-    """How many values a mask file has, if they are more than kinds of defects; else 0.
+    """The number of a mask file's values, if they are more than kinds of defects; else 0.
 
     So many, or some between black and white that are nearly black, are left by JPEG and by resizes.
     DataError as `read_marks`.
@@ -197,7 +197,7 @@ def _deep_colour(image: Image.Image) -> str:
 
 
 def _layouts(image: Image.Image) -> Iterator[str]:
-    """How the pixels lie in the file, in Pillow's words."""
+    """Layouts of the pixels in the file, in Pillow's words."""
     for tile in getattr(image, "tile", ()):
         args = tile.args
         yield str(args if isinstance(args, str) else (args or ("",))[0])

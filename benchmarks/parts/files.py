@@ -25,7 +25,7 @@ from benchmarks.parts.decode import (
     soft_levels,
     white_of,
 )
-from benchmarks.parts.inventory import shown
+from benchmarks.parts.inventory import printable
 
 HALF, MOST_EDGE, MOST_AREA = 0.5, 0.9, 0.9
 """Shares of an image's edge and area. Of 242 real masks (screw, metal_plate, commutator) the
@@ -62,7 +62,7 @@ class FileBenchmark(Benchmark):
         return read_rgb(path, self.white(sample.category)) if is_deep(path) else read_rgb(path)
 
     def white(self, category: str) -> float:
-        """What becomes 255 of images with more than 8 bits a channel; training images decide."""
+        """The value that becomes 255, in images of more than 8 bits a channel; training decides."""
         with _COUNTING:
             if category not in self._whites:
                 files = [_file(sample) for sample in self.train_samples[category]]
@@ -143,7 +143,7 @@ class FileBenchmark(Benchmark):
         return found
 
     def unread(self) -> list[str]:
-        return [shown(path.relative_to(self.location)) for path in self.beside]
+        return [printable(path.relative_to(self.location)) for path in self.beside]
 
     def _list(self, split: str, category: str) -> list[Sample]:
         listed = self.train_samples if split == "train" else self.test_samples

@@ -16,7 +16,7 @@ from benchmarks.parts.inventory import (
     is_category,
     misspelt_parts,
     plain,
-    shown,
+    printable,
     take,
 )
 from benchmarks.parts.listed import Published, found_folder
@@ -36,31 +36,35 @@ def folder_benchmark(
     DataError where the folder is missing or has no category.
     """
     if not folder.is_dir():
-        raise DataError(f"{shown(folder)}: is not a folder; expected one with {LAYOUT}")
-    found, faults, unread = [], [], []
+        raise DataError(f"{printable(folder)}: is not a folder; expected one with {LAYOUT}")
+    categories, faults, unread = [], [], []
     for path in [folder.resolve()] if is_category(folder) else entries(folder):
         if ignored(path):
             continue
         if published and plain(path.name) not in published:
             if path.is_dir() and path.name.lower() in published:
-                faults.append(f"{shown(path)}: is not read; name it {path.name.lower()}")
+                faults.append(f"{printable(path)}: is not read; name it {path.name.lower()}")
             continue
         if path.is_dir() and (is_category(path) or not entries(path)):
-            found.append(take(path))
+            categories.append(take(path))
         elif path.is_dir() and (parts := misspelt_parts(path)):
             faults += [
-                f"{shown(part)}: is not read; name it {meant}" for part, meant in parts.items()
+                f"{printable(part)}: is not read; name it {meant}" for part, meant in parts.items()
             ]
         else:
             unread.append(path)
-    faults += [f"{shown(one.folder)}: {fault}" for one in found if (fault := _bad_name(one, found))]
-    if not found and faults:
+    faults += [
+        f"{printable(category.folder)}: {fault}"
+        for category in categories
+        if (fault := _bad_name(category, categories))
+    ]
+    if not categories and faults:
         raise DataError("\n".join(faults))
-    if not found and (categories := graded(folder)):
-        return graded_benchmark(name, folder, categories)
-    if not found:
+    if not categories and (flat := graded(folder)):
+        return graded_benchmark(name, folder, flat)
+    if not categories:
         raise DataError(
-            f"{shown(folder)}: has no category; expected {LAYOUT}, or <category>/good and "
+            f"{printable(folder)}: has no category; expected {LAYOUT}, or <category>/good and "
             "<category>/<defect>"
         )
     return FileBenchmark(
@@ -69,22 +73,24 @@ def folder_benchmark(
         source=source,
         location=str(folder),
         no_pixel_reason=(
-            "" if any(one.masked for one in found) else "no category has masks in ground_truth"
+            ""
+            if any(category.masked for category in categories)
+            else "no category has masks in ground_truth"
         ),
-        train_samples={one.name: one.train_samples for one in found},
-        test_samples={one.name: one.test_samples for one in found},
+        train_samples={category.name: category.train_samples for category in categories},
+        test_samples={category.name: category.test_samples for category in categories},
         published=published or {},
         faults=faults,
-        strays={one.name: [*one.problems.values()] for one in found},
-        beside=[*unread, *(path for one in found for path in one.unread)],
+        strays={category.name: [*category.problems.values()] for category in categories},
+        beside=[*unread, *(path for category in categories for path in category.unread)],
     )
 
 
-def _bad_name(one: Inventory, among: Sequence[Inventory]) -> str:
-    """What is wrong with the name of a category."""
-    if shown(one.folder.name) != one.folder.name:
+def _bad_name(category: Inventory, among: Sequence[Inventory]) -> str:
+    """The fault of a category's name; empty if there is none."""
+    if printable(category.folder.name) != category.folder.name:
         return "is not named in UTF-8; rename it"
-    if any(other.name == one.name and other is not one for other in among):
+    if any(other.name == category.name and other is not category for other in among):
         return "has the name of another category, in another Unicode form; rename one"
     return ""
 

@@ -1,4 +1,4 @@
-"""What lies in a category's folder: all is used, passed over by a named rule, or reported.
+"""The content of a category's folder: all is used, passed over by a named rule, or reported.
 
     <category>/train/good/NAME.png
     <category>/test/good/NAME.png
@@ -48,7 +48,7 @@ GOOD_WORDS = (
     *("good", "ok", "okay", "normal", "fine", "pass", "passed", "clean"),
     *("nodefect", "nodefects", "defectfree", "nondefective"),
 )
-"""What people call the folder of normal images, without case, blanks and dashes."""
+"""Usual names of the folder of normal images, without case, blanks and dashes."""
 
 
 def ignored(path: Path) -> str:
@@ -90,14 +90,14 @@ def misspelt_parts(folder: Path) -> dict[Path, str]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, sorted; none where it does not exist, DataError if it can't be read."""
+    """The entries of a folder, sorted; none where it is missing, DataError if it can't be read."""
     if not folder.is_dir():
         return []
     try:
         return sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
     except OSError as error:
         raise DataError(
-            f"{shown(folder)}: cannot be read ({error.strerror}); allow reading it"
+            f"{printable(folder)}: cannot be read ({error.strerror}); allow reading it"
         ) from error
 
 
@@ -106,7 +106,7 @@ def plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def shown(path: Path | str) -> str:
+def printable(path: Path | str) -> str:
     """A path as text for a terminal: bytes that are no UTF-8 become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -134,89 +134,95 @@ class Inventory:
 
 def take(folder: Path) -> Inventory:
     """The inventory of a category's folder; DataError where a folder in it can't be read."""
-    found = Inventory(folder)
-    for path in _counting(found, folder):
+    inventory = Inventory(folder)
+    for path in _counting(inventory, folder):
         if path.name not in PARTS or not path.is_dir():
-            _beside_the_parts(found, path)
-    found.train_samples = [_sample(found, path) for path in _train_images(found)]
-    test_images = _test_images(found)
-    masks = _masks(found, test_images)
-    found.masked = any(defect != "good" for defect, _ in masks)
-    found.test_samples = [_sample(found, path, masks) for path in test_images]
-    return found
+            _beside_the_parts(inventory, path)
+    inventory.train_samples = [_sample(inventory, path) for path in _train_images(inventory)]
+    test_images = _test_images(inventory)
+    masks = _masks(inventory, test_images)
+    inventory.masked = any(defect != "good" for defect, _ in masks)
+    inventory.test_samples = [_sample(inventory, path, masks) for path in test_images]
+    return inventory
 
 
-def _train_images(found: Inventory) -> list[Path]:
+def _train_images(inventory: Inventory) -> list[Path]:
     images: list[Path] = []
-    for path in _counting(found, found.folder / "train"):
+    for path in _counting(inventory, inventory.folder / "train"):
         if path.name == "good" and path.is_dir():
-            images += _images(found, path)
+            images += _images(inventory, path)
         elif path.is_dir():
             hint = (
                 "name it train/good" if _means_good(path.name) else "move its normal images there"
             )
-            _report_folder(found, path, f"is not read: training images lie in train/good; {hint}")
+            _report_folder(
+                inventory, path, f"is not read: training images lie in train/good; {hint}"
+            )
         else:
-            _report(found, path, "is not read: training images lie in train/good; move it there")
+            _report(
+                inventory, path, "is not read: training images lie in train/good; move it there"
+            )
     return images
 
 
-def _test_images(found: Inventory) -> list[Path]:
+def _test_images(inventory: Inventory) -> list[Path]:
     images: list[Path] = []
-    for path in _counting(found, found.folder / "test"):
+    for path in _counting(inventory, inventory.folder / "test"):
         if not path.is_dir():
             advice = "move it into test/good or the folder of its defect"
-            _report(found, path, f"is not read: test images lie one folder deeper; {advice}")
+            _report(inventory, path, f"is not read: test images lie one folder deeper; {advice}")
         elif path.name != "good" and _means_good(path.name):
             advice = "name it test/good if its images are normal, else after their defect"
-            _report_folder(found, path, f"are these normal images? {advice}")
+            _report_folder(inventory, path, f"are these normal images? {advice}")
         else:
-            images += _images(found, path)
+            images += _images(inventory, path)
     return images
 
 
-def _masks(found: Inventory, images: list[Path]) -> dict[tuple[str, str], tuple[Path, ...]]:
+def _masks(inventory: Inventory, images: list[Path]) -> dict[tuple[str, str], tuple[Path, ...]]:
     """(defect, image name) -> mask files; matched by name, never by position."""
     by_name: dict[tuple[str, str], list[Path]] = {}
     for image in images:
         by_name.setdefault((plain(image.parent.name), plain(image.stem)), []).append(image)
     masks: dict[tuple[str, str], tuple[Path, ...]] = {}
-    for path in _mask_files(found):
+    for path in _mask_files(inventory):
         defect = plain(path.parent.name)
         match = MASK_NAME.fullmatch(plain(path.stem))
         key = (defect, match["image"] if match else "")
         if len(owners := by_name.get(key, ())) == 1:
             masks[key] = (*masks.get(key, ()), path)
         elif owners:
-            names = " and ".join(shown(owner.name) for owner in owners)
-            _report(found, path, f"is the mask of {names}; give the images different names")
+            names = " and ".join(printable(owner.name) for owner in owners)
+            _report(inventory, path, f"is the mask of {names}; give the images different names")
         else:
-            _report(found, path, _ownerless(path, defect, by_name))
+            _report(inventory, path, _ownerless(path, defect, by_name))
     for of_image in masks.values():
         first: dict[str, Path] = {}
         for path in of_image:
             if (other := first.setdefault(plain(path.stem), path)) is not path:
-                _report(found, path, f"is a second {shown(other.name)}; remove one of the two")
+                _report(
+                    inventory, path, f"is a second {printable(other.name)}; remove one of the two"
+                )
     return masks
 
 
-def _mask_files(found: Inventory) -> list[Path]:
+def _mask_files(inventory: Inventory) -> list[Path]:
     files: list[Path] = []
-    for path in found.folder.glob("ground_truth/*/*"):
+    for path in inventory.folder.glob("ground_truth/*/*"):
         if path.suffix.lower() in ANNOTATIONS:  # elsewhere a document
-            _report(found, path, "is no image by its ending; draw its outlines as a PNG")
-    for path in _counting(found, found.folder / "ground_truth"):
+            _report(inventory, path, "is no image by its ending; draw its outlines as a PNG")
+    for path in _counting(inventory, inventory.folder / "ground_truth"):
         if not path.is_dir():
             advice = "move it into the folder of its defect"
-            _report(found, path, f"is not read: masks lie one folder deeper; {advice}")
+            _report(inventory, path, f"is not read: masks lie one folder deeper; {advice}")
             continue
         files += _images(
-            found,
+            inventory,
             path,
             lambda nested: (
                 f"is not read: masks lie beside one another; name those of one image "
-                f"{shown(nested.name)}_mask.png, {shown(nested.name)}_mask_1.png and put them "
-                f"into ground_truth/{shown(nested.parent.name)}"
+                f"{printable(nested.name)}_mask.png, {printable(nested.name)}_mask_1.png and put "
+                f"them into ground_truth/{printable(nested.parent.name)}"
             ),
         )
     return files
@@ -226,87 +232,91 @@ def _ownerless(path: Path, defect: str, by_name: Mapping[tuple[str, str], list[P
     """Why a mask has no image, as far as names tell."""
     name = plain(path.stem)
     if (defect, name) in by_name:
-        return f"is no mask by its name; name it {shown(path.stem)}_mask{path.suffix}"
+        return f"is no mask by its name; name it {printable(path.stem)}_mask{path.suffix}"
     folders = {of for of, _ in by_name}
     if defect not in folders:
         near = [of for of in folders if of.casefold() == defect.casefold()]
         advice = f"name its folder {near[0]}, as in test" if near else "add it, or remove the mask"
-        return f"is a mask without an image: test/{shown(defect)} has none; {advice}"
+        return f"is a mask without an image: test/{printable(defect)} has none; {advice}"
     return (
         f"is a mask without an image; name it NAME_mask.png after its image in "
-        f"test/{shown(defect)}, or remove it"
+        f"test/{printable(defect)}, or remove it"
     )
 
 
-def _beside_the_parts(found: Inventory, path: Path) -> None:
+def _beside_the_parts(inventory: Inventory, path: Path) -> None:
     if path.is_dir():
         meant = _MEANT.get(_bare(path.name))
         advice = f"name it {meant}" if meant else "move what counts into them"
-        _report_folder(found, path, f"is not read beside train, test and ground_truth; {advice}")
+        _report_folder(
+            inventory, path, f"is not read beside train, test and ground_truth; {advice}"
+        )
     elif is_image(path):
         advice = "move it into train/good or a folder of test"
-        _report(found, path, f"is not read beside train, test and ground_truth; {advice}")
+        _report(inventory, path, f"is not read beside train, test and ground_truth; {advice}")
     else:
-        found.unread.append(path)
+        inventory.unread.append(path)
 
 
 def _images(
-    found: Inventory, folder: Path, of_nested: Callable[[Path], str] | None = None
+    inventory: Inventory, folder: Path, of_nested: Callable[[Path], str] | None = None
 ) -> list[Path]:
     """The images of a folder that holds nothing else."""
     images: dict[str, Path] = {}
-    for path in _counting(found, folder):
+    for path in _counting(inventory, folder):
         name = plain(path.name)
         if path.is_dir():
             depth = "is not read: images lie one folder higher; move them"
-            _report_folder(found, path, of_nested(path) if of_nested else depth)
+            _report_folder(inventory, path, of_nested(path) if of_nested else depth)
         elif not is_image(path):
-            _report(found, path, "is no image by its ending; convert it to PNG, or remove it")
+            _report(inventory, path, "is no image by its ending; convert it to PNG, or remove it")
         elif path.exists() and not path.is_file():
-            _report(found, path, "is no file but a device or pipe; remove it")
+            _report(inventory, path, "is no file but a device or pipe; remove it")
         elif name in images:
             _report(
-                found, path, "has the name of another image, in another Unicode form; rename it"
+                inventory, path, "has the name of another image, in another Unicode form; rename it"
             )
         else:
             images[name] = path
     return list(images.values())
 
 
-def _counting(found: Inventory, folder: Path) -> Iterator[Path]:
+def _counting(inventory: Inventory, folder: Path) -> Iterator[Path]:
     """The entries of a folder that no rule passes over, and whose names are text."""
     for path in entries(folder):
-        if path in found.problems:
+        if path in inventory.problems:
             continue
         if rule := ignored(path):
-            found.ignored[path] = rule
-        elif shown(path.name) != path.name:
-            _report(found, path, "is not named in UTF-8; rename it (convmv does many at once)")
+            inventory.ignored[path] = rule
+        elif printable(path.name) != path.name:
+            _report(inventory, path, "is not named in UTF-8; rename it (convmv does many at once)")
         else:
             yield path
 
 
 def _sample(
-    found: Inventory, path: Path, masks: Mapping[tuple[str, str], tuple[Path, ...]] | None = None
+    inventory: Inventory,
+    path: Path,
+    masks: Mapping[tuple[str, str], tuple[Path, ...]] | None = None,
 ) -> Sample:
     split, defect = path.parent.parent.name, plain(path.parent.name)
     return Sample(
-        key=f"{found.name}/{split}/{defect}/{plain(path.name)}",
-        category=found.name,
+        key=f"{inventory.name}/{split}/{defect}/{plain(path.name)}",
+        category=inventory.name,
         defect=defect,
         path=path,
         masks=(masks or {}).get((defect, plain(path.stem)), ()),
     )
 
 
-def _report(found: Inventory, path: Path, fault: str) -> None:
-    found.problems.setdefault(path, f"{shown(path)}: {fault}")
+def _report(inventory: Inventory, path: Path, fault: str) -> None:
+    inventory.problems.setdefault(path, f"{printable(path)}: {fault}")
 
 
-def _report_folder(found: Inventory, path: Path, fault: str) -> None:
+def _report_folder(inventory: Inventory, path: Path, fault: str) -> None:
     """A folder with something in it; an empty one misleads nobody."""
     if entries(path):
-        _report(found, path, fault)
+        _report(inventory, path, fault)
 
 
 def _means_good(name: str) -> bool:

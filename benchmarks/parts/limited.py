@@ -11,7 +11,7 @@ from benchmarks.base import Benchmark, Sample
 
 
 class Limited(Benchmark):
-    """Of each category at most `limit` training, normal test and defective test images.
+    """At most `limit` training, normal test and defective test images of each category.
 
     They lie evenly in the order of their keys, so all kinds of defects are among them.
     """

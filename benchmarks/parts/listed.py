@@ -13,16 +13,16 @@ from benchmarks.parts.inventory import is_image, plain
 
 
 class Published(NamedTuple):
-    """What is known of a data set."""
+    """Published facts of a data set."""
 
     name: str
     licence: str
     source: str
     layout: str
     usual_folders: Sequence[str]
-    """Below the folder of all data."""
+    """Usual places below the folder of all data."""
     counts: Mapping[str, Counts | None]
-    """By category; None where they are not known for sure."""
+    """Category -> its counts; None where they are not known for sure."""
 
 
 class Listed(NamedTuple):
@@ -34,7 +34,7 @@ class Listed(NamedTuple):
     path: Path
     masks: tuple[Path, ...] = ()
     name: str = ""
-    """What tells it from the others of its split, category and defect; default: its file's name."""
+    """Unique name within its split, category and defect; empty: that of its file."""
 
 
 def found_folder(known: Published, root: Path | None, holds: Callable[[Path], bool]) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.base import DataError
 from benchmarks.parts.files import FileBenchmark
-from benchmarks.parts.inventory import plain, shown
+from benchmarks.parts.inventory import plain, printable
 from benchmarks.parts.listed import Listed, Published, listed_benchmark
 
 ENDINGS = (".csv", ".parquet")
@@ -38,14 +38,14 @@ def manifest_benchmark(name: str, path: Path) -> FileBenchmark:
     images = list(_listed(path, rows))
     names = Counter((image.split, image.category, image.name) for image in images)
     if twice := [name for (_, _, name), count in names.items() if count > 1]:
-        raise DataError(f"{shown(path)}: lists {len(twice)} images twice, such as {twice[0]}")
+        raise DataError(f"{printable(path)}: lists {len(twice)} images twice, such as {twice[0]}")
     benchmark = listed_benchmark(known, path, images)
     benchmark.no_pixel_reason = "" if "mask" in rows[0] else f"{path.name} has no column mask"
     return benchmark
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    import polars as pl  # here, as an environment for anomalib has none
+    import polars as pl  # here, as `list` does without
 
     try:
         content = io.BytesIO(path.read_bytes())
@@ -54,21 +54,21 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{shown(path)}: can't be read ({reason}); write a CSV or Parquet"
+            f"{printable(path)}: can't be read ({reason}); write a CSV or Parquet"
         ) from None
     if missing := [name for name in NEEDED if name not in table.columns]:
         raise DataError(
-            f"{shown(path)}: has no column {', '.join(missing)}; it needs {', '.join(NEEDED)}, "
+            f"{printable(path)}: has no column {', '.join(missing)}; it needs {', '.join(NEEDED)}, "
             "and may have category, defect and mask"
         )
     if table.is_empty():
-        raise DataError(f"{shown(path)}: lists no image")
+        raise DataError(f"{printable(path)}: lists no image")
     return table.to_dicts()
 
 
 def _listed(path: Path, rows: list[dict[str, Any]]) -> Iterator[Listed]:
     for number, row in enumerate(rows, start=2):
-        where = f"{shown(path)}, line {number}"
+        where = f"{printable(path)}, line {number}"
         values = {name: str(value or "").strip() for name, value in row.items()}
         values["label"] = str(row["label"]).strip().lower()
         if values["split"] not in ("train", "test"):

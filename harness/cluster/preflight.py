@@ -29,9 +29,10 @@ from harness.cost import feature_bytes, memory_of
 from harness.features import open_split
 from harness.memory import machine_memory
 from harness.options import Say
-from harness.registry import UsageError, source_of
+from harness.registry import UsageError, first_line, source_of
 from harness.rows import code_sha256
 from harness.store.copies import have_input
+from methods.base import quiet
 from methods.parts.backbone import file_sha256
 from results.files import locked
 
@@ -95,7 +96,7 @@ class Gate:
         if node in self.known:
             return
         verdict = own_folder(mark) / f"gate-{node}"
-        with locked(verdict.with_suffix(".lock"), lambda: None):
+        with locked(verdict.with_suffix(".lock"), quiet):
             if not verdict.exists():
                 faults = _differences(self.mine, what_is_here(self.wanted))
                 verdict.write_text("\n".join(faults))
@@ -114,7 +115,7 @@ def what_is_here(wanted: Wanted) -> Found:
             found[f"package of {method}"] = package
     for folder, address in wanted.inputs.items():
         found[f"copy of {address}"] = _copied(folder, address)
-    for data in {(cell.data, cell.split) for cell in wanted.cells}:
+    for data in {(cell.data, cell.role.split) for cell in wanted.cells}:
         found[f"images of {data[0].label} ({data[1]})"] = _images(*data)
     for weights in {cell.weights for cell in wanted.cells if cell.weights}:
         found[f"weights {weights}"] = file_sha256(weights) if weights.is_file() else "no such file"
@@ -139,7 +140,7 @@ def _copied(folder: Path, address: str) -> str:
     try:
         have_input(folder, address)
     except (UsageError, OSError) as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return "had"
 
 
@@ -149,7 +150,7 @@ def _images(data: Data, split: Any) -> str:
         scored, samples = open_split(data, split)
         return fingerprint(train, train.train(data.categories)) + fingerprint(scored, samples)
     except (DataError, UsageError) as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
 
 
 def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
@@ -179,7 +180,9 @@ def preflight(wanted: Wanted, home: Home, say: Say) -> tuple[list[str], Gate]:
         try:
             theirs, sees = ray.get(answer, timeout=PATIENCE)
         except ray.exceptions.RayError as error:
-            why = _last_line(error)
+            why = (str(error).strip() or type(error).__name__).splitlines()[
+                -1
+            ]  # of a traceback there
             faults.append(f"node {address}: does not answer ({why}); is this package there?")
             continue
         apart += [] if sees else [address]
@@ -229,10 +232,6 @@ def _differences(mine: Mapping[str, str], theirs: Found) -> list[str]:
 
 def _cards(cards: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{where} {', '.join(sorted(set(names)))}" for where, names in cards.items() if names]
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _short(text: str) -> str:

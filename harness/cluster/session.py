@@ -21,14 +21,15 @@ from harness.cluster.reach import check_address, check_answers, let_go, watched
 from harness.cluster.relay import at_node, home
 from harness.ending import deferred
 from harness.folders import at_home
-from harness.options import Resources, Say, unheard
+from harness.options import Resources, Say
 from harness.place import Place
-from harness.registry import FOLDERS, UsageError
+from harness.registry import UsageError, files_in_use
 from harness.rows import code_version
 from harness.store.addresses import COPIES, address_of
 from harness.store.copies import have_input
 from harness.store.folder import folder_at
 from harness.store.store import Store
+from methods.base import quiet
 from methods.parts.shapes import SHAPES
 
 RETRIES = 2
@@ -48,7 +49,7 @@ def session(
     store: Store,
     cache: FeatureCache,
     cells: Sequence[Cell],
-    say: Say = unheard,
+    say: Say = quiet,
     *,
     overwrite: bool = False,
 ) -> Iterator[Place]:
@@ -118,7 +119,8 @@ def cluster(address: str | None) -> Iterator[None]:
                 raise
             where = "Ray can't start here" if address == OURS else f"--address {address}"
             advice = "; set RAY_TMPDIR to a short path of your own" if address == OURS else ""
-            raise UsageError(f"{where}: {_in_one_line(error)}{advice}") from None
+            why = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+            raise UsageError(f"{where}: {why}{advice}") from None
         with watched(ray.get_runtime_context().gcs_address):
             yield
 
@@ -143,18 +145,15 @@ def _join(address: str, folders: ExitStack) -> None:
     # Ray puts the current folder before all others on the paths of its workers: there they
     # shall find this package, not a kernels.py or a clone of timm where the user happens to be.
     folders.callback(let_go)
+    files = [str(folder) for folder in files_in_use()]
     with chdir(HOME), deferred():
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"py_modules": list(map(str, FOLDERS.values()))} if FOLDERS else None,
+            runtime_env={"py_modules": files} if files else None,
             **embedded,
         )
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
 def _room_for_sockets() -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from harness.cache import FeatureCache, missing_features
 from harness.cell import Cell
+from harness.commands._progress import lasting
 from harness.cost import cost_of, feature_bytes, feature_flops, memory_of, work_of
 from harness.features import in_one_pass
 from harness.jobs import jobs
@@ -80,7 +81,7 @@ def totals(cells: Sequence[Cell], cache: FeatureCache, resources: Resources) -> 
         f"features: {len(missing)} sets to make in {len(passes)} passes, {making / TERA:,.2f} "
         f"TFLOP with reading images, {size / GIGA:.2f} GB of cache",
         f"here: features, fits and scoring are {flops / TERA:,.2f} TFLOP, at least "
-        f"{duration(flops / rate)} at the {rate / GIGA:,.0f} GFLOP/s that a matrix product just "
+        f"{lasting(flops / rate)} at the {rate / GIGA:,.0f} GFLOP/s that a matrix product just "
         f"reached on {here} ({os.cpu_count()} CPUs); a run measures what it really takes",
         f"memory: {largest} needs {needs[largest] / GIGA:.1f} of {machine_memory() / GIGA:.0f} GB",
     ]
@@ -94,14 +95,6 @@ def cautions(cells: Sequence[Cell]) -> list[str]:
             name = f"{cell.method} ({cell.variant})" if cell.variant else cell.method
             lines[f"warning: {name}, {cell.preset}: {caution}"] = None
     return list(lines)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.0f} h"
 
 
 def flops_per_second() -> float:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.registry import UsageError, did_you_mean
+from harness.registry import UsageError, did_you_mean, first_line
 from harness.store.folder import folder_at
 from harness.task import Show
 from methods.base import Progress
@@ -42,7 +42,7 @@ def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> 
                             log(labels[number], tag, progress.step, value)
                     except Exception as error:  # its server is away: the run goes on without it
                         del logs[kind]
-                        note = f"--log {kind}: {_first_line(error)}; it is told nothing more"
+                        note = f"--log {kind}: {first_line(error)}; it is told nothing more"
                         show(number, replace(progress, note=note))
 
         yield show_and_log
@@ -55,7 +55,7 @@ def _opened(kind: str, out: Path) -> Iterator[Log]:
         log = LOGS[kind](out)
         told = log.__enter__()
     except Exception as error:
-        raise UsageError(f"--log {kind}: {_first_line(error)}; mend it, or leave it out") from None
+        raise UsageError(f"--log {kind}: {first_line(error)}; mend it, or leave it out") from None
     try:
         yield told
     finally:
@@ -63,10 +63,6 @@ def _opened(kind: str, out: Path) -> Iterator[Log]:
             log.__exit__(None, None, None)
             for path in out.glob(f"{kind}*"):  # of a folder that is elsewhere
                 folder_at(out).put(path.name, path, replace=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def check_logs(kinds: Sequence[str]) -> list[str]:

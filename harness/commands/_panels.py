@@ -13,37 +13,35 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.images import load_masks, load_views
-from harness.cell import Cell
-from harness.features import extract
-from methods.base import Diffuses, Explains, Method
-from methods.parts.backbone import Extractor, Features, Pixels
+from harness.predict import Model
+from methods.base import Diffuses, Explains
 
 CLOUD_STEPS = (0, 100, 200, 400)
 CLOUD_POINTS = 2000
 
 
-def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Figure:
+def panel(model: Model, benchmark: Benchmark, sample: Sample) -> Figure:
     """Image, mask and overlaid map of one sample.
 
     Where the method explains itself, also its distances: original to edited, edited to rebuilt and
     original to rebuilt (the paper's Figure 1), and what else it knows.
     """
-    view = model.inputs(cell.config)
-    picture_SS3 = load_views(benchmark, [sample], view.resize, view.crop)[0].transpose(1, 2, 0)
+    cell, method = model.cell, model.method
+    view = method.inputs(cell.config)
+    views_13SS = load_views(benchmark, [sample], view.resize, view.crop)
+    picture_SS3 = views_13SS[0].transpose(1, 2, 0)
     masks_1SS = load_masks(benchmark, [sample], view.resize, view.crop)
-    inputs = _inputs(cell, view, benchmark, [sample])
-    scores = model.score(inputs, [sample.key], cell.knobs)
+    scores = model.score(views_13SS, [sample.key])
     outline_SS = masks_1SS[0] if masks_1SS is not None and masks_1SS.any() else None
     panels: list[tuple[str, NDArray[Any], str | None]] = [("image", picture_SS3, None)]
     if outline_SS is not None:
         panels = [("image, defect outlined", picture_SS3, "outline"), ("mask", outline_SS, "gray")]
-    panels.append(("map", scores.maps[0].numpy(), "overlay"))
-    if isinstance(model, Explains):
-        errors = model.explain(inputs, [sample.key], cell.knobs)
+    panels.append(("map", scores.maps[0], "overlay"))
+    if isinstance(method, Explains):
+        errors = method.explain(model.inputs(views_13SS), [sample.key], cell.knobs)
         panels += [
             (name, error_1gg[0].numpy(), "viridis" if " to " in name else "cividis")
             for name, error_1gg in errors.items()
@@ -65,16 +63,16 @@ def panel(model: Method, cell: Cell, benchmark: Benchmark, sample: Sample) -> Fi
     return figure
 
 
-def cloud(
-    model: Method, cell: Cell, benchmark: Benchmark, samples: Sequence[Sample]
-) -> Figure | None:
+def cloud(model: Model, benchmark: Benchmark, samples: Sequence[Sample]) -> Figure | None:
     """Two principal directions of the features at several t, defective places marked (Figure 5).
 
     None for a method without diffusion.
     """
-    if not isinstance(model, Diffuses):
+    method = model.method
+    if not isinstance(method, Diffuses):
         return None
-    inputs = _inputs(cell, model.inputs(cell.config), benchmark, samples)
+    view = model.method.inputs(model.cell.config)
+    inputs = model.inputs(load_views(benchmark, samples, view.resize, view.crop))
     keys = [sample.key for sample in samples]
     grid = inputs.shape[-1]
     masks_Bgg = load_masks(benchmark, samples, grid)
@@ -83,7 +81,7 @@ def cloud(
     marked_N = masks_Bgg.reshape(-1)
     figure = Figure(figsize=(2.8 * len(CLOUD_STEPS), 3.0), layout="constrained")
     for axis, t in zip(figure.subplots(1, len(CLOUD_STEPS)), CLOUD_STEPS, strict=True):
-        rows_NC = model.corrupted(inputs, keys, t).permute(0, 2, 3, 1).flatten(0, 2)
+        rows_NC = method.corrupted(inputs, keys, t).permute(0, 2, 3, 1).flatten(0, 2)
         _, _, directions_C2 = torch.pca_lowrank(rows_NC, q=2)
         flat_N2 = ((rows_NC - rows_NC.mean(0)) @ directions_C2[:, :2]).numpy()
         few = np.random.default_rng(0).permutation(len(flat_N2))[:CLOUD_POINTS]
@@ -98,13 +96,6 @@ def cloud(
         axis.set_yticks([])
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
-
-
-def _inputs(cell: Cell, view: Pixels, benchmark: Benchmark, samples: Sequence[Sample]) -> Tensor:
-    views_B3SS = load_views(benchmark, samples, view.resize, view.crop)
-    if not isinstance(view, Features) or cell.weights is None:
-        return torch.from_numpy(views_B3SS).float() / 255
-    return torch.from_numpy(extract(Extractor(view, cell.weights), views_B3SS)).float()
 
 
 def _draw(

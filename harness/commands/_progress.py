@@ -24,7 +24,7 @@ from rich.table import Column
 from rich.text import Text
 
 from harness.commands._eta import Clock
-from harness.options import Say
+from harness.options import Say, first_few
 from harness.store.addresses import named
 from harness.task import Show
 from methods import base
@@ -221,11 +221,10 @@ def bars(
 
     def line() -> str:
         doing = [
-            f"{labels[n]}: {_how_far(news)}" for n, (_, _, news) in sorted(working.copy().items())
+            f"{labels[n]}: {how_far(news)}" for n, (_, _, news) in sorted(working.copy().items())
         ]
-        more = [f"and {len(doing) - MOST} more"] if len(doing) > MOST else []
         head = f"{title}: {done()} of {len(counted)} done, about {lasting(clock.left())} left"
-        return "; ".join([head, *(doing[:MOST] or ["nothing runs yet"]), *more])
+        return "; ".join([head, *(first_few(doing, MOST) or ["nothing runs yet"])])
 
     with _Bars(console) as progress, each_minute(console, line):
         whole = progress.add_task(title, total=1.0, note="", clock=clock, done=0, of=len(counted))
@@ -251,18 +250,17 @@ def bars(
             if news is None:
                 ended(number)
                 return
-            task = (
-                working[number][1]
-                if number in working
-                else progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
-            )
+            if number in working:
+                task = working[number][1]
+            else:
+                task = progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
             working[number] = (news.stage, task, news)
             progress.update(task, completed=news.step, total=news.steps, note=_loss(news))
 
         yield show
 
 
-def _how_far(news: base.Progress) -> str:
+def how_far(news: base.Progress) -> str:
     loss = "" if news.loss is None else f", loss {news.loss:.4f}"
     return f"{news.stage} {news.step:,} of {news.steps:,}{loss}"
 

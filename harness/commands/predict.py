@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.options import completing, keeping, selecting
-from harness.registry import UsageError, did_you_mean
+from harness.registry import UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,35 +65,40 @@ def command(
     with shown("loading the model"):
         trained = load(model, cell)
     above = _threshold(trained, alpha, category)
-    names = _names(paths)
-    console, rows, bad = Console(stderr=True), [], 0
+    console, rows, at_once = Console(stderr=True), [], format_ == "jsonl" and out is None
     started = time.perf_counter()
     with counter("images", len(paths), console) as one_more:
-        for views in _views(trained, paths, category):
-            for row in _predicted(trained, views, category, above, (maps, names) if maps else None):
-                one_more()
-                if "error" in row:
-                    bad += 1
-                    console.print(f"skipped {row['error']}", markup=False, soft_wrap=True)
-                    continue
-                rows.append(row)
-                if format_ == "jsonl" and out is None:
-                    typer.echo(json.dumps(row, ensure_ascii=False))
-    if format_ != "jsonl" or out is not None:
+        for row in _rows(trained, paths, category, above, maps):
+            one_more()
+            if isinstance(row, str):
+                console.print(f"skipped {row}", markup=False, soft_wrap=True)
+                continue
+            rows.append(row)
+            if at_once:
+                typer.echo(json.dumps(row, ensure_ascii=False))
+    if not at_once:
         _write(rows, format_, out)
     seconds = time.perf_counter() - started
     console.print(
         f"{counted(len(rows), 'image')} in {seconds:.1f} s, {len(rows) / seconds:.1f} a second",
         highlight=False,
     )
-    return bad == 0
+    return len(rows) == len(paths)
 
 
-def _views(
-    model: Model, paths: Sequence[Path], category: str | None
-) -> Iterator[dict[Path, NDArray[np.uint8] | str]]:
-    """What the model sees of a few images, or why there is nothing to see; the next few are read
-    while these are scored."""
+def _rows(
+    model: Model,
+    paths: Sequence[Path],
+    category: str | None,
+    above: float | None,
+    maps: Path | None,
+) -> Iterator[dict[str, Any] | str]:
+    """A row for each image, or why it can't be read.
+
+    The next few are read while these are scored.
+    """
+    import numpy as np
+
     from benchmarks.base import DataError
     from benchmarks.parts.content import map_ahead, map_threads
     from harness.predict import BATCH
@@ -102,10 +107,26 @@ def _views(
         try:
             return model.view(path, category)
         except (DataError, ValueError) as error:
-            return str(error).splitlines()[0]
+            return first_line(error)
 
+    names = _names(paths) if maps else {}
     pieces = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-    return map_ahead(lambda piece: dict(zip(piece, map_threads(view, piece), strict=True)), pieces)
+    ahead = map_ahead(lambda piece: [*map_threads(view, piece)], pieces)
+    for piece, views in zip(pieces, ahead, strict=True):
+        yield from (why for why in views if isinstance(why, str))
+        whole = {p: v for p, v in zip(piece, views, strict=True) if not isinstance(v, str)}
+        if not whole:
+            continue
+        scores = model.score(np.stack([*whole.values()]), [path.name for path in whole])
+        for path, score, map_SS in zip(whole, scores.images, scores.maps, strict=True):
+            row: dict[str, Any] = {"image": str(path), "score": float(score)}
+            if model.held:
+                row["p_value"] = float(model.p_values(score[None], category)[0])
+            if above is not None:
+                row["verdict"] = "alarm" if float(score) > above else "normal"
+            if maps:
+                row["map"] = str(_draw(model, whole[path], map_SS, maps / names[path]))
+            yield row
 
 
 def found(wanted: Sequence[str]) -> list[Path]:
@@ -163,33 +184,6 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
         if len(set(names.values())) == len(paths):
             break
     return names
-
-
-def _predicted(
-    model: Model,
-    views: dict[Path, NDArray[np.uint8] | str],
-    category: str | None,
-    above: float | None,
-    maps: tuple[Path, dict[Path, str]] | None,
-) -> Iterator[dict[str, Any]]:
-    """A row for each of a few images, those that can't be read first."""
-    import numpy as np
-
-    yield from ({"error": view} for view in views.values() if isinstance(view, str))
-    whole = {path: view for path, view in views.items() if not isinstance(view, str)}
-    if not whole:
-        return
-    scores = model.score(np.stack([*whole.values()]), [path.name for path in whole])
-    for number, (path, view) in enumerate(whole.items()):
-        score = float(scores.images[number])
-        row: dict[str, Any] = {"image": str(path), "score": score}
-        if model.held:
-            row["p_value"] = float(model.p_values(scores.images[number : number + 1], category)[0])
-        if above is not None:
-            row["verdict"] = "alarm" if score > above else "normal"
-        if maps:
-            row["map"] = str(_draw(model, view, scores.maps[number], maps[0] / maps[1][path]))
-        yield row
 
 
 def _draw(model: Model, view_3SS: Any, map_SS: Any, file: Path) -> Path:

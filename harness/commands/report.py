@@ -54,7 +54,7 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
     """What to print: the report, or the path of the file that it was written to.
 
     With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
-    the first. UsageError for a folder without results and a file that can't be written.
+    the first. ResultsError for a folder without results, UsageError where `out` can't be written.
     """
     from harness.commands._progress import shown
 
@@ -86,21 +86,18 @@ def _report(folder: Path, fmt: str, out: Path | None) -> str:
     from results.table import read, read_scores
 
     refresh(folder)
-    try:
-        if fmt == "parquet":
-            tables = frames(read(folder), read_scores(folder), read_held(folder))
-            return _tables(tables, out or folder / TABLES)
-        if fmt != "html":
-            scores, held = read_scores(folder), read_held(folder)
-            text = render(read(folder), fmt, columns(), scores=scores, held=held)
-            if out is None:
-                return text
-        else:
-            from results.reports.page.page import page  # matplotlib and jinja2, for this alone
+    if fmt == "parquet":
+        tables = frames(read(folder), read_scores(folder), read_held(folder))
+        return _tables(tables, out or folder / TABLES)
+    if fmt == "html":
+        from results.reports.page.page import page  # jinja2, for this alone
 
-            text, out = page(folder), out or folder / PAGE
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+        text, out = page(folder), out or folder / PAGE
+    else:
+        scores, held = read_scores(folder), read_held(folder)
+        text = render(read(folder), fmt, columns(), scores=scores, held=held)
+        if out is None:
+            return text
     try:
         folder_at(out.parent).put(out.name, text.encode(), replace=True)
     except OSError as error:

@@ -30,7 +30,7 @@ def command(
     from pathlib import Path
 
     from harness.cache import FeatureCache
-    from harness.commands._trained import cell_of
+    from harness.commands._trained import stored_cell
     from harness.execute import run_job
     from harness.place import Place
     from harness.rows import code_version
@@ -39,15 +39,12 @@ def command(
     from results.table import read, read_scores
 
     store = Store(path)
-    try:
-        before = read(path)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    before = read(path)
     known = before["cell_id"].unique().to_list()
     if row not in known:
         raise UsageError(f"--row {row}: {did_you_mean(row, sorted(known)[:20])}")
     stored = before.filter(cell_id=row)
-    cell = cell_of(store, stored.row(0, named=True))
+    cell = stored_cell(store, row)
     said = stored["code_version"][0]
     if said != (here := code_version()):
         typer.echo(f"the row is of {said}, this is {here}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from harness.options import (
@@ -13,11 +14,11 @@ from harness.options import (
     Say,
     Selection,
     keeping,
+    seldom,
     selecting,
     typed_again,
-    unheard,
 )
-from harness.registry import Stopped
+from harness.registry import Stopped, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,32 +29,57 @@ if TYPE_CHECKING:
     from harness.store.store import Store
     from harness.task import Driver
 
+OF_ITS_OWN = ("benchmarks", "methods", "seeds")
+"""Fields of a selection that `tune` is given for each row, or has another default of."""
 
-def command(
-    selection: Selection,
-    resources: Resources,
-    *,
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What is done with the selection, and shown of it."""
+
     ablation: Annotated[
-        bool, selecting("--ablation", help="What each part adds: Table 4 and edit-only.")
-    ] = False,
+        bool, seldom("--ablation", help="What each part adds: Table 4 and edit-only.")
+    ] = False
     tuned: Annotated[
         bool, selecting("--tuned", help="Add a row with the knobs that `tune` chose.")
-    ] = False,
+    ] = False
     refit: Annotated[
         bool, selecting("--refit", help="As --tuned, trained on all training images again.")
-    ] = False,
+    ] = False
     calibrate: Annotated[
         float | None,
         selecting(min=0, max=0.9, help="Hold out this share of normal images to set thresholds."),
-    ] = None,
-    out: Out = DEFAULT_OUT,
-    overwrite: Annotated[bool, keeping("--overwrite", help="Do finished cells again.")] = False,
-    dry_run: Annotated[
-        bool, keeping("--dry-run", help="Print the cells and their cost only.")
-    ] = False,
-    log: Annotated[
-        list[str] | None, keeping(help="tensorboard, mlflow or wandb: losses as they come.")
-    ] = None,
+    ] = None
+    overwrite: Annotated[bool, keeping("--overwrite", help="Do finished cells again.")] = False
+    dry_run: Annotated[bool, keeping("--dry-run", help="Print the cells and their cost only.")] = (
+        False
+    )
+    log: Annotated[list[str], seldom(help="tensorboard, mlflow or wandb: losses as they come.")] = (
+        field(default_factory=list)
+    )
+
+    @property
+    def chosen(self) -> bool:
+        """Whether rows with frozen choices are asked for."""
+        return self.tuned or self.refit
+
+    def faults(self) -> list[str]:
+        """A line for what can't be asked for together."""
+        lines = []
+        if self.calibrate and self.chosen:
+            lines.append(
+                "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen "
+                "ones with --set, or leave one of them out"
+            )
+        if self.ablation and self.chosen:
+            lines.append(
+                "--tuned and --ablation: a choice is made for one row; ask for one of them"
+            )
+        return lines
+
+
+def command(
+    selection: Selection, options: RunOptions, resources: Resources, *, out: Out = DEFAULT_OUT
 ) -> bool:
     """Compare methods: data sets x methods x seeds, resumed where they stopped.
 
@@ -64,65 +90,71 @@ def command(
     console = Console(stderr=True)
     with console.status("starting"):
         from harness.cache import FeatureCache
-        from harness.commands._data_check import check_data
-        from harness.commands._driver import on_cluster, on_screen
         from harness.commands._live import check_logs
         from harness.commands._progress import hashing, noting
         from harness.plan import plan
         from harness.store.store import Store
         from results.reports.numbers import counted
 
-    store, failed = Store(out), 0
-    faults = check_logs(log or ())
-    if calibrate and (tuned or refit):
-        faults.append(
-            "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen ones "
-            "with --set, or leave one of them out"
-        )
-    if ablation and (tuned or refit):
-        faults.append("--tuned and --ablation: a choice is made for one row; ask for one of them")
+    store, note = Store(out), noting(console)
+    said: list[str] = []
     with hashing(console) as count:
-        said: list[str] = []
         cells = plan(
             selection,
-            ablation=ablation,
-            calibrate=calibrate,
-            need_weights=not dry_run,
+            ablation=options.ablation,
+            calibrate=options.calibrate,
+            need_weights=not options.dry_run,
             say=said.append,
             count=count,
-            found=faults,
+            found=[*check_logs(options.log), *options.faults()],
         )
-    note = noting(console)
-    for line in said if not dry_run else ():
-        note(line)
-    if tuned or refit:
-        cells += _tuned(cells, selection, store, refit, note)
-    if not dry_run:
+    if not options.dry_run:
+        for line in said:
+            note(line)
+    if options.chosen:
+        cells += _tuned(cells, selection, store, options.refit, note)
+    if not options.dry_run:
         store.prepare(note)
-    todo = [cell for cell in cells if overwrite or not store.done(cell)]
-    console.print(
-        f"{counted(len(cells), 'cell')}, {len(cells) - len(todo)} of them done already",
-        highlight=False,
-    )
-    with FeatureCache.lasting(resources.cache or dry_run, out, note) as cache:
-        if dry_run:
+    todo = [cell for cell in cells if options.overwrite or not store.done(cell)]
+    done = f"{counted(len(cells), 'cell')}, {len(cells) - len(todo)} of them done already"
+    console.print(done, highlight=False)
+    with FeatureCache.lasting(resources.cache or options.dry_run, out, note) as cache:
+        if options.dry_run:
+            failed = 0
             _show_cost(cells, todo, cache, resources, Console())
-            for line in said:
-                note(line)
-            return True
-        try:
-            if todo:
-                check_data(todo, cache, console, trust_masks=selection.trust_masks)
-                given = console, resources, store, cache, todo, note
-                with on_cluster(*given, overwrite=overwrite) as place:
-                    drive = on_screen(console, log or (), lambda: _so_far(cells, store, console))
-                    failed = _run(todo, place, drive, console)
-        except KeyboardInterrupt:
-            raise Stopped(_stopped(cells, store, overwrite)) from None
-    _print(cells, store, cache if resources.cache else None, Console())
+        else:
+            try:
+                failed = _do(cells, todo, store, cache, selection, options, resources, console)
+            except KeyboardInterrupt:
+                raise Stopped(_stopped(cells, store, options.overwrite)) from None
+            _print(cells, store, cache if resources.cache else None, Console())
     for line in said:
         note(line)
     return failed == 0
+
+
+def _do(
+    cells: Sequence[Cell],
+    todo: Sequence[Cell],
+    store: Store,
+    cache: FeatureCache,
+    selection: Selection,
+    options: RunOptions,
+    resources: Resources,
+    console: Console,
+) -> int:
+    """Do what is left of the cells; returns how many failed."""
+    from harness.commands._data_check import check_data
+    from harness.commands._driver import on_cluster, on_screen
+    from harness.commands._progress import noting
+
+    if not todo:
+        return 0
+    check_data(todo, cache, console, trust_masks=selection.trust_masks)
+    given = console, resources, store, cache, todo, noting(console)
+    with on_cluster(*given, overwrite=options.overwrite) as place:
+        drive = on_screen(console, options.log, lambda: _so_far(cells, store, console))
+        return _run(todo, place, drive, console)
 
 
 def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
@@ -171,7 +203,7 @@ def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) ->
     for cells, error in run(todo, place, drive):
         if error is not None:
             failed += len(cells)
-            line = f"{cells[0].label}: {type(error).__name__}: {error}".splitlines()[0]
+            line = f"{cells[0].label}: {first_line(error, kind=True)}"
             where = named(str(place.store.traceback(cells[0])))
             console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True, highlight=False)
             console.print(f"       traceback in {where}", soft_wrap=True, highlight=False)
@@ -185,8 +217,7 @@ def _tuned(
     from harness.search.choice import tuned
     from harness.store.addresses import address_of
 
-    shared = ("preset", "mode", "overrides", "categories", "profile", "root")
-    options = [*typed_again(selection, shared), "--out", address_of(store.out)]
+    options = [*typed_again(selection, but=OF_ITS_OWN), "--out", address_of(store.out)]
     plain = {cell.cell_id for cell in cells}
     rows = tuned(cells, store, refit=refit, options=options)
     for row in rows:
@@ -197,8 +228,10 @@ def _tuned(
 
 def _so_far(cells: Sequence[Cell], store: Store, console: Console) -> str:
     """The main table of the cells that are done; empty where there is none yet."""
+    from methods.base import quiet
+
     with suppress(ValueError, OSError):
-        return _rows(cells, store, console, unheard)
+        return _rows(cells, store, console, quiet)
     return ""
 
 

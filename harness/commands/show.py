@@ -38,23 +38,25 @@ def command(
 
     with Console(stderr=True).status("starting") as status:
         from harness.commands._panels import cloud, panel
-        from harness.commands._trained import find_cell, load_trained
+        from harness.commands._trained import find_cell
+        from harness.features import open_split
+        from harness.predict import load
         from harness.store.store import Store
 
         status.update("looking for the model and hashing its images")
         store = Store(path)
         cell = find_cell(store, method, seed, category, data)
-        model = load_trained(store, cell)
-        benchmark = cell.data.open()
-        samples = [s for s in benchmark.test(cell.data.categories) if s.category == category]
+        model = load(store.model(cell), cell.cell_id, device="cpu")
+        benchmark, samples = open_split(cell.data, "test")
+        samples = [sample for sample in samples if sample.category == category]
         chosen = _chosen(store, cell, samples, image)
         out.mkdir(parents=True, exist_ok=True)
         for number, sample in enumerate(chosen, 1):
             status.update(f"drawing {number} of {len(chosen)}: {sample.key}")
-            panel(model, cell, benchmark, sample).savefig(out / _name(sample), dpi=110)
+            panel(model, benchmark, sample).savefig(out / _name(sample), dpi=110)
             typer.echo(str(out / _name(sample)))
         status.update("drawing features at several t")
-        if (figure := cloud(model, cell, benchmark, chosen)) is not None:
+        if (figure := cloud(model, benchmark, chosen)) is not None:
             figure.savefig(out / "cloud.png", dpi=110)
             typer.echo(str(out / "cloud.png"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from harness.options import DEFAULT_OUT, Results
-from harness.registry import UsageError
+from harness.registry import UsageError, first_line
 
 CLOSE = 1e-9
 """Between a metric and what its scores give."""
@@ -29,10 +29,9 @@ def command(path: Results = DEFAULT_OUT) -> bool:
         typer.echo(fault)
     parts = len(list((path / "parts").glob("[!.]*.parquet")))
     models = len(list((path / "models").glob("[!.]*/fit.json")))
-    unknown = _without_hash(path)
     typer.echo(f"{parts} cells and {models} models, {len(faults)} faults")
-    if unknown:
-        typer.echo(f"{unknown} cells were written before hashes were noted: edits would not show")
+    if unknown := _without_hash(path):
+        typer.echo(f"{unknown} cells have no hash in published.jsonl: edits would not show")
     typer.echo("not verified: whether images and weights were those that the rows name")
     return not faults
 
@@ -96,7 +95,7 @@ def _wrong_metrics(out: Path, part: Path) -> Iterator[str]:
     try:
         scores = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        yield f"{path}: can't be read ({str(error).splitlines()[0]})"
+        yield f"{path}: can't be read ({first_line(error)})"
         return
     rows = read_part(part).filter(pl.col("metric").is_in(IMAGE_METRICS))
     for (category,), own in rows.group_by("category", maintain_order=True):
@@ -111,6 +110,7 @@ def _wrong_metrics(out: Path, part: Path) -> Iterator[str]:
 
 
 def _without_hash(out: Path) -> int:
+    """How many cells ended between their part and its line in the log."""
     from harness.store.journal import entries
     from harness.store.store import PUBLISHED
 

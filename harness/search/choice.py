@@ -19,7 +19,7 @@ from typing import Any
 from harness.cell import Cell, Data, Held
 from harness.pieces import with_held_out
 from harness.registry import UsageError, load
-from harness.search.stages import StageResult, record
+from harness.search.decision import StageResult, record
 from harness.search.study import Study, choice_key
 from harness.store.store import Store
 from results.files import record_in
@@ -35,14 +35,14 @@ OPTIONS = {
     "validation_fingerprint": "other held-out images",
     "also_validated": "--folds or --leave-out",
 }
-"""What of a study is typed how."""
+"""The command-line option of each field of a study's record."""
 FIELDS = ("study", "knobs", "stages", "frozen_at")
-"""Without which a record is no choice."""
+"""Fields without which a record is no choice."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search chose, why, and when; `record` is the content of its file."""
+    """The knobs that a search chose, why, and when; `record` is the content of its file."""
 
     path: Path
     record: dict[str, Any]
@@ -54,7 +54,7 @@ class Choice:
 
     @property
     def held(self) -> Held:
-        """What was held out for it."""
+        """The images that were held out for it."""
         return Held.of(self.record["study"]["held"])
 
     def knobs(self, method: str) -> Any:
@@ -177,7 +177,7 @@ def tuned(
     missing: dict[str, None] = {}
     held_out: dict[tuple[Data, Held], Data] = {}
     for cell in cells:
-        if not load("methods", cell.method).search(cell.config, cell.knobs):
+        if not load("methods", cell.method).stages(cell.config, cell.knobs):
             continue
         key = choice_key(cell, cell.data.train_fingerprint)
         choice = _read(store.folder.local(_name(cell, key)))

@@ -22,7 +22,7 @@ def stages_of(method: str, config: Any, knobs: Any, space: Mapping[str, str]) ->
     grids = {name: _grid(method, knobs, name, text) for name, text in space.items()}
     stages = [
         stage._replace(grid={name: grids.get(name, values) for name, values in stage.grid.items()})
-        for stage in load("methods", method).search(config, knobs)
+        for stage in load("methods", method).stages(config, knobs)
     ]
     searched = {name for stage in stages for name in stage.grid}
     stages += [Stage({name: values}) for name, values in grids.items() if name not in searched]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,15 +12,16 @@ from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from harness.cell import Cell, Data, Held, digest, without_paths
 from harness.options import SELECTORS, Say, SearchOptions, Selection
 from harness.overrides import parse_overrides
+from harness.pieces import Count
 from harness.plan import plan
 from harness.registry import UsageError, did_you_mean, load
-from harness.search.space import check_settings, joined, reachable, settings, stages_of
-from methods.base import BankSearch, SearchesBank, Stage, identifying
+from harness.search.space import check_settings, joined, reachable, stages_of
+from harness.store.store import Store
+from methods.base import BankSearch, SearchesBank, Stage, quiet
 from results.metrics import METRICS, PIXEL_METRICS
-from results.profiles import DEFAULT_PROFILE
 
 RANKED = "image_auroc"
-"""What ranks of paired image scores stand for: their mean is its distance from 0.5."""
+"""The metric that ranks of paired image scores stand for: their mean is its distance from 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +31,16 @@ class Study:
     cells: tuple[Cell, ...]
     """One a seed, with the knobs that the search starts from."""
     extra: tuple[Cell, ...] = ()
-    """More that have a vote: other images are held out for them, or categories left out."""
+    """Cells of further folds and left-out halves: they vote, and are not reported."""
     train_fingerprint: str
-    """Of all training images, held-out ones too."""
+    """The fingerprint of all training images, held-out ones too."""
     stages: tuple[Stage, ...]
     objective: tuple[str, ...]
     selector: str = "robust"
-    partial: bool = False
-    """Whether trials may leave settings out, as hopeless or not drawn."""
-    budget: int
-    """How many settings are tried, stage by stage."""
 
     @property
     def first(self) -> Cell:
-        """What all seeds share."""
+        """The first seed's cell, for what all seeds share."""
         return self.cells[0]
 
     @property
@@ -65,6 +62,10 @@ class Study:
         """The cells of one setting: one a seed, then those that have a vote beside them."""
         return [replace(cell, knobs=knobs) for cell in self.every]
 
+    def missing(self, settings: Sequence[Any], store: Store) -> list[Any]:
+        """The settings (Knobs) of which the store lacks a cell."""
+        return [knobs for knobs in settings if not all(map(store.done, self.at(knobs)))]
+
     def bank_search(self, knobs: Any) -> BankSearch | None:
         """The search in a bank that serves this setting, and as many others as can be."""
         wanted = bank_search(self.first.method, knobs)
@@ -77,12 +78,7 @@ class Study:
         return {search for search in searches if search is not None}
 
     def described(self) -> dict[str, Any]:
-        """What decides the choice, for the record and to compare."""
-        others = {
-            "profile": "" if self.first.profile == DEFAULT_PROFILE else self.first.profile,
-            "selector": "" if self.selector == PAPER else self.selector,
-            "also_validated": [cell.data.test_fingerprint for cell in self.extra],
-        }
+        """The facts that decide the choice, for the record and to compare."""
         return {
             "objective": list(self.objective),
             "space": [
@@ -95,7 +91,10 @@ class Study:
             "seeds": [cell.seed for cell in self.cells],
             "held": list(self.first.data.held or ())[:5],
             "validation_fingerprint": self.first.data.test_fingerprint,
-        } | {name: value for name, value in others.items() if value}
+            "profile": self.first.profile,
+            "selector": self.selector,
+            "also_validated": [cell.data.test_fingerprint for cell in self.extra],
+        }
 
 
 def bank_search(method: str, knobs: Any) -> BankSearch | None:
@@ -111,7 +110,7 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
             "train": train_fingerprint,
             "method": cell.method,
             "config": without_paths(cell.config),
-            "knobs": identifying(cell.knobs),
+            "knobs": asdict(cell.knobs),
             "weights": cell.weights_sha256,
         }
         | cell.revision
@@ -119,7 +118,7 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
 
 
 def held_by(options: SearchOptions) -> Held:
-    """What a search holds out, and what it makes of it."""
+    """The images that a search holds out, and the families of anomalies that it makes of them."""
     if options.selector not in SELECTORS:
         raise UsageError(
             f"--selector {options.selector}: {did_you_mean(options.selector, SELECTORS)}"
@@ -128,14 +127,39 @@ def held_by(options: SearchOptions) -> Held:
     return Held(options.share, anomalies=options.anomalies, families=families)
 
 
-def plan_extra(
-    selection: Selection, options: SearchOptions, cells: Sequence[Cell], say: Say
+def plan_studies(
+    selection: Selection, options: SearchOptions, *, say: Say = quiet, count: Count = quiet
+) -> list[Study]:
+    """The studies of a selection, one for each data set and method.
+
+    Methods that have nothing to tune are refused where the selection names them, else left out.
+    UsageError, in one line, for whatever can't be searched. `say` and `count` as for `plan`.
+    """
+    held = held_by(options)
+    cells = plan(selection, held=held, say=say, count=count)
+    extra = _plan_extra(selection, options, cells, held, say)
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    spaces = parse_overrides(options.space, methods, option="--space", example="lafite.t=50:600:50")
+    groups: dict[tuple[Data, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.data, cell.method), []).append(cell)
+    return [
+        _study(seeds, [cell for cell in extra if _beside(cell, seeds[0])], spaces[method], options)
+        for (_, method), seeds in groups.items()
+        if selection.methods
+        or spaces[method]
+        or load("methods", method).stages(seeds[0].config, seeds[0].knobs)
+    ]
+
+
+def _plan_extra(
+    selection: Selection, options: SearchOptions, cells: Sequence[Cell], held: Held, say: Say
 ) -> list[Cell]:
     """Further cells that vote: of other folds, and without half of the categories.
 
     UsageError where there is nothing to leave out.
     """
-    held, extra = held_by(options), []
+    extra: list[Cell] = []
     for fold in range(1, options.folds):
         other = plan(selection, held=held._replace(fold=fold))
         extra += [_called(cell, f"fold {fold}") for cell in other]
@@ -161,28 +185,6 @@ def _called(cell: Cell, name: str) -> Cell:
     return replace(cell, variant=", ".join(filter(None, (cell.variant, name))))
 
 
-def plan_studies(
-    cells: Sequence[Cell], options: SearchOptions, *, named: bool, extra: Sequence[Cell] = ()
-) -> list[Study]:
-    """The studies of a plan made with held-out images, one for each data set and method.
-
-    Methods that have nothing to tune are refused where the user `named` them, else left out.
-    UsageError, in one line, for whatever can't be searched.
-    """
-    methods = list(dict.fromkeys(cell.method for cell in cells))
-    spaces = parse_overrides(options.space, methods, option="--space", example="lafite.t=50:600:50")
-    groups: dict[tuple[Data, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.data, cell.method), []).append(cell)
-    return [
-        _study(seeds, [cell for cell in extra if _beside(cell, seeds[0])], spaces[method], options)
-        for (_, method), seeds in groups.items()
-        if named
-        or spaces[method]
-        or load("methods", method).search(seeds[0].config, seeds[0].knobs)
-    ]
-
-
 def _beside(cell: Cell, first: Cell) -> bool:
     """Whether a cell votes on the choice for another: of the same method, and of its categories."""
     same = (cell.data.benchmark, cell.method) == (first.data.benchmark, first.method)
@@ -195,8 +197,7 @@ def _study(
     first = seeds[0]
     benchmark = first.data.open()
     stages = stages_of(first.method, first.config, first.knobs, space)
-    budget = sum(len(settings(stage, first.knobs)) for stage in stages)
-    if options.joint or options.searcher:
+    if options.joint:
         stages = joined(stages)
     for cell in (first, *extra):
         check_settings(stages, cell)
@@ -213,8 +214,6 @@ def _study(
         stages=stages,
         objective=objective,
         selector=options.selector,
-        partial=options.early_stop or bool(options.searcher),
-        budget=budget,
     )
 
 

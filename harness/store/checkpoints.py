@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.store.folder import Folder
 from methods.base import Keeper, Method, Progress
@@ -25,7 +25,7 @@ KEPT = 2
 
 
 class Checkpoints(Keeper):
-    """Keeps a method's state, its optimiser and its EMA below one name of a folder.
+    """Keeps a method's state and its optimiser below one name of a folder.
 
     Random draws derive from (seed, epoch, batch) and the learning rate from the epoch, so neither
     needs keeping. `seconds` and `restarts` tell what earlier attempts cost; `losses`, one an epoch,
@@ -66,8 +66,8 @@ class Checkpoints(Keeper):
             self.losses.append(progress.loss)
             self.yardsticks = progress.yardsticks
 
-    def resume(self, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
-        """Put the newest whole checkpoint into optimiser and EMA; epochs done."""
+    def resume(self, optimiser: torch.optim.Optimizer) -> int:
+        """Put the newest whole checkpoint into the optimiser; epochs done."""
         if self._state:
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
             slots: dict[int, dict[str, Tensor]] = {}
@@ -75,31 +75,23 @@ class Checkpoints(Keeper):
                 index, _, name = key.partition(".")
                 slots.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], value)
             optimiser.load_state_dict({"state": slots, "param_groups": self._record["groups"]})
-            if average is not None:
-                average.load_state_dict(_under("average.", self._state))
             self._state = {}
         self._resumed = time.perf_counter()
         return self.epochs
 
-    def keep(
-        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
-    ) -> None:
+    def keep(self, epochs: int, optimiser: torch.optim.Optimizer) -> None:
         """Write a checkpoint if it is time, then remove all but the newest two."""
         assert self._resumed is not None, "a training begins with `resume`"
         loop = time.perf_counter() - self._resumed
         self._pace = (epochs - self.epochs) / loop
         if epochs % self.every == 0:
-            self._write(epochs, optimiser, average)
+            self._write(epochs, optimiser)
 
-    def _write(
-        self, epochs: int, optimiser: torch.optim.Optimizer, average: nn.Module | None
-    ) -> None:
+    def _write(self, epochs: int, optimiser: torch.optim.Optimizer) -> None:
         slots = optimiser.state_dict()
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
         for index, values in slots["state"].items():
             state |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-        if average is not None:
-            state |= {f"average.{k}": v for k, v in average.state_dict().items()}
         with self.folder.scratch() as scratch:
             file = scratch / "state.safetensors"
             save_state({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
@@ -154,7 +146,7 @@ class Checkpoints(Keeper):
             return False
         self._state, self._record = state, record
         self.seconds, self.restarts = record["seconds"], record["restarts"] + 1
-        self.losses, self._pace = record.get("losses", []), record.get("pace")
+        self.losses, self._pace = record["losses"], record["pace"]
         return True
 
 
@@ -190,10 +182,11 @@ def load_whole(method: Method, state: dict[str, Tensor]) -> None:
     wrong = [
         key
         for key in expected.keys() | state.keys()
-        # An empty buffer takes the size of what was learned.
+        # An empty buffer takes the size of what was learned; a truth says how it was to be learned.
         if key not in state
         or key not in expected
         or (expected[key].numel() and expected[key].shape != state[key].shape)
+        or (expected[key].dtype == torch.bool and bool(expected[key]) != bool(state[key]))
     ]
     if wrong:
         raise ValueError(f"{len(wrong)} tensors are of another architecture, e.g. {min(wrong)}")

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 from harness.cache import FeatureCache
-from harness.options import Address, Say, unheard
+from harness.options import Address, Say
 from harness.registry import UsageError
 from harness.store.addresses import COPIES
 from harness.store.folder import OnDisk, Uri, folder_at
+from methods.base import quiet
 from results.files import STALE_SECONDS
 
 
@@ -45,7 +46,7 @@ def refresh(path: Path) -> None:
         raise UsageError(f"can't read {error}") from None
 
 
-def input_of(root: Path, address: str, say: Say = unheard) -> Path:
+def input_of(root: Path, address: str, say: Say = quiet) -> Path:
     """A copy, below `root`, of data or a file of weights; UsageError where it can't be had.
 
     Room is made, if need be, by removing copies that nobody used for a day.
@@ -53,7 +54,7 @@ def input_of(root: Path, address: str, say: Say = unheard) -> Path:
     return have_input(Uri.below(root, address).here, address, say)
 
 
-def have_input(path: Path, address: str, say: Say = unheard) -> Path:
+def have_input(path: Path, address: str, say: Say = quiet) -> Path:
     """See to it that this machine has the copy of data or weights under a path; once a process."""
     if path in COPIES:
         return path

@@ -28,10 +28,11 @@ from fsspec import AbstractFileSystem, url_to_fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from harness.options import Say, unheard
+from harness.options import Say
 from harness.registry import UsageError
 from harness.store.addresses import COPIES
 from harness.store.journal import add
+from methods.base import quiet
 from results.files import WRITING, locked, whole_file, whole_folder, write_whole
 
 THREADS = 16
@@ -125,7 +126,7 @@ class Folder(ABC):
         self.put(to, path)
         self.remove(name)
 
-    def patient(self, say: Say = unheard) -> Folder:
+    def patient(self, say: Say = quiet) -> Folder:
         """The same folder, where an outage of up to OUTAGE_SECONDS is waited for, and said."""
         return self
 
@@ -237,7 +238,7 @@ class Uri(Away):
     here: Path
     patience: float = 0.0
     """Seconds that an outage is waited for."""
-    say: Say = unheard
+    say: Say = quiet
 
     @classmethod
     def below(cls, root: Path, address: str) -> Uri:
@@ -246,7 +247,7 @@ class Uri(Away):
         folder = root / kept / (urlsplit(address).path.rstrip("/").rpartition("/")[2] or "bucket")
         return cls(address, folder.resolve())
 
-    def patient(self, say: Say = unheard) -> Folder:
+    def patient(self, say: Say = quiet) -> Folder:
         return replace(self, patience=OUTAGE_SECONDS, say=say)
 
     def list(self, below: str = "") -> dict[str, Stamp]:

@@ -6,13 +6,13 @@ OUT/pixel_curves/<cell>.parquet, pictures/<cell>.parquet    what its report show
 OUT/calibration/<cell>.parquet    scores of held-out normal images, which say where alarms begin
 OUT/failures/<cell>-<n>.parquet
 OUT/models/<fit>/             model.safetensors and fit.json
-OUT/models/<fit>/cells/<cell>.json    knobs and held-out scores, for `lafite-bench predict`
+OUT/models/<fit>/cells/<cell>.json    a cell that used it, and its held-out scores
 OUT/models/<fit>.training/    checkpoints, while it is being trained
 OUT/models/<fit>/neighbours/  searches that a sweep shares
 OUT/trials/<cell>.parquet     settings scored on pseudo-validation, as `tune` tried them
 OUT/trial_scores/<cell>.parquet    the score of each pseudo-validation image
 OUT/revealed/<cell>.parquet   the same on the test split, after the choice
-OUT/choices/, curves/         frozen choices; curves against epochs
+OUT/choices/                  frozen choices, and what was revealed of them
 OUT/running/                  what the commands at work do, see `lafite-bench status`
 OUT/damaged/                  files that a crash cut off
 OUT/locks/                    what commands at the same time wait for
@@ -24,25 +24,24 @@ OUT is a `harness.store.folder.Folder`: a path, a URI, or what a node asks the d
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from traceback import format_exception
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from harness.cell import Cell
-from harness.options import Say, unheard
-from harness.registry import UsageError
+from harness.cell import PURPOSES, Cell
+from harness.options import Say
+from harness.registry import UsageError, first_line
 from harness.store.addresses import address_of
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.folder import Folder, OnDisk, folder_at
 from harness.store.journal import entries, entry
-from methods.base import BankSearch, Method
+from methods.base import BankSearch, Method, quiet
 from methods.parts.backbone import file_sha256
 from results.calibration import SCHEMA as CALIBRATION
 from results.calibration import calibration_path
@@ -70,12 +69,10 @@ class FitFacts(NamedTuple):
     world_size: int
     restarts: int
     peak_memory_bytes: int
-    precision: str = ""
+    precision: str
     """The number formats it was learned in, as `harness.features.formats` says them."""
 
 
-MODEL_FIELDS = ("method", "seed", "benchmark", "root", "categories", "weights")
-"""Of a model's record, by which its cell is found again."""
 PUBLISHED = "published.jsonl"
 DIVERGED = "diverged"
 """A note beside the checkpoints of a training that did."""
@@ -90,8 +87,17 @@ EVIDENCE = {
 }
 """Folder of the part that each kind of evidence belongs to; evidence is written first."""
 HELD_FIELDS = ("key", "category", "score", "peak")
-FOLDERS = {"run": "parts", "tuned": "parts", "tune": "trials", "reveal": "revealed"}
-"""Where a cell's rows go, by its purpose: what chooses reads trials alone, reports parts alone."""
+PARTS = [role.folder for role in PURPOSES.values()]
+
+
+def load_state(folder: Path, method: Method) -> dict[str, Any]:
+    """Put the learned state in a model's folder into `method`; what was noted with it.
+
+    OSError where it can't be read, ValueError where it is damaged or of another architecture.
+    """
+    record = record_in((folder / "fit.json").read_bytes(), "sha256")
+    load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
+    return record
 
 
 def whites(cell: Cell) -> dict[str, float]:
@@ -111,7 +117,7 @@ class Store:
         """The folder on this machine: of one that is elsewhere, what was fetched of it."""
         return self.folder.here
 
-    def prepare(self, say: Say = unheard) -> Store:
+    def prepare(self, say: Say = quiet) -> Store:
         """Make the folders, try to write, and mend what a crash left, which `say` is told.
 
         UsageError if the folder can't take results.
@@ -151,7 +157,7 @@ class Store:
 
     def _set_aside_torn(self, say: Say) -> None:
         """Move files that are no whole Parquet, and the part that goes with one, to `damaged`."""
-        for kind in dict.fromkeys((*EVIDENCE, "failures", *FOLDERS.values())):
+        for kind in dict.fromkeys((*EVIDENCE, "failures", *PARTS)):
             for path in sorted((self.out / kind).glob("[!.]*.parquet")):
                 # Evidence is large, and its readers say what they can't read.
                 if not (why := torn(path, pages=kind not in EVIDENCE)):
@@ -188,19 +194,19 @@ class Store:
         with self.folder.scratch() as scratch:
             if held:
                 write_rows(calibration_path(scratch, cell.cell_id), held, CALIBRATION)
-            if cell.shown:
+            if cell.role.shown:
                 if scores:
                     write_rows(scores_path(scratch, cell.cell_id), scores, SCORES_SCHEMA)
                 write_evidence(scratch, cell.cell_id, evidence)
                 self.folder.put(self._use(cell), self._how_to_use(cell, held), replace=True)
-            elif cell.purpose == "tune":
+            elif cell.role.split == "validation":
                 write_rows(scratch / f"trial_scores/{cell.cell_id}.parquet", scores, SCORES_SCHEMA)
             write_part(scratch / _part(cell), rows)
             names = [path.relative_to(scratch).as_posix() for path in scratch.glob("*/*.parquet")]
             hashes = {name.partition("/")[0]: file_sha256(scratch / name) for name in names}
             for name in sorted(names, key=lambda name: name == _part(cell)):
                 self.folder.put(name, scratch / name, replace=replace)
-        if cell.shown:
+        if cell.role.shown:
             self.log(PUBLISHED, {"cell": cell.cell_id, "files": hashes})
 
     def _use(self, cell: Cell) -> str:
@@ -210,11 +216,7 @@ class Store:
     def _how_to_use(self, cell: Cell, held: Sequence[Row]) -> bytes:
         record = {
             "cell": cell.cell_id,
-            "variant": cell.variant,
-            "preset": cell.preset,
-            "knobs": dataclasses.asdict(cell.knobs),
-            "weights_sha256": cell.weights_sha256,
-            "train_fingerprint": cell.data.train_fingerprint,
+            **cell.record,
             "whites": whites(cell),
             "held": [{name: row[name] for name in HELD_FIELDS} for row in held],
         }
@@ -316,13 +318,6 @@ class Store:
         self.folder.remove(note)
         return why
 
-    def models(self) -> Iterator[dict[str, Any]]:
-        """What is noted with each trained model."""
-        for name in self.folder.list("models"):
-            if name.endswith("/fit.json"):
-                with suppress(OSError, ValueError):  # of another user, or damaged
-                    yield record_in(self.folder.get(name), *MODEL_FIELDS)
-
     def save_model(
         self,
         cell: Cell,
@@ -340,21 +335,12 @@ class Store:
                 **facts._asdict(),
                 "losses": losses,
                 "yardsticks": dict(yardsticks),
-                "method": cell.method,
-                "config": dataclasses.asdict(cell.config),
-                "benchmark": address_of(Path(cell.data.benchmark)),
-                "root": cell.data.root and address_of(cell.data.root),
-                "categories": cell.data.categories,
-                "limit": cell.data.limit,
-                "held": cell.data.held,
-                "weights": cell.weights and address_of(cell.weights),
-                "seed": cell.seed,
                 "sha256": sha256,
             }
-            (scratch / "fit.json").write_text(json.dumps(record, indent=1, default=str))
+            (scratch / "fit.json").write_text(json.dumps(record, indent=1))
             self.folder.put(_model(cell), scratch)
 
-    def load_model(self, cell: Cell, method: Method, say: Say = unheard) -> FitFacts | None:
+    def load_model(self, cell: Cell, method: Method, say: Say = quiet) -> FitFacts | None:
         """Put the stored state into `method` and return the fit's facts; None if there is none.
 
         A folder that is damaged, or holds another architecture, is moved aside and `say` is told.
@@ -362,9 +348,8 @@ class Store:
         """
         folder = self.folder.local(_model(cell))
         try:
-            record = record_in((folder / "fit.json").read_bytes())
-            facts = FitFacts(**{name: record[name] for name in FitFacts._fields if name in record})
-            load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
+            record = load_state(folder, method)
+            facts = FitFacts(**{name: record[name] for name in FitFacts._fields})
         except FileNotFoundError:
             if not folder.is_dir():
                 return None
@@ -375,7 +360,7 @@ class Store:
                 f"chmod -R a+rX {folder}, or use another --out"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            why = first_line(error, kind=True)
         else:
             return facts
         aside = f"{folder.name}.corrupt-{time.time_ns()}"
@@ -386,7 +371,7 @@ class Store:
 
 
 def _part(cell: Cell) -> str:
-    return f"{FOLDERS[cell.purpose]}/{cell.cell_id}.parquet"
+    return f"{cell.role.folder}/{cell.cell_id}.parquet"
 
 
 def _model(cell: Cell) -> str:

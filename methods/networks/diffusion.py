@@ -9,7 +9,7 @@ Shape legend: B samples, X the axes of a sample, N = T + 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -47,30 +47,12 @@ def ddim_steps(t: int, steps: int) -> list[int]:
 
 
 def ddim_denoise(
-    noisy_BX: Tensor, predict: Predictor, t: int, steps: int, alpha_bar_N: Tensor
+    noisy_BX: Tensor, predict: Predictor, t: int, steps: int, alpha_bar: Sequence[float]
 ) -> Tensor:
     """Eq. 7 with eta = 0: from the state at step t back to a clean sample, in `steps` steps."""
     for step, next_step in pairwise(ddim_steps(t, steps)):
-        level, next_level = alpha_bar_N[step].item(), alpha_bar_N[next_step].item()
+        level, next_level = alpha_bar[step], alpha_bar[next_step]
         noise_BX = predict(noisy_BX, torch.full((len(noisy_BX),), step, device=noisy_BX.device))
         clean_BX = (noisy_BX - math.sqrt(1 - level) * noise_BX) / math.sqrt(level)
         noisy_BX = math.sqrt(next_level) * clean_BX + math.sqrt(1 - next_level) * noise_BX
     return noisy_BX
-
-
-def ddim_invert(
-    clean_BX: Tensor, predict: Predictor, t: int, steps: int, alpha_bar_N: Tensor
-) -> Tensor:
-    """Eq. 7 the other way, in `steps` steps: the state at step t that leads back to the sample.
-
-    Each step asks for the noise at the step it goes to, as diffusers' DDIMInverseScheduler.
-    """
-    state_BX = clean_BX
-    for step, next_step in pairwise(ddim_steps(t, steps)[::-1]):
-        level, next_level = alpha_bar_N[step].item(), alpha_bar_N[next_step].item()
-        noise_BX = predict(
-            state_BX, torch.full((len(state_BX),), next_step, device=state_BX.device)
-        )
-        clean_BX = (state_BX - math.sqrt(1 - level) * noise_BX) / math.sqrt(level)
-        state_BX = math.sqrt(next_level) * clean_BX + math.sqrt(1 - next_level) * noise_BX
-    return state_BX

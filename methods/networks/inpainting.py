@@ -14,7 +14,7 @@ from torch import Tensor, nn
 WINDOW, SIGMA = 11, 1.5
 """Side and sigma, in pixels, of the Gaussian window of SSIM."""
 SMOOTH = 1e-5
-"""Of the focal loss: the distance of a label from 0 and 1, and of a probability from 0."""
+"""Distance of a smoothed label from 0 and 1, and of a probability from 0, in the focal loss."""
 
 
 def block(before: int, *widths: int) -> nn.Sequential:

@@ -5,35 +5,12 @@ Shape legend: B images, C channels, g grid cells a side, T = g g tokens, W width
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
 
-class Sizes(Protocol):
-    """The fields of a configuration that decide the network."""
-
-    @property
-    def feature_size(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def feed_forward(self) -> int: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def neighbours(self) -> int: ...
-    @property
-    def encoder_layers(self) -> int: ...
-    @property
-    def decoder_layers(self) -> int: ...
-
-
 def neighbour_mask(grid: int, window: int) -> Tensor:
-    """(T, T) bool, True where attention is blocked: in each token's window, itself included."""
+    """A mask (T, T) bool: True where attention is blocked, in each token's window with itself."""
     cells_g = torch.arange(grid)
     near_gg = (cells_g[:, None] - cells_g[None, :]).abs() <= window // 2
     return (near_gg[:, None, :, None] & near_gg[None, :, None, :]).flatten(2).flatten(0, 1)
@@ -44,18 +21,30 @@ class Reconstructor(nn.Module):
 
     blocked: Tensor
 
-    def __init__(self, channels: int, sizes: Sizes) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        grid: int,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        dropout: float,
+        neighbours: int,
+        encoder_layers: int,
+        decoder_layers: int,
+    ) -> None:
         super().__init__()
-        grid, width = sizes.feature_size, sizes.width
+        sizes = width, heads, feed_forward, dropout
         self.grid = grid
         self.enter = nn.Linear(channels, width)
         self.leave = nn.Linear(width, channels)
         self.row = nn.Parameter(torch.rand(grid, width // 2))
         self.column = nn.Parameter(torch.rand(grid, width // 2))
-        self.encoder = nn.ModuleList(EncoderLayer(sizes) for _ in range(sizes.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.decoder_layers))
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(grid**2, *sizes) for _ in range(decoder_layers))
         self.norm = nn.LayerNorm(width)
-        self.register_buffer("blocked", neighbour_mask(grid, sizes.neighbours), persistent=False)
+        self.register_buffer("blocked", neighbour_mask(grid, neighbours), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -84,23 +73,23 @@ class Reconstructor(nn.Module):
         return tokens_BTC.transpose(1, 2).reshape(features_BCgg.shape)
 
 
-def _attention(sizes: Sizes) -> nn.MultiheadAttention:
-    return nn.MultiheadAttention(sizes.width, sizes.heads, dropout=sizes.dropout, batch_first=True)
+def _attention(width: int, heads: int, dropout: float) -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
 
 
 class Tail(nn.Module):
     """Feed-forward with post-norm, the end of every layer."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, width: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
         self.feed_forward = nn.Sequential(
-            nn.Linear(sizes.width, sizes.feed_forward),
+            nn.Linear(width, feed_forward),
             nn.ReLU(),
-            nn.Dropout(sizes.dropout),
-            nn.Linear(sizes.feed_forward, sizes.width),
-            nn.Dropout(sizes.dropout),
+            nn.Dropout(dropout),
+            nn.Linear(feed_forward, width),
+            nn.Dropout(dropout),
         )
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
         """The normalised sum of tokens and feed-forward, (B, T, W)."""
@@ -111,12 +100,12 @@ class Tail(nn.Module):
 class EncoderLayer(nn.Module):
     """Masked self-attention and feed-forward."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
-        self.attention = _attention(sizes)
-        self.dropout = nn.Dropout(sizes.dropout)
-        self.norm = nn.LayerNorm(sizes.width)
-        self.tail = Tail(sizes)
+        self.attention = _attention(width, heads, dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+        self.tail = Tail(width, feed_forward, dropout)
 
     def forward(self, x_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor) -> Tensor:
         """Tokens (B, T, W) to tokens of the same shape."""
@@ -131,15 +120,18 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Learned queries attend to the memory, then to the previous layer's output."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(
+        self, tokens: int, width: int, heads: int, feed_forward: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(sizes.feature_size**2, sizes.width))
-        self.to_memory, self.to_output = _attention(sizes), _attention(sizes)
-        self.memory_dropout = nn.Dropout(sizes.dropout)
-        self.output_dropout = nn.Dropout(sizes.dropout)
-        self.memory_norm = nn.LayerNorm(sizes.width)
-        self.output_norm = nn.LayerNorm(sizes.width)
-        self.tail = Tail(sizes)
+        self.queries = nn.Parameter(torch.randn(tokens, width))
+        self.to_memory = _attention(width, heads, dropout)
+        self.to_output = _attention(width, heads, dropout)
+        self.memory_dropout = nn.Dropout(dropout)
+        self.output_dropout = nn.Dropout(dropout)
+        self.memory_norm = nn.LayerNorm(width)
+        self.output_norm = nn.LayerNorm(width)
+        self.tail = Tail(width, feed_forward, dropout)
 
     def forward(
         self, out_BTW: Tensor, memory_BTW: Tensor, position_TW: Tensor, blocked_TT: Tensor

@@ -22,7 +22,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation whose statistics are those of all ranks' samples together."""
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        """(B, C, h, w), unchanged in shape."""
+        """Features (B, C, h, w) to features of the same shape."""
         if not self.training or world_size() == 1:
             return super().forward(x_BChw)
         float_BChw = x_BChw.float()
@@ -70,7 +70,7 @@ class Bottleneck(nn.Module):
         self.leave = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        """(B, before, h, w) to (B, after, h', w')."""
+        """Features (B, before, h, w) to features (B, after, h', w')."""
         out_BChw: Tensor = self.leave(self.inner(x_BChw) + self.skip(x_BChw))
         return out_BChw
 

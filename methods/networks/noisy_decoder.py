@@ -5,8 +5,6 @@ Shape legend: B images, T tokens, C channels.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor, nn
 
 from methods.parts.attention import (
@@ -19,30 +17,26 @@ from methods.parts.attention import (
 )
 
 EPSILON = 1e-8
-"""Of the decoder's layer norms."""
-
-
-class Sizes(Protocol):
-    """The fields of a configuration that decide the network."""
-
-    @property
-    def decoder_layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def mlp_bias(self) -> bool: ...
+"""Epsilon of the decoder's layer norms."""
 
 
 class NoisyDecoder(nn.Module):
     """Tokens to groups of rebuilt tokens: what the first group of blocks gave comes last."""
 
-    def __init__(self, channels: int, groups: int, sizes: Sizes) -> None:
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        *,
+        layers: int,
+        heads: int,
+        dropout: float,
+        mlp_bias: bool,
+    ) -> None:
         super().__init__()
         self.groups = groups
-        self.bottleneck = Mlp(channels, dropout=sizes.dropout, bias=sizes.mlp_bias)
-        self.decoder = nn.ModuleList(Block(channels, sizes) for _ in range(sizes.decoder_layers))
+        self.bottleneck = Mlp(channels, dropout=dropout, bias=mlp_bias)
+        self.decoder = nn.ModuleList(Block(channels, heads, mlp_bias) for _ in range(layers))
         start_small(self)
 
     def forward(self, tokens_BTC: Tensor) -> list[Tensor]:
@@ -59,13 +53,13 @@ class NoisyDecoder(nn.Module):
 class Block(nn.Module):
     """Linear attention and an MLP, each after its norm and added to its input."""
 
-    def __init__(self, channels: int, sizes: Sizes) -> None:
+    def __init__(self, channels: int, heads: int, mlp_bias: bool) -> None:
         super().__init__()
-        self.heads = sizes.heads
+        self.heads = heads
         self.before_attention = nn.LayerNorm(channels, eps=EPSILON)
         self.enter, self.leave = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.before_mlp = nn.LayerNorm(channels, eps=EPSILON)
-        self.mlp = Mlp(channels, bias=sizes.mlp_bias)
+        self.mlp = Mlp(channels, bias=mlp_bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Tokens (B, T, C) to tokens of the same shape."""

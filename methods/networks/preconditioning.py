@@ -21,8 +21,10 @@ from methods.networks.diffusion import Predictor
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, total
 
+TOLERATED_FLOOR = 0.2
+"""A network whose loss can't fall below this can't be called trained."""
 LEAST = 1e-3
-"""The least variance of an axis in a whitened score, as a share of the mean."""
+"""The smallest variance by which an axis is whitened, as a share of the mean."""
 
 
 class PrincipalAxes(nn.Module):
@@ -89,34 +91,28 @@ class PrincipalAxes(nn.Module):
             share_BC11 = (level_B111 * lambda_C11 / v_BC11).sqrt()
             return self.from_axes(linear_BChw - share_BC11 * rest_BChw)
 
-    def whitened(self, values_BChw: Tensor, variances_C: Tensor) -> Tensor:
-        """Numbers on the axes in units of the deviation that a normal cell has there.
+    def whitened(self, features_BChw: Tensor) -> Tensor:
+        """Features as numbers on the axes, in units of the deviation that a normal cell has there.
 
         On an axis without variance anything would be infinitely surprising: it is at least LEAST of
         the mean.
         """
-        least = LEAST * float(variances_C.mean())
-        return self.to_axes(values_BChw) * variances_C.clamp(min=least).rsqrt()[:, None, None]
+        least_C = self.variances_C.clamp(min=LEAST * float(self.variances_C.mean()))
+        return self.to_axes(features_BChw) * least_C.rsqrt()[:, None, None]
 
-    def noisy_variances(self, level: float) -> Tensor:
-        """Those (C,) of a normal cell with noise: v."""
-        return noisy_variances(self.variances_C, level)
+    def yardsticks(self, level_N: Tensor, weights_N: Tensor) -> dict[str, float]:
+        """The weighted mean loss, at these alpha_bar, of predictors that need no training.
 
-    def rebuilt_variances(self, level: float) -> Tensor:
-        """Those (C,) of what the best linear predictor leaves of a normal cell: lambda s^2 / v."""
-        return self.variances_C * (1 - level) / self.noisy_variances(level)
-
-    def linear_loss(self, level_N: Tensor) -> Tensor:
-        """The loss (N,) of the best linear predictor of one cell at these alpha_bar: the mean of
-        a^2 lambda / v."""
+        Those are zero; s x_t, whose loss is a^2 (s^2 m + a^2) where features have the mean variance
+        m; and the best linear predictor of a cell, whose loss is the mean of a^2 lambda / v.
+        """
         lambda_C, level_N1 = self.variances_C.to(level_N), level_N[:, None]
-        return (level_N1 * lambda_C / noisy_variances(lambda_C, level_N1)).mean(dim=1)
-
-    def scaled_input_loss(self, level_N: Tensor) -> Tensor:
-        """The loss (N,) of s x_t as the noise, without any network: a^2 (s^2 m + a^2) where
-        features have the mean variance m."""
-        mean = self.variances_C.to(level_N).mean()
-        return level_N * ((1 - level_N) * mean + level_N)
+        losses = {
+            "no noise": torch.ones_like(level_N),
+            "scaled input": level_N * ((1 - level_N) * lambda_C.mean() + level_N),
+            "best linear": (level_N1 * lambda_C / noisy_variances(lambda_C, level_N1)).mean(dim=1),
+        }
+        return {name: float((weights_N * loss_N).mean()) for name, loss_N in losses.items()}
 
 
 def noisy_variances(variances_C: Tensor, level: Tensor | float) -> Tensor:
@@ -131,3 +127,18 @@ def loss_floor(channels: int, width: int, grid: int, reach: int) -> float:
     so it lies in a subspace of that dimension; white noise lies in none.
     """
     return max(0.0, 1 - width * reach / (channels * grid**2))
+
+
+def too_narrow(channels: int, width: int, grid: int, halvings: int) -> str:
+    """The reason why a U-Net of this width can't predict noise itself; empty where it can.
+
+    A grid that can't be halved so often is padded by a cell, whose numbers serve as well.
+    """
+    padded = grid % 2**halvings > 0
+    least = loss_floor(channels, width, grid, (grid + padded) ** 2)
+    if least <= TOLERATED_FLOOR:
+        return ""
+    return (
+        f"its loss can't fall below {least:.2f} however long it trains: noise in {channels} "
+        f"channels passes through {width} numbers a cell"
+    )

@@ -7,8 +7,6 @@ Shape legend: B images, T tokens, K prototypes, C channels.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,32 +14,21 @@ from torch import Tensor, nn
 from methods.parts.attention import Mlp, grouped, joined_heads, split_heads, start_small
 
 EPSILON = 1e-8
-"""Of all layer norms."""
-
-
-class Sizes(Protocol):
-    """The fields of a configuration that decide the network."""
-
-    @property
-    def prototypes(self) -> int: ...
-    @property
-    def decoder_layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
+"""Epsilon of all layer norms."""
 
 
 class PrototypeDecoder(nn.Module):
     """Tokens to groups of rebuilt tokens, and to how far they are from the image's prototypes."""
 
-    def __init__(self, channels: int, groups: int, sizes: Sizes) -> None:
+    def __init__(
+        self, channels: int, groups: int, *, prototypes: int, layers: int, heads: int
+    ) -> None:
         super().__init__()
         self.groups = groups
-        self.prototypes = nn.Parameter(torch.randn(sizes.prototypes, channels))
-        self.extract = Extraction(channels, sizes.heads)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, channels))
+        self.extract = Extraction(channels, heads)
         self.bottleneck = Mlp(channels)
-        self.decoder = nn.ModuleList(
-            Reconstruction(channels, sizes.heads) for _ in range(sizes.decoder_layers)
-        )
+        self.decoder = nn.ModuleList(Reconstruction(channels, heads) for _ in range(layers))
         start_small(self)
 
     def forward(self, tokens_BTC: Tensor) -> tuple[list[Tensor], Tensor]:

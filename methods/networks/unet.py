@@ -32,7 +32,7 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer, saying nothing at first: what it adds is learned."""
+    """The layer with weights of zero, so that it adds nothing before it has learned."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -41,17 +41,17 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
 class Residual(nn.Module):
     """Two 3x3 convolutions with a step embedding between them, plus the input."""
 
-    def __init__(self, before: int, after: int, embedding: int, dropout: float) -> None:
+    def __init__(self, before: int, after: int, embedding: int) -> None:
         super().__init__()
         self.enter = nn.Sequential(norm(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1))
         self.moment = nn.Linear(embedding, after)
         self.leave = nn.Sequential(
-            norm(after), nn.SiLU(), nn.Dropout(dropout), zero(nn.Conv2d(after, after, 3, padding=1))
+            norm(after), nn.SiLU(), zero(nn.Conv2d(after, after, 3, padding=1))
         )
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x_BChw: Tensor, moment_BE: Tensor) -> Tensor:
-        """(B, before, h, w) to (B, after, h, w)."""
+        """Features (B, before, h, w) to features (B, after, h, w)."""
         inner_BChw = self.enter(x_BChw) + self.moment(moment_BE)[:, :, None, None]
         out_BChw: Tensor = self.skip(x_BChw) + self.leave(inner_BChw)
         return out_BChw
@@ -67,25 +67,32 @@ class Attention(nn.Module):
         self.out = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        """(B, C, h, w), unchanged in shape."""
+        """Features (B, C, h, w) to features of the same shape."""
         qkv_BNC = self.qkv(self.norm(x_BChw)).flatten(2).transpose(1, 2).chunk(3, dim=2)
-        mixed_BNC = F.scaled_dot_product_attention(*qkv_BNC)
+        mixed_BNC = attention(*qkv_BNC)
         out_BChw: Tensor = x_BChw + self.out(mixed_BNC.transpose(1, 2).reshape(x_BChw.shape))
         return out_BChw
+
+
+def attention(query_BNC: Tensor, key_BNC: Tensor, value_BNC: Tensor) -> Tensor:
+    """Scaled dot-product attention of one head, (B, N, C)."""
+    if not torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(query_BNC, key_BNC, value_BNC)
+    # ONNX's own takes several heads only.
+    weights_BNN = torch.softmax(query_BNC @ key_BNC.mT / math.sqrt(query_BNC.shape[-1]), dim=-1)
+    return weights_BNN @ value_BNC
 
 
 class AttendedBlock(nn.Module):
     """A residual block, followed by attention if `attend`."""
 
-    def __init__(
-        self, before: int, after: int, embedding: int, dropout: float, attend: bool
-    ) -> None:
+    def __init__(self, before: int, after: int, embedding: int, attend: bool) -> None:
         super().__init__()
-        self.block = Residual(before, after, embedding, dropout)
+        self.block = Residual(before, after, embedding)
         self.attention = Attention(after) if attend else nn.Identity()
 
     def forward(self, x_BChw: Tensor, moment_BE: Tensor) -> Tensor:
-        """(B, before, h, w) to (B, after, h, w)."""
+        """Features (B, before, h, w) to features (B, after, h, w)."""
         out_BChw: Tensor = self.attention(self.block(x_BChw, moment_BE))
         return out_BChw
 
@@ -105,7 +112,6 @@ class UNet(nn.Module):
         multipliers: tuple[int, ...],
         blocks: int,
         attention_levels: int,
-        dropout: float,
     ) -> None:
         super().__init__()
         widths = [base * m for m in multipliers]
@@ -119,7 +125,7 @@ class UNet(nn.Module):
 
         def block(before: int, after: int, level: int) -> AttendedBlock:
             attend = level >= len(widths) - attention_levels
-            return AttendedBlock(before, after, embedding, dropout, attend)
+            return AttendedBlock(before, after, embedding, attend)
 
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         skips = [widths[0]]
@@ -131,8 +137,7 @@ class UNet(nn.Module):
                 self.shrink.append(nn.Conv2d(after, after, 3, stride=2, padding=1))
                 skips.append(after)
         self.middle = nn.ModuleList(
-            AttendedBlock(widths[-1], widths[-1], embedding, dropout, attend)
-            for attend in (True, False)
+            AttendedBlock(widths[-1], widths[-1], embedding, attend) for attend in (True, False)
         )
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         before = widths[-1]

@@ -40,18 +40,18 @@ def _scaled(numbers_BN: Tensor, index: int, low: float, high: float) -> Tensor:
 
 
 def gamma(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
-    """A power of 0.5 to 2, drawn for each channel."""
+    """Values raised to a power of 0.5 to 2, drawn for each channel."""
     return images_B3SS ** (0.5 + 1.5 * numbers_BN[:, :, None, None])
 
 
 def brightness(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
-    """Times 0.8 to 1.2, plus -30 to 30 of 255."""
+    """Values times 0.8 to 1.2, plus -30 to 30 of 255."""
     factor_B111 = _scaled(numbers_BN, 0, 0.8, 1.2)
     return images_B3SS * factor_B111 + _scaled(numbers_BN, 1, -30 / 255, 30 / 255)
 
 
 def sharpness(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
-    """From smoothed (0) past unchanged (1) to sharpened (2), with Pillow's kernel."""
+    """Images smoothed (0), unchanged (1) to sharpened (2), with Pillow's kernel."""
     kernel_3133 = torch.ones(3, 1, 3, 3, device=images_B3SS.device)
     kernel_3133[:, :, 1, 1] = 5
     padded_B3SS = F.pad(images_B3SS, (1, 1, 1, 1), mode="replicate")
@@ -60,7 +60,7 @@ def sharpness(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
 
 
 def hue_and_saturation(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
-    """Both shifted by -50 to 50 of 255, the hue around its circle."""
+    """Hue and saturation shifted by -50 to 50 of 255, the hue around its circle."""
     # All but the last lines work on single channels (B, 1, S, S).
     top, bottom = images_B3SS.amax(1, keepdim=True), images_B3SS.amin(1, keepdim=True)
     chroma = (top - bottom).clamp(min=1e-6)
@@ -77,14 +77,14 @@ def hue_and_saturation(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
 
 
 def solarize(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
-    """Every second image: values above 32 to 128 of 255 inverted."""
+    """Values above 32 to 128 of 255 inverted, in every second image."""
     above_B3SS = images_B3SS >= _scaled(numbers_BN, 0, 32 / 255, 128 / 255)
     inverted_B3SS = above_B3SS & (_scaled(numbers_BN, 1, 0, 1) < 0.5)
     return torch.where(inverted_B3SS, 1 - images_B3SS, images_B3SS)
 
 
 def posterize(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
-    """One to eight bits of eight."""
+    """Values rounded down to one to eight bits of eight."""
     step_B111 = 2.0 ** (7 - (8 * numbers_BN[:, 0]).floor()).view(-1, 1, 1, 1)
     return ((255 * images_B3SS) / step_B111).floor() * step_B111 / 255
 
@@ -115,7 +115,7 @@ def equalize(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
 
 
 def turn(images_B3SS: Tensor, numbers_BN: Tensor) -> Tensor:
-    """Rotated by -45 to 45 degrees."""
+    """Images rotated by -45 to 45 degrees."""
     return rotate(images_B3SS, 90 * numbers_BN[:, 0] - 45)
 
 

@@ -65,7 +65,7 @@ def _noise(draws: Draws, side: int) -> Tensor:
 
 
 def masks(draws: Draws, side: int) -> Tensor:
-    """Where an image is damaged: (B, 1, S, S) bool, noise above a threshold, turned."""
+    """Masks of the damage, (B, 1, S, S) bool: noise above a threshold, turned."""
     return rotate(_noise(draws, side), 180 * draws.uniform() - 90) > THRESHOLD
 
 

@@ -1,4 +1,4 @@
-"""Where the textures of synthetic defects come from: a folder of images, or the data themselves.
+"""Sources of the textures of synthetic defects: a folder of images, or the data themselves.
 
 Shape legend: B images, S side in pixels, of the textures that are asked for or of a whole image, N
 images of a folder.
@@ -24,7 +24,7 @@ OWN = "own"
 """The word for textures of which half are training images, half are procedural."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Source = Callable[[Draws, int], Tensor]
-"""source(draws, side): textures (B, 3, S, S) in [0, 1] for the samples of these draws."""
+"""Function (draws, side) that gives textures (B, 3, S, S) in [0, 1] for the samples of draws."""
 
 
 def texture_files(folder: Path) -> list[Path]:

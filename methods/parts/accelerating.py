@@ -1,4 +1,4 @@
-"""What makes a network fast on a GPU, by automatic rules; results change by rounding only."""
+"""Rules that make a network fast on a GPU; results change by rounding only."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ OPTIONS: dict[str, str | int | bool | object] = {
 
 
 def accelerated(network: nn.Module) -> nn.Module:
-    """The same network, channels-last and compiled in place where it lies on a GPU.
+    """The network, made channels-last and compiled in place where it lies on a GPU.
 
     In place, parameters keep their names in checkpoints, and copies stay plain. What the compiler
-    can't do runs eagerly. On a CPU neither pays (`lafite-bench speed --op training`): channels-last
+    can't do runs eagerly. On a CPU neither pays (results/measured/training-speed.md): channels-last
     costs a quarter there. LAFITE_ACCELERATE=0 leaves the network as it is.
     """
     on_gpu = next(network.parameters()).is_cuda
@@ -46,7 +46,7 @@ def compile_in_place(network: nn.Module) -> None:
 
 
 def why_not() -> str:
-    """Why torch.compile can't work on this machine; empty if it can."""
+    """The reason why torch.compile can't work on this machine; empty if it can."""
     if not any(shutil.which(name) for name in COMPILERS):
         return f"no C++ compiler ({', '.join(COMPILERS)}) is installed"
     return ""

@@ -1,4 +1,4 @@
-"""How the layers of a frozen backbone become one tensor.
+"""Ways in which the layers of a frozen backbone become one tensor.
 
 Shape legend: B images, C channels, h and w a layer's own cells, g grid cells a side, K numbers of a
 layer's patch, P patches, L numbers of all layers together.

@@ -27,7 +27,7 @@ from methods.parts.onnx import Program
 LITE0 = "tf_efficientnet_lite0"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 HEADS = ("classifier", "fc.", "head.")
-"""How the names of tensors begin that no feature depends on."""
+"""Name prefixes of tensors that no feature depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Features(Pixels):
 
     @property
     def of_the_pass(self) -> tuple[object, ...]:
-        """All that decides a pass but the weights: views in which it is equal can share one."""
+        """The settings that decide a pass: views in which they are equal can share one."""
         return type(self), self.backbone, self.resize, self.crop, self.precision
 
 
@@ -285,7 +285,7 @@ class Extractor(nn.Module):
     """
 
     mean: Tensor
-    """(1, 3, 1, 1), as `std`."""
+    """Shape (1, 3, 1, 1), as `std`."""
     std: Tensor
 
     def __init__(self, view: Features, path: Path, program: Program | None = None) -> None:
@@ -322,7 +322,7 @@ class Extractor(nn.Module):
 
     @torch.inference_mode()
     def features(self, view: Features, layers: Mapping[int, Tensor]) -> Tensor:
-        """What a view has of the layers of a pass: as `forward`."""
+        """The features of a view, as of `forward`, from the layers of a pass."""
         found = [layers[number] for number in view.layers]
         if isinstance(view, Tokens):
             return self._tokens(view, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,25 +23,10 @@ from methods.parts.dist import local_count, rank, total
 
 Weighting = Literal["softmax", "inverse", "uniform"]
 TemperatureUnit = Literal["absolute", "root_channels"]
-"""What 1 is in a temperature of eq. 10: a distance of 1, or of sqrt(C). Distances between features
-of C channels grow with sqrt(C), so that only the latter means the same for every backbone."""
+"""The unit of a temperature in eq. 10: a distance of 1, or of sqrt(C). Distances of features of C
+channels grow with sqrt(C), so that only the latter means the same for every backbone."""
 KS = (1, 3, 5, 7, 9)
 """Numbers of neighbours that a search for knobs tries."""
-
-
-class Editing(Protocol):
-    """The knobs of eq. 10, whatever method has them."""
-
-    @property
-    def k(self) -> int: ...
-    @property
-    def coreset(self) -> float: ...
-    @property
-    def weighting(self) -> Weighting: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def temperature_unit(self) -> TemperatureUnit: ...
 
 
 def coresets(bank_rate: float) -> tuple[float, ...]:
@@ -61,13 +46,13 @@ class MemoryBank(nn.Module):
     """
 
     rows_MD: Tensor
-    source: Tensor
-    """() int64: the number of training patches that the rows were chosen from."""
+    source: int
+    """The number of training patches that the rows were chosen from; stored with the rows."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.register_buffer("rows_MD", torch.empty(0, 0, dtype=dtype))
-        self.register_buffer("source", torch.zeros((), dtype=torch.int64))
+        self.source = 0
         self._prefixes: tuple[Tensor, dict[int, Tensor]] = (self.rows_MD, {})
 
     @property
@@ -92,10 +77,9 @@ class MemoryBank(nn.Module):
         approximate the choice, see `choose`; rows are stored unprojected either way.
         """
         points_ND = self._collect(train, transform)
-        self.rows_MD, source = choose(
+        self.rows_MD, self.source = choose(
             points_ND, len(train), rate, projection, starts, seed, on_progress
         )
-        self.source.fill_(source)
 
     def _collect(self, train: Batches, transform: Callable[[Tensor], Tensor]) -> Tensor:
         """This rank's training patches (N, D), in the order of the samples."""
@@ -123,7 +107,7 @@ class MemoryBank(nn.Module):
         if rows_MD is not self.rows_MD:
             prefixes = {}
             self._prefixes = (self.rows_MD, prefixes)
-        rows = coreset_rows(int(self.source), rate)
+        rows = coreset_rows(self.source, rate)
         return prefixes.setdefault(rows, self.rows_MD[:rows])
 
     def search(self, features_BChw: Tensor, search: BankSearch) -> Neighbours:
@@ -134,18 +118,36 @@ class MemoryBank(nn.Module):
         return Neighbours(*(numbers_NK.view(*cells, -1) for numbers_NK in nearest_NK))
 
     def edit(
-        self, features_BChw: Tensor, editing: Editing, neighbours: Neighbours | None = None
+        self,
+        features_BChw: Tensor,
+        search: BankSearch,
+        weighting: Weighting = "softmax",
+        temperature: float = 1.0,
+        temperature_unit: TemperatureUnit = "absolute",
+        neighbours: Neighbours | None = None,
     ) -> Tensor:
-        """Eq. 10: each location becomes a weighted mix of its k nearest rows."""
-        bank_MD, k = self.prefix(editing.coreset), editing.k
-        unit = math.sqrt(bank_MD.shape[1]) if editing.temperature_unit == "root_channels" else 1.0
-        how = editing.weighting, editing.temperature * unit
+        """Eq. 10: each location becomes a weighted mix of its k nearest rows.
+
+        `neighbours` come of a search that serves this one.
+        """
+        bank_MD = self.prefix(search.coreset)
+        unit = math.sqrt(bank_MD.shape[1]) if temperature_unit == "root_channels" else 1.0
+        how = weighting, temperature * unit
         if neighbours is None:
-            edited_ND = topk_edit(patches(features_BChw), bank_MD, k, *how)
+            edited_ND = topk_edit(patches(features_BChw), bank_MD, search.k, *how)
         else:
-            distances_NK, rows_NK = (numbers.flatten(0, 2)[:, :k] for numbers in neighbours)
+            distances_NK, rows_NK = (numbers.flatten(0, 2)[:, : search.k] for numbers in neighbours)
             edited_ND = mix(bank_MD, rows_NK, weights(distances_NK, *how))
         return edited_ND.view(*features_BChw[:, 0].shape, -1).permute(0, 3, 1, 2)
+
+    def get_extra_state(self) -> Tensor:
+        """The number of patches as a tensor: no buffer, as shapes that depend on one can't be
+        exported."""
+        return torch.tensor(self.source)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the stored number."""
+        self.source = int(state)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -153,7 +155,7 @@ class MemoryBank(nn.Module):
         # The number of rows is data, not architecture: take the stored one.
         stored_MD = state_dict.get(f"{prefix}rows_MD")
         if stored_MD is not None:
-            self.rows_MD = torch.empty_like(stored_MD, device=self.source.device)
+            self.rows_MD = torch.empty_like(stored_MD, device=self.rows_MD.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -161,7 +163,7 @@ class Standardise(nn.Module):
     """Per-channel zero mean and unit variance, from the training set."""
 
     mean: Tensor
-    """(1, C, 1, 1), as `std`."""
+    """Shape (1, C, 1, 1), as `std`."""
     std: Tensor
 
     def __init__(self, channels: int) -> None:

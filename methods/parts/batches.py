@@ -1,4 +1,4 @@
-"""What a method learns from: batches of samples, and the random numbers that are drawn for them.
+"""Batches of samples to learn from, and the random numbers that are drawn for them.
 
 Shape legend: B this rank's samples of a batch, C channels, S side of the view in pixels, g grid
 cells a side, L numbers of all layers together, N all samples.
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     them (B, L)."""
     keys: tuple[str, ...]
     positions: Tensor
-    """(B,) int64, of these samples in the whole batch."""
+    """Positions (B,) int64 of these samples in the whole batch."""
     size: int
     """Samples in the whole batch, all ranks together."""
 
@@ -50,7 +50,7 @@ class Batches:
         return len(self.keys)
 
     def epoch(self, index: int, batch_size: int) -> Iterator[Batch]:
-        """Each sample once, in an order given by (seed, index) alone.
+        """Batches with each sample once, in an order given by (seed, index) alone.
 
         There are ceil(samples / batch_size) batches. Their sizes differ by one at most: a small
         last batch would leave a rank without work.
@@ -59,7 +59,7 @@ class Batches:
         yield from self._batches(generator.permutation(len(self)), batch_size)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """Each sample once, in the order of `keys`; rank r gets samples r, r + world, ..."""
+        """Batches in the order of `keys`; rank r gets samples r, r + world, ..."""
         yield from self._batches(np.arange(len(self)), batch_size)
 
     def _batches(self, order_N: np.ndarray, batch_size: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Which training patches a memory bank keeps, chosen by one process or by several together.
+"""The choice of the patches that a memory bank keeps, by one process or by several together.
 
 Process r holds the patches of images r, r + world, ... A patch has a number, in the order of the
 samples, and a row, where the patches of all ranks are laid one rank after the other.

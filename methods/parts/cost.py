@@ -1,4 +1,4 @@
-"""What a fit will cost, counted before it runs; no weights are allocated."""
+"""The cost of a fit, counted before it runs; no weights are allocated."""
 
 from __future__ import annotations
 

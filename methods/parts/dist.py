@@ -1,4 +1,4 @@
-"""What methods ask torch.distributed; who started the processes is not their business."""
+"""The questions of methods to torch.distributed, whoever started the processes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes work together; 1 when alone."""
+    """The number of processes that work together; 1 when alone."""
     return dist.get_world_size() if active() else 1
 
 
 def local_count(samples: int, rank: int) -> int:
-    """How many of so many samples a rank holds: rank, rank + world, ..."""
+    """The number of samples that a rank holds of so many: rank, rank + world, ..."""
     return -(-(samples - rank) // world_size())
 
 

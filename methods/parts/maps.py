@@ -1,12 +1,10 @@
-"""From errors on the feature grid to anomaly maps and image scores (eq. 12).
+"""Anomaly maps and image scores from errors on the feature grid (eq. 12).
 
 Shape legend: B images, C channels, h and w grid cells, H and W pixels, S side of the map in pixels,
 N cells in a row, T taps of a Gaussian.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,11 +16,11 @@ from methods.base import Scores, Stage
 SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)}))
 """Stages of a search over how maps become scores."""
 TILTS = (-1.0, 0.0, 1.0)
-"""For a search: layers halve, stay or double in weight from the finest to the coarsest."""
+"""Tilts that a search tries: weights halve, stay or double from fine layers to coarse ones."""
 
 
 def layer_weights(layers: int, tilt: float) -> list[float]:
-    """Of the maps of layers, the finest first: 2^(tilt x number), scaled to a mean of 1."""
+    """Weights of the layers' maps, the finest first: 2^(tilt x number), scaled to a mean of 1."""
     weights = [2.0 ** (tilt * number) for number in range(layers)]
     return [weight * layers / sum(weights) for weight in weights]
 
@@ -60,21 +58,15 @@ def smooth_upsample(
     return rows_Sh.to(maps_Bhw) @ maps_Bhw @ columns_Sw.to(maps_Bhw).T
 
 
-class Evaluated(Protocol):
-    """Knobs of a map as Dinomaly's evaluation makes it."""
-
-    @property
-    def scored_at(self) -> int: ...
-    @property
-    def window(self) -> int: ...
-    @property
-    def sigma(self) -> float: ...
-    @property
-    def top(self) -> float: ...
-
-
 def evaluated(
-    errors_Bhw: Tensor, side: int, knobs: Evaluated, *, by_way_of: int | None = None
+    errors_Bhw: Tensor,
+    side: int,
+    scored_at: int,
+    window: int,
+    sigma: float,
+    top: float,
+    *,
+    by_way_of: int | None = None,
 ) -> Scores:
     """Maps (B, S, S) and image scores (B,) as Dinomaly's evaluation has them (`evaluation_batch`).
 
@@ -83,17 +75,16 @@ def evaluated(
     the image score is the mean of the `top` share of its pixels. Ours: the map is then brought to
     the side of the view.
     """
-    at = knobs.scored_at
     cells = errors_Bhw.shape[1]
     if by_way_of is None:
-        rows_Nh = _upsampling(cells, at, align_corners=False)
+        rows_Nh = _upsampling(cells, scored_at, align_corners=False)
     else:
-        rows_Nh = _upsampling(by_way_of, at, False) @ _upsampling(cells, by_way_of, True)
-    if knobs.sigma > 0:
-        rows_Nh = _windowed(at, knobs.window, knobs.sigma) @ rows_Nh
+        rows_Nh = _upsampling(by_way_of, scored_at, False) @ _upsampling(cells, by_way_of, True)
+    if sigma > 0:
+        rows_Nh = _windowed(scored_at, window, sigma) @ rows_Nh
     rows_Nh = rows_Nh.to(errors_Bhw)
     maps_BNN = rows_Nh @ errors_Bhw @ rows_Nh.T
-    count = max(1, int(at**2 * knobs.top))
+    count = max(1, int(scored_at**2 * top))
     images_B = maps_BNN.flatten(1).topk(count, dim=1).values.mean(dim=1)
     return Scores(smooth_upsample(maps_BNN, side, 0), images_B)
 

@@ -64,7 +64,7 @@ def softly_mined(target_BTC: Tensor, rebuilt_BTC: Tensor, power: float, draws: D
 
 
 def _scaled(rebuilt_BTC: Tensor, factors_BT: Tensor) -> Tensor:
-    """The same tokens, whose gradients are multiplied on their way back."""
+    """The tokens, with their gradients multiplied on the way back."""
     same_BTC = rebuilt_BTC.float()
     if same_BTC.requires_grad:
         # A view of its own, so that a second loss on the same tokens is not scaled with this one.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 PACKAGES = ("onnx", "onnxruntime")
-"""What making and running programs takes: the extra `cpu`."""
+"""Packages that make and run programs, of the extra `cpu`."""
 
 
 class Unusable(RuntimeError):
@@ -57,7 +57,7 @@ class Program:
 
 
 def why_not() -> str:
-    """Why backbones run in PyTorch on a CPU here; empty where ONNX Runtime serves."""
+    """The reason why backbones run in PyTorch on a CPU here; empty where ONNX Runtime serves."""
     try:
         _check_packages()
         import onnxruntime  # noqa: F401

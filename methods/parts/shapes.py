@@ -1,4 +1,4 @@
-"""What a view of images gives, found without any weights: its layers' shapes, and what it can't.
+"""Shapes of a view's layers, and faults of a view, found without any weights.
 
 Shape legend: C channels, h and w a layer's own cells, g grid cells a side, P tokens before a
 transformer's patches.
@@ -39,7 +39,7 @@ def check_features(features: Features) -> None:
 
 
 def layer_count(backbone: str) -> int:
-    """All layers of a backbone's pyramid, also those that timm gives only when asked for them."""
+    """The number of a backbone's layers, with those that timm gives only when asked for them."""
     import timm
 
     with torch.device("meta"):
@@ -92,7 +92,7 @@ def layer_shapes(features: Features) -> tuple[Shape, ...]:
 
 
 def _timm_shapes(features: Features) -> tuple[Shape, ...]:
-    """What a pyramid of timm returns on the meta device, without any weights."""
+    """Shapes that a pyramid of timm returns on the meta device, without any weights."""
     import timm
 
     _check_known(features.backbone)

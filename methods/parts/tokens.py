@@ -7,7 +7,7 @@ tokens, L numbers of a pyramid.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +20,8 @@ from methods.parts.shapes import feature_channels, layer_shapes
 from methods.parts.vit import Prefix
 
 
-class TokenSource(Protocol):
-    """The fields of a configuration that say where tokens come from."""
-
-    @property
-    def layers(self) -> tuple[int, ...]: ...
-    @property
-    def grid(self) -> int: ...
-
-
-def token_view(config: TokenSource, *, prefix: Prefix, groups: int, norm: bool) -> Features:
-    """What a method reads that learns from tokens.
+def token_view(config: Any, *, prefix: Prefix, groups: int, norm: bool) -> Features:
+    """The view of a method that learns from tokens.
 
     With a grid of 0 the blocks of a vision transformer, averaged to groups; else the layers of
     another backbone, aligned to that grid and side by side: one group, without other tokens.
@@ -41,7 +32,7 @@ def token_view(config: TokenSource, *, prefix: Prefix, groups: int, norm: bool) 
 
 
 class Layout(NamedTuple):
-    """How many tokens there are."""
+    """The number of tokens of each kind."""
 
     groups: int
     before: int
@@ -58,7 +49,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, view: Features) -> Layout:
-        """That of a view."""
+        """The layout of a view's tokens."""
         if not isinstance(view, Tokens):
             return cls(1, 0, view.grid, feature_channels(view))
         shapes = layer_shapes(view)
@@ -67,7 +58,7 @@ class Layout(NamedTuple):
 
 
 class TokenReader(nn.Module):
-    """What the cache holds as groups of tokens.
+    """Cached features as groups of tokens.
 
     Layers of a convolutional backbone differ in scale, so that the largest alone would decide a
     cosine: their channels are standardised. A transformer's tokens stay as they are.
@@ -95,7 +86,7 @@ class TokenReader(nn.Module):
         return [torch.cat(pair, dim=1) for pair in pairs]
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Without the tokens before the patches: (B, g g, ...) of (B, T, ...)."""
+        """The patches' tokens (B, g g, ...) among all (B, T, ...)."""
         return tokens[:, self.layout.before :]
 
     def as_map(self, tokens_BT: Tensor) -> Tensor:
@@ -108,12 +99,6 @@ class TokenReader(nn.Module):
 def mean_of(groups_BTC: list[Tensor]) -> Tensor:
     """The mean (B, T, C) of all blocks: that of the groups, which are means of equally many."""
     return torch.stack(groups_BTC).mean(dim=0)
-
-
-def check_source(config: TokenSource) -> None:
-    """Raise ValueError for a grid that is none."""
-    if config.grid < 0:
-        raise ValueError(f"grid={config.grid}: must be 0, for a transformer's patches, or more")
 
 
 def check_decoder(config: Any, layout: Layout) -> None:

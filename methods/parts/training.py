@@ -9,11 +9,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from methods.base import Diverged, Keeper, OnProgress, Progress
 from methods.parts.accelerating import accelerated, autocast
@@ -25,7 +24,7 @@ from methods.parts.stable_adamw import StableAdamW
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to optimise; `batch_size` is that of all workers together.
+    """Settings of an optimisation; `batch_size` is that of all workers together.
 
     The schedule `step` multiplies the rate by `drop_to` after each share of the training in
     `drops`. `warm_cosine` rises from 0 in `warmup` steps, then falls to `drop_to` along a cosine.
@@ -47,7 +46,6 @@ class Recipe:
     warmup: int = 100
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
-    ema: float = 0.0
 
     @classmethod
     def of(cls, config: Any, **others: Any) -> Recipe:
@@ -103,37 +101,22 @@ class Recipe:
         return self.drop_to + 0.5 * (1 - self.drop_to) * (1 + cosine)
 
 
-class Lasting(Protocol):
-    """The fields of a configuration that say how long a training lasts."""
+def duration(config: Any, samples: int) -> dict[str, int | None]:
+    """`epochs` and `iterations` of a Recipe for so many samples, of a Config that has both.
 
-    @property
-    def epochs(self) -> int | None: ...
-    @property
-    def iterations(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-
-
-def last_epoch(config: Any, samples: int) -> int:
-    """The number of epochs of a training on so many samples: those of the configuration, or as many
-    as its iterations take."""
+    Its iterations count where its epochs are None.
+    """
     if config.epochs is not None:
-        return int(config.epochs)
+        return {"epochs": config.epochs, "iterations": None}
     batches = -(-samples // config.batch_size)
-    return int(-(-config.iterations // batches))
+    return {"epochs": -(-config.iterations // batches), "iterations": config.iterations}
 
 
-def duration(config: Lasting, samples: int) -> dict[str, int | None]:
-    """`epochs` and `iterations` of a Recipe."""
-    iterations = config.iterations if config.epochs is None else None
-    return {"epochs": last_epoch(config, samples), "iterations": iterations}
-
-
-def samples_seen(config: Lasting, samples: int) -> int:
-    """Samples of all steps of a training on so many."""
+def samples_seen(config: Any, samples: int) -> int:
+    """The samples of all steps of a training on so many, as `duration`."""
     if config.epochs is not None:
-        return config.epochs * samples
-    return config.iterations * samples // -(-samples // config.batch_size)
+        return int(config.epochs * samples)
+    return int(config.iterations * samples // -(-samples // config.batch_size))
 
 
 Losses = Callable[[nn.Module, Tensor, Draws], Tensor]
@@ -148,7 +131,7 @@ def optimise(
     on_progress: OnProgress,
     keeper: Keeper | None = None,
 ) -> None:
-    """Train `network` in place, to the end of the last epoch; then take the EMA, if there is one.
+    """Train `network` in place, to the end of the last epoch.
 
     `losses_of(network, inputs, draws)` returns one loss per sample (B,). Every draw derives from
     (seed, epoch, batch). A training that `keeper` resumes therefore equals a straight one; so does
@@ -165,10 +148,9 @@ def optimise(
     keeper = keeper or Keeper()
     device = next(network.parameters()).device
     wrapped = wrap(accelerated(network)).train()
-    average = _averaged(network, recipe.ema)
     optimiser = recipe.build(network)
     steps = recipe.steps(batches)
-    done = keeper.resume(optimiser, average)
+    done = keeper.resume(optimiser)
     on_progress(Progress(stage="train", step=done, steps=recipe.epochs))
     for epoch in range(done, recipe.epochs):
         # Dropout draws from the global state: derived anew each epoch.
@@ -190,8 +172,6 @@ def optimise(
             if recipe.clip is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimiser.step()
-            if average is not None:
-                average.update_parameters(network)
             running += losses_B.detach().double().sum()
             seen += batch.size
         mean = float(total(running)) / seen
@@ -199,13 +179,5 @@ def optimise(
             raise Diverged(f"loss is {mean} in epoch {epoch + 1} of {recipe.epochs}")
         on_progress(Progress(stage="train", step=epoch + 1, steps=recipe.epochs, loss=mean))
         if rank() == 0:
-            keeper.keep(epoch + 1, optimiser, average)
-    if average is not None:
-        network.load_state_dict(average.module.state_dict())
+            keeper.keep(epoch + 1, optimiser)
     network.eval()
-
-
-def _averaged(network: nn.Module, decay: float) -> AveragedModel | None:
-    if decay == 0:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))

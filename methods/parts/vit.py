@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Prefix = Literal["none", "class", "all"]
-"""Which of the tokens before the patches are wanted."""
+"""The tokens before the patches that are wanted."""
 OFFSET = 0.1
 """Added to the number of cells in the factor of the resampling (DINOv2, `interpolate_offset`)."""
 
@@ -79,7 +79,7 @@ def prefix_tokens(model: Any, prefix: Prefix) -> int:
 
 
 def blocks(model: Any, images_B3SS: Tensor, layers: Sequence[int]) -> list[Tensor]:
-    """All tokens (B, T, C) after each of these blocks, in the order of the blocks."""
+    """The tokens (B, T, C) after each of these blocks, in the order of the blocks."""
     found = model.forward_intermediates(
         images_B3SS,
         indices=list(layers),

@@ -1,1 +1,1 @@
-"""What the long table says: means, intervals, tests, ranks."""
+"""Analysis of the long table: means, intervals, tests."""

@@ -1,4 +1,4 @@
-"""What alarms are worth: the false-alarm rate that was asked for beside the one that was seen."""
+"""Worth of alarms: the false-alarm rate that was asked for beside the one that was seen."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def alarms(
     found = [
         dict(zip(GROUP, key, strict=True))
         | {"alpha": alpha, "threshold": kind}
-        | _seen(part, alpha, kind)
-        for key, part in rows.group_by(GROUP, maintain_order=True)
+        | _seen(group, alpha, kind)
+        for key, group in rows.group_by(GROUP, maintain_order=True)
         for alpha in ALPHAS
         for kind in (OWN, ONE)
     ]
     return pl.DataFrame(found, infer_schema_length=None)
 
 
-def _seen(part: pl.DataFrame, alpha: float, kind: str) -> dict[str, Any]:
+def _seen(group: pl.DataFrame, alpha: float, kind: str) -> dict[str, Any]:
     result: dict[str, Any] = {"reason": ""}
     for measure, column in (("false", "normal"), ("recall", "anomalous")):
-        rows = part.filter(
+        rows = group.filter(
             pl.col("metric") == alarm_name(measure, alpha, kind), pl.col("category") != POOLED
         ).to_dicts()
         missing = [row["reason"] for row in rows if row["value"] is None]
@@ -64,14 +64,14 @@ def _seen(part: pl.DataFrame, alpha: float, kind: str) -> dict[str, Any]:
         low, high = (None, None) if rate is None else _binomial(rate, images)
         result |= {measure: rate, column: images, f"{measure}_low": low, f"{measure}_high": high}
         result["reason"] = result["reason"] or next(iter(missing), "")
-    low, high = _expected(part, alpha, kind) if result["false"] is not None else (None, None)
+    low, high = _expected(group, alpha, kind) if result["false"] is not None else (None, None)
     return result | {"expected_low": low, "expected_high": high}
 
 
-def _expected(part: pl.DataFrame, alpha: float, kind: str) -> tuple[float | None, float | None]:
-    """Of the first seed: all have the same images."""
+def _expected(group: pl.DataFrame, alpha: float, kind: str) -> tuple[float | None, float | None]:
+    """The expected range of false alarms, from the first seed, as all have the same images."""
     name = alarm_name("false", alpha, kind)
-    first = part.filter(pl.col("metric") == name, pl.col("category") != POOLED)
+    first = group.filter(pl.col("metric") == name, pl.col("category") != POOLED)
     first = first.filter(pl.col("seed") == pl.col("seed").min())
     held, tested = first["held"], first["normal"]
     if first.is_empty() or held.null_count() or tested.null_count():

@@ -1,4 +1,4 @@
-"""How far image metrics would differ with other seeds and other test images.
+"""Intervals of image metrics over other seeds and other test images.
 
 Shapes: N images, D draws, T distinct scores, S seeds, C categories.
 """
@@ -50,7 +50,7 @@ def bootstrap(
 def gaps_over_images(
     frame: pl.DataFrame, scores: pl.DataFrame, a: str, b: str, draws: int = 1000, seed: int = 0
 ) -> pl.DataFrame:
-    """How far another test set would move the gap of two rows, by section and image metric.
+    """Intervals of the gap of two rows over other test sets, by section and image metric.
 
     low, high: the middle 95 % of the gap a - b of the means over categories and seeds, where both
     are drawn the same images, as in `bootstrap`. The trainings stay as they are.
@@ -90,9 +90,11 @@ def _drawn(
     weights = _Weights(draws, seed)
     by_group: dict[tuple[str, ...], dict[int, list[Drawn]]] = {}
     by = (*GROUP, "seed", "category")
-    for (*group, trained_seed, _), part in images.group_by(by, maintain_order=True):
-        labels_N = part["label"].to_numpy()
-        drawn = resample(labels_N, part["score"].to_numpy(), weights(part["key"], labels_N))
+    for (*group, trained_seed, _), of_category in images.group_by(by, maintain_order=True):
+        labels_N = of_category["label"].to_numpy()
+        drawn = resample(
+            labels_N, of_category["score"].to_numpy(), weights(of_category["key"], labels_N)
+        )
         by_group.setdefault(tuple(group), {}).setdefault(trained_seed, []).append(drawn)
     return by_group
 
@@ -131,7 +133,7 @@ def resample(
 
 
 class _Weights:
-    """How often each image is drawn, which depends on the images alone, not on their scores."""
+    """Counts of how often each image is drawn; they depend on the images alone, not on scores."""
 
     def __init__(self, draws: int, seed: int) -> None:
         self.draws, self.seed = draws, seed

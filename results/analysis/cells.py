@@ -1,4 +1,4 @@
-"""Which finished cells a report counts, and which of their categories it may average."""
+"""Choice of the finished cells that a report counts, and of the categories that it averages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from results.profiles import DEFAULT_PROFILE
 from results.table import DONE
 
 SECTION = ("benchmark", "data", "mode", "preset", "profile")
-"""What all rows of a table share: rows of different sections are never averaged or compared."""
+"""Columns that all rows of a table share: sections are never averaged or compared."""
 GROUP = (*SECTION, "method", "variant")
-"""What all cells behind a table's row share. They differ in seed, in separate mode in category."""
+"""Columns that all cells behind a row share; these differ in seed, in separate mode in category."""
 Record = dict[str, Any]
 
 
@@ -58,17 +58,16 @@ def label(row: Mapping[str, Any]) -> str:
 
 def title(row: Mapping[str, Any]) -> str:
     """The name of a row's section; the metric profile only where it is not the default."""
-    data = f"{row['benchmark']} ({row['data']})" if row["data"] else row["benchmark"]
-    names = [data, row["mode"], row["preset"]]
+    names = [f"{row['benchmark']} {row['data']}".rstrip(), row["mode"], row["preset"]]
     if row["profile"] != DEFAULT_PROFILE:
         names.append(f"metrics of {row['profile']}")
     return " · ".join(names)
 
 
-def coverage(part: pl.DataFrame) -> str:
+def coverage(frame: pl.DataFrame) -> str:
     """`1 of 15 categories` where a section lacks some of a published data set, else nothing."""
-    there = part.filter(pl.col("category") != POOLED)["category"].n_unique()
-    known = part["published_categories"].max()
+    there = frame.filter(pl.col("category") != POOLED)["category"].n_unique()
+    known = frame["published_categories"].max()
     return f"{there} of {known} categories" if isinstance(known, int) and there < known else ""
 
 
@@ -76,7 +75,6 @@ class Values(NamedTuple):
     """All values of one section and metric."""
 
     by_label: dict[str, NDArray[np.float64]]  # (C categories, S seeds), NaN where there is none
-    rows: dict[str, Record]  # method and variant by label
     expected: int  # categories of the data set
 
 
@@ -87,24 +85,29 @@ def labelled(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.join(names.with_columns(label=labels), on=("method", "variant"))
 
 
-def by_section(frame: pl.DataFrame, judge: Callable[[Values], Iterable[Record]]) -> list[Record]:
-    """The rows that `judge` returns for each section and metric, with their names added."""
+def by_section(
+    frame: pl.DataFrame,
+    judge: Callable[[Values], Iterable[Record]],
+    expected: Mapping[str, int] | None = None,
+) -> list[Record]:
+    """The rows that `judge` returns for each section and metric, with their names added.
+
+    `expected` is how many categories each data set has, by default how many the frame has of it.
+    """
     by = [*SECTION, "metric"]
     rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
-    expected = dict(expected_categories(frame).iter_rows())
+    expected = expected or dict(expected_categories(frame).iter_rows())
     judged: list[Record] = []
-    for key, part in rows.partition_by(by, as_dict=True, maintain_order=True).items():
+    for key, group in rows.partition_by(by, as_dict=True, maintain_order=True).items():
         names = dict(zip(by, key, strict=True))
-        judged += [names | row for row in judge(_arranged(part, expected[names["benchmark"]]))]
+        judged += [names | row for row in judge(_arranged(group, expected[names["benchmark"]]))]
     return judged
 
 
-def _arranged(part: pl.DataFrame, expected: int) -> Values:
-    axes = {name: part[name].unique().sort().to_list() for name in ("label", "category", "seed")}
+def _arranged(group: pl.DataFrame, expected: int) -> Values:
+    axes = {name: group[name].unique().sort().to_list() for name in ("label", "category", "seed")}
     indices = [{name: i for i, name in enumerate(names)} for names in axes.values()]
     values_LCS = np.full([len(names) for names in axes.values()], np.nan)
-    for *key, value in part.select(*axes, "value").iter_rows():
+    for *key, value in group.select(*axes, "value").iter_rows():
         values_LCS[tuple(index[name] for index, name in zip(indices, key, strict=True))] = value
-    rows = part.unique("label").select("label", "method", "variant").to_dicts()
-    by_label = dict(zip(axes["label"], values_LCS, strict=True))
-    return Values(by_label, {row.pop("label"): row for row in rows}, expected)
+    return Values(dict(zip(axes["label"], values_LCS, strict=True)), expected)

@@ -21,9 +21,9 @@ RESAMPLES = 200
 RANDOM_RANKS = 1 / 12
 """The variance of a rank, from 0 to 1, that says nothing."""
 LEAST_WEIGHT = 1e-6
-"""Of a group that says nothing, so that there is a choice where no group says anything."""
+"""Weight of a group that says nothing, so that there is a choice where none says anything."""
 PRIOR_IMAGES = 8
-"""A group's ranks vary as random ones until more images than these say otherwise."""
+"""Strength, in images, of the prior that a group's ranks are random."""
 
 SURELY = 0.95
 
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 
 class Image(NamedTuple):
-    """What an image of the pseudo-validation is: of which category and family, "" for a normal
+    """An image of the pseudo-validation: its category, its family, which is "" for a normal
     one, and the key of its clean twin, if it has one."""
 
     key: str
@@ -53,8 +53,8 @@ def anomalous(images: Sequence[Image]) -> list[Image]:
 
 
 def paired_differences(images: Sequence[Image], scores_N: Floats) -> Floats:
-    """For each anomaly, how many more normal images of its category it stands above than its clean
-    twin does, as a share of them: (A,).
+    """The gain of each anomaly on its clean twin, (A,): the share of the normal images of its
+    category below it, less the share below the twin.
 
     Equal scores count half. Without a twin the comparison is with the share of 0.5 that normal
     images stand above on average, so that the mean over anomalies is AUROC - 0.5 either way.
@@ -108,7 +108,7 @@ class Election:
 
     @cached_property
     def weights(self) -> Floats:
-        """Of each group, (G,) with a sum of 1: what its ranks say beyond random ones.
+        """Weights of the groups, (G,) with a sum of 1: what their ranks say beyond random ones.
 
         That is the inverse variance of its ranks over resampled images, less that of random ranks;
         0 where it contradicts the other families of its category.
@@ -170,7 +170,7 @@ class Election:
         return spreads_S
 
     def winner(self, costs: Sequence[tuple[float, ...]]) -> int:
-        """Of the tied settings the cheapest, of those the most stable over seeds, then the best."""
+        """The cheapest of the tied settings, of those the most stable over seeds, then the best."""
         spread, score = self.spreads.round(6).tolist(), self.scores.tolist()
         return min(
             self.tied, key=lambda setting: (costs[setting], spread[setting], -score[setting])
@@ -209,7 +209,7 @@ class Election:
 
 
 def ranks_of(values_GS: Floats) -> Floats:
-    """Of each row, from 0 for the lowest to 1; equal values share a rank."""
+    """Ranks in each row, from 0 for the lowest to 1; equal values share a rank."""
     from scipy.stats import rankdata  # half a second, which no process of a sweep should wait for
 
     settings = values_GS.shape[1]

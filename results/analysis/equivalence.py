@@ -1,4 +1,4 @@
-"""How probable it is that a method is better, practically equal or worse on another product.
+"""Probabilities that a method is better, practically equal or worse on another product.
 
 The Bayesian signed-rank test (Benavoli et al., ICML 2014) with a region of practical equivalence
 (Benavoli et al., JMLR 2017). Shapes: C categories, D draws; one more for the prior.
@@ -30,7 +30,7 @@ class Chances(NamedTuple):
 def signed_rank(
     gaps_C: NDArray[np.float64], rope: float = ROPE, draws: int = DRAWS, seed: int = 0
 ) -> Chances | None:
-    """How probable each of the three is, for the gaps of a method to another; None without gaps.
+    """The probability of each of the three, for the gaps of a method to another; None without gaps.
 
     The weights of categories are drawn from a Dirichlet distribution. A draw counts for the region
     in which most of the weighted pairwise means of gaps lie: above `rope`, within, or below.

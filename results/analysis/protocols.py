@@ -1,4 +1,4 @@
-"""What makes a published number comparable: the settings of its source, field by field.
+"""Protocols of published numbers: the settings of their sources, field by field.
 
 `PROTOCOLS` has what the sources state; what they leave open is not compared. Settings are those of
 a row's config and knobs. A source is "paper" (LafitE's), "ader" (the code of its benchmark) or
@@ -24,7 +24,7 @@ class Not(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What holds for all methods of a source."""
+    """Conditions of all methods of a source."""
 
     profile: str
     presets: tuple[str, ...]
@@ -47,7 +47,7 @@ DINOV2: Mapping[str, Any] = {
     "sigma": 4.0,
     "top": 0.01,
 }
-"""What Dinomaly and INP-Former share."""
+"""Settings that Dinomaly and INP-Former share."""
 DTD = Not("own")
 """Published DRAEM draws its defects from the Describable Textures Dataset."""
 PROTOCOLS: Mapping[tuple[str, str], Mapping[str, Any]] = {
@@ -78,11 +78,11 @@ PROTOCOLS: Mapping[tuple[str, str], Mapping[str, Any]] = {
 ON_ONE: Mapping[tuple[str, str, str], Mapping[str, Any]] = {
     ("authors", "dinomaly", "real_iad"): {"iterations": 50_000, "dropout": 0.4},
 }
-"""What a source states for one data set otherwise than for all."""
+"""Settings that a source states for one data set otherwise than for all."""
 
 
 def mismatches(row: Mapping[str, Any]) -> Iterator[str]:
-    """Where a row of ours is not of the protocol of a published number; nothing if it is.
+    """Reasons why a row of ours is not of the protocol of a published number; none if it is.
 
     `row` has our names, settings and counts, and the number's source, epochs and their_variant.
     """
@@ -104,8 +104,8 @@ def mismatches(row: Mapping[str, Any]) -> Iterator[str]:
         ours = settings.get(name, "not recorded")
         if (ours == theirs.value) if isinstance(theirs, Not) else (ours != theirs):
             yield f"{name} is {ours}, theirs {theirs}"
-    changed = {part for part in row["variant"].split(", ") if part} - {row["their_variant"]}
-    known = {*source.words, *(part for part in changed if part.partition("=")[0] in fields)}
+    changed = {word for word in row["variant"].split(", ") if word} - {row["their_variant"]}
+    known = {*source.words, *(word for word in changed if word.partition("=")[0] in fields)}
     if others := sorted(changed - known):
         yield f"a variant: {', '.join(others)}"
     if row["categories"] != row["expected"]:

@@ -25,7 +25,7 @@ INTER_STD = "inter_category_std"
 TOLERANCE, CATEGORY_TOLERANCE = 0.01, 0.03
 """How far a mean, and a value of one category, may lie from a number of unknown noise."""
 CATEGORIES = {"visa": 12, "real_iad": 30}
-"""Of data sets of which means alone are published."""
+"""Number of categories of the data sets of which means alone are published."""
 AGREES, BELOW = "agrees", "below: not reproduced"
 ABOVE = "above: too good is a finding too"
 
@@ -110,7 +110,7 @@ def _ours(frame: pl.DataFrame) -> pl.DataFrame:
     )
     whole = summary(frame).drop_nulls("mean").with_columns(category=pl.lit(MEAN))
     columns = [*keys, "mean", "low", "high", "seeds"]
-    both = pl.concat([part.select(columns) for part in (whole, t_interval(seeds))])
+    both = pl.concat([means.select(columns) for means in (whole, t_interval(seeds))])
     settings = done.group_by(GROUP).agg(pl.col("config_json", "knobs_json").first())
     counts = whole.select(*GROUP, "metric", "categories")
     return both.join(counts, on=(*GROUP, "metric")).join(settings, on=GROUP).sort(keys)

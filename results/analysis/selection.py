@@ -1,4 +1,4 @@
-"""How good a choice without anomalies is: pseudo-validation beside the test split.
+"""Quality of choices without anomalies: pseudo-validation beside the test split.
 
 Frames hold rows of `table.SCHEMA`. A setting is a value of `knobs_json`.
 """
@@ -28,7 +28,7 @@ def objective(rows: pl.DataFrame, metrics: Sequence[str]) -> float | None:
 
 
 def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
-    """Of each setting and category, AVERAGE among them, the value averaged over seeds."""
+    """The value averaged over seeds of each setting and category, AVERAGE among them."""
     single = rows.filter(pl.col("metric") == metric, pl.col("category") != POOLED)
     keys = ("knobs_json", "category")
     each = single.group_by(*keys).agg(pl.col("value").mean())
@@ -39,7 +39,7 @@ def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
 def agreement(
     opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str, metric: str = "image_auroc"
 ) -> pl.DataFrame:
-    """How what pseudo-validation thinks of settings agrees with the test split.
+    """Agreement of what pseudo-validation thinks of settings with the test split.
 
     `opinions` has a value for each family, category and setting (`knobs_json`); the family ALL
     stands for all together, the category AVERAGE for all. One row for each family and category:
@@ -54,22 +54,22 @@ def agreement(
     if missing := pairs["test"].null_count():
         raise ValueError(f"{missing} of the tried settings have no value on the test split")
     rows = []
-    for (family, category), part in pairs.group_by("family", "category", maintain_order=True):
-        favourite = part.sort("value", descending=True, maintain_order=True)["knobs_json"][0]
+    for (family, category), group in pairs.group_by("family", "category", maintain_order=True):
+        favourite = group.sort("value", descending=True, maintain_order=True)["knobs_json"][0]
         setting = chosen if family == ALL else favourite
-        best = float(part["test"].to_numpy().max())
-        reached = float(part.filter(pl.col("knobs_json") == setting)["test"].item())
+        best = float(group["test"].to_numpy().max())
+        reached = float(group.filter(pl.col("knobs_json") == setting)["test"].item())
         rows.append(
             {
                 "family": family,
                 "category": category,
-                "settings": len(part),
-                "spearman": _correlation("spearmanr", part),
-                "kendall": _correlation("kendalltau", part),
+                "settings": len(group),
+                "spearman": _correlation("spearmanr", group),
+                "kendall": _correlation("kendalltau", group),
                 "best": best,
                 "chosen": reached,
                 "regret": 100 * (best - reached),
-                "rank": 1 + int((part["test"] > reached).sum()),
+                "rank": 1 + int((group["test"] > reached).sum()),
             }
         )
     single, mean = pl.col("family") != ALL, pl.col("category") == AVERAGE
@@ -77,7 +77,7 @@ def agreement(
 
 
 def opinions(election: Election, names: Sequence[str], *, by_rank: bool) -> pl.DataFrame:
-    """What an election thinks of its settings, whose JSON is `names`; see `agreement`.
+    """Opinions of an election on its settings, whose JSON is `names`; see `agreement`.
 
     Families together by weighted ranks, as the robust selector counts, or by means.
     """
@@ -104,7 +104,7 @@ def opinions(election: Election, names: Sequence[str], *, by_rank: bool) -> pl.D
 
 
 def detected(values: Sequence[float], strength: Sequence[float], bins: int) -> list[dict[str, Any]]:
-    """How well anomalies are told from normal images, from the weakest to the strongest.
+    """AUROC of anomalies against normal images, from the weakest to the strongest.
 
     `values` are paired differences, `strength` a size or a level; up to so many bins of about equal
     counts. Each: from, to, images, auroc and its standard error.
@@ -143,8 +143,8 @@ def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [knobs for knobs in measured if knobs | {name: best[name]} == best]
 
 
-def _correlation(name: str, part: pl.DataFrame) -> float | None:
-    pseudo, test = part["value"].to_numpy(), part["test"].to_numpy()
+def _correlation(name: str, group: pl.DataFrame) -> float | None:
+    pseudo, test = group["value"].to_numpy(), group["test"].to_numpy()
     if len(np.unique(pseudo)) < 2 or len(np.unique(test)) < 2:
         return None
     from scipy import stats  # half a second, which no process of a sweep should wait for

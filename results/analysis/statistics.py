@@ -9,7 +9,7 @@ every seed of its row. A row that lacks categories is marked, not compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 
 from results.analysis.cells import SECTION, Record, Values, by_section, labelled
 from results.analysis.equivalence import Chances, signed_rank
-from results.analysis.power import categories_to_tell, fewest_categories, seeds_to_tell
+from results.files import ResultsError
 
 Values64 = NDArray[np.float64]
 LEVEL = 0.95
@@ -33,7 +33,7 @@ INCOMPLETE = "not comparable: categories are missing"
 APART = "not comparable: no category was measured with the same seed"
 
 MOST_PERMUTED = 16
-"""With ties the exact p-value comes of all signs: 2 to the power of so many are no work."""
+"""Categories up to which an exact p-value with ties is counted over all 2^n signs."""
 DECIMALS = 12
 """Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
 _PAIRS = pl.Schema(
@@ -41,9 +41,8 @@ _PAIRS = pl.Schema(
     | {name: pl.Int64 for name in ("categories", "seeds")}
     | {name: pl.Float64 for name in ("difference", "low", "high")}
     | {name: pl.Int64 for name in ("wins", "ties", "losses")}
-    | {name: pl.Float64 for name in ("probability", "p_value", "p_holm")}
+    | {name: pl.Float64 for name in ("p_value", "p_holm")}
     | {name: pl.Float64 for name in Chances._fields}
-    | {"seeds_to_tell": pl.Int64, "categories_to_tell": pl.Int64}
     | {"complete": pl.Boolean, "verdict": pl.String}
 )
 
@@ -79,36 +78,35 @@ def moved(values: ArrayLike, by: ArrayLike) -> Values64:
     return np.where(slope > 0, within, values + by)
 
 
-def pairwise(frame: pl.DataFrame) -> pl.DataFrame:
+def pairwise(frame: pl.DataFrame, expected: Mapping[str, int] | None = None) -> pl.DataFrame:
     """Every pair of rows a, b (names as in `cells.label`) of each section and metric.
 
-    Values of equal category and seed are paired, and averaged over seeds.
+    Values of equal category and seed are paired, and averaged over seeds. `expected` as in
+    `by_section`.
     categories, seeds: how many; difference: mean of a - b; low, high: its t interval over seeds,
     for another training; wins, ties, losses: categories, as a sees them;
-    probability: that a beats b on a category, each with any of its seeds; a tie counts one half;
     p_value: Wilcoxon's exact signed-rank test over categories, for another product; p_holm:
     corrected for all complete pairs of rows; better, equal, worse: `signed_rank`'s probabilities;
-    seeds_to_tell, categories_to_tell: how many would tell this difference, null where it is told
-    or more than `power.MOST` would not; complete: both rows have all categories of the data set;
+    complete: both rows have all categories of the data set;
     verdict, the first that holds: APART, nothing is paired; INCOMPLETE; WITHIN_NOISE, the interval
     over seeds holds 0; "<name> is better", p_holm is below 0.05, or, of one seed, "<name> AHEAD";
     TOO_FEW, so few categories can't be significant; UNSETTLED, the interval excludes 0; else, of
     one seed, WITHIN_NOISE.
     """
-    return pl.DataFrame(by_section(frame, _all_pairs), schema=_PAIRS)
+    return pl.DataFrame(by_section(frame, _all_pairs, expected), schema=_PAIRS)
 
 
 def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
     """The rows of `pairwise` for one pair, a first, whose p-value needs no correction.
 
-    Raises ValueError, naming what there is, where a or b is not the name of a row.
+    Raises ResultsError, naming what there is, where a or b is not the name of a row.
     """
     names = sorted(labelled(frame)["label"].unique())
     for name in (a, b):
         if name not in names:
-            raise ValueError(f"no results of '{name}'; there are: {', '.join(names)}")
+            raise ResultsError(f"no results of '{name}'; there are: {', '.join(names)}")
     if a == b:
-        raise ValueError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
+        raise ResultsError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
 
     def judge(values: Values) -> Iterable[Record]:
         if a in values.by_label and b in values.by_label:
@@ -158,11 +156,9 @@ def _pair(values: Values, a: str, b: str) -> Record:
         "wins": int((gaps_C > 0).sum()),
         "ties": int((gaps_C == 0).sum()),
         "losses": int((gaps_C < 0).sum()),
-        "probability": _probability(a_CS, b_CS),
         "p_value": p_value,
         "p_holm": p_value,
         **(chances._asdict() if chances else dict.fromkeys(Chances._fields)),
-        **_to_tell(means_S, gaps_C),
         "complete": len(gaps_C) == values.expected,
     }
 
@@ -179,26 +175,6 @@ def signed_rank_p(gaps_C: NDArray[np.float64]) -> float:
     return float(stats.wilcoxon(gaps).pvalue)
 
 
-def _to_tell(means_S: NDArray[np.float64], gaps_C: NDArray[np.float64]) -> Record:
-    """How many seeds and categories would tell; null where these do, or none would."""
-    seeds = categories = None
-    if len(means_S) > 1:
-        seeds = seeds_to_tell(means_S.mean(), means_S.std(ddof=1), LEVEL)
-    if len(gaps_C) > 1:
-        categories = categories_to_tell(gaps_C.mean(), gaps_C.std(ddof=1), LEVEL)
-    return {
-        "seeds_to_tell": seeds if seeds and seeds > len(means_S) else None,
-        "categories_to_tell": categories if signed_rank_p(gaps_C) >= 1 - LEVEL else None,
-    }
-
-
-def _probability(a_CS: NDArray[np.float64], b_CS: NDArray[np.float64]) -> float | None:
-    sign_CSS = np.sign((a_CS[:, :, None] - b_CS[:, None, :]).round(DECIMALS))
-    by_category = [signs[np.isfinite(signs)] for signs in sign_CSS]
-    beats = [float((signs.mean() + 1) / 2) for signs in by_category if len(signs)]
-    return float(np.mean(beats)) if beats else None
-
-
 def _judged(pair: Record, tests: int) -> Record:
     """The pair with its verdict; p_holm is corrected for so many `tests`."""
     apart = pair["low"] is not None and (pair["low"] > 0 or pair["high"] < 0)
@@ -210,11 +186,16 @@ def _judged(pair: Record, tests: int) -> Record:
         verdict = WITHIN_NOISE
     elif pair["p_holm"] < 1 - LEVEL:
         verdict = f"{first} is better" if pair["seeds"] > 1 else f"{first} {AHEAD}"
-    elif decided and decided < fewest_categories(tests, LEVEL):
+    elif decided and decided < _fewest_categories(tests):
         verdict = TOO_FEW
     else:
         verdict = UNSETTLED if apart else WITHIN_NOISE
     return pair | {"verdict": verdict}
+
+
+def _fewest_categories(tests: int) -> int:
+    """The number of categories below which no exact test, corrected for `tests`, is significant."""
+    return int(np.floor(1 + np.log2(tests / (1 - LEVEL)))) + 1
 
 
 def _t_factor(n: int) -> float:

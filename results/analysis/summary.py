@@ -42,14 +42,14 @@ def summary(frame: pl.DataFrame) -> pl.DataFrame:
         pl.col("category") == POOLED, pl.col("breadth") >= pl.col("categories")
     )
     result = _expected(frame)
-    for part, on in (
+    for added, on in (
         (t_interval(_over_seeds(shared, keys)), keys),
         (spread, keys),
         (_over_seeds(whole, keys).select(*keys, pooled="mean", pooled_std="std"), keys),
         (_reasons(done, keys), keys),
         (_costs(done), GROUP),
     ):
-        result = result.join(part, on=on, how="left", maintain_order="left")
+        result = result.join(added, on=on, how="left", maintain_order="left")
     return result.with_columns(
         pl.col("seeds", "categories").fill_null(0), pl.col("reason").fill_null("")
     ).with_columns(complete=pl.col("categories") == pl.col("expected"))

@@ -7,17 +7,17 @@ printed, so equal ones share. A mean that lacks categories is a dash.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-import polars as pl
-
-from results.analysis.cells import SECTION, Record, label, title
-from results.analysis.summary import per_category, summary
 from results.identity import POOLED
-from results.reports.layout import plain
-from results.reports.numbers import UNKNOWN_IN_LATEX, percent
+from results.reports.layout import without_codes
+from results.reports.model import BEST, SECOND, Entry, Table, ranked
+from results.reports.numbers import UNKNOWN, UNKNOWN_IN_LATEX, percent
+from results.reports.sections import Section
+from results.reports.tables import by_category, overview
 
 KINDS = {"image_auroc": "detection", "pixel_auroc": "localisation"}
+_MARKS = {BEST: r"\textbf{%s}", SECOND: r"\underline{%s}"}
 _SPELLED = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -26,141 +26,119 @@ _SPELLED = {
 }
 
 
-def latex(frame: pl.DataFrame) -> str:
-    """The tables of `table.read`'s frame: one by category for each section, then the ablations.
+def latex(sections: Sequence[Section]) -> str:
+    """The tables of a report: one by category for each section, then the ablations.
 
     Cells are image and pixel AUROC in percent, "98.5 / 97.6"; averages have the std over seeds.
     """
-    rows = summary(frame)
-    tables = [
-        _by_category(frame.filter(**dict(zip(SECTION, key, strict=True))), part)
-        for key, part in rows.group_by(SECTION, maintain_order=True)
-    ]
-    for _, part in rows.group_by(SECTION[1:], maintain_order=True):
-        tables += _ablation(part)
+    done = [section for section in sections if section.done]
+    tables = [_by_category(section) for section in done]
+    ways = dict.fromkeys(section.title.partition(" · ")[2] for section in done)
+    for way in ways:
+        same = [section for section in done if section.title.partition(" · ")[2] == way]
+        tables += _ablation(same, way)
     return "\n\n".join([r"% needs \usepackage{booktabs}", *tables]) + "\n"
 
 
 def escaped(text: str) -> str:
     """The text on one line, as LaTeX prints it."""
-    return "".join(_SPELLED.get(letter, letter) for letter in plain(text))
+    return "".join(_SPELLED.get(letter, letter) for letter in without_codes(text))
 
 
-def marked(
-    values: Mapping[str, float | None], *, lowest: bool = False, decimals: int = 1
-) -> dict[str, str]:
-    """Fractions in percent, by column: the best in bold, the second best underlined.
-
-    Unknown ones are dashes. A single column is not the best of anything.
-    """
-    printed = {
-        name: percent(value, decimals=decimals, unknown=UNKNOWN_IN_LATEX)
-        for name, value in values.items()
-    }
-    ranked = sorted({float(text) for text in printed.values() if text != UNKNOWN_IN_LATEX})
-    order = [] if len(values) < 2 else ranked if lowest else ranked[::-1]
-    marks = dict(zip(order, (r"\textbf{%s}", r"\underline{%s}"), strict=False))
-    return {
-        name: text if text == UNKNOWN_IN_LATEX else marks.get(float(text), "%s") % text
-        for name, text in printed.items()
-    }
+def _by_category(section: Section) -> str:
+    """Categories x methods, and below a rule the averages."""
+    kinds = _measured([section])
+    values, averages = (
+        [table(section, kind) for kind in kinds] for table in (by_category, _averages)
+    )
+    lines = [*_lines(values, section.present), r"\midrule"]
+    lines += _lines(averages, section.present, noise=True)
+    what = " / ".join(KINDS[kind] for kind in kinds)
+    header = _line(["Category", *section.present])
+    return _table(f"{section.title}: {what}", len(section.present), [header, r"\midrule", *lines])
 
 
-def _by_category(frame: pl.DataFrame, rows: pl.DataFrame) -> str:
-    kinds, names = _measured(rows), list(dict.fromkeys(map(label, rows.to_dicts())))
-    whole = [_whole(rows, kind, names) for kind in kinds]
-    stds = [_column(summaries, "category_std") for summaries in whole]
+def _averages(section: Section, metric: str) -> Table:
+    """The mean over categories of each method that has all, and its spread over them."""
+    rows = [section.row(metric, name) or {} for name in section.present]
+    rows = [row if row.get("complete") else {} for row in rows]
+    means = [_entry(row.get("mean"), row.get("std")) for row in rows]
+    spreads = [_entry(row.get("category_std"), decimals=2) for row in rows]
     lines = [
-        _row(["Category", *map(escaped, names)]),
-        r"\midrule",
-        *_category_lines(frame, kinds, names),
-        r"\midrule",
-        _line("Average", names, [_with_noise(summaries) for summaries in whole]),
-        _line("Inter-category Std", names, [marked(std, lowest=True, decimals=2) for std in stds]),
+        [Entry("Average"), *ranked(means)],
+        [Entry("Inter-category Std"), *ranked(spreads, lowest=True)],
     ]
-    caption = _caption(rows, " / ".join(KINDS[kind] for kind in kinds))
-    return _table(caption, "c" * len(names), lines)
+    return Table("", ["", *section.present], lines)
 
 
-def _category_lines(
-    frame: pl.DataFrame, kinds: Sequence[str], names: Sequence[str]
-) -> Iterator[str]:
-    means = [
-        {(row["category"], label(row)): row["mean"] for row in per_category(frame, kind).to_dicts()}
-        for kind in kinds
-    ]
-    categories = {category for by_key in means for category, _ in by_key} - {POOLED}
-    for category in sorted(categories):
-        shown = [marked({name: by_key.get((category, name)) for name in names}) for by_key in means]
-        yield _line(escaped(category), names, shown)
-
-
-def _ablation(rows: pl.DataFrame) -> Iterator[str]:
-    """The means of methods that have variants, by data set and kind of AUROC."""
-    part = rows.filter(pl.col("variant").n_unique().over("method") > 1)
-    if part.is_empty():
+def _ablation(sections: Sequence[Section], way: str) -> Iterator[str]:
+    """The means of methods that have variants, by data set, of sections run in the same way."""
+    methods: dict[str, set[str]] = {}
+    for section in sections:
+        for method, name in section.summary.select("method", "label").iter_rows():
+            methods.setdefault(method, set()).add(name)
+    names = sorted(name for variants in methods.values() if len(variants) > 1 for name in variants)
+    if not names:
         return
-    names = list(dict.fromkeys(map(label, part.to_dicts())))
-    columns = [
-        (benchmark, KINDS[kind], marked(_column(_whole(group, kind, names), "mean")))
-        for (benchmark,), group in part.group_by("benchmark", maintain_order=True)
-        for kind in _measured(group)
-    ]
-    lines = [
-        _row(["", *(escaped(benchmark) for benchmark, _, _ in columns)]),
-        _row(["Method", *(kind for _, kind, _ in columns)]),
-        r"\midrule",
-        *(_row([escaped(name), *(shown[name] for _, _, shown in columns)]) for name in names),
-    ]
-    caption = _caption(part.with_columns(benchmark=pl.lit("ablation")), "what each part adds")
-    yield _table(caption, "c" * len(columns), lines)
+    kinds = _measured(sections)
+    tables = [overview(sections, kind, names) for kind in kinds]
+    titles = [section.title for section in sections]
+    header = _line(["Method", *(title.partition(" · ")[0] for title in titles)])
+    what = " / ".join(KINDS[kind] for kind in kinds)
+    caption = f"ablation, {way}: what each part adds, {what}"
+    yield _table(caption, len(sections), [header, r"\midrule", *_lines(tables, titles)])
 
 
-def _measured(rows: pl.DataFrame) -> list[str]:
-    known = set(rows.drop_nulls("mean")["metric"])
+def _measured(sections: Sequence[Section]) -> list[str]:
+    known = {metric for section in sections for metric in section.metrics}
     return [kind for kind in KINDS if kind in known] or [next(iter(KINDS))]
 
 
-def _whole(rows: pl.DataFrame, kind: str, names: Sequence[str]) -> dict[str, Record]:
-    """The summary of each row that has all categories; of others nothing."""
-    complete = rows.filter(pl.col("metric") == kind, "complete").to_dicts()
-    summaries = {label(row): row for row in complete}
-    return {name: summaries.get(name, {}) for name in names}
+def _lines(
+    tables: Sequence[Table], columns: Sequence[str], *, noise: bool = False
+) -> Iterator[str]:
+    """The lines of tables of equal rows in one: the entries of each cell beside one another."""
+    cells = [
+        {
+            (row[0].text, column): entry
+            for row in table.rows
+            for column, entry in zip(table.header[1:], row[1:], strict=True)
+        }
+        for table in tables
+    ]
+    for name in dict.fromkeys(row[0].text for table in tables for row in table.rows):
+        if name != POOLED:
+            yield _line(
+                [name], [[_shown(of.get((name, c)), noise) for of in cells] for c in columns]
+            )
 
 
-def _column(summaries: Mapping[str, Record], key: str) -> dict[str, float | None]:
-    return {name: row.get(key) for name, row in summaries.items()}
+def _line(names: Sequence[str], values: Sequence[Sequence[str]] = ()) -> str:
+    return " & ".join([*map(escaped, names), *map(" / ".join, values)]) + r" \\"
 
 
-def _with_noise(summaries: Mapping[str, Record]) -> dict[str, str]:
-    shown = marked(_column(summaries, "mean"))
-    for name, std in _column(summaries, "std").items():
-        if std is not None:
-            shown[name] += rf"{{\scriptsize$\pm${percent(std, decimals=2)}}}"
-    return shown
+def _entry(value: float | None, std: float | None = None, decimals: int = 1) -> Entry:
+    noise = "" if std is None else percent(std, decimals=2)
+    return Entry(percent(value, decimals=decimals), noise, sort=value)
 
 
-def _caption(rows: pl.DataFrame, content: str) -> str:
-    return f"{title(rows.row(0, named=True)).replace(' · ', ', ')}: {content}, AUROC in %"
+def _shown(entry: Entry | None, noise: bool) -> str:
+    if entry is None or entry.note or entry.text == UNKNOWN:
+        return UNKNOWN_IN_LATEX
+    spread = rf"{{\scriptsize$\pm${entry.small}}}" if noise and entry.small else ""
+    return _MARKS.get(entry.mark, "%s") % entry.text + spread
 
 
-def _line(first: str, names: Sequence[str], kinds: Sequence[Mapping[str, str]]) -> str:
-    return _row([first, *(" / ".join(shown[name] for shown in kinds) for name in names)])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
-
-
-def _table(caption: str, columns: str, lines: Sequence[str]) -> str:
+def _table(caption: str, columns: int, lines: Sequence[str]) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", caption.partition(":")[0].lower()).strip("-")
+    caption = f"{caption.replace(' · ', ', ')}, AUROC in %"
     return "\n".join(
         [
             r"\begin{table*}[t]",
             r"\centering",
             rf"\caption{{{escaped(caption)}.}}",
             rf"\label{{tab:{name}}}",
-            rf"\begin{{tabular}}{{l{columns}}}",
+            rf"\begin{{tabular}}{{l{'c' * columns}}}",
             r"\toprule",
             *lines,
             r"\bottomrule",

@@ -5,36 +5,24 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import polars as pl
 from rich import box
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from rich.console import Console
+from rich.table import Table as Grid
 from rich.text import Text
+
+from results.reports.model import BEST, WORDS, Entry, Table
 
 NAME_WIDTH = 16  # letters to which a name may be folded; columns of numbers are narrower
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _MARKDOWN_MARKS = re.compile(r"([\\`*\[\]<>|#])")
 _FORMULA = r"^([=+\-@\t\r])"
+Block = Sequence[str] | Table
 
 
-class Cells(NamedTuple):
-    """A table: its title, header and rows, all text; the first `names` columns are names.
-
-    `best` are places, row and column, that stand out.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    names: int = 1
-    best: frozenset[tuple[int, int]] = frozenset()
-
-
-def join_blocks(
-    blocks: Sequence[list[str] | Cells], fmt: str, width: int, *, styled: bool = False
-) -> str:
+def join_blocks(blocks: Sequence[Block], fmt: str, width: int, *, styled: bool = False) -> str:
     """Paragraphs (lists of lines) and tables as one text, for "terminal" or "md".
 
     What is `styled` has the codes by which a terminal shows bold letters.
@@ -48,12 +36,9 @@ def join_blocks(
     return "\n\n".join(text for text in shown if text) + "\n"
 
 
-def columns(table: Cells) -> int:
+def columns(table: Table) -> int:
     """The columns of a terminal that a table needs, its names folded."""
-    lines = (table.header, *table.rows)
-    widths = [max(len(plain(cell)) for cell in column) for column in zip(*lines, strict=True)]
-    names = [min(width, NAME_WIDTH) for width in widths[: table.names]]
-    return 1 + sum(width + 3 for width in (*names, *widths[table.names :]))
+    return _table_width([max(map(len, column)) for column in _folded(table)])
 
 
 def csv_text(frame: pl.DataFrame) -> str:
@@ -61,41 +46,82 @@ def csv_text(frame: pl.DataFrame) -> str:
     return frame.with_columns(pl.col(pl.String).str.replace(_FORMULA, "'${1}")).write_csv()
 
 
-def _terminal(block: list[str] | Cells, width: int, styled: bool) -> str:
-    if not isinstance(block, Cells):
-        return "\n".join(plain(line) for line in block)
-    table = Table(box=box.SIMPLE_HEAD, title=Text(plain(block.title)), title_justify="left")
-    for number, name in enumerate(block.header):
-        side: JustifyMethod = "left" if number < block.names else "right"
-        table.add_column(Text(plain(name)), justify=side, overflow="fold")
-    for number, row in enumerate(block.rows):
-        style = ["bold" if (number, column) in block.best else "" for column in range(len(row))]
-        table.add_row(*(Text(plain(cell), s) for cell, s in zip(row, style, strict=True)))
+def _text(entry: Entry) -> str:
+    """All that an entry says on one line; a star is explained by the notes of its section."""
+    whole = f"{entry.text} {entry.small}".rstrip() + (" *" if entry.note else "")
+    return without_codes(whole)
+
+
+def _left(table: Table, column: int) -> bool:
+    """Whether a column of names or words stands at the left, as numbers do not."""
+    return column < table.names or any(row[column].mark == WORDS for row in table.rows)
+
+
+def _widths(table: Table, width: int) -> list[int] | list[None]:
+    """Widths at which no word of a table is broken; None where all fit, or where none are."""
+    texts = _folded(table)
+    wanted = [max(map(len, column)) for column in texts]
+    widths = [max(len(word) for text in column for word in text.split() or " ") for column in texts]
+    room = width - _table_width(widths)
+    if room < 0 or _table_width(wanted) <= width:
+        return [None] * len(widths)
+    for _ in range(room):
+        neediest = max(range(len(widths)), key=lambda n: wanted[n] - widths[n])
+        widths[neediest] += 1
+    return widths
+
+
+def _folded(table: Table) -> list[list[str]]:
+    """The texts of each column, of those with names no more letters than are kept together."""
+    lines = (table.header, *([_text(entry) for entry in row] for row in table.rows))
+    texts = [[*map(without_codes, column)] for column in zip(*lines, strict=True)]
+    names = [[text[:NAME_WIDTH] for text in column] for column in texts[: table.names]]
+    return [*names, *texts[table.names :]]
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    """The columns of a terminal that a table takes, with what stands between its columns."""
+    return 1 + sum(width + 3 for width in widths)
+
+
+def _terminal(block: Block, width: int, styled: bool) -> str:
+    if not isinstance(block, Table):
+        return "\n".join(map(without_codes, block))
+    grid = Grid(box=box.SIMPLE_HEAD, title=Text(without_codes(block.title)), title_justify="left")
+    widths = _widths(block, width)
+    for column, name in enumerate(block.header):
+        side: Literal["left", "right"] = "left" if _left(block, column) else "right"
+        title = Text(without_codes(name))
+        grid.add_column(title, justify=side, overflow="fold", width=widths[column])
+    for row in block.rows:
+        grid.add_row(*(Text(_text(e), "bold" if e.mark == BEST else "") for e in row))
     system: Literal["standard"] | None = "standard" if styled else None
     console = Console(
         file=io.StringIO(), width=width, color_system=system, force_terminal=styled, no_color=True
     )
     with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+        console.print(grid)
+    text = "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    return "\n\n".join(filter(None, (text, _terminal(block.notes, width, styled))))
 
 
-def _markdown(block: list[str] | Cells) -> str:
-    if not isinstance(block, Cells):
+def _markdown(block: Block) -> str:
+    if not isinstance(block, Table):
         return "\n".join(f"{_escaped(line)}  " for line in block)  # two spaces break a line
-    rule = ["---"] * block.names + ["---:"] * (len(block.header) - block.names)
-    lines = [[_escaped(cell) for cell in row] for row in (block.header, *block.rows)]
-    for row, column in block.best:
-        lines[row + 1][column] = f"**{lines[row + 1][column]}**"
-    lines.insert(1, rule)
+    lines = [[*map(_escaped, block.header)]]
+    lines.append(["---" if _left(block, n) else "---:" for n in range(len(block.header))])
+    for row in block.rows:
+        texts = [(_escaped(_text(entry)), entry.mark == BEST) for entry in row]
+        lines.append([f"**{text}**" if best else text for text, best in texts])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"**{_escaped(block.title)}**\n\n{table}"
+    parts = (f"**{_escaped(block.title)}**", table, _markdown(block.notes))
+    return "\n\n".join(filter(None, parts))
 
 
-def plain(text: str) -> str:
+def without_codes(text: str) -> str:
     """One line without control characters or terminal codes."""
     return _TERMINAL_CODES.sub(" ", text).strip()
 
 
 def _escaped(text: str) -> str:
-    return _MARKDOWN_MARKS.sub(r"\\\1", plain(text))
+    return _MARKDOWN_MARKS.sub(r"\\\1", without_codes(text))

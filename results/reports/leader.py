@@ -1,4 +1,4 @@
-"""Who leads, and whether these results can tell it from the others, in one sentence."""
+"""The verdict in a sentence: who leads, and whether these results tell it from the others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def leader(metric: str, rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str
 
 
 def _from_whom(first: dict[str, Any], verdicts: dict[str, str]) -> str:
-    """From whom the first row is told, by the verdicts on the others, the best of these first."""
+    """The end of the sentence: whom the first row is told from, by `verdicts`, the best first."""
     seeds, categories = counted(first["seeds"], "seed"), _categories(first["categories"])
     ahead = f"{first['label']} {AHEAD}"
     alike = {
@@ -89,5 +89,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _mean(row: dict[str, Any]) -> float:
-    """As differences are rounded: equal values that were added in another order are equal."""
+    """The mean, rounded as differences are: values added in another order stay equal."""
     return float(round(row["mean"], DECIMALS))

@@ -9,12 +9,10 @@ UNKNOWN = "–"
 UNKNOWN_IN_LATEX = "--"  # set as the same dash
 
 
-def percent(
-    fraction: float | None, std: float | None = None, *, decimals: int = 1, unknown: str = UNKNOWN
-) -> str:
+def percent(fraction: float | None, std: float | None = None, *, decimals: int = 1) -> str:
     """`98.5`; with a standard deviation, a fraction as well, `98.5 ± 0.3`."""
     if fraction is None:
-        return unknown
+        return UNKNOWN
     return f"{100 * fraction:.{decimals}f} {spread(std)}".rstrip()
 
 
@@ -52,9 +50,9 @@ def p_value(probability: float) -> str:
     return "< 0.001" if probability < 0.001 else f"{probability:.3f}"
 
 
-def number(value: float | None, decimals: int = 1, unknown: str = UNKNOWN) -> str:
+def number(value: float | None, decimals: int = 1) -> str:
     """Seconds, GiB, a correlation: `1,234.5`; a count has no decimals."""
-    return unknown if value is None else f"{value:,.{decimals}f}"
+    return UNKNOWN if value is None else f"{value:,.{decimals}f}"
 
 
 def gibibytes(size: float | None) -> float | None:

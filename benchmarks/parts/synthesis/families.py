@@ -27,7 +27,7 @@ LEVELS = (1, 2, 3)
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How one kind of anomaly is made.
+    """One kind of anomaly: its layer, masks and blending.
 
     `fill(random, target, source, strength)` gives the layer, as large as the target, that fragments
     are cut from. `source` is another normal image of the same size, if the family needs one.
@@ -144,6 +144,6 @@ FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
     }
 )
 MADE = tuple(name for name in FAMILIES if name != PAPER)
-"""What a search uses, unless it is told to do as the paper does."""
+"""Families that a search uses, unless it is told to do as the paper does."""
 LEFT_OUT = "left-out"
-"""Not made at all: normal images of categories that the model does not learn."""
+"""The family that is not made: normal images of categories that the model does not learn."""

@@ -1,4 +1,4 @@
-"""Where the object is, estimated from one image without any training."""
+"""The place of the object, estimated from one image without any training."""
 
 from __future__ import annotations
 

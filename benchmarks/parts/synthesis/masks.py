@@ -123,7 +123,7 @@ def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.ui
 
 
 def _trimmed(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Without the empty rows and columns around it."""
+    """The mask without the empty rows and columns around it."""
     rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
     if not len(rows):
         return alpha[:0, :0]

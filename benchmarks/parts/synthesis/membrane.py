@@ -14,7 +14,7 @@ Plane = NDArray[np.floating]
 
 
 def membrane(difference: Plane, marked: NDArray[np.bool_]) -> Plane:
-    """What has to be added to a fragment so that it meets what lies around it: (h, w, 3).
+    """The correction (h, w, 3) that lets a fragment meet what lies around it.
 
     `difference` is surroundings minus fragment, (h, w, 3); `marked` the pixels of the fragment. The
     result is harmonic where it is marked and equals the difference around it. Where nothing lies

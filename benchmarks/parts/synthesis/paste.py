@@ -40,7 +40,7 @@ class Fragment:
         return cls(alpha=coverage(outlines, feather), contrast=contrast, blending=blending)
 
     def at(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> Fragment:
-        """The same cut-out, its box moved from the corner `source` to the corner `target`."""
+        """The fragment with its box moved from the corner `source` to the corner `target`."""
         (top, left), (to_top, to_left) = source.tolist(), target.tolist()
         return replace(self, source=(top, left), target=(to_top, to_left))
 
@@ -54,7 +54,7 @@ class Patch(NamedTuple):
 
 
 class Change(NamedTuple):
-    """How much a patch changes, in grey levels of 255: the mean colour, and how rough it is."""
+    """The change by a patch in grey levels of 255: of its mean colour, and of its roughness."""
 
     colour: float
     structure: float
@@ -99,7 +99,7 @@ class Canvas:
     def _membrane(
         self, source: NDArray[np.uint8], fragment: Fragment, box: tuple[slice, slice]
     ) -> NDArray[np.float32]:
-        """What makes the fragment meet what lies around it, as far as a cell of the membrane."""
+        """The correction that lets the fragment meet its surroundings, within a cell of theirs."""
         margin = cell_size(fragment.alpha.shape)
         above, left = (min(margin, side.start) for side in box)
         wide = tuple(
@@ -165,7 +165,7 @@ class Canvas:
 
 
 def _steps(image: NDArray[np.int32]) -> NDArray[np.int32]:
-    """How far neighbouring pixels differ in brightness, down and across: (h, w, 2)."""
+    """Differences in brightness of neighbouring pixels, down and across: (h, w, 2)."""
     grey = image.sum(axis=2) // 3
     down = np.abs(np.diff(grey, axis=0, prepend=grey[:1]))
     across = np.abs(np.diff(grey, axis=1, prepend=grey[:, :1]))

@@ -111,7 +111,7 @@ def pseudo_validation(
 
 
 class Plan(NamedTuple):
-    """How an anomalous sample comes about: which of the family's of which image it is.
+    """The recipe of an anomalous sample: its family, its image, and its number among theirs.
 
     Of the family `LEFT_OUT` the image itself, of another category, is the anomaly.
     """
@@ -122,7 +122,7 @@ class Plan(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """What the draws follow from."""
+        """The key that the draws follow from."""
         return _numbered(self.image.key, self.number)
 
 
@@ -201,7 +201,7 @@ class PseudoValidation(Benchmark):
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Those that there are anomalies of, in their order."""
+        """Families that there are anomalies of, in their order."""
         found = {plan.family for plan in self._plans.values()}
         return tuple(name for name in (*FAMILIES, LEFT_OUT) if name in found)
 
@@ -213,7 +213,7 @@ class PseudoValidation(Benchmark):
         return self._sorted("test", self._chosen(categories))
 
     def plan_of(self, sample: Sample) -> Plan:
-        """How a pseudo-anomalous sample comes about."""
+        """The recipe of a pseudo-anomalous sample."""
         return self._plans[sample.key]
 
     def target(self, sample: Sample) -> Sample | None:
@@ -277,7 +277,7 @@ class PseudoValidation(Benchmark):
         return canvas.image
 
     def read_mask(self, sample: Sample) -> NDArray[np.bool_]:
-        """Of a whole image of another category every pixel."""
+        """The changed pixels; all of them in a whole image of another category."""
         if not sample.anomalous or self.target(sample) is None:
             shape = self.read_image(sample).shape[:2]
             return np.full(shape, sample.anomalous, dtype=bool)

@@ -23,7 +23,7 @@ from benchmarks.parts.synthesis.masks import LARGEST, SHAPES, Outline, place_out
 from benchmarks.parts.synthesis.noise import any_perlin
 from benchmarks.parts.synthesis.paste import Canvas, Change, Fragment
 
-VERSION = 2  # part of the fingerprint: raise it whenever a pixel changes
+VERSION = 1  # part of the fingerprint: raise it whenever a pixel changes
 POSITIONS = ("anywhere", "foreground")
 DESIGNS, PLACES = 16, 8  # tries: designs of an image, places of each of its fragments
 SAME_STYLE = 4  # designs in a row with one style, so that styles hard to see stay as likely
@@ -41,7 +41,7 @@ class UnseenError(DataError):
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis:
-    """How anomalies are drawn. The entries of a tuple are equally likely; repeat one to favour it.
+    """Options of drawing. The entries of a tuple are equally likely; repeat one to favour it.
 
     The marked share of the image is log-uniform from `smallest` to `largest`; scratches end at 2 %.
     `levels` are 1 to 3, weak to strong; what that means, and how fragments are blended, is the
@@ -167,7 +167,7 @@ def layer_of(
     seed: int,
     key: str,
 ) -> Colours:
-    """What the fragments of that design are cut from, as large as the target."""
+    """The image that a design's fragments are cut from, as large as the target."""
     kind, random = FAMILIES[family], generator(seed, "layer", redrawn // SAME_STYLE, key)
     return kind.fill(random, target, source, kind.levels[level - 1])
 

@@ -1,7 +1,7 @@
 """Charts as data: what is drawn where. `plot.js` draws them, the page's style colours them.
 
 A chart is what JSON can hold: title (for whoever can't see it), x and y (axes), and marks: lines,
-points, spans. `series` is the index of a method, which has one colour, dash and marker in the page.
+points. `series` is the index of a method, which has one colour, dash and marker in the page.
 """
 
 from __future__ import annotations
@@ -63,30 +63,6 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> Char
     }
 
 
-def critical_difference(
-    ranked: Sequence[Point], bars: Sequence[tuple[int, int]], title: str
-) -> Chart:
-    """Average ranks (x), the best first; bars below join ranks that are not told apart."""
-    points = [
-        {
-            "series": point.series,
-            "x": point.x,
-            "y": row,
-            "value": f"{point.x:.2f}",
-            "tip": f"{point.name}: average rank {point.x:.2f}",
-        }
-        for row, point in enumerate(ranked)
-    ]
-    spans = [{"x": [ranked[first].x, ranked[last].x]} for first, last in bars]
-    return {
-        "title": title,
-        "x": {"name": "average rank", "range": [0.8, len(ranked) + 0.2], "whole": True},
-        "y": {"rows": [point.name for point in ranked]},
-        "points": points,
-        "spans": spans,
-    }
-
-
 def knob(
     name: str, values: Sequence[float], heights: Mapping[str, Sequence[float]], chosen: float
 ) -> Chart:
@@ -122,7 +98,7 @@ def losses(method: str, series: int, runs: Mapping[str, Sequence[float]], title:
 
 
 MOST_POINTS = 300
-"""Of a line; a longer one shows every so-manieth."""
+"""Points of a line at most; of a longer one every second, third, ... is drawn."""
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:

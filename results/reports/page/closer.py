@@ -14,11 +14,10 @@ from results.calibration import ALPHAS, calibration_path, threshold
 from results.evidence import f1max_threshold, read_curves, read_pictures
 from results.identity import POOLED
 from results.reports.page.gallery import Picture, pictures, shortened
-from results.reports.page.sections import Section
+from results.reports.sections import Section
 
-NOT_KEPT = "not kept by the version that ran these cells; run them again with --overwrite"
 DIGITS = 4
-"""Of a curve's points: finer than a chart shows."""
+"""Decimals of a curve's points: finer than a chart shows."""
 
 
 class Closer:
@@ -52,7 +51,7 @@ class Closer:
         return [{"benchmark": self.section.benchmark} | row for row in rows.to_dicts()]
 
     def choice(self) -> dict[str, Any]:
-        """What the page lets one choose, and what it opens on: the best method's worst category."""
+        """The choices of a section; the page opens on the best method's worst category."""
         metric = self.section.metrics[0] if self.section.metrics else ""
         ranked = self.section.ranked(metric) or self.section.present
         best = ranked[0]
@@ -70,7 +69,7 @@ class Closer:
         }
 
     def images(self) -> dict[str, dict[str, Any]]:
-        """By "section.category": keys, defects and labels of the images, scores by method.
+        """Images of a category: "section.category" -> keys, defects, labels, and scores by method.
 
         A method that lacks an image has null there. The page puts the categories together itself.
         """
@@ -98,7 +97,7 @@ class Closer:
         return found
 
     def curves(self) -> dict[str, dict[int, dict[str, list[float]]]]:
-        """By "section.category" and method: fpr, tpr and pro of the curves over pixels."""
+        """Curves over pixels: "section.category" -> method -> fpr, tpr and pro."""
         rounded = self.points.with_columns(
             pl.col(name).cast(pl.Float64).round(DIGITS) for name in ("fpr", "tpr", "pro")
         )
@@ -111,9 +110,10 @@ class Closer:
 
     @cached_property
     def starts(self) -> dict[str, float | None]:
-        """By panel, the score from which images are called defective at first; null: none is.
+        """First thresholds: panel -> score from which images are called defective; null: none is.
 
-        Where held-out images say so, see `held`; else where F1 is highest on the test images.
+        They are those of held-out images where there are any, see `held`, else those at which F1
+        is highest on the test images.
         """
         found: dict[str, float | None] = {}
         for number, category in enumerate(self.categories):
@@ -130,9 +130,9 @@ class Closer:
 
     @cached_property
     def held(self) -> dict[str, list[float]]:
-        """By panel, above which score and which value of a map it is an alarm, at 5 %.
+        """Thresholds of alarms at 5 %: panel -> score and value of a map above which one is raised.
 
-        Of held-out images; nothing where there are too few.
+        They come of held-out images; a panel with too few has none.
         """
         found = {}
         for number, category in enumerate(self.categories):
@@ -172,4 +172,4 @@ class Closer:
         """Why a category has no values of a kind of metrics."""
         rows = self.section.chosen.filter(pl.col("metric").str.starts_with(kind), category=category)
         reasons = rows.filter(pl.col("value").is_null())["reason"].unique().sort().to_list()
-        return "; ".join(map(str, reasons)) or NOT_KEPT
+        return "; ".join(map(str, reasons)) or "this folder holds none"

@@ -11,7 +11,7 @@ from results.analysis.cells import coverage
 from results.reports.leader import leader
 from results.reports.numbers import counted, number
 from results.reports.page.charts import Chart, Point, means, scatter
-from results.reports.page.sections import Section
+from results.reports.sections import Section
 
 COSTS = {
     "images per second": ("images_per_second", 1),
@@ -51,7 +51,7 @@ def costs(section: Section, metric: str) -> Iterator[Chart]:
 
 
 def compared(section: Section) -> str:
-    """What was compared, on what, how and when, in one line."""
+    """One line on the methods, the data, the counts, the dates and the machines."""
     done = section.chosen
     sizes = done.select(pl.col("train_images", "test_images").max()).row(0, named=True)
     counts = [

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from results.evidence import ALARM
-from results.reports.page.sections import Section
+from results.reports.sections import Section
 
 BYTES_IN_TEXT = 4 / 3
-"""Of base64."""
+"""Characters of base64 for a byte."""
 
 
 class Picture(NamedTuple):
-    """One image with its map, as WebP; what is absent is null."""
+    """One image with its map, as WebP; without a mask, null."""
 
     section: int
     category: int
@@ -35,11 +35,10 @@ class Picture(NamedTuple):
     score: float
     image: bytes
     mask: bytes | None
-    map: bytes | None
-    overlay: bytes | None  # instead of a map, as older cells have it
-    low: float | None
-    high: float | None
-    level: float | None
+    map: bytes
+    low: float
+    high: float
+    level: float
 
     @property
     def panel(self) -> str:
@@ -48,8 +47,8 @@ class Picture(NamedTuple):
 
     @property
     def files(self) -> list[bytes]:
-        """What it is drawn of."""
-        return [file for file in (self.image, self.mask, self.map, self.overlay) if file]
+        """Its image, its mask if it has one, and its map."""
+        return [file for file in (self.image, self.mask, self.map) if file]
 
 
 class Embedded(NamedTuple):
@@ -101,7 +100,7 @@ def embedded(pictures: Sequence[Picture]) -> Embedded:
             numbers.setdefault(file, len(numbers))
     rows = [
         {
-            name: numbers.get(value) if name in ("image", "mask", "map", "overlay") else value
+            name: numbers.get(value) if name in ("image", "mask", "map") else value
             for name, value in picture._asdict().items()
             if value is not None
         }
@@ -152,10 +151,9 @@ def _called(score: float, start: float | None) -> bool:
 
 
 def _clarity(picture: Picture) -> float:
-    """How well a map above its level covers the mask (intersection over union); 0 without both."""
-    if not (picture.map and picture.mask) or None in (picture.low, picture.high, picture.level):
+    """Intersection over union of a map above its level and the mask; 0 without a mask."""
+    if not picture.mask:
         return 0.0
-    assert picture.low is not None and picture.high is not None and picture.level is not None
     share = (picture.level - picture.low) / max(picture.high - picture.low, 1e-12)
     mask_HW = _grey(picture.mask)
     map_HW = np.asarray(Image.fromarray(_grey(picture.map)).resize(mask_HW.shape[::-1]))

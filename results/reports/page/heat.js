@@ -98,27 +98,15 @@ function canvasOf(picture, what, side = SHARPEST) {
 async function paintOn(canvas, picture, what, side) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  const old = what === "map" && picture.map === undefined; // a map that is one with its image
-  context.drawImage(
-    await load(old ? (picture.overlay ?? picture.image) : picture.image),
-    0,
-    0,
-    side,
-    side,
-  );
-  if (what === "map" && !old) cover(context, grey(await load(picture.map), side), side, picture);
+  context.drawImage(await load(picture.image), 0, 0, side, side);
+  if (what === "map") cover(context, grey(await load(picture.map), side), side, picture);
   if (picture.mask !== undefined) outline(context, await load(picture.mask), side);
 }
 
-// What the colours mean; without a scale of its own an old map has its category's.
+// What the colours mean.
 function legendBar(picture) {
   const bar = document.createElement("p");
   bar.className = "heat-legend";
-  if (picture?.map === undefined) {
-    bar.textContent =
-      "These maps were drawn by an older version: each category has a scale of its own, from its median to its highest value.";
-    return bar;
-  }
   const stops = Array.from({ length: 21 }, (_, i) => {
     const [red, green, blue, opacity] = heat(i / 10);
     return `rgb(${red} ${green} ${blue} / ${opacity}) ${5 * i}%`;

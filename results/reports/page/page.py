@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -19,26 +19,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import coverage, labelled
+from results.analysis.cells import SECTION, coverage
 from results.analysis.published import beside_published
-from results.analysis.ranks import cliques, ranks
 from results.calibration import read_held
 from results.metrics import METRICS
-from results.reports.page import tables
-from results.reports.page.charts import Point, critical_difference
+from results.reports import tables
+from results.reports.model import Table
 from results.reports.page.closer import Closer
 from results.reports.page.first import compared, costs, first_view
 from results.reports.page.gallery import Picture, embedded, telling_pair, within
 from results.reports.page.provenance import cells
-from results.reports.page.sections import Section, sections
 from results.reports.page.selectors import selectors
 from results.reports.page.training import kept_losses, training
 from results.reports.page.words import WORDS
+from results.reports.sections import Section, sections
 from results.reports.text import notes
 from results.table import read, read_scores
 
 MOST_BYTES, PICTURE_BYTES = 23_000_000, 15_000_000
-"""Most bytes of a page's data, and of its pictures; where there are more, each category shows
+"""Bytes of a page's data, and of its pictures, at most; where there are more, each category shows
 fewer."""
 SCRIPTS = ("plot.js", "heat.js", "tables.js", "pictures.js", "closer.js", "report.js")
 
@@ -47,60 +46,70 @@ def page(out: Path) -> str:
     """The report of an output folder as HTML."""
     whole = read(out)
     frame = without_alarms(whole)
-    parts = sections(frame)
+    found = [section for section in sections(frame) if section.done]
     scores = read_scores(out)
     losses = kept_losses(out)
     metrics = {
         name: definition
         for name, definition in METRICS.items()
-        if any(name in part.metrics for part in parts)
+        if any(name in section.metrics for section in found)
     }
     runs = cells(frame)
     context = {
         "made": datetime.now(UTC),
         "folder": out.resolve().name,
-        "heading": _heading(parts) or out.resolve().name,
+        "heading": _heading(found) or out.resolve().name,
         "metrics": metrics,
-        "overview": {name: tables.overview(parts, name) for name in metrics},
-        "sections": [_section(part) | {"training": [*training(part, losses)]} for part in parts],
+        "overview": {name: tables.overview(found, name, found[0].labels) for name in metrics},
+        "sections": [
+            _section(section) | {"training": [*training(section, losses)]} for section in found
+        ],
         "selectors": selectors(out),
-        "alarms": tables.alarms(alarms(whole, scores, read_held(out)).to_dicts()),
+        "alarms": [*_alarms(found, alarms(whole, scores, read_held(out)))],
         "cells": runs,
         "words": WORDS,
     }
-    data, shown = _data([Closer(part, out, scores) for part in parts])
-    data["traced"] = {key: rows for part in parts for key, rows in part.traced().items()}
+    data, shown = _data([Closer(section, out, scores) for section in found])
+    data["traced"] = {key: rows for section in found for key, rows in section.traced().items()}
     data["cells"] = [run.cell_id for run in runs]
     return _rendered(context | shown | {"data": data})
 
 
-def _heading(parts: Sequence[Section]) -> str:
+def _heading(found: Sequence[Section]) -> str:
     """The data sets, how much of each there is where some is missing, and the methods."""
-    missing = {part.benchmark: coverage(part.frame) for part in parts}
+    missing = {section.benchmark: coverage(section.frame) for section in found}
     names = ", ".join(f"{name} ({less})" if less else name for name, less in missing.items())
-    labels = {name for part in parts for name in part.present}
+    labels = {name for section in found for name in section.present}
     compared = f"{len(labels)} methods compared" if len(labels) > 1 else "".join(labels)
-    return f"{names}: {compared}" if parts else ""
+    return f"{names}: {compared}" if found else ""
+
+
+def _alarms(found: Sequence[Section], rows: pl.DataFrame) -> Iterator[tuple[str, Table]]:
+    """The title of each section that has alarms, and their table."""
+    for section in found if len(rows) else ():
+        of_section = rows.filter(pl.col(name) == section.frame[name][0] for name in SECTION)
+        if table := tables.alarms(of_section):
+            yield section.title, table
 
 
 def _section(section: Section) -> dict[str, Any]:
     """A section as the template shows it, by metric."""
-    ranked = labelled(ranks(section.frame))
     beside = beside_published(section.frame)
     return {
         "index": section.index,
         "title": section.title,
         "compared": compared(section),
-        "notes": list(notes(section.summary, section.frame)),
+        "notes": list(notes(section)),
+        "versions": tables.versions(section),
+        "costs": tables.costs(section),
         "by_metric": {
             metric: {
                 "first": first_view(section, metric),
                 "methods": tables.methods(section, metric),
                 "heat": tables.by_category(section, metric),
-                "differences": tables.differences(section, metric),
+                "differences": _differences(section, metric),
                 "ablation": tables.ablation(section, metric),
-                "published": tables.published(section, beside, metric),
-                "ranks": _ranks(section, ranked.filter(metric=metric), metric),
+                "published": tables.published(section, metric, beside),
                 "costs": [*costs(section, metric)][1:],  # the first is on the first screen
             }
             for metric in section.metrics
@@ -108,23 +117,14 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _ranks(section: Section, ranked: pl.DataFrame, metric: str) -> dict[str, Any] | None:
-    """The critical-difference diagram and its numbers; None for fewer than three methods."""
-    whole = ranked.filter("complete").sort("rank")
-    if len(whole) < 3:
-        return None
-    difference, p_value = whole["critical_difference"][0], whole["p_value"][0]
-    points = [
-        Point(section.labels.index(name), name, rank, 0)
-        for name, rank in whole.select("label", "rank").iter_rows()
-    ]
-    bars = cliques(whole["rank"].to_list(), difference)
-    chart = critical_difference(points, bars, f"Average ranks by {metric}, {section.title}")
-    return {"chart": chart, "difference": difference, "p_value": p_value}
+def _differences(section: Section, metric: str) -> Table | None:
+    """Each pair of methods: is the difference real?"""
+    pairs = {f"{pair['a']} − {pair['b']}": pair for pair in section.pairs(metric)}
+    return tables.differences(f"{metric}: pairs of methods", "pair", pairs)
 
 
 def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the page's script works on, and what the template says about it."""
+    """The data that the page's script works on, and the words of the template about it."""
     images = {place: rows for closer in closers for place, rows in closer.images().items()}
     curves = {place: lines for closer in closers for place, lines in closer.curves().items()}
     pictures = [picture for closer in closers for picture in closer.pictures()]

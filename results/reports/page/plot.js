@@ -74,7 +74,7 @@ function scaleOf(axis, [low, high], from, to) {
 
 // Where things lie, and how values become pixels.
 function frameOf(chart) {
-  const { lines = [], points = [], bars = [], spans = [] } = chart;
+  const { lines = [], points = [], bars = [] } = chart;
   const rows = chart.y.rows;
   const names = [...lines, ...bars].filter((mark) => mark.name);
   const legend = names.length > 1 && chart.legend !== false ? names : [];
@@ -84,14 +84,14 @@ function frameOf(chart) {
     : 44;
   const right = points.some((p) => p.label) ? 128 : points.some((p) => p.value) ? 44 : 12;
   const top = chart.y.name ? 26 : 10;
-  const inside = rows ? 24 * rows.length + 9 * spans.length : (chart.height ?? 200);
+  const inside = rows ? 24 * rows.length : (chart.height ?? 200);
   const below = 44 + 15 * Math.ceil(legend.length / columns);
   const xs = [...lines, ...bars].flatMap((mark) => mark.x);
-  xs.push(...points.flatMap((p) => [p.x, ...(p.ends ?? [])]), ...spans.flatMap((s) => s.x));
+  xs.push(...points.flatMap((p) => [p.x, ...(p.ends ?? [])]));
   const ys = [...lines, ...bars].flatMap((mark) => mark.y).concat(points.map((p) => p.y));
   if (bars.length) ys.push(0);
   const xRange = rangeOf(chart.x, xs);
-  const yRange = rows ? [rows.length - 0.4 + spans.length * 0.38, -0.6] : rangeOf(chart.y, ys);
+  const yRange = rows ? [rows.length - 0.4, -0.6] : rangeOf(chart.y, ys);
   const [bottom, end] = [top + inside, WIDTH - right];
   return {
     left,
@@ -263,19 +263,6 @@ function plot(chart) {
   const parts = axes(chart, frame);
   if (chart.bars) parts.push(...barsOf(chart, frame, hot));
   if (chart.lines) parts.push(...linesOf(chart, frame, hot));
-  (chart.spans ?? []).forEach(({ x }, number) => {
-    const y = frame.y(chart.y.rows.length - 0.35 + 0.38 * number);
-    parts.push(
-      draw("line", {
-        x1: frame.x(x[0]) - 4,
-        x2: frame.x(x[1]) + 4,
-        y1: y,
-        y2: y,
-        stroke: "currentColor",
-        "stroke-width": 3,
-      }),
-    );
-  });
   for (const { x, name } of chart.rules ?? []) {
     const at = frame.x(x);
     const late = at > (frame.left + frame.end) / 2;

@@ -1,4 +1,4 @@
-"""Where numbers come from: every cell of a folder with its settings, versions and fingerprints."""
+"""Provenance of numbers: every cell of a folder with its settings, versions and fingerprints."""
 
 from __future__ import annotations
 

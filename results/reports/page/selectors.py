@@ -1,19 +1,20 @@
-"""How good choices without anomalies were: Figure 6 of each search that was revealed."""
+"""Choices without anomalies beside the test split: Figure 6 of each search that was revealed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from results.analysis.selection import ALL, AVERAGE, by_setting, swept
-from results.reports.numbers import number, percent
+from results.analysis.selection import AVERAGE, by_setting, swept
+from results.files import ResultsError
+from results.reports.model import Entry, Table
+from results.reports.numbers import percent
 from results.reports.page.charts import Chart, knob
-from results.reports.page.tables import Entry, Table
+from results.reports.tables import agreement as agreed
 from results.table import read_part
 
 
@@ -39,9 +40,7 @@ def _selector(path: Path, out: Path) -> Selector:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
         found = json.loads(revealed.read_text()) if revealed.exists() else {"agreement": []}
-        if isinstance(found, list):  # as it was written before there were families
-            found = {"agreement": found}
-        agreement = _table(found["agreement"]) if found["agreement"] else None
+        agreement = agreed(found["agreement"]) if found["agreement"] else None
         return Selector(
             name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
@@ -51,51 +50,22 @@ def _selector(path: Path, out: Path) -> Selector:
             charts=list(_charts(choice, out)) if agreement else (),
         )
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: no choice that can be read ({error}); remove it") from error
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    header = [
-        "family",
-        "category",
-        "settings",
-        "Spearman",
-        "Kendall",
-        "best on test, %",
-        "chosen, %",
-    ]
-    header += ["regret, points", "rank"]
-    correlation = partial(number, decimals=2)
-    shown: dict[str, Callable[[Any], str]] = {
-        "settings": str, "spearman": correlation, "kendall": correlation, "best": percent,
-        "chosen": percent, "regret": number, "rank": str,
-    }  # fmt: skip
-    body = [
-        [
-            Entry(text=row.get("family", ALL)),
-            Entry(text=row["category"]),
-            *(Entry(text=show(row[name]), sort=row[name]) for name, show in shown.items()),
-        ]
-        for row in rows
-    ]
-    return Table(caption="pseudo-validation against the test split", header=header, rows=body)
+        raise ResultsError(f"{path}: no choice that can be read ({error}); remove it") from error
 
 
 def _detected(what: str, rows: list[dict[str, Any]]) -> Table:
-    """How well the chosen setting tells anomalies from normal images, weak to strong."""
+    """AUROC of the chosen setting on made anomalies, weak to strong."""
     unit, scale = ("size, % of the image", 100) if what == "size" else (what, 1)
     body = [
         [
-            Entry(text=f"{scale * row['from']:.3g} to {scale * row['to']:.3g}", sort=row["from"]),
-            Entry(text=str(row["images"]), sort=row["images"]),
-            Entry(
-                text=percent(row["auroc"]), small=f"± {percent(row['error'])}", sort=row["auroc"]
-            ),
+            Entry(f"{scale * row['from']:.3g} to {scale * row['to']:.3g}", sort=row["from"]),
+            Entry(str(row["images"]), sort=row["images"]),
+            Entry(percent(row["auroc"]), f"± {percent(row['error'])}", sort=row["auroc"]),
         ]
         for row in rows
     ]
     header = [unit, "anomalies", "AUROC, % ± standard error"]
-    return Table(caption=f"made anomalies by {what}, chosen setting", header=header, rows=body)
+    return Table(f"made anomalies by {what}, chosen setting", header, body)
 
 
 def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:

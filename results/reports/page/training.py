@@ -10,14 +10,14 @@ from typing import Any
 
 from results.files import record_in
 from results.reports.page.charts import Chart, losses
-from results.reports.page.sections import Section
+from results.reports.sections import Section
 
 MOST_RUNS = 40
 """Lines of a chart; separate models of many categories have more."""
 
 
 def kept_losses(out: Path) -> dict[str, list[float]]:
-    """By the id of a cell, the losses of the model that it used, one an epoch."""
+    """Cell id -> losses of the model that it used, one an epoch."""
     found: dict[str, list[float]] = {}
     for record in sorted((out / "models").glob("[!.]*/fit.json")):
         with suppress(OSError, ValueError):  # `verify` names damaged ones

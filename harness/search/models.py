@@ -1,0 +1,179 @@
+"""What the settings of a study share, made once: trainings, searches in banks, loaded models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from benchmarks.base import SealedError, sealed
+from harness.cell import Cell
+from harness.cost import fit_flops, memory_of
+from harness.execute import Scorer, learn, publish, score, score_ranges
+from harness.memory import reset_peak_memory
+from harness.place import Piece, Place
+from harness.registry import load
+from harness.search.space import reachable
+from harness.search.study import Study
+from harness.store.store import Store
+from harness.task import Task
+from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
+from methods.parts.backbone import file_sha256
+from results.files import record_in
+
+SUMS = "sha256.json"
+"""The file beside the neighbours that a search found, with the hashes of theirs."""
+
+
+def training_tasks(study: Study, place: Place) -> list[Task]:
+    """The trainings, one a seed, whose model the store lacks."""
+    on_gpu = bool(place.resources.gpus)
+    return [
+        Task(
+            cell.label,
+            partial(_train, cell),
+            fits=cell,
+            memory=memory_of(cell, on_gpu=on_gpu),
+            work={"fit": fit_flops(cell)},
+        )
+        for cell in study.every
+        if not place.store.trained(cell)
+    ]
+
+
+def search_tasks(study: Study, store: Store) -> list[Task]:
+    """The searches in banks that settings of the study share and the store lacks."""
+    shared = {
+        (cell.fit_id, search): (cell, search)
+        for knobs in reachable(study.stages, study.first.knobs)
+        for cell in study.every
+        if (search := study.bank_search(knobs))
+    }
+    return [
+        Task(f"{cell.label} coreset={search.coreset}", partial(_search_bank, cell, search))
+        for cell, search in shared.values()
+        if not store.folder.exists(f"{store.neighbours(cell, search)}/{SUMS}")
+    ]
+
+
+def _train(cell: Cell, place: Place, tell: OnProgress) -> None:
+    with sealed():
+        learn(cell, cell.data.open_kept(), place, tell)
+
+
+def _search_bank(cell: Cell, search: BankSearch, place: Place, tell: OnProgress) -> None:
+    LoadedModel(cell, place, tell).neighbours(search)
+
+
+class LoadedModel:
+    """A learned model beside what its settings are scored on, ready for many of them.
+
+    The test split is sealed, unless the cell reveals it.
+    """
+
+    def __init__(self, cell: Cell, place: Place, tell: OnProgress = quiet) -> None:
+        self.cell, self.place, self.tell = cell, place, tell
+        with sealed():
+            method, self.fit = learn(cell, cell.data.open_kept(), place, tell)
+        if cell.purpose == "reveal":
+            place.store.audit([cell])
+        with _seal(cell):
+            self.scorer = Scorer(cell, method, place, tell)
+
+    def publish(self, cell: Cell, search: BankSearch | None) -> None:
+        """Score all images with the cell's knobs, which this search serves, and publish the rows.
+
+        A cell that is in the store is not scored again.
+        """
+        store, samples = self.place.store, self.scorer.samples
+        if store.done(cell):
+            return
+        started = datetime.now(UTC)
+        known = search and self.neighbours(search)
+        if cell.purpose == "reveal":
+            store.audit([cell])
+
+        def spread(ranges: Sequence[range], knobs: Any) -> Iterator[Piece]:
+            return (self.piece(indices, knobs, known) for indices in ranges)
+
+        reset_peak_memory()
+        try:
+            with _seal(cell):
+                scored = score(cell, self.scorer.benchmark, samples, spread, self.place, self.tell)
+        except SealedError:
+            store.log("audit.jsonl", {"purpose": "refused", "cell": cell.cell_id})
+            raise
+        passes = load("methods", cell.method).passes(cell.knobs) * len(samples)
+        # First, as a node that dies in between would leave a setting that nobody scored.
+        store.note("setting", cell, purpose=cell.purpose, passes=passes)
+        publish(cell, self.place, scored, self.fit, self.scorer.inputs.seconds, started)
+
+    def piece(self, indices: Sequence[int], knobs: Any, known: Neighbours | None) -> Piece:
+        """Scores of the images with these indices; `known` are the neighbours of all images."""
+        if known is None:
+            return self.scorer.piece(indices, knobs)
+        device = self.scorer.method.device
+        chosen = Neighbours(*(tensor[list(indices)].to(device) for tensor in known))
+        return self.scorer.piece(indices, knobs, chosen)
+
+    def neighbours(self, search: BankSearch) -> Neighbours:
+        """The neighbours of all samples that the search finds; stored beside the model."""
+        store = self.place.store
+        name = store.neighbours(self.cell, search)
+        if (known := _read(store.folder.local(name))) is not None:
+            return known
+        store.folder.remove(name)  # what a crash left of it
+        found = self._search(search)
+        with store.folder.scratch() as scratch:
+            _write(scratch, found)
+            store.folder.put(name, scratch)
+        store.note("search", self.cell, **search._asdict())
+        return found
+
+    def _search(self, search: BankSearch) -> Neighbours:
+        method, images = cast(SearchesBank, self.scorer.method), len(self.scorer.samples)
+        parts = []
+        for indices in score_ranges(images):
+            values = self.scorer.inputs.batches.fetch(indices)
+            parts.append(method.neighbours(values, search))
+            self.tell(Progress(stage="neighbours", step=indices.stop, steps=images))
+        return Neighbours(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def score_setting(study: Study, models: Sequence[LoadedModel], knobs: Any) -> None:
+    """Score one setting with the models of all cells of the study, and publish its rows."""
+    search = study.bank_search(knobs)
+    for model, cell in zip(models, study.at(knobs), strict=True):
+        model.publish(cell, search)
+
+
+def _seal(cell: Cell) -> AbstractContextManager[None]:
+    return nullcontext() if cell.purpose == "reveal" else sealed()
+
+
+def _write(folder: Path, neighbours: Neighbours) -> None:
+    sums = {}
+    for name, tensor in neighbours._asdict().items():
+        np.save(folder / f"{name}.npy", tensor.cpu().numpy())
+        sums[name] = file_sha256(folder / f"{name}.npy")
+    (folder / SUMS).write_text(json.dumps(sums))
+
+
+def _read(folder: Path) -> Neighbours | None:
+    """What was found before; None without it, or where it is not what was written."""
+    files = {name: folder / f"{name}.npy" for name in Neighbours._fields}
+    try:
+        sums = record_in((folder / SUMS).read_bytes())
+        if any(file_sha256(file) != sums[name] for name, file in files.items()):
+            return None
+        arrays = [np.load(file, mmap_mode="c") for file in files.values()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Neighbours(*map(torch.from_numpy, arrays))

@@ -1,1 +1,0 @@
-"""One file a race: what is ours beside what one would use instead."""

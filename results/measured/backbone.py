@@ -1,0 +1,67 @@
+"""Frozen features of the `quick` preset beside plain timm.
+
+`python -m results.measured.backbone`
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.features import this_device
+from methods.lafite import METHOD, LafitE
+from methods.parts import onnx
+from methods.parts.backbone import Extractor, find_weights, load_backbone
+
+IMAGES, BATCH, REPEATS = 32, 8, 5
+"""A batch is that of `harness.features` on a CPU."""
+
+
+def main() -> None:
+    """Print images per second of each way, and the ratio to plain timm."""
+    view, device = LafitE.inputs(METHOD.presets["quick"].config), this_device()
+    path = find_weights(view)
+    plain = load_backbone(view, path).to(device)
+    ways: dict[str, Callable[[Tensor], object]] = {
+        "plain timm, float32": plain,
+        "plain timm, bfloat16": torch.autocast(device.type, torch.bfloat16)(plain.forward),
+        f"ours in PyTorch, {view.format_on(device)}": Extractor(view, path).to(device),
+    }
+    if device.type == "cpu" and not onnx.why_not():
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder) / "backbone.onnx"
+            onnx.export(plain, view.side, len(view.layers), program)
+            in_onnx = onnx.Program(program, view.layers)
+        ways["ours in ONNX Runtime, float32"] = Extractor(view, path, in_onnx)
+    isa, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    print(f"{view.backbone} at {view.side} px, {isa}, {threads} threads, batches of {BATCH}")
+    images = torch.rand(IMAGES, 3, view.side, view.side, device=device)
+    speeds: list[float] = []
+    for name, way in ways.items():
+        speeds.append(speed(way, images))
+        print(f"{name:30s} {speeds[-1]:7.1f} images/s {speeds[-1] / speeds[0]:5.2f} x")
+
+
+@torch.inference_mode()
+def speed(way: Callable[[Tensor], object], images: Tensor) -> float:
+    """Images per second, the median of some rounds over all images."""
+    way(images[:BATCH])
+    spans = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        for batch in images.split(BATCH):
+            way(batch)
+        if images.is_cuda:
+            torch.cuda.synchronize()
+        spans.append(time.perf_counter() - started)
+    return len(images) / statistics.median(spans)
+
+
+if __name__ == "__main__":
+    main()
