@@ -165,6 +165,23 @@ class FeatureCache:
         if missing:
             self._shrink(keep=missing)
 
+    def _fetched(self, path: Path, tell: OnProgress) -> bool:
+        """Whether an entry came from the driver: sooner than it would be made, and whole."""
+        if self.shared is None or not (there := self.shared.list(path.name)):
+            return False
+        tell(Progress(stage="fetch features", step=0, steps=1))
+        with suppress(OSError, ValueError):  # without its record it is no entry
+            facts = record_in(self.shared.get(path.with_suffix(".json").name))
+            if there[path.name].size / RATE < facts.get("seconds", 0):
+                return not _fault(self.shared.local(path.name))
+        return False
+
+    def _share(self, path: Path) -> None:
+        """Give the driver an entry that it lacks."""
+        if self.shared is not None and not self.shared.exists(path.name):
+            for file in (path.with_suffix(".json"), path):
+                self.shared.put(file.name, file, replace=True)
+
     def extractor(
         self,
         views: Sequence[Features],
@@ -182,23 +199,6 @@ class FeatureCache:
         view = joined(views)
         program = self.program(view, weights, sha256, device, tell)
         return Extractor(view, weights, program).to(device).eval()
-
-    def _fetched(self, path: Path, tell: OnProgress) -> bool:
-        """Whether an entry came from the driver: sooner than it would be made, and whole."""
-        if self.shared is None or not (there := self.shared.list(path.name)):
-            return False
-        tell(Progress(stage="fetch features", step=0, steps=1))
-        with suppress(OSError, ValueError):  # without its record it is no entry
-            facts = record_in(self.shared.get(path.with_suffix(".json").name))
-            if there[path.name].size / RATE < facts.get("seconds", 0):
-                return not _fault(self.shared.local(path.name))
-        return False
-
-    def _share(self, path: Path) -> None:
-        """Give the driver an entry that it lacks."""
-        if self.shared is not None and not self.shared.exists(path.name):
-            for file in (path.with_suffix(".json"), path):
-                self.shared.put(file.name, file, replace=True)
 
     def program(
         self, view: Features, weights: Path, sha256: str, device: torch.device, tell: OnProgress

@@ -217,10 +217,10 @@ def _main() -> None:
     except OSError as error:
         # A full, closed or vanished disk is no bug; what was finished before is whole.
         first = REMEDIES.get(error.errno or 0, "")
-        code, said = EXIT_USAGE, f"{named(str(error))}; {first}run the same command again to go on"
+        code, said = EXIT_USAGE, f"{error}; {first}run the same command again to go on"
     except Exception as error:
         code, said = EXIT_BUG, f"a bug: {_in_file(error)}"
-    print(f"lafite-bench: {said}", file=sys.stderr)
+    print(f"lafite-bench: {named(said)}", file=sys.stderr)
     sys.exit(code)
 
 

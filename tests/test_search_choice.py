@@ -120,10 +120,11 @@ def test_a_choice_made_after_the_test_split_was_opened_for_one_is_refused(
     [base] = plain()
     of = study("lafite")
     place.store.audit([replace(base, purpose="run")])
-    test = base.data.test_fingerprint
-    for method, opened in (("patchcore", test), ("lafite", "other data")):
-        facts = {"purpose": purpose, "cell": "c", "method": method, "test": opened}
-        place.store.log("audit.jsonl", facts)
+    for facts in (
+        {"method": "patchcore", "test": base.data.test_fingerprint},
+        {"method": "lafite", "test": "other data"},
+    ):
+        place.store.log("audit.jsonl", {"purpose": purpose, "cell": "c", **facts})
     knobs, results = search_stages(of, place, made_scores(separable, []))
     choice = freeze(place.store, of, knobs, results, "")
     assert tuned([base], place.store, refit=False, options=[])

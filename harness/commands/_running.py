@@ -19,10 +19,8 @@ from harness.store.folder import OnDisk, folder_at
 from harness.task import Show
 from methods.base import Progress
 
-EVERY = 1.0
-"""Least seconds between two writes."""
-EVERY_AWAY = 5.0
-"""The same, where the folder is not on a disk."""
+EVERY, EVERY_AWAY = 1.0, 5.0
+"""Least seconds between two writes: to a disk, and to a folder that is elsewhere."""
 
 
 @contextmanager
@@ -38,8 +36,7 @@ def running(
     all, are what there is to do."""
     counted = counted or range(len(labels))
     folder, name = folder_at(out), f"running/{platform.node()}-{os.getpid()}.json"
-    every = EVERY if isinstance(folder, OnDisk) else EVERY_AWAY
-    began = time.time()
+    every, began = EVERY if isinstance(folder, OnDisk) else EVERY_AWAY, time.time()
     work: dict[int, tuple[str, float]] = {}
     written = 0.0
 

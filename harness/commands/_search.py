@@ -92,8 +92,8 @@ class Search:
 
     def _failed(self, study: Study, error: Exception) -> None:
         """Say it in one line, and keep its traceback."""
-        name = f"failures/tune-{study.key}.txt"
-        self.store.folder.put(name, "".join(format_exception(error)).encode(), replace=True)
+        store, name = self.store, f"failures/tune-{study.key}.txt"
+        store.folder.put(name, "".join(format_exception(error)).encode(), replace=True)
         line = f"{study.label}: {first_line(error, kind=True)}"
         self.console.print(
             f"[red]failed[/red] {escape(line)}; the same command goes on from here", soft_wrap=True

@@ -44,13 +44,13 @@ def stored_cell(store: Store, cell_id: str, data: Path | None = None) -> Cell:
 
     UsageError if its model is gone, or its code or images changed.
     """
-    uses = store.out.glob(f"models/*/cells/{cell_id}.json")
-    folders = [use.parents[1] for use in uses if "." not in use.parents[1].name]
-    if not folders:
+    uses = [Path(n) for n in store.folder.list("models") if n.endswith(f"/cells/{cell_id}.json")]
+    models = [str(use.parents[1]) for use in uses if "." not in use.parents[1].name]
+    if not models:
         raise UsageError(
             f"{store.out}: the model of cell {cell_id} is gone; run it again with --overwrite"
         )
-    folder = store.folder.local(f"models/{folders[0].name}")
+    folder = store.folder.local(models[0])
     cell = cell_of(folder, record_of(folder, cell_id), partial(_placed, moved=data))
     if cell.cell_id != cell_id:
         raise UsageError(
