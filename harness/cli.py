@@ -213,7 +213,7 @@ def _main() -> None:
         build()()
         return
     except (UsageError, DataError, ResultsError) as error:
-        code, said = EXIT_USAGE, named(str(error))
+        code, said = EXIT_USAGE, str(error)
     except OSError as error:
         # A full, closed or vanished disk is no bug; what was finished before is whole.
         first = REMEDIES.get(error.errno or 0, "")
