@@ -47,10 +47,10 @@ def test_another_node_goes_on_from_the_newest_checkpoint_of_which_home_keeps_few
     [cell] = smoke_cells("lafite")
     first = checkpoints(node(tmp_path, served, "first"), cell)
     optimiser = torch.optim.SGD(first.method.parameters(), lr=0.1)
-    first.resume(optimiser, None)
+    first.resume(optimiser)
     for epoch in range(1, 6):
         next(first.method.parameters()).data.fill_(epoch)
-        first.keep(epoch, optimiser, None)
+        first.keep(epoch, optimiser)
     kept = sorted((tmp_path / "home/models").glob("*.training/epoch-*"))
     assert [path.name for path in kept] == ["epoch-000004", "epoch-000005"] and len(kept) == KEPT
     second = checkpoints(node(tmp_path, served, "second"), cell)
