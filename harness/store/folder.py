@@ -6,7 +6,6 @@ What is put appears whole or not at all, also where a process is killed meanwhil
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import shutil
@@ -16,22 +15,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-import pyarrow as pa
-from fsspec import AbstractFileSystem, url_to_fs
-from fsspec.implementations.arrow import ArrowFSWrapper
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from fsspec import AbstractFileSystem
 
 from harness.options import Say
 from harness.registry import UsageError
 from harness.store.addresses import COPIES
 from harness.store.journal import add
+from harness.store.uris import OBJECTS, opened, reason
 from methods.base import quiet
 from results.files import WRITING, locked, whole_file, whole_folder, write_whole
 
@@ -40,10 +37,6 @@ OUTAGE_SECONDS = 3600.0
 """Seconds that work waits for a store that does not answer."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds between two trials of such a store; they double."""
-BY_ARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-"""Kinds of stores that pyarrow reaches without another package."""
-OBJECTS = ("s3", "gcs", "abfs")
-"""Names that pyarrow has for those where an object can be seen only once it is whole."""
 SETTLED_SECONDS = 2.0
 """Age from which a file can't be another one of the same stamp: some stores count whole seconds."""
 TIMES = ("mtime", "LastModified", "last_modified", "created")
@@ -251,7 +244,7 @@ class Uri(Away):
         return replace(self, patience=OUTAGE_SECONDS, say=say)
 
     def list(self, below: str = "") -> dict[str, Stamp]:
-        files, root = _opened(self.address)
+        files, root = opened(self.address)
         # By itself the search of fsspec finds nothing where a store does not answer.
         by_itself = type(files).find is AbstractFileSystem.find
         named = {"on_error": "raise"} if by_itself else {}
@@ -281,19 +274,19 @@ class Uri(Away):
         self.put(f"{name}/{time.time_ns()}-{uuid4().hex[:8]}", line.encode())
 
     def remove(self, name: str) -> None:
-        files, _ = _opened(self.address)
+        files, _ = opened(self.address)
         with suppress(FileNotFoundError):
             self._trying(partial(files.rm, self._at(name), recursive=True))
 
     def _download(self, name: str, target: Path) -> None:
-        files, _ = _opened(self.address)
+        files, _ = opened(self.address)
         self._trying(partial(files.get_file, self._at(name), str(target)))
 
     def _at(self, name: str) -> str:
-        return f"{_opened(self.address)[1]}/{name}".rstrip("/")
+        return f"{opened(self.address)[1]}/{name}".rstrip("/")
 
     def _write(self, target: str, source: bytes | Path) -> None:
-        files, _ = _opened(self.address)
+        files, _ = opened(self.address)
         first = target
         renames = type(files).mv is not AbstractFileSystem.mv
         if renames and files.protocol not in OBJECTS:  # else there are no halves of files
@@ -339,68 +332,6 @@ def inside(root: Path, name: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise UsageError(f"{name!r} would lie outside of {root}")
     return root / name
-
-
-def reason(error: BaseException) -> str:
-    """Why a store refuses, without what this program asked it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"^.*?AWS Error ", "", text).partition(" (Request ID")[0][:200]
-
-
-@cache
-def _opened(address: str) -> tuple[AbstractFileSystem, str]:
-    """The store of a URI and the path in it; UsageError, in one line, where there can be none."""
-    parts = urlsplit(address)
-    if parts.password:
-        hidden = address.replace(f":{parts.password}@", ":...@")
-        raise UsageError(f"{hidden}: a URI is seen by others; leave its key to the environment")
-    try:
-        if parts.scheme in BY_ARROW:
-            arrow, root = FileSystem.from_uri(_with_endpoint(address))
-            files: AbstractFileSystem = _Arrow(arrow)
-        else:
-            files, root = url_to_fs(address, use_listings_cache=False)
-    except ImportError as error:  # says which package it wants
-        raise UsageError(f"{address}: {reason(error)}") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UsageError(f"{address}: {reason(error)}") from None
-    if not root.strip("/"):
-        raise UsageError(f"{address}: names no folder; write {parts.scheme}://BUCKET/FOLDER")
-    return files, root.rstrip("/")
-
-
-class _Arrow(ArrowFSWrapper):  # type: ignore[misc]
-    """A store of pyarrow: listed with one question, and files put by one call.
-
-    A stream that is closed after an error makes an object of what it got.
-    """
-
-    def find(self, path: str, **asked: Any) -> dict[str, dict[str, Any]]:
-        info = self.fs.get_file_info(path)
-        if info.type == FileType.Directory:
-            select = FileSelector(path, recursive=True, allow_not_found=True)
-            infos = self.fs.get_file_info(select)
-        else:
-            infos = [info]
-        return {i.path: self._make_entry(i) for i in infos if i.type == FileType.File}
-
-    def put_file(self, lpath: str, rpath: str, **asked: Any) -> None:
-        with Path(lpath).open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                self.pipe_file(rpath, b"")
-                return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                self.pipe_file(rpath, memoryview(content))
-
-
-def _with_endpoint(address: str) -> str:
-    """An s3 URI with the endpoint that AWS's other programs take from the environment."""
-    parts, endpoint = urlsplit(address), os.environ.get("AWS_ENDPOINT_URL", "")
-    if parts.scheme != "s3" or not endpoint or "endpoint_override" in parts.query:
-        return address
-    scheme, _, host = endpoint.rpartition("://")
-    query = urlencode({"endpoint_override": host.rstrip("/"), "scheme": scheme or "https"})
-    return parts._replace(query="&".join(filter(None, (parts.query, query)))).geturl()
 
 
 def _stamp(info: dict[str, Any]) -> Stamp:
