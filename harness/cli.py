@@ -23,10 +23,9 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 import typer
 from typer.models import ArgumentInfo
 
-from harness.ending import exit_code, heeded
-from harness.folders import at_home
-from harness.options import SELDOM, Address, NamedFile, address_or_path, is_address
-from harness.registry import (
+from harness.plan.folders import at_home
+from harness.plan.options import SELDOM, Address, NamedFile, address_or_path, is_address
+from harness.plan.registry import (
     Stopped,
     UsageError,
     did_you_mean,
@@ -36,6 +35,7 @@ from harness.registry import (
     names,
 )
 from harness.store.addresses import named
+from harness.work.ending import exit_code, heeded
 from kernels._formats import VARIABLES as OF_TORCH
 
 EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL = 1, 2, 3

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from calling import Call
     from made_studies import Sweep
 
-    from harness.cache import FeatureCache
-    from harness.place import Place
+    from harness.work.cache import FeatureCache
+    from harness.work.place import Place
 
 if not torch.cuda.is_available():
     # Must be set before a kernel module is imported.
@@ -87,7 +87,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.fixture(scope="session")
 def cache() -> FeatureCache:
     """Features that all tests share."""
-    from harness.cache import FeatureCache
+    from harness.work.cache import FeatureCache
 
     return FeatureCache.default()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.cell import Cell, Held
-from harness.options import Selection
-from harness.plan import plan
+from harness.plan.cell import Cell, Held
+from harness.plan.options import Selection
+from harness.plan.plan import plan
 
 
 def smoke_cells(

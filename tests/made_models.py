@@ -9,9 +9,9 @@ from typing import Any
 from made_cells import smoke_cells
 from made_studies import made_place
 
-from harness.cache import FeatureCache
-from harness.execute import run_job
-from harness.place import Place
+from harness.work.cache import FeatureCache
+from harness.work.execute import run_job
+from harness.work.place import Place
 from methods.base import quiet
 from results.files import locked
 

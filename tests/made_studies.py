@@ -11,17 +11,17 @@ from typing import Any
 from made_cells import smoke_cells
 
 from benchmarks.base import sealed
-from harness.cache import FeatureCache
-from harness.cell import Cell
-from harness.options import SearchOptions, Selection
-from harness.place import Place
-from harness.rows import finished_rows
+from harness.plan.cell import Cell
+from harness.plan.options import SearchOptions, Selection
 from harness.search.choice import freeze
 from harness.search.models import LoadedModel, score_setting
 from harness.search.study import Study, plan_studies
 from harness.search.tuning import Score, search_stages
 from harness.store.journal import entries
 from harness.store.store import FitFacts, Store
+from harness.work.cache import FeatureCache
+from harness.work.place import Place
+from harness.work.rows import finished_rows
 from results.metrics import Measured
 from results.table import SCHEMA, write_part
 

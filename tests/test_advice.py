@@ -21,14 +21,14 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.base import DataError
-from harness.cache import FeatureCache
-from harness.commands._data_check import check_data
-from harness.options import Resources, Selection
-from harness.place import Place
-from harness.plan import plan
-from harness.registry import UsageError
+from harness.checks.data import check_data
+from harness.plan.options import Resources, Selection
+from harness.plan.plan import plan
+from harness.plan.registry import UsageError
 from harness.search.study import Study
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.place import Place
 
 BOLT = "parts/bolt"
 
@@ -364,8 +364,8 @@ def test_a_choice_that_run_asks_for_is_made_by_the_command_that_it_names(
     def score(study: Study, settings: Sequence[object], place: Place, **how: object) -> None:
         score_here(study, settings, place)
 
-    monkeypatch.setattr("harness.commands._driver.on_cluster", here)
-    monkeypatch.setattr("harness.commands._search.score_on_tune", score)
+    monkeypatch.setattr("harness.screen.driver.on_cluster", here)
+    monkeypatch.setattr("harness.screen.search.score_on_tune", score)
     asked = ("run", "shapes", "-m", "padim", "--preset", "smoke", "--limit", "8", "--mode")
     asked += ("separate", "--category", "disc", "--set", "padim.ridge=0.02", "--trust-masks")
     asked += ("--tuned", "--dry-run", "--out", str(tmp_path / "runs"))

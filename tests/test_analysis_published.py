@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from made_rows import made_frame
 
-from harness.registry import load
+from harness.plan.registry import load
 from results.analysis.protocols import PROTOCOLS
 from results.analysis.published import (
     ABOVE,

@@ -9,8 +9,8 @@ import pytest
 from made_data import write_category, write_image, write_mask
 
 from benchmarks.base import DataError
-from harness.cell import open_benchmark
-from harness.pieces import pieces
+from harness.plan.cell import open_benchmark
+from harness.plan.datasets import pieces
 
 ROWS = [
     *({"image": f"i/{n}.png", "split": "train", "label": "0", "mask": ""} for n in range(3)),

@@ -10,9 +10,9 @@ import pytest
 import torch
 from made_cells import smoke_cells
 
-from harness import cache as caching
-from harness.cache import FeatureCache, missing_features
-from harness.features import FeatureSet
+from harness.work import cache as caching
+from harness.work.cache import FeatureCache, missing_features
+from harness.work.features import FeatureSet
 from methods.base import quiet
 
 pytest.importorskip("ray", reason="Ray is not installed")

@@ -23,13 +23,13 @@ from marking import slow_but
 from ray_sessions import workers_of
 from safetensors.torch import load_file, save_file
 
-from harness.cache import FeatureCache
-from harness.cell import Cell
-from harness.execute import learn, run_job
-from harness.options import Resources
-from harness.place import Place
+from harness.plan.cell import Cell
+from harness.plan.options import Resources
 from harness.store.checkpoints import _laid_out_as
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import learn, run_job
+from harness.work.place import Place
 from methods.base import Progress, quiet
 from methods.parts.backbone import file_sha256
 from methods.parts.bank import MemoryBank, Standardise

@@ -17,14 +17,14 @@ import polars as pl
 import pytest
 from made_cells import smoke_cells
 
-from harness.cache import FeatureCache
-from harness.cell import Cell
-from harness.execute import run
-from harness.options import Resources
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.cell import Cell
+from harness.plan.options import Resources
+from harness.plan.registry import UsageError
 from harness.store.store import Store
-from harness.task import Outcome, Task, in_this_process
+from harness.work.cache import FeatureCache
+from harness.work.execute import run
+from harness.work.place import Place
+from harness.work.task import Outcome, Task, in_this_process
 from methods.base import OnProgress, Progress
 from results.table import read
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.cache import FeatureCache
-from harness.options import Resources
-from harness.place import Place
+from harness.plan.options import Resources
 from harness.store.store import Store
-from harness.task import Task
+from harness.work.cache import FeatureCache
+from harness.work.place import Place
+from harness.work.task import Task
 from methods.base import OnProgress, Progress
 
 pytest.importorskip("ray", reason="Ray is not installed")

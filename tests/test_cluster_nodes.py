@@ -16,8 +16,8 @@ import pytest
 from made_data import write_category
 from made_plugins import method_of_readme
 
-from harness.rows import PACKAGES
 from harness.store.journal import entries
+from harness.work.rows import PACKAGES
 from results.table import read
 
 pytest.importorskip("ray", reason="Ray is not installed")

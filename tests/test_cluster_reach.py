@@ -20,7 +20,7 @@ from harness.cluster import reach, session
 from harness.cluster.reach import check_answers, watched
 from harness.cluster.session import HOME, OURS, cluster
 from harness.commands.doctor import listening
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ import torch
 from made_cells import smoke_cells
 from made_training import small
 
-from harness.cache import FeatureCache
-from harness.cell import Cell
-from harness.execute import built, run_job
-from harness.place import Place
+from harness.plan.cell import Cell
 from harness.store.checkpoints import KEPT, Checkpoints
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import built, run_job
+from harness.work.place import Place
 from methods.base import quiet
 from results.table import read, read_scores
 

@@ -24,8 +24,8 @@ import yaml
 from object_store import free_port
 
 from harness.cli import build
-from harness.options import Address
-from harness.registry import UsageError
+from harness.plan.options import Address
+from harness.plan.registry import UsageError
 from harness.store.store import Store
 from results.table import read
 

@@ -19,14 +19,14 @@ import pytest
 from made_cells import smoke_cells
 from ray_sessions import PATIENCE, ended_when, workers_of
 
-from harness.cache import FeatureCache
-from harness.cell import Cell
-from harness.execute import Scorer, learn, run_job
-from harness.options import Resources
-from harness.place import Place, Spread
-from harness.registry import UsageError
+from harness.plan.cell import Cell
+from harness.plan.options import Resources
+from harness.plan.registry import UsageError
 from harness.store.store import Store
-from harness.task import Task
+from harness.work.cache import FeatureCache
+from harness.work.execute import Scorer, learn, run_job
+from harness.work.place import Place, Spread
+from harness.work.task import Task
 from methods.base import quiet
 from results.table import read, scores_path
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.commands import _progress
-from harness.commands._eta import Clock, Kind
-from harness.commands._progress import bars, hashing, lasting
+from harness.screen import progress as _progress
+from harness.screen.eta import Clock, Kind
+from harness.screen.progress import bars, hashing, lasting
 from methods.base import Progress
 
 

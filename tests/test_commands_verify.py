@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from made_cells import smoke_cells
 
-from harness.cache import FeatureCache
 from harness.commands import compare, reproduce, verify
 from harness.commands.report import reports
-from harness.execute import run_job
-from harness.options import Resources
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.options import Resources
+from harness.plan.registry import UsageError
 from harness.store.store import PUBLISHED, Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import run_job
+from harness.work.place import Place
 from methods.base import quiet
 from results.table import SCHEMA, SCORES_SCHEMA, write_part, write_rows
 

@@ -17,10 +17,10 @@ from made_cells import smoke_cells
 from made_data import write_category, write_image
 
 from benchmarks.base import DataError
-from harness import cache as caching
-from harness.cache import FeatureCache, missing_features
-from harness.features import FeatureSet, feature_set
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
+from harness.work import cache as caching
+from harness.work.cache import FeatureCache, missing_features
+from harness.work.features import FeatureSet, feature_set
 from methods.base import Progress, quiet
 
 CPU = torch.device("cpu")

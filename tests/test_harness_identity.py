@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.cell import Cell, Data, Held
-from harness.registry import load, names
+from harness.plan.cell import Cell, Data, Held
+from harness.plan.registry import load, names
 from harness.search.study import choice_key
 
 FILE = Path(__file__).with_name("ids.json")

@@ -9,14 +9,14 @@ import pytest
 from made_cells import smoke_cells
 from made_data import write_image
 
-from harness.cache import FeatureCache
 from harness.commands.verify import command as verify
-from harness.execute import UNTESTED, run
-from harness.place import Place
-from harness.predict import load
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 from harness.store.store import Store
-from harness.task import in_this_process
+from harness.use.predict import load
+from harness.work.cache import FeatureCache
+from harness.work.execute import UNTESTED, run
+from harness.work.place import Place
+from harness.work.task import in_this_process
 from results.reports.page.page import page
 from results.reports.text import render
 from results.table import read, read_scores

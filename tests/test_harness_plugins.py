@@ -16,11 +16,11 @@ from made_features import need_lite0
 from made_plugins import data_of_readme
 from made_plugins import method_of_readme as example
 
-from harness.cell import open_benchmark
-from harness.options import Selection
-from harness.overrides import parse_overrides
-from harness.plan import plan
-from harness.registry import (
+from harness.plan.cell import open_benchmark
+from harness.plan.options import Selection
+from harness.plan.overrides import parse_overrides
+from harness.plan.plan import plan
+from harness.plan.registry import (
     UsageError,
     copies_of_files,
     from_file,

@@ -17,9 +17,9 @@ from PIL import Image
 
 from benchmarks.base import DataError
 from harness.commands.predict import _names, found
-from harness.place import Place
-from harness.predict import load
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
+from harness.use.predict import load
+from harness.work.place import Place
 from results.calibration import calibration_path
 from results.table import read_scores
 
@@ -89,7 +89,7 @@ def test_an_array_of_another_shape_and_a_bad_file_are_said(runs: Place, tmp_path
 def test_ray_is_not_needed(runs: Place, images: list[Path]) -> None:
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "from harness.predict import load\n"
+        "from harness.use.predict import load\n"
         f"print(load({str(model_of(runs))!r})([{str(images[0])!r}]).images.shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -15,15 +15,15 @@ import torch
 from made_cells import smoke_cells
 from made_studies import made_place
 
-from harness.cache import FeatureCache
-from harness.cell import Cell
-from harness.execute import built, run, run_job
-from harness.place import Place
-from harness.registry import UsageError
-from harness.rows import failure_row
+from harness.plan.cell import Cell
+from harness.plan.registry import UsageError
 from harness.store import store as storing
 from harness.store.journal import entries
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import built, run, run_job
+from harness.work.place import Place
+from harness.work.rows import failure_row
 from methods.base import Progress, quiet
 from results.files import locked, whole_folder
 from results.table import read, read_scores, torn

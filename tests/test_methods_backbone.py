@@ -20,7 +20,7 @@ from made_training import numbers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from harness.subject import inputs
+from harness.checks.subject import inputs
 from methods.parts import aggregate, backbone, shapes
 from methods.parts.backbone import LITE0, Extractor, Features, Tokens, WeightsMissing
 

@@ -8,8 +8,8 @@ import pytest
 from made_cells import smoke_cells
 from made_features import need_lite0
 
-from harness.overrides import with_overrides
-from harness.registry import UsageError, load
+from harness.plan.overrides import with_overrides
+from harness.plan.registry import UsageError, load
 from methods.parts.checks import check_bank
 
 REFUSED = {

@@ -1,4 +1,4 @@
-"""The promises of `harness/contract.py`, held against every method, and against one that cheats."""
+"""The promises of `harness/checks/contract.py`, of every method, and of one that cheats."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from made_features import need_lite0, one_thread  # noqa: F401
 from marking import slow_but
 
-from harness.contract import PROMISES, NotAsked, Promise
-from harness.registry import names
-from harness.subject import Subject
+from harness.checks.contract import PROMISES, NotAsked, Promise
+from harness.checks.subject import Subject
+from harness.plan.registry import names
 from methods.base import Scores
 
 METHODS = names("methods")

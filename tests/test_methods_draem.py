@@ -16,8 +16,8 @@ from made_training import drawn, numbers
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from harness.cell import Cell
-from harness.registry import UsageError
+from harness.plan.cell import Cell
+from harness.plan.registry import UsageError
 from methods.base import quiet
 from methods.draem import METHOD, Draem
 from methods.networks.inpainting import RebuildAndTell, focal, ssim

@@ -14,7 +14,7 @@ from made_training import numbers
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from harness.overrides import with_overrides
+from harness.plan.overrides import with_overrides
 from methods import fastflow
 from methods.fastflow import METHOD, FastFlow
 from methods.networks.flow import Flow

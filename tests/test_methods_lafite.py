@@ -15,7 +15,7 @@ from made_features import (
 from made_training import drawn, numbers
 from torch import Tensor
 
-from harness.subject import anomalous_share, batches, inputs, unseen
+from harness.checks.subject import anomalous_share, batches, inputs, unseen
 from methods.base import BankSearch
 from methods.lafite import METHOD, LafitE
 from methods.parts.backbone import LITE0

@@ -17,7 +17,7 @@ from made_features import one_thread  # noqa: F401
 from made_training import COUNT, PlainSteps, drawn, features, made, numbers, regress, small
 from torch import Tensor, nn
 
-from harness.registry import load
+from harness.plan.registry import load
 from methods.base import Progress
 from methods.dinomaly import Dinomaly
 from methods.parts.attention import Mlp, joined_heads, linear_attention, split_heads, start_small

@@ -12,12 +12,12 @@ import torch
 from made_features import need_lite0
 
 from benchmarks.base import DataError
-from harness import cache as caching
-from harness.cache import FeatureCache
-from harness.cell import Cell
-from harness.features import FeatureSet, feature_set, in_one_pass
-from harness.options import Selection
-from harness.plan import plan
+from harness.plan.cell import Cell
+from harness.plan.options import Selection
+from harness.plan.plan import plan
+from harness.work import cache as caching
+from harness.work.cache import FeatureCache
+from harness.work.features import FeatureSet, feature_set, in_one_pass
 from methods.base import Progress, quiet
 from methods.parts import onnx
 from methods.parts.backbone import LITE0, Extractor, Features, find_weights, load_backbone

@@ -10,7 +10,7 @@ import torch
 from made_features import one_thread  # noqa: F401
 from torch import Tensor
 
-from harness.overrides import with_overrides
+from harness.plan.overrides import with_overrides
 from methods import patchcore
 from methods.parts.batches import Batches
 from methods.parts.maps import smooth_upsample

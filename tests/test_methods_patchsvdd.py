@@ -12,7 +12,7 @@ from made_features import one_thread  # noqa: F401
 from made_training import drawn, numbers
 from torch import Tensor
 
-from harness.subject import batches, inputs
+from harness.checks.subject import batches, inputs
 from methods.networks.patch_encoder import (
     COARSE,
     FINE,

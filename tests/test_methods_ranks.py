@@ -18,7 +18,7 @@ from made_features import (
 from made_training import COUNT, TWO, PlainSteps, features, made, numbers, order_of, trained
 from torch import Tensor, nn
 
-from harness.registry import load
+from harness.plan.registry import load
 from methods.base import Method, quiet
 from methods.networks.mirrored_student import BatchNorm
 from methods.padim import METHOD, PaDiM

@@ -19,7 +19,7 @@ from made_features import (
 from made_training import drawn, numbers
 from torch import Tensor, nn
 
-from harness.registry import load
+from harness.plan.registry import load
 from methods.base import Method
 from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures

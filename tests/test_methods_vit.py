@@ -14,7 +14,7 @@ from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from torch import Tensor
 
-from harness.features import encoded
+from harness.work.features import encoded
 from methods.parts import shapes, vit
 from methods.parts.aggregate import unflatten
 from methods.parts.backbone import Extractor, Tokens, WeightsMissing

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.registry import names
+from harness.plan.registry import names
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("kernels", "methods", "benchmarks", "results", "harness")

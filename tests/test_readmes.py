@@ -12,9 +12,9 @@ import pytest
 import typer.main
 from PIL import Image
 
-from harness.cell import open_benchmark
 from harness.cli import build
-from harness.registry import KINDS
+from harness.plan.cell import open_benchmark
+from harness.plan.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("kernels", "methods", "benchmarks", "results", "harness")

@@ -10,13 +10,13 @@ import torch
 from made_features import need_lite0
 from made_rows import made_frame
 
-from harness.cache import FeatureCache
-from harness.execute import run
-from harness.features import formats
-from harness.options import Selection
-from harness.place import Place
-from harness.plan import plan
+from harness.plan.options import Selection
+from harness.plan.plan import plan
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import run
+from harness.work.features import formats
+from harness.work.place import Place
 from kernels import _formats
 from results.reports.text import render
 from results.table import read

@@ -12,11 +12,11 @@ import pytest
 from browser import Tab, chromium
 from made_cells import smoke_cells
 
-from harness.cache import FeatureCache
-from harness.execute import run
-from harness.place import Place
-from harness.rows import failure_row
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.execute import run
+from harness.work.place import Place
+from harness.work.rows import failure_row
 from results.reports.page.page import page
 from results.table import read, scores_path
 

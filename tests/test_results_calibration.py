@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from made_cells import smoke_cells
 
-from harness.execute import run_job
-from harness.place import Place
+from harness.work.execute import run_job
+from harness.work.place import Place
 from methods.base import quiet
 from results.analysis.alarms import alarms, without_alarms
 from results.calibration import (

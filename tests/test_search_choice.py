@@ -11,15 +11,15 @@ import polars as pl
 import pytest
 from made_studies import Sweep, made_scores, plain, publish_made, score_here, separable, study
 
-from harness.execute import run_job
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 from harness.search.choice import _typed, freeze, frozen, tuned, undecided, withdraw
 from harness.search.decision import StageResult, record
 from harness.search.reveal import reveal
 from harness.search.tuning import search_stages
 from harness.store.journal import entries
 from harness.store.store import Store
+from harness.work.execute import run_job
+from harness.work.place import Place
 from methods.base import quiet
 from results.analysis.selection import ALL
 from results.table import read, read_part

@@ -28,16 +28,16 @@ from rich.console import Console
 
 from benchmarks.base import SealedError, sealed
 from benchmarks.parts.synthesis.families import LEFT_OUT
-from harness.commands._search import Search
-from harness.options import SearchOptions, Selection
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.options import SearchOptions, Selection
+from harness.plan.registry import UsageError
+from harness.screen.search import Search
 from harness.search.decision import NothingToChoose, elect, record, values
 from harness.search.models import LoadedModel
 from harness.search.space import settings
 from harness.search.study import Study, plan_studies
 from harness.search.tuning import search_stages
 from harness.store.journal import entries
+from harness.work.place import Place
 from methods.base import BankSearch
 from methods.patchcore import PatchCore
 from results.table import read, read_part
@@ -266,7 +266,7 @@ def test_a_study_that_fails_leaves_its_traceback_and_lets_the_others_go_on(
     def broken(*given: object) -> None:
         raise KeyError("no such layer")
 
-    monkeypatch.setattr("harness.commands._search.choose", broken)
+    monkeypatch.setattr("harness.screen.search.choose", broken)
     assert not on_screen.finish(of, revealed=False)
     kept = place.store.out / "failures" / f"tune-{of.key}.txt"
     assert "in broken" in kept.read_text() and f"traceback in {kept}" in said.getvalue()
@@ -274,6 +274,6 @@ def test_a_study_that_fails_leaves_its_traceback_and_lets_the_others_go_on(
     def mistyped(*given: object) -> None:
         raise UsageError("what was typed")
 
-    monkeypatch.setattr("harness.commands._search.choose", mistyped)
+    monkeypatch.setattr("harness.screen.search.choose", mistyped)
     with pytest.raises(UsageError, match="what was typed"):
         on_screen.finish(of, revealed=False)

@@ -13,9 +13,9 @@ from made_studies import study
 from benchmarks.base import DataError, sealed
 from benchmarks.parts.synthesis.pseudo import pseudo_validation
 from benchmarks.shapes import Shapes
-from harness.cell import Held
-from harness.options import SearchOptions, Selection
-from harness.registry import UsageError
+from harness.plan.cell import Held
+from harness.plan.options import SearchOptions, Selection
+from harness.plan.registry import UsageError
 from harness.search.study import held_by, objective_of, plan_studies
 from methods import patchcore
 from methods.base import Stage
@@ -75,7 +75,7 @@ def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
     with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
         study("patchcore")
     assert study("patchcore", "patchcore.sigma=0,2").stages == (Stage({"sigma": (0.0, 2.0)}),)
-    monkeypatch.setattr("harness.plan.names", lambda kind: ["lafite", "patchcore"])
+    monkeypatch.setattr("harness.plan.plan.names", lambda kind: ["lafite", "patchcore"])
     selection = Selection(benchmarks=["shapes"], seeds=1, preset="smoke")
     with sealed():
         studies = plan_studies(selection, SearchOptions(selector="paper"))

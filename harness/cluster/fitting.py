@@ -14,20 +14,20 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from harness.cell import Cell
 from harness.cluster.relay import own_folder
 from harness.cluster.session import RETRIES, demand, late, settle
 from harness.cluster.telling import Telling
-from harness.execute import learn
-from harness.place import Place
+from harness.plan.cell import Cell
+from harness.work.execute import learn
+from harness.work.place import Place
 from methods.base import Diverged, Progress
 
 
 def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> None:
     """Fit one model as a Ray Train job; the workers leave it in the store.
 
-    Each worker runs `harness.execute.learn`, the same code as alone: it knows torch.distributed
-    and nothing of Ray. A worker that dies, or leaves the others waiting for longer than the
+    Each worker runs `harness.work.execute.learn`, the same code as alone: it knows
+    torch.distributed and nothing of Ray. A worker that dies, or leaves the others waiting for longer than the
     patience, restarts all from the last checkpoint, RETRIES times at most. Workers that the cluster
     does not give within as many seconds fail the cell.
     """

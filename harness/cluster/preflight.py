@@ -22,16 +22,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.base import DataError
 from benchmarks.parts.content import fingerprint
-from harness.cache import HEADROOM, FeatureCache, missing_features
-from harness.cell import Cell, Data
 from harness.cluster.relay import Home, own_folder
-from harness.cost import feature_bytes, memory_of
-from harness.features import open_split
-from harness.memory import machine_memory
-from harness.options import Say
-from harness.registry import UsageError, first_line, source_of
-from harness.rows import code_sha256
+from harness.plan.cell import Cell, Data
+from harness.plan.options import Say
+from harness.plan.registry import UsageError, first_line, source_of
 from harness.store.copies import have_input
+from harness.work.cache import HEADROOM, FeatureCache, missing_features
+from harness.work.cost import feature_bytes, memory_of
+from harness.work.features import open_split
+from harness.work.memory import machine_memory
+from harness.work.rows import code_sha256
 from methods.base import quiet
 from methods.parts.backbone import file_sha256
 from results.files import locked

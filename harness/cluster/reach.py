@@ -15,7 +15,7 @@ from unittest.mock import patch
 import psutil
 import ray
 
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 
 ANSWER_SECONDS = 20
 """How long a cluster may take to answer before it is joined."""

@@ -20,11 +20,11 @@ from uuid import uuid4
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.cache import FeatureCache
-from harness.place import Place
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 from harness.store.folder import Away, Folder, OnDisk, Stamp, folder_at
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.place import Place
 
 PIECE = 64 * 2**20
 """Bytes of a file that are sent at once."""

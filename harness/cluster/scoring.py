@@ -10,10 +10,10 @@ from typing import Any
 
 import ray
 
-from harness.cell import Cell
 from harness.cluster.session import RETRIES, demand, late, settle
-from harness.execute import Scorer, built
-from harness.place import Piece, Place, Spread
+from harness.plan.cell import Cell
+from harness.work.execute import Scorer, built
+from harness.work.place import Piece, Place, Spread
 from methods.base import quiet
 
 AHEAD = 2

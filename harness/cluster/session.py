@@ -14,21 +14,21 @@ from typing import Any
 import ray
 import torch
 
-from harness.cache import FeatureCache
-from harness.cell import Cell
 from harness.cluster.preflight import REFUSED_SECONDS, Wanted, preflight
 from harness.cluster.reach import check_address, check_answers, let_go, watched
 from harness.cluster.relay import at_node, home
-from harness.ending import deferred
-from harness.folders import at_home
-from harness.options import Resources, Say
-from harness.place import Place
-from harness.registry import UsageError, files_in_use
-from harness.rows import code_version
+from harness.plan.cell import Cell
+from harness.plan.folders import at_home
+from harness.plan.options import Resources, Say
+from harness.plan.registry import UsageError, files_in_use
 from harness.store.addresses import COPIES, address_of
 from harness.store.copies import have_input
 from harness.store.folder import folder_at
 from harness.store.store import Store
+from harness.work.cache import FeatureCache
+from harness.work.ending import deferred
+from harness.work.place import Place
+from harness.work.rows import code_version
 from methods.base import quiet
 from methods.parts.shapes import SHAPES
 
@@ -114,9 +114,9 @@ def cluster(address: str | None) -> Iterator[None]:
     with ExitStack() as folders:
         try:
             _join(address, folders)
-        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            if isinstance(error, UsageError):
-                raise
+        except UsageError:
+            raise
+        except Exception as error:  # Ray raises its base, too, for a node that is slow to start
             where = "Ray can't start here" if address == OURS else f"--address {address}"
             advice = "; set RAY_TMPDIR to a short path of your own" if address == OURS else ""
             why = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__

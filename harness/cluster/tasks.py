@@ -18,10 +18,10 @@ from harness.cluster.preflight import NodeRefused
 from harness.cluster.scoring import scoring_workers
 from harness.cluster.session import RETRIES, demand, free, largest_memory, room, settle
 from harness.cluster.telling import Telling
-from harness.execute import AWAITED
-from harness.place import Place
 from harness.store.store import Store
-from harness.task import Outcome, Show, Task
+from harness.work.execute import AWAITED
+from harness.work.place import Place
+from harness.work.task import Outcome, Show, Task
 from methods.base import Progress
 
 POLL_SECONDS = 0.5

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from harness.options import METHOD
-from harness.registry import UsageError
+from harness.plan.options import METHOD
+from harness.plan.registry import UsageError
 
 
 def command(
@@ -20,9 +20,9 @@ def command(
     import torch
     from rich.console import Console
 
-    from harness.contract import PROMISES, NotAsked, kept
-    from harness.plan import declared
-    from harness.subject import Subject
+    from harness.checks.contract import PROMISES, NotAsked, kept
+    from harness.checks.subject import Subject
+    from harness.plan.plan import declared
 
     if missing := {"smoke"} - declared(method).presets.keys():
         raise UsageError(f"{method}: has no preset {missing.pop()}, on which it is looked at")

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.options import DEFAULT_OUT, Results, address_or_path, is_address, keeping
-from harness.registry import UsageError, did_you_mean
+from harness.plan.options import DEFAULT_OUT, Results, address_or_path, is_address, keeping
+from harness.plan.registry import UsageError, did_you_mean
 
 FORMATS = ("terminal", "md")
 MOST = 40
@@ -56,7 +56,7 @@ def command(
 
     Example: lafite-bench compare results/runs --with other/runs
     """
-    from harness.commands._progress import columns
+    from harness.screen.progress import columns
     from results.reports.verdicts import comparison
     from results.table import read, read_scores
 

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from harness.cli import EXIT_PARTIAL, EXIT_USAGE
-from harness.options import DATA_SET, DataRoot, first_few, keeping, selecting
-from harness.registry import names
+from harness.plan.options import DATA_SET, DataRoot, first_few, keeping, selecting
+from harness.plan.registry import names
 
 PACKAGES = (
     "lafite-bench",
@@ -64,9 +64,9 @@ def _data_set(name: str, root: Path | None, size: int, trust_masks: bool, as_jso
 
     from rich.console import Console
 
-    from harness.cell import open_benchmark
-    from harness.commands._data_check import examine_all
-    from harness.commands._progress import working
+    from harness.checks.data import examine_all
+    from harness.plan.cell import open_benchmark
+    from harness.screen.progress import working
 
     opened = open_benchmark(name, root)
     with working(Console(stderr=True), f"reading {name}"):
@@ -89,7 +89,7 @@ def _machine(data: Path | None) -> None:
     """Print versions, devices, which kernels are fast here and where data was looked for."""
     import torch
 
-    from harness.cache import FeatureCache
+    from harness.work.cache import FeatureCache
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = [(name, _version(name)) for name in (*PACKAGES, *OPTIONAL)]
@@ -126,7 +126,7 @@ def listening() -> list[str]:
 
 
 def _formats() -> str:
-    from harness.features import this_device
+    from harness.work.features import this_device
     from kernels._formats import number_format
 
     device = this_device()
@@ -157,7 +157,7 @@ def _path_of_kernels(has_gpu: bool) -> str:
 
 
 def _data(name: str, root: Path | None) -> str:
-    from harness.cell import open_benchmark
+    from harness.plan.cell import open_benchmark
 
     try:
         benchmark = open_benchmark(name, root)

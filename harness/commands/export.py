@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.options import completing, keeping, selecting
-from harness.registry import UsageError, did_you_mean
+from harness.plan.options import completing, keeping, selecting
+from harness.plan.registry import UsageError, did_you_mean
 
 FORMATS = ("folder", "torch", "onnx")
 
@@ -36,9 +36,9 @@ def command(
     """
     import importlib.util
 
-    from harness.commands._progress import shown
-    from harness.export import as_folder, as_program
-    from harness.predict import load
+    from harness.screen.progress import shown
+    from harness.use.export import as_folder, as_program
+    from harness.use.predict import load
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")

@@ -7,8 +7,16 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from harness.options import METHOD
-from harness.registry import KINDS, UsageError, did_you_mean, installed, is_known, names, package_of
+from harness.plan.options import METHOD
+from harness.plan.registry import (
+    KINDS,
+    UsageError,
+    did_you_mean,
+    installed,
+    is_known,
+    names,
+    package_of,
+)
 
 IMAGES = 1000
 KNOWN = ("methods", "benchmarks", "kernels")
@@ -52,8 +60,8 @@ def _method(name: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.overrides import field_types
-    from harness.plan import declared
+    from harness.plan.overrides import field_types
+    from harness.plan.plan import declared
 
     said = declared(name)
     about = inspect.getdoc(inspect.getmodule(said.method)) or ""
@@ -105,7 +113,7 @@ def _words(takes: Any) -> str:
 def _benchmark(name: str) -> None:
     """Its source, licence and published categories, and whether it is here."""
     from benchmarks.base import DataError
-    from harness.cell import open_benchmark
+    from harness.plan.cell import open_benchmark
 
     try:
         opened = open_benchmark(name, None)

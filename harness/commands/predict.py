@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.options import completing, keeping, selecting
-from harness.registry import UsageError, did_you_mean, first_line
+from harness.plan.options import completing, keeping, selecting
+from harness.plan.registry import UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.predict import Model
+    from harness.use.predict import Model
 
 FORMATS = ("jsonl", "csv", "parquet")
 
@@ -53,8 +53,8 @@ def command(
     """
     from rich.console import Console
 
-    from harness.commands._progress import counter, shown
-    from harness.predict import load
+    from harness.screen.progress import counter, shown
+    from harness.use.predict import load
     from results.reports.numbers import counted
 
     if format_ not in FORMATS:
@@ -101,7 +101,7 @@ def _rows(
 
     from benchmarks.base import DataError
     from benchmarks.parts.content import map_ahead, map_threads
-    from harness.predict import BATCH
+    from harness.use.predict import BATCH
 
     def view(path: Path) -> NDArray[np.uint8] | str:
         try:
@@ -190,7 +190,7 @@ def _draw(model: Model, view_3SS: Any, map_SS: Any, file: Path) -> Path:
     """The map over what the model sees; strongest where no held-out image reaches."""
     from PIL import Image
 
-    from harness.pictures import overlay
+    from harness.work.pictures import overlay
 
     peaks = [held[:, 1].max() for held in model.held.values()]
     top = max(peaks) if peaks else float(map_SS.max())

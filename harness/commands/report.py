@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.options import DEFAULT_OUT, Results, completing, keeping
-from harness.registry import UsageError, did_you_mean
+from harness.plan.options import DEFAULT_OUT, Results, completing, keeping
+from harness.plan.registry import UsageError, did_you_mean
 
 FORMATS = ("terminal", "md", "latex", "csv", "parquet", "html")
 TABLES = "tables"
@@ -56,7 +56,7 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
     With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
     the first. ResultsError for a folder without results, UsageError where `out` can't be written.
     """
-    from harness.commands._progress import shown
+    from harness.screen.progress import shown
 
     try:
         seen = _state(folder)
@@ -77,7 +77,7 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 
 
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
-    from harness.commands._progress import columns
+    from harness.screen.progress import columns
     from harness.store.addresses import address_of
     from harness.store.copies import refresh
     from harness.store.folder import folder_at

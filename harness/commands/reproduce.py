@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.options import Results, selecting
-from harness.registry import UsageError, did_you_mean
+from harness.plan.options import Results, selecting
+from harness.plan.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,12 +29,12 @@ def command(
     import tempfile
     from pathlib import Path
 
-    from harness.cache import FeatureCache
-    from harness.commands._trained import stored_cell
-    from harness.execute import run_job
-    from harness.place import Place
-    from harness.rows import code_version
     from harness.store.store import Store
+    from harness.use.trained import stored_cell
+    from harness.work.cache import FeatureCache
+    from harness.work.execute import run_job
+    from harness.work.place import Place
+    from harness.work.rows import code_version
     from methods.base import quiet
     from results.table import read, read_scores
 

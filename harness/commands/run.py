@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-from harness.options import (
+from harness.plan.options import (
     DEFAULT_OUT,
     Out,
     Resources,
@@ -18,16 +18,16 @@ from harness.options import (
     selecting,
     typed_again,
 )
-from harness.registry import Stopped, first_line
+from harness.plan.registry import Stopped, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.cache import FeatureCache
-    from harness.cell import Cell
-    from harness.place import Place
+    from harness.plan.cell import Cell
     from harness.store.store import Store
-    from harness.task import Driver
+    from harness.work.cache import FeatureCache
+    from harness.work.place import Place
+    from harness.work.task import Driver
 
 OF_ITS_OWN = ("benchmarks", "methods", "seeds")
 """Fields of a selection that `tune` is given for each row, or has another default of."""
@@ -89,11 +89,11 @@ def command(
 
     console = Console(stderr=True)
     with console.status("starting"):
-        from harness.cache import FeatureCache
-        from harness.commands._live import check_logs
-        from harness.commands._progress import hashing, noting
-        from harness.plan import plan
+        from harness.plan.plan import plan
+        from harness.screen.live import check_logs
+        from harness.screen.progress import hashing, noting
         from harness.store.store import Store
+        from harness.work.cache import FeatureCache
         from results.reports.numbers import counted
 
     store, note = Store(out), noting(console)
@@ -144,9 +144,9 @@ def _do(
     console: Console,
 ) -> int:
     """Do what is left of the cells; returns how many failed."""
-    from harness.commands._data_check import check_data
-    from harness.commands._driver import on_cluster, on_screen
-    from harness.commands._progress import noting
+    from harness.checks.data import check_data
+    from harness.screen.driver import on_cluster, on_screen
+    from harness.screen.progress import noting
 
     if not todo:
         return 0
@@ -182,7 +182,7 @@ def _show_cost(
     console: Console,
 ) -> None:
     """What the plan costs, and what is to be read before it runs."""
-    from harness.commands._estimate import cautions, estimate, totals
+    from harness.screen.estimate import cautions, estimate, totals
 
     console.print(estimate(cells, todo))
     for line in [*totals(todo, cache, resources), *cautions(cells)]:
@@ -193,8 +193,8 @@ def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) ->
     """Do the cells; returns how many failed."""
     from rich.markup import escape
 
-    from harness.execute import run
     from harness.store.addresses import named
+    from harness.work.execute import run
 
     if place.overwrite:
         for cell in todo:
@@ -257,7 +257,7 @@ def _print(
     cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
 ) -> None:
     """The main table of the cells, and where everything lies."""
-    from harness.commands._progress import noting
+    from harness.screen.progress import noting
     from harness.store.addresses import address_of
 
     # Not by the console, which takes the codes of bold letters out.

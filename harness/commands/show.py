@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.options import DataRoot, Method, Results, first_few, keeping, selecting
-from harness.registry import UsageError, did_you_mean
+from harness.plan.options import DataRoot, Method, Results, first_few, keeping, selecting
+from harness.plan.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from benchmarks.base import Sample
-    from harness.cell import Cell
+    from harness.plan.cell import Cell
     from harness.store.store import Store
 
 WORST, ALARMS = 3, 2
@@ -37,11 +37,11 @@ def command(
     from rich.console import Console
 
     with Console(stderr=True).status("starting") as status:
-        from harness.commands._panels import cloud, panel
-        from harness.commands._trained import find_cell
-        from harness.features import open_split
-        from harness.predict import load
         from harness.store.store import Store
+        from harness.use.panels import cloud, panel
+        from harness.use.predict import load
+        from harness.use.trained import find_cell
+        from harness.work.features import open_split
 
         status.update("looking for the model and hashing its images")
         store = Store(path)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import typer
 
-from harness.options import DEFAULT_OUT, Results
-from harness.registry import UsageError
+from harness.plan.options import DEFAULT_OUT, Results
+from harness.plan.registry import UsageError
 
 SILENT = 120
 """Seconds after which a command that wrote nothing may be gone."""
@@ -31,7 +31,7 @@ def command(path: Results = DEFAULT_OUT) -> None:
 
 def what_runs(out: Path) -> Iterator[str]:
     """What the commands that work into a folder wrote last: a line each, and one a task."""
-    from harness.commands._progress import lasting
+    from harness.screen.progress import lasting
     from results.files import record_in
 
     now = time.time()

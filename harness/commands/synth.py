@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.options import (
+from harness.plan.options import (
     ANOMALIES,
     CATEGORIES,
     Anomalies,
@@ -35,10 +35,10 @@ def command(
     """
     from rich.console import Console
 
-    from harness.cell import Held, open_benchmark
-    from harness.commands._progress import noting, tally
-    from harness.commands._synthetic_folder import check_new, write_synthetic
-    from harness.pieces import check_categories, held_and_seen
+    from harness.checks.synthetic_folder import check_new, write_synthetic
+    from harness.plan.cell import Held, open_benchmark
+    from harness.plan.datasets import check_categories, held_and_seen
+    from harness.screen.progress import noting, tally
 
     check_new(out)
     source = open_benchmark(benchmark, data)

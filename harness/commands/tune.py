@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from harness.options import (
+from harness.plan.options import (
     DEFAULT_OUT,
     Out,
     Resources,
@@ -53,14 +53,14 @@ def command(
     console = Console(stderr=True)
     with console.status("starting"):
         from benchmarks.base import sealed
-        from harness.cache import FeatureCache
-        from harness.commands._data_check import check_data
-        from harness.commands._driver import on_cluster
-        from harness.commands._progress import hashing, noting
-        from harness.commands._search import Search
+        from harness.checks.data import check_data
+        from harness.screen.driver import on_cluster
+        from harness.screen.progress import hashing, noting
+        from harness.screen.search import Search
         from harness.search.choice import frozen
         from harness.search.study import plan_studies
         from harness.store.store import Store
+        from harness.work.cache import FeatureCache
 
     store, printed, note = Store(out), Console(), noting(console)
     with hashing(console) as count, sealed():

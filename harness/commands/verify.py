@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from harness.options import DEFAULT_OUT, Results
-from harness.registry import UsageError, first_line
+from harness.plan.options import DEFAULT_OUT, Results
+from harness.plan.registry import UsageError, first_line
 
 CLOSE = 1e-9
 """Between a metric and what its scores give."""
@@ -21,7 +21,7 @@ def command(path: Results = DEFAULT_OUT) -> bool:
     """
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder of results; name the --out of a run")
-    from harness.commands._progress import shown
+    from harness.screen.progress import shown
 
     with shown(f"reading and hashing what is in {path}"):
         faults = list(_faults(path))

@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.cell import Cell, Data, Held
-from harness.pieces import with_held_out
-from harness.registry import UsageError, load
+from harness.plan.cell import Cell, Data, Held
+from harness.plan.datasets import with_held_out
+from harness.plan.registry import UsageError, load
 from harness.search.decision import StageResult, record
 from harness.search.study import Study, choice_key
 from harness.store.store import Store

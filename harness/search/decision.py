@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.parts.synthesis.families import PAPER
-from harness.cell import Cell
-from harness.registry import load
+from harness.plan.cell import Cell
+from harness.plan.registry import load
 from harness.search.study import Study, bank_search
 from harness.store.store import Store
 from methods.base import Stage

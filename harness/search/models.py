@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from benchmarks.base import SealedError, sealed
-from harness.cell import Cell
-from harness.cost import fit_flops, memory_of
-from harness.execute import Scorer, learn, publish, score, score_ranges
-from harness.memory import reset_peak_memory
-from harness.place import Piece, Place
-from harness.registry import load
+from harness.plan.cell import Cell
+from harness.plan.registry import load
 from harness.search.space import reachable
 from harness.search.study import Study
 from harness.store.store import Store
-from harness.task import Task
+from harness.work.cost import fit_flops, memory_of
+from harness.work.execute import Scorer, learn, publish, score, score_ranges
+from harness.work.memory import reset_peak_memory
+from harness.work.place import Piece, Place
+from harness.work.task import Task
 from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
 from methods.parts.backbone import file_sha256
 from results.files import record_in

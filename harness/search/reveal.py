@@ -15,13 +15,13 @@ from typing import Any
 import polars as pl
 
 from benchmarks.parts.synthesis.families import LEVELS, PAPER
-from harness.pieces import pieces, with_held_out
-from harness.place import Place
-from harness.registry import load
+from harness.plan.datasets import pieces, with_held_out
+from harness.plan.registry import load
 from harness.search.choice import Choice
 from harness.search.decision import elect
 from harness.search.study import Study
 from harness.search.tuning import Score
+from harness.work.place import Place
 from results.analysis.election import Election
 from results.analysis.selection import agreement, detected, opinions
 from results.table import read_part

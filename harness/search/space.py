@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.cell import Cell
-from harness.overrides import field_types, typed
-from harness.registry import UsageError, did_you_mean, load
+from harness.plan.cell import Cell
+from harness.plan.overrides import field_types, typed
+from harness.plan.registry import UsageError, did_you_mean, load
 from methods.base import Stage
 
 

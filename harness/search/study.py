@@ -9,12 +9,12 @@ from typing import Any
 
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
-from harness.cell import Cell, Data, Held, digest, without_paths
-from harness.options import SELECTORS, Say, SearchOptions, Selection
-from harness.overrides import parse_overrides
-from harness.pieces import Count
-from harness.plan import plan
-from harness.registry import UsageError, did_you_mean, load
+from harness.plan.cell import Cell, Data, Held, digest, without_paths
+from harness.plan.datasets import Count
+from harness.plan.options import SELECTORS, Say, SearchOptions, Selection
+from harness.plan.overrides import parse_overrides
+from harness.plan.plan import plan
+from harness.plan.registry import UsageError, did_you_mean, load
 from harness.search.space import check_settings, joined, reachable, stages_of
 from harness.store.store import Store
 from methods.base import BankSearch, SearchesBank, Stage, quiet

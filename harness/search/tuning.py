@@ -15,15 +15,15 @@ from typing import Any
 from ray import tune
 
 from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
-from harness.cost import memory_of
-from harness.jobs import feature_tasks
-from harness.place import Place
 from harness.search import space
 from harness.search.choice import Choice, freeze, undecided
 from harness.search.decision import StageResult, decide
 from harness.search.models import LoadedModel, score_setting, search_tasks, training_tasks
 from harness.search.study import Study
-from harness.task import Driver, Show, finish
+from harness.work.cost import memory_of
+from harness.work.jobs import feature_tasks
+from harness.work.place import Place
+from harness.work.task import Driver, Show, finish
 from methods.base import Progress
 
 Score = Callable[[Study, Sequence[Any], Place], None]

@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from harness.cache import FeatureCache
-from harness.options import Address, Say
-from harness.registry import UsageError
+from harness.plan.options import Address, Say
+from harness.plan.registry import UsageError
 from harness.store.addresses import COPIES
 from harness.store.folder import OnDisk, Uri, folder_at
+from harness.work.cache import FeatureCache
 from methods.base import quiet
 from results.files import STALE_SECONDS
 

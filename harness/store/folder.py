@@ -24,8 +24,8 @@ from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 
-from harness.options import Say
-from harness.registry import UsageError
+from harness.plan.options import Say
+from harness.plan.registry import UsageError
 from harness.store.addresses import COPIES
 from harness.store.journal import add
 from harness.store.uris import OBJECTS, opened, reason

@@ -34,9 +34,9 @@ from traceback import format_exception
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from harness.cell import PURPOSES, Cell
-from harness.options import Say
-from harness.registry import UsageError, first_line
+from harness.plan.cell import PURPOSES, Cell
+from harness.plan.options import Say
+from harness.plan.registry import UsageError, first_line
 from harness.store.addresses import address_of
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.folder import Folder, OnDisk, folder_at
@@ -70,7 +70,7 @@ class FitFacts(NamedTuple):
     restarts: int
     peak_memory_bytes: int
     precision: str
-    """The number formats it was learned in, as `harness.features.formats` says them."""
+    """The number formats it was learned in, as `harness.work.features.formats` says them."""
 
 
 PUBLISHED = "published.jsonl"

@@ -15,7 +15,7 @@ from fsspec import AbstractFileSystem, url_to_fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from harness.registry import UsageError
+from harness.plan.registry import UsageError
 
 BY_ARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 """Kinds of stores that pyarrow reaches without another package."""

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.features import this_device
+from harness.work.features import this_device
 from methods.lafite import METHOD, LafitE
 from methods.parts import onnx
 from methods.parts.backbone import Extractor, find_weights, load_backbone
 
 IMAGES, BATCH, REPEATS = 32, 8, 5
-"""A batch is that of `harness.features` on a CPU."""
+"""A batch is that of `harness.work.features` on a CPU."""
 
 
 def main() -> None:

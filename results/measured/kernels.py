@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.memory import peak_memory, settled_memory
-from harness.registry import load, names
+from harness.plan.registry import load, names
+from harness.work.memory import peak_memory, settled_memory
 from kernels.base import Op
 from kernels.edit import mix, topk_edit, topk_edit_reference, weights
 from kernels.kcenter import kcenter_order, kcenter_order_reference
@@ -83,10 +83,10 @@ def main() -> None:
 
 def frozen(benchmark: str) -> Tensor:
     """Frozen features (N, D) of all training patches, as LafitE's `quick` preset reads them."""
-    from harness.cache import FeatureCache
-    from harness.features import feature_set, this_device
-    from harness.options import Selection
-    from harness.plan import plan
+    from harness.plan.options import Selection
+    from harness.plan.plan import plan
+    from harness.work.cache import FeatureCache
+    from harness.work.features import feature_set, this_device
     from methods.base import quiet
     from methods.parts.bank import patches
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from harness.memory import peak_memory, settled_memory
+from harness.work.memory import peak_memory, settled_memory
 from results.metrics import pixel_metrics
 
 REPEATS = 3

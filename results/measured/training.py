@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from harness.features import this_device
-from harness.memory import peak_memory, reset_peak_memory
-from harness.registry import load
+from harness.plan.registry import load
+from harness.work.features import this_device
+from harness.work.memory import peak_memory, reset_peak_memory
 from kernels._formats import native_bfloat16
 from methods.parts.accelerating import compile_in_place, why_not
 from methods.parts.batches import Batches

@@ -1,0 +1,325 @@
+"""What is run: a cell of the result table, the data that it is made of, and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from benchmarks.base import Benchmark
+from benchmarks.parts.folder import folder_benchmark
+from benchmarks.parts.inventory import nfc, printable
+from benchmarks.parts.limited import Limited
+from benchmarks.parts.manifest import is_manifest, manifest_benchmark
+from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
+from harness.plan.overrides import PATHS
+from harness.plan.registry import (
+    UsageError,
+    did_you_mean,
+    installed,
+    is_known,
+    load,
+    names,
+    source_of,
+)
+from harness.store.addresses import address_of
+from results.profiles import DEFAULT_PROFILE
+
+CELL_SCHEMA = 1
+"""Raised when the code changes what every cell gives; for one method there is its `revision`."""
+
+Split = Literal["train", "validation", "test", "calibration"]
+
+
+class Purpose(NamedTuple):
+    """What follows from why a cell is scored."""
+
+    split: Split
+    """The split that it is scored on."""
+    label: str
+    """The split's name in its rows."""
+    folder: str
+    """The folder of OUT for its rows: what chooses reads trials alone, reports parts alone."""
+    shown: bool = False
+    """Whether reports show it: a row of the table, not a setting that a search tried."""
+    sealed: bool = False
+    """Whether the test split stays sealed while it is scored."""
+
+
+TABLE = Purpose("test", "test", "parts", shown=True)
+PURPOSES = {
+    "run": TABLE,
+    "tuned": TABLE,
+    "tune": Purpose("validation", "pseudo-validation", "trials", sealed=True),
+    "reveal": Purpose("test", "test (revealed)", "revealed"),
+}
+"""Why a cell is scored: for the table, for the table with a frozen choice, for choosing, or to see
+afterwards how good the choosing was."""
+
+
+class Held(NamedTuple):
+    """What of the training images is held out, and what anomalies are made of each."""
+
+    share: float = 0.1
+    seed: int = 0
+    anomalies: int = 1
+    fold: int = 0
+    """Another one holds out other images."""
+    families: tuple[str, ...] = (*MADE, LEFT_OUT)
+    unseen: tuple[str, ...] = ()
+    """Keys of anomalies that could not be seen on their image."""
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Held:
+        """From a record, which has lists for tuples; what it lacks is at its default."""
+        fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
+        return cls(*fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """One data set as it lies on disk: its name or path, where to look, which categories.
+
+    Where images are held out, training and its fingerprint are of the kept ones. The fingerprint
+    of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in tuning.
+    """
+
+    name: str
+    """In tables: that of the data set, or of its folder."""
+    benchmark: str
+    root: Path | None = None
+    categories: tuple[str, ...]
+    train_fingerprint: str
+    test_fingerprint: str
+    train_images: int
+    test_images: int
+    published_categories: int | None = None
+    """Of the whole data set; None: not known."""
+    limit: int | None = None
+    """At most so many images of each category and kind, for a first look."""
+    held: Held | None = None
+    whole_fingerprint: str | None = None
+    """Of all training images, where some are held out; None: not known."""
+
+    def open(self) -> Benchmark:
+        """The data set itself."""
+        return open_benchmark(self.benchmark, self.root, self.limit)
+
+    def open_kept(self) -> Benchmark:
+        """What is learned from: the data set without what is held out."""
+        return self.open() if self.held is None else self.open_held()
+
+    def open_held(self) -> PseudoValidation:
+        """The pseudo-validation; ValueError where nothing is held out."""
+        if self.held is None:
+            raise ValueError(f"{self.label}: nothing is held out")
+        return pseudo_validation(self.open(), self.categories, **self.held._asdict())
+
+    @property
+    def images_fingerprint(self) -> str | None:
+        """Identity of all images, whatever is held out; None: not known."""
+        train = self.train_fingerprint if self.held is None else self.whole_fingerprint
+        return train and train + self.test_fingerprint
+
+    @property
+    def location(self) -> str | None:
+        """The folder that was named, as text; None for a data set that brings its own."""
+        if Path(self.benchmark).is_absolute():
+            return printable(address_of(Path(self.benchmark)))
+        return None if self.root is None else printable(address_of(self.root))
+
+    @property
+    def label(self) -> str:
+        """The data set, and the category if it is only one."""
+        single = len(self.categories) == 1
+        return f"{self.name}/{self.categories[0]}" if single else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of the result table, and the whole truth about it.
+
+    `identity` is its content: two cells with equal content are one, whatever the paths and the
+    words they were asked for with.
+    """
+
+    data: Data
+    mode: str
+    method: str
+    variant: str = ""
+    preset: str
+    config: Any
+    knobs: Any
+    seed: int
+    weights: Path | None = None
+    weights_sha256: str = ""
+    purpose: str = "run"
+    """One of PURPOSES."""
+    profile: str = DEFAULT_PROFILE
+    calibrated: bool = False
+    """Whether held-out normal images, which chose nothing, say where alarms begin."""
+
+    @property
+    def role(self) -> Purpose:
+        """What follows from its purpose."""
+        return PURPOSES[self.purpose]
+
+    @property
+    def pixels(self) -> bool:
+        """Whether pixel metrics are measured: a robust search ranks image scores alone."""
+        held = self.data.held
+        return self.role.shown or held is None or PAPER in held.families
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """What it learns from, what it is scored on, and what thresholds are made of."""
+        scored = (self.role.split,) if self.data.test_images else ()
+        return ("train", *scored, *(("calibration",) if self.calibrated else ()))
+
+    @cached_property
+    def fit_id(self) -> str:
+        """Names what is learned: cells that differ in knobs alone share one fit."""
+        return digest(self._learned())
+
+    @cached_property
+    def cell_id(self) -> str:
+        """Names the cell."""
+        tested = {"test": self.data.test_fingerprint, "knobs": asdict(self.knobs)}
+        if self.profile != DEFAULT_PROFILE:
+            tested["profile"] = self.profile
+        return digest(self._learned() | tested)
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Names the settings alone, whatever the data, the seed and where files lie."""
+        return digest(
+            {
+                "schema": CELL_SCHEMA,
+                "method": self.method,
+                "config": asdict(self.config) | self._default_paths,
+                "knobs": asdict(self.knobs),
+            }
+            | self.revision
+        )
+
+    def _learned(self) -> dict[str, Any]:
+        return {
+            "schema": CELL_SCHEMA,
+            "train": self.data.train_fingerprint,
+            "method": self.method,
+            "config": without_paths(self.config),
+            "weights": self.weights_sha256,
+            "seed": self.seed,
+        } | self.revision
+
+    @property
+    def _default_paths(self) -> dict[str, Any]:
+        return {field.name: field.default for field in fields(self.config) if field.name in PATHS}
+
+    @property
+    def revision(self) -> dict[str, Any]:
+        """What tells cells apart that equal settings gave before the code changed."""
+        revision = load("methods", self.method).revision(self.config)
+        package = source_of("methods", self.method)
+        return ({"revision": revision} if revision else {}) | (
+            {"package": package} if package else {}
+        )
+
+    @property
+    def label(self) -> str:
+        """The cell in one line."""
+        what = f"{self.method} ({self.variant})" if self.variant else self.method
+        return f"{self.data.label} {what} seed {self.seed}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The cell as JSON can hold it, with addresses of files; `cell_in` reads it.
+
+        Without the file of the backbone's weights, which its settings name.
+        """
+        record = asdict(self)
+        del record["weights"]
+        data, config = record["data"], record["config"]
+        data["held"] = self.data.held and self.data.held._asdict()
+        for values, paths in ((data, DATA_PATHS), (config, PATHS)):
+            for name in paths:
+                if values.get(name):
+                    values[name] = address_of(Path(values[name]))
+        return record
+
+
+DATA_PATHS = ("benchmark", "root")
+"""Fields of Data that say where files lie; `benchmark` may be a name instead."""
+
+
+def cell_in(record: Mapping[str, Any]) -> Cell:
+    """The cell of a record, without the file of its weights.
+
+    Whatever else a record may hold raises UsageError, ValueError, KeyError, TypeError or
+    AttributeError.
+    """
+    if record["purpose"] not in PURPOSES:
+        raise ValueError(f"unknown purpose {record['purpose']}")
+    method = load("methods", record["method"]).method
+    data, held = record["data"], record["data"]["held"]
+    root = data["root"] and Path(data["root"])
+    own = {field.name: record[field.name] for field in fields(Cell) if field.name != "weights"}
+    return Cell(
+        **own
+        | {
+            "data": settings(Data, data | {"root": root, "held": held and settings(Held, held)}),
+            "config": settings(method.Config, record["config"]),
+            "knobs": settings(method.Knobs, record["knobs"]),
+        }
+    )
+
+
+def settings(kind: type, values: Mapping[str, Any]) -> Any:
+    """A Config, Knobs or the like from JSON, where tuples came back as lists."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def without_paths(config: Any) -> dict[str, Any]:
+    """The settings that identify a Config, but for where files lie."""
+    return {name: v for name, v in asdict(config).items() if name not in PATHS}
+
+
+def digest(content: dict[str, Any]) -> str:
+    """A name made of what it names: 16 hex characters."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Benchmark:
+    """A named data set, or by its path any folder in the MVTec layout or table of images."""
+    benchmark = _whole(name, root)
+    return benchmark if limit is None else Limited(benchmark, limit)
+
+
+def _whole(name: str, root: Path | None) -> Benchmark:
+    if is_known("benchmarks", name):
+        return _plugged_in(name, root)
+    if is_manifest(Path(name)):
+        return manifest_benchmark(nfc(Path(name).stem), Path(name))
+    if "/" in name or name.startswith(".") or Path(name).is_dir():
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UsageError(f"{name}: no such folder; give a data set's name or an existing path")
+        last = folder.resolve().name
+        if printable(last) != last:
+            raise UsageError(f"{printable(folder)}: is not named in UTF-8; rename the folder")
+        return folder_benchmark(nfc(last), folder)
+    hint = did_you_mean(name, [*names("benchmarks"), *installed("benchmarks")])
+    raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")
+
+
+def _plugged_in(name: str, root: Path | None) -> Benchmark:
+    benchmark = load("benchmarks", name)(root)
+    if not isinstance(benchmark, Benchmark):
+        raise UsageError(f"{name}: BENCHMARK(root) gives no Benchmark; see benchmarks/README.md")
+    return benchmark

@@ -1,0 +1,1 @@
+"""Commands show their work."""

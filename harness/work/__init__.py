@@ -1,0 +1,1 @@
+"""A cell is done: images, features, fit, scores, metrics, rows."""
