@@ -43,14 +43,8 @@ from methods.base import (
     Stage,
     quiet,
 )
-from methods.networks.diffusion import (
-    Predictor,
-    corrupt,
-    cosine_schedule,
-    ddim_denoise,
-    min_snr_weights,
-)
-from methods.networks.preconditioning import PrincipalAxes, loss_floor
+from methods.networks import diffusion
+from methods.networks.preconditioning import PrincipalAxes, too_narrow
 from methods.networks.unet import UNet
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features
@@ -67,8 +61,6 @@ TS = range(50, 601, 50)
 """Corruption steps that a search for knobs tries."""
 NARROW = 96
 """The widest U-Net (`base`) of which a search takes all combinations of t and K."""
-TOLERATED_FLOOR = 0.2
-"""A configuration whose loss can't fall below this can't be called trained."""
 
 
 class LafitE(Method):
@@ -124,10 +116,13 @@ class LafitE(Method):
         self.axes = PrincipalAxes(channels)
         self.unet = noise_predictor(channels, config)
         # Shapes are the same either way: a state says itself what its U-Net was taught.
-        preconditioned = torch.tensor(config.parameterisation == "preconditioned")
-        self.register_buffer("preconditioned", preconditioned)
-        self.alpha_bar_N = cosine_schedule(config.diffusion_steps)
+        taught = torch.tensor(config.parameterisation == "preconditioned")
+        self.register_buffer("preconditioned", taught)
+        self.alpha_bar_N = diffusion.cosine_schedule(config.diffusion_steps)
         self.alpha_bar: list[float] = self.alpha_bar_N.tolist()
+        level_N, equal = self._trained_levels(), config.loss_weights == "equal"
+        weights_N = torch.ones_like(level_N) if equal else diffusion.min_snr_weights(level_N)
+        self.weights_N = weights_N.float()
         self.noise_of: Callable[..., Tensor] = partial(image_noise, derive(seed, "corruption"))
         """noise_of(keys, shape): the noise of images, (B, *shape)."""
 
@@ -162,24 +157,21 @@ class LafitE(Method):
     def losses(self, network: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
         """Eq. 6: the mean squared error of the predicted noise, (B,)."""
         clean_BCgg = self.standardise(features_BCgg)
-        weights_N = self._loss_weights().to(self.device)
+        weights_N = self.weights_N.to(self.device)
         steps_B = draws.integers(1, len(weights_N) + 1)
         noise_BCgg = draws.normal(*clean_BCgg.shape[1:])
-        noisy_BCgg = corrupt(clean_BCgg, steps_B, noise_BCgg, self.alpha_bar_N.to(self.device))
+        alpha_bar_N = self.alpha_bar_N.to(self.device)
+        noisy_BCgg = diffusion.corrupt(clean_BCgg, steps_B, noise_BCgg, alpha_bar_N)
         errors_BCgg = self._noise(network, noisy_BCgg, steps_B) - noise_BCgg
         return weights_N[steps_B - 1] * errors_BCgg.square().mean(dim=(1, 2, 3))
 
     def yardsticks(self) -> dict[str, float]:
         """The loss of three predictors that need no training, over the steps that are trained."""
-        weights_N = self._loss_weights()
-        return self.axes.yardsticks(self.alpha_bar_N[1 : len(weights_N) + 1], weights_N)
+        return self.axes.yardsticks(self._trained_levels(), self.weights_N)
 
-    def _loss_weights(self) -> Tensor:
-        """The weight of each trained step 1, 2, ... in the loss: (N,) float32."""
-        level_N = self.alpha_bar_N[1 : last_trained_step(self.config) + 1]
-        if self.config.loss_weights == "equal":
-            return torch.ones(len(level_N))
-        return min_snr_weights(level_N).float()
+    def _trained_levels(self) -> Tensor:
+        """alpha_bar of the steps 1, 2, ... that are trained: (N,)."""
+        return self.alpha_bar_N[1 : last_trained_step(self.config) + 1]
 
     @classmethod
     def bank_search(cls, knobs: Knobs) -> BankSearch | None:
@@ -213,14 +205,12 @@ class LafitE(Method):
 
     @torch.inference_mode()
     def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
-        """Figure 1: how far editing and diffusion each move the features; beside them what their
-        covariance alone knows, how far they are from normal on the principal axes."""
+        """Figure 1's distances, and beside them that from normal on the principal axes alone."""
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs)
         rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
-        whitened_BCgg = self.axes.whitened(features_BCgg)
         maps = editing_maps(features_BCgg, edited_BCgg, rebuilt_BCgg)
-        return maps | {"off the principal axes": error_map(whitened_BCgg)}
+        return maps | {"off the principal axes": error_map(self.axes.whitened(features_BCgg))}
 
     @torch.inference_mode()
     def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
@@ -243,7 +233,8 @@ class LafitE(Method):
         if knobs.t == 0:
             return edited_BCgg
         noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
-        return ddim_denoise(noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar)
+        steps = knobs.t, knobs.steps
+        return diffusion.ddim_denoise(noisy_BCgg, self._predict, *steps, self.alpha_bar)
 
     def _standardised(self, features_BCgg: Tensor) -> Tensor:
         standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
@@ -253,13 +244,13 @@ class LafitE(Method):
         noise_BCgg = self.noise_of(keys, features_BCgg.shape[1:])
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
         noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
-        return corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
+        return diffusion.corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
 
     def _predict(self, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
         with autocast(self.device, self.config.precision):
             return self._noise(accelerated(self.unet), noisy_BCgg, steps_B)
 
-    def _noise(self, network: Predictor, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
+    def _noise(self, network: diffusion.Predictor, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
         """The noise in features that are corrupted to these steps, in float32."""
         if self.config.parameterisation == "noise":
             return network(noisy_BCgg, steps_B).float()
@@ -299,17 +290,12 @@ def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
 
 def caution(config: LafitE.Config) -> str:
     """A warning where the U-Net is too narrow to predict white noise; else empty."""
-    channels, grid = feature_channels(LafitE.inputs(config)), config.feature_size
-    padded = grid % 2 ** (len(config.multipliers) - 1) > 0
-    width, reach = config.base * config.multipliers[0], (grid + padded) ** 2
-    least = loss_floor(channels, width, grid, reach)
-    if config.parameterisation == "preconditioned" or least <= TOLERATED_FLOOR:
+    channels, width = feature_channels(LafitE.inputs(config)), config.base * config.multipliers[0]
+    why = too_narrow(channels, width, config.feature_size, len(config.multipliers) - 1)
+    if not why or config.parameterisation == "preconditioned":
         return ""
-    return (
-        f"its loss can't fall below {least:.2f} however long it trains: noise in {channels} "
-        f"channels passes through {width} numbers a cell; --set lafite.parameterisation="
-        f"preconditioned, or --set lafite.base={config.base * -(-channels // width)}"
-    )
+    wider = config.base * -(-channels // width)
+    return f"{why}; --set lafite.parameterisation=preconditioned, or --set lafite.base={wider}"
 
 
 def cost(config: LafitE.Config, images: int) -> Cost:
@@ -360,11 +346,10 @@ def noise_predictor(channels: int, config: LafitE.Config) -> UNet:
     )
 
 
-# Chosen on held-out normal images and anomalies made of them. By the held-out loss against seconds
-# of an AVX2 core at float32, on ELPV (results/measured/presets.md): base, batch, epochs. By the
-# training loss at equal time, on half of ELPV and three real categories (results/measured/
-# denoiser.md): parameterisation, multipliers, learning rate. By pseudo-validation there: train_t,
-# the weights of the loss, and jointly t, k, steps and temperature.
+# Chosen on held-out normal images and anomalies made of them. By held-out loss against seconds of
+# a core at float32 (results/measured/presets.md): base, batch, epochs. By training loss at equal
+# time (results/measured/denoiser.md): parameterisation, multipliers, learning rate. By
+# pseudo-validation there: train_t, the weights of the loss, and jointly t, k, steps, temperature.
 QUICK = LafitE.Config(
     backbone=LITE0,
     feature_size=14,

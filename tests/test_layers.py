@@ -127,7 +127,14 @@ def test_heavy_libraries_stay_at_home(library: str) -> None:
     assert users and all(any(fnmatch(user, home) for home in homes) for user in users), users
 
 
-NEVER_OPEN_TEST = ("kernels", "methods", "results", "harness/search", "harness/cluster")
+NEVER_OPEN_TEST = (
+    "kernels",
+    "methods",
+    "results",
+    "harness/search",
+    "harness/store",
+    "harness/cluster",
+)
 """Folders of what learns and chooses; it is handed images, and asks for no test split."""
 
 

@@ -103,6 +103,7 @@ def test_networks_are_not_compiled_on_a_cpu_and_keep_their_names_where_they_are(
     compile_in_place(network)
     assert network._compiled_call_impl is not None
     assert list(network.state_dict()) == names
+    assert deepcopy(network)._compiled_call_impl is None, "copies stay plain"
 
 
 def test_without_a_compiler_a_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

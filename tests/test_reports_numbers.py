@@ -24,7 +24,6 @@ def test_what_is_unknown_is_a_dash() -> None:
     assert {numbers.percent(None), numbers.points(None), numbers.number(None)} == {"–"}
     assert numbers.interval(None, None) == numbers.interval(0.5, None) == "–"
     assert numbers.percent(None, 0.1) == "–"
-    assert numbers.number(None, 2, "constant") == "constant"
 
 
 def test_plain_numbers_have_separators() -> None:

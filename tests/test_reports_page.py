@@ -257,7 +257,6 @@ def test_figure_6_shows_each_tried_setting_on_both_sets(
     assert [entry.text for entry in row] == [
         "blur",
         "screw",
-        "3",
         "–",
         "0.50",
         "83.0",

@@ -9,6 +9,7 @@ from functools import partial
 from traceback import format_exception
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.markup import escape
 
@@ -17,7 +18,7 @@ from harness.commands._driver import on_screen
 from harness.commands._eta import Clock
 from harness.commands._progress import bars, noting
 from harness.commands._running import running
-from harness.commands._tune_tables import agreement_table, show_choice, varied, words, work_done
+from harness.commands._tune_tables import show_choice, varied, words, work_done
 from harness.place import Place
 from harness.registry import UsageError, first_line
 from harness.search.choice import Choice, frozen
@@ -28,7 +29,10 @@ from harness.store.addresses import named
 from harness.store.journal import entries
 from harness.store.store import Store
 from harness.task import Show
+from results.analysis.selection import ALL, AVERAGE
 from results.files import locked, write_whole
+from results.reports.layout import join_blocks
+from results.reports.tables import agreement
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ class Search:
         self._print(
             f"{study.label}, revealed: {METRIC} on pseudo-validation against test; regret in points"
         )
-        self.printed.print(agreement_table(table))
+        brief = table.filter((pl.col("family") == ALL) | (pl.col("category") == AVERAGE))
+        text = join_blocks([agreement(brief.to_dicts())], "terminal", self.printed.width)
+        self.printed.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _print(self, line: str) -> None:
         self.printed.print(line, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What `lafite-bench tune` prints: a table a stage, the work that was done, the agreement."""
+"""What `lafite-bench tune` prints: a table a stage, and the work that was done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import polars as pl
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +15,7 @@ from harness.search.choice import Choice
 from harness.search.study import Study
 from harness.store.journal import entries
 from harness.store.store import Store
-from results.analysis.selection import ALL, AVERAGE
-from results.reports.numbers import counted, mean_percent, number, percent
+from results.reports.numbers import counted, mean_percent
 
 MOST_SETTINGS = 12
 """Of a stage, on screen."""
@@ -91,29 +89,6 @@ def _stage_table(stage: dict[str, Any], objective: Sequence[str]) -> Table:
             mark = mark or ("within one error" if place in votes["tied"] else "")
         table.add_row(*cells, mark)
     table.caption = "; ".join(notes) or None
-    return table
-
-
-def agreement_table(agreement: pl.DataFrame) -> Table:
-    """How pseudo-validation and test agree: all families by category, then each family's mean.
-
-    Regret in points; that of a single family is of the setting that it would choose.
-    """
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    names = ("family", "category", "spearman", "kendall", "best %", "chosen %", "regret", "rank")
-    for name in names:
-        is_name = name in names[:2]
-        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
-    shown = agreement.filter((pl.col("family") == ALL) | (pl.col("category") == AVERAGE))
-    for row in shown.to_dicts():
-        table.add_row(
-            row["family"],
-            row["category"],
-            *(number(row[c], 2, "constant") for c in ("spearman", "kendall")),
-            *(percent(row[c]) for c in ("best", "chosen")),
-            number(row["regret"]),
-            str(row["rank"]),
-        )
     return table
 
 

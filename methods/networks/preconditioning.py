@@ -21,6 +21,8 @@ from methods.networks.diffusion import Predictor
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, total
 
+TOLERATED_FLOOR = 0.2
+"""A network whose loss can't fall below this can't be called trained."""
 LEAST = 1e-3
 """The smallest variance by which an axis is whitened, as a share of the mean."""
 
@@ -125,3 +127,18 @@ def loss_floor(channels: int, width: int, grid: int, reach: int) -> float:
     so it lies in a subspace of that dimension; white noise lies in none.
     """
     return max(0.0, 1 - width * reach / (channels * grid**2))
+
+
+def too_narrow(channels: int, width: int, grid: int, halvings: int) -> str:
+    """The reason why a U-Net of this width can't predict noise itself; empty where it can.
+
+    A grid that can't be halved so often is padded by a cell, whose numbers serve as well.
+    """
+    padded = grid % 2**halvings > 0
+    least = loss_floor(channels, width, grid, (grid + padded) ** 2)
+    if least <= TOLERATED_FLOOR:
+        return ""
+    return (
+        f"its loss can't fall below {least:.2f} however long it trains: noise in {channels} "
+        f"channels passes through {width} numbers a cell"
+    )

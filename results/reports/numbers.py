@@ -50,9 +50,9 @@ def p_value(probability: float) -> str:
     return "< 0.001" if probability < 0.001 else f"{probability:.3f}"
 
 
-def number(value: float | None, decimals: int = 1, unknown: str = UNKNOWN) -> str:
+def number(value: float | None, decimals: int = 1) -> str:
     """Seconds, GiB, a correlation: `1,234.5`; a count has no decimals."""
-    return unknown if value is None else f"{value:,.{decimals}f}"
+    return UNKNOWN if value is None else f"{value:,.{decimals}f}"
 
 
 def gibibytes(size: float | None) -> float | None:

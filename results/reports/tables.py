@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,7 @@ from results.identity import POOLED
 from results.reports.model import WORDS, Entry, Table, ranked
 from results.reports.numbers import (
     UNKNOWN,
+    counted,
     gibibytes,
     interval,
     number,
@@ -237,6 +239,29 @@ def alarms(rows: pl.DataFrame) -> Table | None:
     notes += [f"{UNKNOWN} {reason}" for reason in reasons]
     title = "alarms of thresholds from held-out normal images, % of the test images"
     return Table(title, header, body, 2, notes)
+
+
+def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How pseudo-validation and the test split agree, of rows of `selection.agreement`."""
+    shown: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "Spearman": ("spearman", partial(number, decimals=2)),
+        "Kendall": ("kendall", partial(number, decimals=2)),
+        "best, %": ("best", percent),
+        "chosen, %": ("chosen", percent),
+        "regret": ("regret", number),
+        "rank": ("rank", str),
+    }
+    body = [
+        [
+            Entry(row["family"]),
+            Entry(row["category"]),
+            *(Entry(show(row[name]), sort=row[name]) for name, show in shown.values()),
+        ]
+        for row in rows
+    ]
+    header = ["family", "category", *shown]
+    title = f"pseudo-validation against the test split, {counted(rows[0]['settings'], 'setting')}"
+    return Table(title, header, body, 2)
 
 
 def versions(section: Section) -> Table | None:

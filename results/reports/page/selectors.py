@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +12,9 @@ import polars as pl
 from results.analysis.selection import AVERAGE, by_setting, swept
 from results.files import ResultsError
 from results.reports.model import Entry, Table
-from results.reports.numbers import number, percent
+from results.reports.numbers import percent
 from results.reports.page.charts import Chart, knob
+from results.reports.tables import agreement as agreed
 from results.table import read_part
 
 
@@ -40,7 +40,7 @@ def _selector(path: Path, out: Path) -> Selector:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
         found = json.loads(revealed.read_text()) if revealed.exists() else {"agreement": []}
-        agreement = _table(found["agreement"]) if found["agreement"] else None
+        agreement = agreed(found["agreement"]) if found["agreement"] else None
         return Selector(
             name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
@@ -51,33 +51,6 @@ def _selector(path: Path, out: Path) -> Selector:
         )
     except (KeyError, ValueError) as error:
         raise ResultsError(f"{path}: no choice that can be read ({error}); remove it") from error
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    header = [
-        "family",
-        "category",
-        "settings",
-        "Spearman",
-        "Kendall",
-        "best on test, %",
-        "chosen, %",
-    ]
-    header += ["regret, points", "rank"]
-    correlation = partial(number, decimals=2)
-    shown: dict[str, Callable[[Any], str]] = {
-        "settings": str, "spearman": correlation, "kendall": correlation, "best": percent,
-        "chosen": percent, "regret": number, "rank": str,
-    }  # fmt: skip
-    body = [
-        [
-            Entry(row["family"]),
-            Entry(row["category"]),
-            *(Entry(show(row[name]), sort=row[name]) for name, show in shown.items()),
-        ]
-        for row in rows
-    ]
-    return Table("pseudo-validation against the test split", header, body, 2)
 
 
 def _detected(what: str, rows: list[dict[str, Any]]) -> Table:

@@ -30,6 +30,8 @@ WORDS = {
     "asked": "The share of false alarms that the threshold was set for.",
     "expected": "Where it lies, 95 times in 100, on test images like the held-out ones.",
     "pseudo-validation": "Defects painted onto normal images, to choose without real ones.",
+    "best, %": "The highest value on the test split of all settings that were tried.",
+    "chosen, %": "The value on the test split of the chosen setting.",
     "regret": "How many points the choice lies below the best that was tried.",
     "peak GiB": "The most memory that a run needed.",
     "fit s": "Seconds that the training took.",
