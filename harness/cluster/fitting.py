@@ -27,9 +27,9 @@ def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> N
     """Fit one model as a Ray Train job; the workers leave it in the store.
 
     Each worker runs `harness.work.execute.learn`, the same code as alone: it knows
-    torch.distributed and nothing of Ray. A worker that dies, or leaves the others waiting for longer than the
-    patience, restarts all from the last checkpoint, RETRIES times at most. Workers that the cluster
-    does not give within as many seconds fail the cell.
+    torch.distributed and nothing of Ray. A worker that dies, or leaves the others waiting for
+    longer than the patience, restarts all from the last checkpoint, RETRIES times at most. Workers
+    that the cluster does not give within as many seconds fail the cell.
     """
     if place.store.trained(cell):
         return

@@ -1,8 +1,9 @@
 """A trained model carried away: a folder that `predict` takes anywhere, a torch program, or ONNX.
 
 A program takes (1, 3, S, S) float32 pixels in [0, 1], as `harness.use.predict.Model.view` cuts
-them, and gives the image score (1,) and the map (1, S, S). It has the backbone in it. LafitE's denoising
-steps are unrolled, with the noise of one image, as a program has no names of images to draw from.
+them, and gives the image score (1,) and the map (1, S, S). It has the backbone in it. LafitE's
+denoising steps are unrolled, with the noise of one image, as a program has no names of images to
+draw from.
 """
 
 from __future__ import annotations
