@@ -1,6 +1,7 @@
 # Each target sets up what it needs. The environment is made once, and again only when
 # pyproject.toml or constraints.txt changes.
 PYTHON ?= python3
+HARDWARE := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
 COMMA := ,
 # What was compiled is kept, wherever a shell says otherwise: each process would compile for seconds.
@@ -61,7 +62,7 @@ endef
 
 # What the demo needs, and what development needs beside it.
 .venv/ready: pyproject.toml constraints.txt
-	$(call install,cpu$(COMMA)demo)
+	$(call install,$(HARDWARE)$(COMMA)demo)
 
 .venv/installed: pyproject.toml constraints.txt
-	$(call install,cpu$(COMMA)demo$(COMMA)dev)
+	$(call install,$(HARDWARE)$(COMMA)demo$(COMMA)dev)

@@ -170,7 +170,7 @@ def search(op: Op, queries_ND: Tensor, bank_MD: Tensor, k: int) -> Contest:
     """One search of these sizes by everyone who is installed."""
     given = queries_ND, bank_MD, k
     finders = {"torch addmm + topk": addmm_topk}
-    if not queries_ND.is_cuda and find_spec("faiss"):
+    if find_spec("faiss"):
         finders["faiss flat"] = faiss_search(bank_MD)
     if queries_ND.is_cuda and find_spec("flashlib"):
         finders["flashlib"] = flash_knn
@@ -202,16 +202,19 @@ def addmm_topk(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Ten
 
 
 def faiss_search(bank_MD: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Exact search by faiss on a CPU, whose flat index of the bank is built before."""
+    """Exact search by faiss on the bank's device, whose flat index is built before."""
     import faiss
 
-    index = faiss.IndexFlatL2(bank_MD.shape[1])
+    index: Any = faiss.IndexFlatL2(bank_MD.shape[1])
+    if bank_MD.is_cuda:
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     faiss.omp_set_num_threads(torch.get_num_threads())
-    index.add(bank_MD.numpy())
+    index.add(bank_MD.cpu().numpy())
 
     def find(queries_ND: Tensor, _: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        squares, indices = index.search(queries_ND.numpy(), k)
-        return torch.from_numpy(squares), torch.from_numpy(indices)
+        squares, indices = index.search(queries_ND.cpu().numpy(), k)
+        device = bank_MD.device
+        return torch.from_numpy(squares).to(device), torch.from_numpy(indices).to(device)
 
     return find
 
