@@ -41,7 +41,7 @@ from kernels._formats import VARIABLES as OF_TORCH
 EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL = 1, 2, 3
 AGAIN = "stopped; what was finished is kept: run the same command again to go on"
 WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|https?):/[^/]")
-"""What a path makes of a URI."""
+"""A URI that went through a path, which takes a slash from it."""
 VARIABLES = {"LAFITE_KERNELS": ("reference",), "LAFITE_ACCELERATE": ("0", "1"), **OF_TORCH}
 """Variables, with the values that they take; empty is as if they were not set."""
 REMEDIES = {
@@ -51,7 +51,7 @@ REMEDIES = {
     errno.EPERM: "allow it, or name another folder, then ",
     errno.EROFS: "name a folder that can be written, then ",
 }
-"""What to do first where the system refuses a file."""
+"""The first advice for each way in which the system refuses a file."""
 
 
 def build() -> typer.Typer:

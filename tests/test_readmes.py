@@ -96,3 +96,11 @@ def test_a_torch_dataset_is_written_as_a_folder(
         ("good", 0),
     ]
     assert len(written.train()) == 1
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_docstrings_have_their_subject(package: str) -> None:
+    """With a first word like these the reader has to find the subject in the name above."""
+    without = re.compile(r'"""(Of|By|What|Where|Those|In|Between)\b[^"]*')
+    for path in (ROOT / package).rglob("*.py"):
+        assert not (found := without.findall(path.read_text())), f"{path}: {found}"

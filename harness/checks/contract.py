@@ -35,7 +35,7 @@ class NotAsked(Exception):
 
 
 class Promise(NamedTuple):
-    """What a method promises, and what to mend where it does not keep it."""
+    """A promise of every method, and advice to a method that breaks it."""
 
     name: str
     says: str
@@ -120,7 +120,7 @@ def final(subject: Subject) -> None:
 
 @promise("cost(config, images) counts what learning takes; see methods/parts/cost.py")
 def cost(subject: Subject) -> None:
-    """What it costs grows with the number of images."""
+    """The declared cost grows with the number of images."""
     for name, preset in subject.declared.presets.items():
         some, more = (
             dataclasses.astuple(subject.declared.cost(preset.config, n)) for n in (100, 200)

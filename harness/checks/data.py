@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What is examined, and in which views methods see it."""
+    """The images to examine, and the views in which methods see them."""
 
     benchmark: Benchmark
     train: Sequence[Sample]
@@ -82,7 +82,7 @@ def check_data(
 
 
 def _noted(mark: Path) -> list[str] | None:
-    """What an earlier check of the same content by the same rules found; None without one."""
+    """Notes of an earlier check of the same content by the same rules; None without one."""
     try:
         notes = json.loads(mark.read_bytes())
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def _noted(mark: Path) -> list[str] | None:
 
 
 def _notes(cell: Cell, views: set[View], console: Console, trust_masks: bool) -> list[str]:
-    """What is to be known of the data; DataError for what can't be used."""
+    """Notes on the data; DataError for images that can't be used."""
     data, benchmark = cell.data, cell.data.open()
     train = benchmark.train(data.categories)
     test = [] if cell.role.sealed else benchmark.test(data.categories)
@@ -110,7 +110,7 @@ def _notes(cell: Cell, views: set[View], console: Console, trust_masks: bool) ->
 def examine(
     images: Images, count: Callable[[], None] | None = None, *, trust_masks: bool
 ) -> Iterator[Finding]:
-    """What a run asks of its images, which are read once; `count` is told of each of them."""
+    """Notes on the images of a run; they are read once, and `count` is told of each."""
     benchmark, train, test = images.benchmark, images.train, images.test
     yield from _each("warning", "counts", benchmark.count_problems())
     if problems := check(benchmark, [*train, *test], count, trust_masks=trust_masks):
@@ -123,7 +123,7 @@ def examine(
 
 
 def examine_all(benchmark: Benchmark, side: int, *, trust_masks: bool) -> Iterator[Finding]:
-    """What a run asks, and what is worth a look; images are read once more for the latter."""
+    """The notes of `examine`, and more that are worth a look; reads the images once more."""
     yield from _each("fault", "layout", benchmark.problems())
     lacks = benchmark.lacking(benchmark.categories(), tested=True)
     for name, lack in lacks.items():
@@ -163,7 +163,7 @@ def lost_defects(images: Images) -> Iterator[str]:
 
 
 class _Seen(NamedTuple):
-    """What one image looks like: height and width, and grey, SMALL x SMALL in a row."""
+    """An image's height and width, and its grey values, SMALL x SMALL in a row."""
 
     shape: tuple[int, int]
     small: NDArray[np.float32]

@@ -51,7 +51,7 @@ def _extractor(view: Features) -> Extractor | None:
 
 @cache
 def inputs(view: Pixels, split: str) -> Tensor:
-    """What a method with this view reads of a split of `shapes`: computed once a process."""
+    """The inputs of a method with this view, of a split of `shapes`; computed once a process."""
     samples = training_samples() if split == "train" else unseen()
     extractor = _extractor(view) if isinstance(view, Features) else None
     pieces = read_ahead(BENCHMARK(None), samples, view, BATCH["cpu"])
@@ -97,7 +97,7 @@ def anomalous_share(side: int, grid: int) -> Tensor:
 
 
 class Aurocs(NamedTuple):
-    """Of images, the mean over categories, and of all pixels together."""
+    """AUROC of images, the mean over categories, and of all pixels together."""
 
     image: float
     pixel: float
@@ -111,13 +111,13 @@ class Subject:
     floor: float = 0.8
     """Mean image AUROC on `shapes` that it must exceed."""
     margins: tuple[float, float] | None = (0.2, 0.2)
-    """By how much training must raise image and pixel AUROC; None: not asked."""
+    """The least gains of image and pixel AUROC by training; None: not asked."""
     unlearned: Mapping[str, Any] = field(default_factory=dict)
     """Settings of a twin that has learned nothing, beside a rate of nothing."""
 
     @property
     def declared(self) -> Declaration:
-        """What its file says of it."""
+        """The declaration in the method's file."""
         declared: Declaration = load("methods", self.name)
         return declared
 

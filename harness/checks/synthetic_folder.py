@@ -116,7 +116,7 @@ def _write_table(pseudo: PseudoValidation, samples: Sequence[Sample], path: Path
 
 
 def _drawn(pseudo: PseudoValidation, sample: Sample) -> dict[str, object]:
-    """What was drawn; of a whole image of another category there is nothing but its name."""
+    """The drawn anomaly; of a whole image of another category there is nothing but its name."""
     if pseudo.target(sample) is None:
         return {"family": sample.defect, "source": pseudo.plan_of(sample).image.key}
     drawn, source = pseudo.drawn(sample), pseudo.fragments_of(sample)

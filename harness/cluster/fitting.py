@@ -66,7 +66,7 @@ def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> N
 
 
 def _state(place: Place) -> Path:
-    """Where Ray Train keeps its own state, on whichever node it runs its controller.
+    """The folder of Ray Train's own state, on whichever node it runs its controller.
 
     Workers would have to see it only if they gave checkpoints to Ray; ours go to the store.
     """
@@ -75,7 +75,7 @@ def _state(place: Place) -> Path:
 
 
 def _fit_worker(settings: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """The function that each Ray Train worker runs."""
     cell, place, telling, number = (settings[k] for k in ("cell", "place", "telling", "number"))
     place = settle(place)
 

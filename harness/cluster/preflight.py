@@ -1,4 +1,4 @@
-"""What is looked at on every node before anything expensive: code, versions, data, weights, room.
+"""Every node is looked at before anything expensive: code, versions, data, weights, room.
 
 A row says which images, weights and code it is of. On another machine that is true only if it has
 the same, so each node tells what it reads, and the driver compares. A node that joins later is held
@@ -40,7 +40,7 @@ VERSIONS = ("ray", "torch", "timm")
 PATIENCE = 600
 """Seconds in which a node has to answer; it hashes all images."""
 REFUSED_SECONDS = 20
-"""What Ray starts again by itself would come back at once to a node that may not work."""
+"""Seconds a refused node waits before it fails, so that Ray does not retry there at once."""
 
 
 class NodeRefused(RuntimeError):
@@ -59,7 +59,7 @@ class NodeRefused(RuntimeError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What every node is asked about."""
+    """The questions to every node."""
 
     cells: tuple[Cell, ...]
     cache: FeatureCache
@@ -68,12 +68,12 @@ class Wanted:
 
 
 class Found(NamedTuple):
-    """What a node has."""
+    """The answers of a node."""
 
     same: dict[str, str]
-    """What has to be the same on all, in words that can be compared."""
+    """Facts that have to be the same on all, in words that can be compared."""
     faults: list[str]
-    """What it lacks of its own."""
+    """A line for each thing that the node lacks."""
     gpus: list[str]
     memory: int
     """Bytes of main memory that the machine has in all."""
@@ -81,7 +81,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Gate:
-    """What a node that joins later has to have; those that were looked at may work."""
+    """The demands on a node that joins later; those that were looked at may work."""
 
     wanted: Wanted
     mine: Mapping[str, str]
@@ -106,7 +106,7 @@ class Gate:
 
 
 def what_is_here(wanted: Wanted) -> Found:
-    """What this node has of what the cells read."""
+    """This node's answers, of the data and weights that the cells read."""
     found = {f"version of {name}": version(name) for name in VERSIONS}
     found["version of Python"] = platform.python_version()
     found["code of lafite-bench"] = code_sha256()
@@ -124,7 +124,7 @@ def what_is_here(wanted: Wanted) -> Found:
 
 
 def _no_room(wanted: Wanted) -> list[str]:
-    """What the cells will write here that the disk has no room for."""
+    """A line for each disk of this node without room for what the cells will write."""
     root = wanted.cache.root
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     needed = HEADROOM * sum(map(feature_bytes, missing_features(wanted.cells, wanted.cache)))

@@ -29,7 +29,7 @@ from harness.work.place import Place
 PIECE = 64 * 2**20
 """Bytes of a file that are sent at once."""
 LAST_SECONDS = 10
-"""In which a node removes its own folder at the end."""
+"""Seconds that a node has to remove its own folder at the end."""
 
 
 class Desk:
@@ -39,7 +39,7 @@ class Desk:
         self.folders = folders
 
     def do(self, folder: str, verb: str, name: str, *values: Any, **named: Any) -> Any:
-        """What a verb of a folder gives."""
+        """The answer of one verb of a folder."""
         self._path(folder, name)
         return getattr(self.folders[folder], verb)(name, *values, **named)
 
@@ -129,7 +129,7 @@ class Home:
     mark: str
     desk: Any
     node: str
-    """Where the desk is, by Ray's id."""
+    """Ray's id of the desk's node."""
 
     @property
     def seen(self) -> bool:
@@ -173,12 +173,12 @@ def at_node(place: Place) -> Place:
 
 
 def own_folder(mark: str) -> Path:
-    """What a node keeps of its own while a command runs; removed at its end."""
+    """A node's own folder while a command runs; removed at its end."""
     return Path(tempfile.gettempdir()) / f"lafite-bench-{mark}"
 
 
 def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Where each piece of a file begins, and its bytes; one of an empty file."""
+    """Offsets and bytes of a file's pieces; one piece of an empty file."""
     with path.open("rb") as file:
         for start in range(0, max(1, path.stat().st_size), PIECE):
             yield start, file.read(PIECE)

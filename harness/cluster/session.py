@@ -34,11 +34,10 @@ from methods.parts.shapes import SHAPES
 
 RETRIES = 2
 OURS = "local"
-"""What Ray calls a cluster that lives and ends with this command."""
+"""Ray's word for a cluster that lives and ends with this command."""
 LONGEST_REASON = 300
 LONGEST_TMPDIR = 24
-"""In characters: with ours, Ray's session and its sockets below, more are longer than a socket's
-name."""
+"""Characters of the longest TMPDIR below which the names of Ray's sockets are not too long."""
 HOME = Path(__file__).parents[2]
 """The folder that holds our packages."""
 
@@ -157,13 +156,13 @@ def _join(address: str, folders: ExitStack) -> None:
 
 
 def _room_for_sockets() -> str:
-    """Where Ray's folder lies: not below one that is too long for the names of sockets."""
+    """Ray's temporary folder: TMPDIR, or /tmp where socket paths would get too long."""
     usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     return usual if len(usual) <= LONGEST_TMPDIR else "/tmp"
 
 
 def demand(resources: Resources) -> dict[str, float]:
-    """What a worker takes of a node, by Ray's names; what it does not need is left out."""
+    """A worker's demand on a node, by Ray's names; what it does not need is left out."""
     needs = {"CPU": float(resources.cpus), "GPU": resources.gpus or 0.0}
     return {kind: need for kind, need in needs.items() if need}
 
@@ -211,7 +210,7 @@ def _no_room(resources: Resources, sizes: dict[str, float], why: str) -> str:
 
 
 def settle(place: Place, linger: float = REFUSED_SECONDS) -> Place:
-    """What each worker process begins with: threads, and the place as its node sees it.
+    """The place as this worker's node sees it; threads and shapes of the process are set to it.
 
     NodeRefused, after `linger` seconds, where its node may not work.
     """

@@ -28,7 +28,7 @@ POLL_SECONDS = 0.5
 CANCEL_SECONDS = 3.0
 """How long a task may take to end once it is told to."""
 NODES_SECONDS = 4.0
-"""Between two looks at which nodes there are."""
+"""Seconds between two polls of `ray.nodes()`."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = Progress(stage="start", step=0, steps=1)
 REFUSED = Progress(stage="another node", step=0, steps=1)
@@ -75,7 +75,7 @@ class _Dispatch:
         """The address of the node that a task runs on, as it told."""
         self.losses: Counter[int] = Counter()
         self.avoided: set[str] = set()
-        """What Ray calls the nodes that may not work, or are gone."""
+        """Ray's ids of the nodes that may not work, or are gone."""
         self.nodes = Nodes()
 
     def run(self) -> Iterator[Outcome]:
@@ -151,7 +151,7 @@ class _Dispatch:
         self.waiting[reference] = number
 
     def _ended(self) -> list[Any]:
-        """What ended within a moment, also with the node that it ran on."""
+        """References of tasks that finished, or whose node was lost, since the last poll."""
         if gone := self.nodes.gone():
             self.avoided |= gone
             self._start_unheard()
@@ -206,12 +206,12 @@ class Nodes:
         return before.keys() - self.alive.keys()
 
     def lost(self, addresses: Iterable[str | None]) -> set[str]:
-        """Those of these addresses where no node is any more."""
+        """The addresses, of these, where no node is any more."""
         return {a for a in addresses if a and a not in self.alive.values()}
 
 
 def _in_worker(task: Task, place: Place, telling: Telling, number: int) -> None:
-    """What the process of a task runs."""
+    """The function that a task's process runs."""
     place, where = settle(place, linger=0), ray.util.get_node_ip_address()
 
     def tell(progress: Progress) -> None:

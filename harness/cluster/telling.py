@@ -1,4 +1,4 @@
-"""What tasks tell of their progress, on its way from their processes to the driver."""
+"""Progress of tasks, on its way from their processes to the driver."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Telling:
         self.queue.actor.put_nowait.remote((number, plain))
 
     def heard(self) -> list[tuple[int, Progress]]:
-        """What was told since the last call."""
+        """The news since the last call."""
         try:
             told = self.queue.get_nowait_batch(self.queue.qsize())
         except (Empty, ray.exceptions.RayActorError):

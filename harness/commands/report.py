@@ -51,7 +51,7 @@ def command(
 
 
 def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterator[str]:
-    """What to print: the report, or the path of the file that it was written to.
+    """The text to print: the report, or the path of the file that it was written to.
 
     With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
     the first. ResultsError for a folder without results, UsageError where `out` can't be written.

@@ -35,7 +35,7 @@ OF_ITS_OWN = ("benchmarks", "methods", "seeds")
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What is done with the selection, and shown of it."""
+    """Options of a run beside its selection and its resources."""
 
     ablation: Annotated[
         bool, seldom("--ablation", help="What each part adds: Table 4 and edit-only.")
@@ -158,7 +158,7 @@ def _do(
 
 
 def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
-    """What is done, and how to go on."""
+    """The line at an early end: cells that are done, and how to go on."""
     from harness.store.addresses import address_of
 
     out = address_of(store.out)
@@ -181,7 +181,7 @@ def _show_cost(
     resources: Resources,
     console: Console,
 ) -> None:
-    """What the plan costs, and what is to be read before it runs."""
+    """Shows the plan's cost, and the cautions to read before it runs."""
     from harness.screen.estimate import cautions, estimate, totals
 
     console.print(estimate(cells, todo))

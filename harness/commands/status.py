@@ -30,7 +30,7 @@ def command(path: Results = DEFAULT_OUT) -> None:
 
 
 def what_runs(out: Path) -> Iterator[str]:
-    """What the commands that work into a folder wrote last: a line each, and one a task."""
+    """The last news of all commands that work into a folder: a line each, and one a task."""
     from harness.screen.progress import lasting
     from results.files import record_in
 

@@ -11,7 +11,7 @@ from harness.plan.options import DEFAULT_OUT, Results
 from harness.plan.registry import UsageError, first_line
 
 CLOSE = 1e-9
-"""Between a metric and what its scores give."""
+"""The largest difference between a stored metric and the same from stored scores."""
 
 
 def command(path: Results = DEFAULT_OUT) -> bool:

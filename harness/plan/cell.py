@@ -1,4 +1,4 @@
-"""What is run: a cell of the result table, the data that it is made of, and its identity."""
+"""A cell of the result table, the data that it is made of, and its identity."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Split = Literal["train", "validation", "test", "calibration"]
 
 
 class Purpose(NamedTuple):
-    """What follows from why a cell is scored."""
+    """The consequences of why a cell is scored."""
 
     split: Split
     """The split that it is scored on."""
@@ -63,7 +63,7 @@ afterwards how good the choosing was."""
 
 
 class Held(NamedTuple):
-    """What of the training images is held out, and what anomalies are made of each."""
+    """The share of training images that is held out, and the anomalies that are made of each."""
 
     share: float = 0.1
     seed: int = 0
@@ -90,7 +90,7 @@ class Data:
     """
 
     name: str
-    """In tables: that of the data set, or of its folder."""
+    """The name in tables: that of the data set, or of its folder."""
     benchmark: str
     root: Path | None = None
     categories: tuple[str, ...]
@@ -99,19 +99,19 @@ class Data:
     train_images: int
     test_images: int
     published_categories: int | None = None
-    """Of the whole data set; None: not known."""
+    """The number of categories of the whole data set; None: not known."""
     limit: int | None = None
     """At most so many images of each category and kind, for a first look."""
     held: Held | None = None
     whole_fingerprint: str | None = None
-    """Of all training images, where some are held out; None: not known."""
+    """The fingerprint of all training images, where some are held out; None: not known."""
 
     def open(self) -> Benchmark:
         """The data set itself."""
         return open_benchmark(self.benchmark, self.root, self.limit)
 
     def open_kept(self) -> Benchmark:
-        """What is learned from: the data set without what is held out."""
+        """The data set to learn from, without what is held out."""
         return self.open() if self.held is None else self.open_held()
 
     def open_held(self) -> PseudoValidation:
@@ -166,7 +166,7 @@ class Cell:
 
     @property
     def role(self) -> Purpose:
-        """What follows from its purpose."""
+        """The consequences of the cell's purpose."""
         return PURPOSES[self.purpose]
 
     @property
@@ -177,7 +177,7 @@ class Cell:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """What it learns from, what it is scored on, and what thresholds are made of."""
+        """The splits that it learns from, is scored on, and has thresholds made of."""
         scored = (self.role.split,) if self.data.test_images else ()
         return ("train", *scored, *(("calibration",) if self.calibrated else ()))
 
@@ -223,7 +223,7 @@ class Cell:
 
     @property
     def revision(self) -> dict[str, Any]:
-        """What tells cells apart that equal settings gave before the code changed."""
+        """The part of the identity that tells of code which scores equal settings otherwise."""
         revision = load("methods", self.method).revision(self.config)
         package = source_of("methods", self.method)
         return ({"revision": revision} if revision else {}) | (

@@ -78,7 +78,7 @@ def opened(
 
 
 def limited(name: str, limit: int | None) -> str:
-    """In tables a first look is no row of the whole data set."""
+    """The name of a first look at a data set, which is no row of the whole one."""
     return name if limit is None else f"{name}-limit{limit}"
 
 

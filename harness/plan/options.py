@@ -44,7 +44,7 @@ seldom = partial(typer.Option, rich_help_panel=SELDOM)
 
 
 def completing(words: Sequence[str] | str) -> Callable[[str], list[str]]:
-    """What a shell offers for a word that is being typed: of these, or plug-ins of this kind."""
+    """A shell's offers for a word that is being typed: of these, or plug-ins of this kind."""
 
     def matching(incomplete: str) -> list[str]:
         known = names(words) if isinstance(words, str) else words
@@ -111,7 +111,7 @@ DataRoot = Annotated[
 ]
 SELECTORS = ("robust", "paper")
 ANOMALIES = 3
-"""Of nine families, so that each is on a third of the held-out images."""
+"""Made anomalies of each held-out image; of nine families each is then on a third of the images."""
 CATEGORIES = selecting("--category", help="Default: all present.")
 Seeds = Annotated[int, selecting(help="How many seeds; they are counted from 0.")]
 Preset = Annotated[
@@ -144,7 +144,7 @@ Out = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What is asked for: data sets, methods, seeds and settings."""
+    """The cells that are asked for: data sets, methods, seeds and settings."""
 
     benchmarks: Annotated[
         list[str],

@@ -107,13 +107,13 @@ def _cells(
 
 
 class Faults:
-    """What is wrong, collected so that all is said at once."""
+    """The faults of a request, collected so that all are said at once."""
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
 
     def collect(self, look: Callable[..., Found], *given: Any, **named: Any) -> Found | None:
-        """What `look` gives; None, and its lines kept, where it finds a fault."""
+        """The result of `look`; None, and its lines kept, where it finds a fault."""
         try:
             return look(*given, **named)
         except (UsageError, DataError) as error:
@@ -188,7 +188,7 @@ class Row(NamedTuple):
 
     @property
     def declared(self) -> Declaration:
-        """What the method says of itself."""
+        """The method's declaration."""
         declaration: Declaration = load("methods", self.method)
         return declaration
 
@@ -219,7 +219,7 @@ def _rows(selection: Selection, ablation: bool) -> list[Row]:
 
 
 def declared(name: str) -> Declaration:
-    """What a method says of itself; UsageError where one from elsewhere says it wrongly."""
+    """A method's declaration; UsageError for a wrong one of a user's method."""
     said = load("methods", name)
     if not isinstance(said, Declaration):
         raise UsageError(f"{name}: METHOD is no Declaration; see methods/README.md")

@@ -1,4 +1,4 @@
-"""What there is: the file name is the name. Listing imports nothing.
+"""Plug-ins by file name. Listing imports nothing.
 
 Methods and data sets may also come from elsewhere: from an installed package that declares them
 (entry points), or from a file that the user names. Running either is running its author's code, so
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     folder: str
     attribute: str
     group: str | None = None
-    """Of the entry points by which installed packages add to them."""
+    """The group of entry points by which installed packages add to them."""
 
 
 KINDS = {
@@ -41,11 +41,11 @@ KINDS = {
 PLUGIN = "plugin_"
 """The prefix of the packages that are made of users' files."""
 OF_FILE = re.compile(r"(\w+)@([0-9a-f]{8})")
-"""What a user's file is called: its name and its content."""
+"""The name of a user's file as a plug-in: the file's name and a hash of its content."""
 
 
 class UsageError(ValueError):
-    """What the user typed can't be run; one line says what, where and what to do."""
+    """A request that can't be run; one line says what, where and what to do."""
 
 
 def first_line(error: BaseException, *, kind: bool = False) -> str:
@@ -66,7 +66,7 @@ def names(kind: str) -> list[str]:
 
 
 def installed(kind: str) -> dict[str, EntryPoint]:
-    """Those that installed packages add, by name; UsageError where two add the same name."""
+    """The plug-ins that installed packages add, by name; UsageError where two add the same name."""
     found: dict[str, EntryPoint] = {}
     group = KINDS[kind].group
     for entry in entry_points(group=group) if group else ():
@@ -136,7 +136,7 @@ def from_file(kind: str, path: Path) -> str:
 
 
 def copies_of_files() -> Path:
-    """Where the copies of users' files lie: beside the cached features."""
+    """The folder of copies of users' files, beside the cached features."""
     root = usual_cache()
     return (root if root.is_absolute() else spare_cache()).resolve() / "plugins"
 
@@ -160,7 +160,7 @@ def _module(name: str) -> str:
 
 
 def _attribute(name: str, attribute: str) -> Any:
-    """What the copy of a user's file defines; only the content that its name says is imported."""
+    """A definition in a copy of a user's file; only the content that its name says is imported."""
     module = _module(name)
     if module not in sys.modules:
         if find_spec(module) is None:  # a worker elsewhere has it on its paths already

@@ -88,7 +88,7 @@ def totals(cells: Sequence[Cell], cache: FeatureCache, resources: Resources) -> 
 
 
 def cautions(cells: Sequence[Cell]) -> list[str]:
-    """What is to be read before these cells are trained, a line for each setting."""
+    """Warnings to read before these cells are trained, a line for each setting."""
     lines: dict[str, None] = {}
     for cell in cells:
         if caution := load("methods", cell.method).caution(cell.config):

@@ -135,15 +135,15 @@ class Clock:
         return passed / max(passed + self.left(), 1e-9)
 
     def _left_of(self, number: int, factor: Callable[[Kind], float]) -> float:
-        """What is left of a running task: of its part, and the parts that follow."""
+        """Seconds left of a running task: of its part, and of the parts that follow."""
         kinds = list(self.tasks[number])
         at = [kind[0] for kind in kinds].index(self.running[number].part)
         now, *later = (self.tasks[number][kind] * factor(kind) for kind in kinds[at:])
         return self._left_of_part(number, now) + sum(later)
 
     def _left_of_part(self, number: int, expected: float) -> float:
-        """By the pace of its stage, once a step of it is done; else as expected. What takes longer
-        than was expected, without a word, is taken to be two thirds through."""
+        """Seconds left of a task's part: by the pace of its stage, once a step is done; else as
+        expected. One that takes longer than expected, without a word, counts as two thirds done."""
         task, passed = self.running[number], self.now() - self.running[number].part_began
         paced = self._left_of_stage(number)
         if paced is not None and task.stage in MAIN:

@@ -1,4 +1,4 @@
-"""What a command shows while it works: bars on a terminal, else a line at least once a minute."""
+"""Progress on screen: bars on a terminal, else a line at least once a minute."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def lasting(seconds: float) -> str:
 
 
 def _columns() -> list[ProgressColumn]:
-    """Of one line each at any width: names and notes are cut first."""
+    """Columns of bars that take one line at any width: names and notes are cut first."""
 
     def cut(ratio: int) -> Column:
         return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")

@@ -35,7 +35,7 @@ from results.reports.tables import agreement
 
 @dataclass(frozen=True)
 class Search:
-    """Where studies are searched, and on which screen; `printed` is of results alone."""
+    """A search on screen; `printed` gets results alone."""
 
     store: Store
     place: Place | None

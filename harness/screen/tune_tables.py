@@ -1,4 +1,4 @@
-"""What `lafite-bench tune` prints: a table a stage, and the work that was done."""
+"""Tables of `lafite-bench tune`: one a stage, and the work that was done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.store.store import Store
 from results.reports.numbers import counted, mean_percent
 
 MOST_SETTINGS = 12
-"""Of a stage, on screen."""
+"""The settings of a stage that are shown, at most."""
 
 
 def show_choice(study: Study, choice: Choice, console: Console) -> None:

@@ -153,7 +153,7 @@ def frozen(store: Store, study: Study) -> Choice | None:
 
 
 def _typed(name: str, before: Any, now: Any) -> str:
-    """What differs, as it was typed: `--share 0.1, now 0.3`; empty where nothing does."""
+    """Differing options as they were typed: `--share 0.1, now 0.3`; empty where none differs."""
     if before == now:
         return ""
     if name == "held" and before and now:

@@ -101,7 +101,7 @@ def elect(study: Study, settings: Sequence[Any], store: Store) -> Election:
 
 
 def images_of(cell: Cell) -> list[Image]:
-    """What the cell's pseudo-validation shows, sorted by key."""
+    """The images of the cell's pseudo-validation, sorted by key."""
     pseudo, images = cell.data.open_held(), []
     for sample in pseudo.validation(cell.data.categories):
         twin = pseudo.target(sample) if sample.anomalous else None
@@ -118,7 +118,7 @@ def _differences(cell: Cell, images: Sequence[Image], store: Store) -> NDArray[n
 
 
 def _cost(study: Study, knobs: Any) -> tuple[float, ...]:
-    """What scoring with a setting costs: passes of the network, rows of a bank, neighbours."""
+    """The cost of scoring with a setting: passes of the network, rows of a bank, neighbours."""
     search = bank_search(study.first.method, knobs)
     passes = load("methods", study.first.method).passes(knobs)
     return (passes, search.coreset, search.k) if search else (passes, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""What the settings of a study share, made once: trainings, searches in banks, loaded models."""
+"""Work that the settings of a study share, done once: trainings, searches in banks, loading."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _write(folder: Path, neighbours: Neighbours) -> None:
 
 
 def _read(folder: Path) -> Neighbours | None:
-    """What was found before; None without it, or where it is not what was written."""
+    """Stored neighbours; None without them, or where they are not what was written."""
     files = {name: folder / f"{name}.npy" for name in Neighbours._fields}
     try:
         sums = record_in((folder / SUMS).read_bytes())

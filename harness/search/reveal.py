@@ -70,7 +70,7 @@ def _revealed(study: Study, choice: Choice) -> Study:
 
 
 def _detected(study: Study, election: Election, chosen: int) -> dict[str, list[dict[str, Any]]]:
-    """By level and by size: how well the chosen setting tells made anomalies from normal images."""
+    """AUROC of made anomalies against normal images by the chosen setting, by level and by size."""
     pseudo = study.first.data.open_held()
     pseudo.unseen()  # draws all, side by side
     drawn = {

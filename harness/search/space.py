@@ -1,4 +1,4 @@
-"""What a search may try: stages of settings, all checked before any work."""
+"""The settings that a search may try, in stages, all checked before any work."""
 
 from __future__ import annotations
 

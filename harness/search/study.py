@@ -1,4 +1,4 @@
-"""What `tune` searches: the knobs of one method on one data set, and by which objective."""
+"""A study of `tune`: the knobs of one method on one data set, and the objective."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where results lie: cells, models, checkpoints, logs."""
+"""Results in a folder: cells, models, checkpoints, logs."""

@@ -1,4 +1,4 @@
-"""What a command reads by URI: a copy on this machine, below the cache."""
+"""Copies on this machine, below the cache, of data and results that a command reads by URI."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Folder(ABC):
 
     @abstractmethod
     def local(self, name: str) -> Path:
-        """Where a file or folder is on this machine's disk, brought up to date, if it exists.
+        """The path of a file or folder on this machine's disk, brought up to date, if it exists.
 
         It is to be read only. A log may be a folder of lines; `journal.entries` reads both.
         """
@@ -94,7 +94,7 @@ class Folder(ABC):
         return name in self.list(name)
 
     def lock(self, name: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Of the processes of this machine that name it one at a time is inside, see `locked`.
+        """Lets one process of this machine at a time into the block of this name, see `locked`.
 
         On a disk that machines share they wait for one another as well, where its locks do so;
         below a URI and at the driver they do not: the first to put a file wins there.

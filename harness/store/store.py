@@ -60,7 +60,7 @@ Row = dict[str, Any]
 
 
 class FitFacts(NamedTuple):
-    """What a trained model is stored with, and every row of its cells repeats."""
+    """Facts of a training, stored with its model and repeated in every row of its cells."""
 
     fit_seconds: float
     train_images: int
@@ -77,7 +77,7 @@ PUBLISHED = "published.jsonl"
 DIVERGED = "diverged"
 """A note beside the checkpoints of a training that did."""
 RAYS_OWN = "runtime_resources"
-"""Where Ray puts the --working-dir of a job."""
+"""The folder in which Ray puts the --working-dir of a job."""
 EVIDENCE = {
     "scores": "parts",
     "pixel_curves": "parts",
@@ -101,7 +101,7 @@ def load_state(folder: Path, method: Method) -> dict[str, Any]:
 
 
 def whites(cell: Cell) -> dict[str, float]:
-    """What becomes 255 of deep images, by category, which new ones have to be read by as well."""
+    """The value of deep images that becomes 255, by category; new ones are to be read by it too."""
     white = getattr(cell.data.open(), "white", None)
     return {} if white is None else {name: white(name) for name in cell.data.categories}
 
@@ -258,7 +258,7 @@ class Store:
         self.folder.put(f"failures/{path.stem}.txt", text)
 
     def traceback(self, cell: Cell) -> Path:
-        """Where the traceback of the cell's last failure lies."""
+        """The path of the traceback of the cell's last failure."""
         return failure_path(self.out, cell.cell_id, self._last_failure(cell)).with_suffix(".txt")
 
     def _last_failure(self, cell: Cell) -> int:

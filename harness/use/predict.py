@@ -56,7 +56,7 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 
 class Scores(NamedTuple):
-    """Of N images; larger is more anomalous."""
+    """Scores of N images; larger is more anomalous."""
 
     images: NDArray[np.float32]
     """(N,)"""
@@ -74,7 +74,7 @@ class Model:
     extractor: Extractor | None
     """The frozen backbone whose features the method reads; None for one that reads pixels."""
     held: Mapping[str, NDArray[np.float64]]
-    """By category, scores and highest map values (n, 2) of the held-out normal images."""
+    """Scores and highest map values (n, 2) of the held-out normal images, by category."""
     whites: Mapping[str, float]
     record: Mapping[str, Any]
     """All that is noted with it and its cell."""
@@ -104,11 +104,11 @@ class Model:
         return Scores(scores.images.cpu().numpy(), scores.maps.cpu().numpy())
 
     def inputs(self, views_B3SS: NDArray[np.uint8]) -> Tensor:
-        """What the method reads of these views."""
+        """The method's inputs of these views."""
         return inputs_of(views_B3SS, self.extractor).to(self.method.device)
 
     def view(self, image: Picture, category: str | None = None) -> NDArray[np.uint8]:
-        """What the model sees of an image, (3, S, S)."""
+        """The model's view of an image, (3, S, S)."""
         wanted = self.method.inputs(self.method.config)
         return view_of(self._pixels(image, category), wanted.resize, wanted.crop)
 
@@ -189,7 +189,7 @@ def _loading(folder: Path) -> Iterator[None]:
 
 
 def record_of(folder: Path, cell: str | None) -> dict[str, Any]:
-    """What is noted of a cell that used the model in a folder: the newest, or that of this id.
+    """The record of a cell that used the model in a folder: the newest, or that of this id.
 
     UsageError where there is none.
     """

@@ -70,7 +70,7 @@ def stored_cell(store: Store, cell_id: str, data: Path | None = None) -> Cell:
 
 
 def _placed(data: dict[str, Any], moved: Path | None) -> dict[str, Any]:
-    """What is noted of data, with where it lies on this machine."""
+    """The record of data, with its paths on this machine."""
     if moved is None:
         return with_copies(data, DATA_PATHS)
     name = data["benchmark"]

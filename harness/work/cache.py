@@ -63,7 +63,7 @@ ENTRY = re.compile(r"\.?[0-9a-f]{24}\.(npy|onnx|json)(\.[0-9a-f]+\.tmp)?")
 
 
 def missing_features(cells: Sequence[Cell], cache: FeatureCache) -> list[FeatureSet]:
-    """What the cells need and the cache lacks, each once."""
+    """The sets that the cells need and the cache lacks, each once."""
     by_path = {cache.path(features): features for features in feature_sets(cells)}
     return [features for features in by_path.values() if not cache.has(features)]
 
@@ -110,7 +110,7 @@ class FeatureCache:
         return cls(root=root, budget_gb=_budget())
 
     def path(self, features: FeatureSet) -> Path:
-        """Where the set is, or will be."""
+        """The path of the set, also before it is made."""
         identity = dataclasses.asdict(features.here) | {
             "weights": None,  # their bytes count, not where they lie
             "bytes": features.weights_sha256,
@@ -324,7 +324,7 @@ def _check_planned(features: FeatureSet, benchmark: Benchmark, samples: Sequence
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with an entry; DataError where it is another user's and closed to us."""
+    """The fault of an entry, or nothing; DataError for another user's that is closed to us."""
     try:
         status = path.stat()
         facts = record_in(path.with_suffix(".json").read_bytes())

@@ -20,11 +20,11 @@ from methods.parts.shapes import feature_numbers
 READ_FLOPS = 1e9
 """Reading an image takes about as long."""
 PROCESS_BYTES = 2**30
-"""Of a process that has loaded torch, a backbone and Ray, beside what a cell holds."""
+"""Bytes of a process that has loaded torch, a backbone and Ray, beside what a cell holds."""
 
 
 def cost_of(cell: Cell) -> Cost:
-    """What its method says that learning the cell's model costs."""
+    """The cost of learning the cell's model, as its method declares it."""
     return _cost(cell.method, cell.config, cell.data.train_images)
 
 
@@ -71,7 +71,7 @@ def work_of(cells: Sequence[Cell]) -> dict[str, float]:
 
 
 def feature_bytes(features: FeatureSet) -> float:
-    """What a set takes in the cache: half precision for features, one byte a pixel's colour."""
+    """Bytes of a set in the cache: half precision for features, one byte a pixel's colour."""
     view = features.view
     each = 2.0 * feature_numbers(view) if isinstance(view, Features) else 3.0 * view.side**2
     return _images(features) * each

@@ -17,7 +17,7 @@ LONGEST_SECONDS = 30.0
 
 
 class _Ending:
-    """What this process has heard, as handlers are the process's."""
+    """The signals that this process has heard; handlers are the process's."""
 
     def __init__(self) -> None:
         self.heard: int | None = None
@@ -74,7 +74,7 @@ def deferred() -> Iterator[None]:
 
 
 def exit_code() -> int:
-    """Of a command that was ended: 130 for Ctrl-C, 143 for SIGTERM."""
+    """The exit code of a command that was ended: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + (_ENDING.heard or signal.SIGINT)
 
 

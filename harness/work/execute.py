@@ -178,7 +178,7 @@ def built(cell: Cell, place: Place) -> Method:
 
 
 class Inputs(NamedTuple):
-    """What a method reads of some samples, and the seconds that making it cost before."""
+    """A method's inputs of some samples, and the seconds that making them cost before."""
 
     batches: Batches
     seconds: float
@@ -328,7 +328,7 @@ def score(
 
 
 def unmeasured(cell: Cell) -> Scored:
-    """Of a model that there are no test images for."""
+    """Rows of a model that there are no test images for."""
     nothing = Measured(None, UNTESTED)
     metrics = {name: dict.fromkeys(METRICS, nothing) for name in cell.data.categories}
     metrics[POOLED] = dict.fromkeys(IMAGE_METRICS, nothing)

@@ -1,4 +1,4 @@
-"""What methods read: frozen features, or the decoded and resized images of one that reads pixels.
+"""Inputs of methods: frozen features, or decoded and resized images.
 
 (N, C, g, g) or, of a pyramid, (N, L) float16, or (N, 3, S, S) uint8; see `harness.work.cache`.
 """
@@ -28,7 +28,7 @@ BATCH = {"cpu": 8, "cuda": 32}
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """What methods read of one split of a data set: frozen features, or the pixels."""
+    """The inputs of methods of one split of a data set: frozen features, or the pixels."""
 
     view: Features | Pixels
     weights: Path | None = None
@@ -107,7 +107,7 @@ def open_split(data: Data, split: Split) -> tuple[Benchmark, list[Sample]]:
 
 
 def feature_set(cell: Cell, split: Split) -> FeatureSet | None:
-    """What a cell reads of a split; None where its backbone's weights are missing."""
+    """The inputs of a cell of a split; None where its backbone's weights are missing."""
     view = load("methods", cell.method).method.inputs(cell.config)
     if not isinstance(view, Features):
         return FeatureSet(view=view, data=cell.data, split=split)

@@ -61,7 +61,7 @@ def feature_task(sets: Sequence[FeatureSet]) -> Task:
 
 
 def make_features(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) -> None:
-    """What methods read of a split, made once for all of them, in one pass of a backbone."""
+    """Makes the inputs of all methods of a split, in one pass of a backbone."""
     place.cache.make(sets, place.device, tell)
 
 

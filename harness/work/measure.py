@@ -1,4 +1,4 @@
-"""What a cell's scores are worth: metrics by category, and what is kept to look at them.
+"""Metrics of a cell's scores by category, and the evidence that is kept to look at them.
 
 One category's maps are in memory at a time. Shape legend: N images, M those of a category, H and W
 pixels of a map, S side in pixels at which masks and maps are compared.

@@ -1,4 +1,4 @@
-"""Where and with what a plan runs."""
+"""The place of a plan: where and with what it runs."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Place:
     home: Any | None = None
     """How other nodes find and reach the store, a `cluster.relay.Home`; None: there are none."""
     gate: Any | None = None
-    """What a node that joins later has to have, a `cluster.preflight.Gate`."""
+    """The demands on a node that joins later, a `cluster.preflight.Gate`."""
     shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
-    """Of the layers of backbones, as planning found them: see `methods.parts.shapes.SHAPES`."""
+    """Shapes of backbones' layers, as planning found them: see `methods.parts.shapes.SHAPES`."""
     inputs: Mapping[Path, str] = field(default_factory=dict)
     """URI of the data or weights that each path is a copy of; see `harness.store.copies`."""
 

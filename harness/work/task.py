@@ -18,9 +18,9 @@ class Task:
     """A piece of work that is sent to the process that does it."""
 
     label: str
-    """In one line."""
+    """The task's name on screen, in one line."""
     run: Callable[[Place, OnProgress], None]
-    """What it makes is in the store or the cache afterwards."""
+    """The work, whose result is in the store or the cache afterwards."""
     fits: Cell | None = None
     """The cell whose model it learns first, which several workers can do together."""
     memory: int = 0

@@ -113,7 +113,7 @@ def check(op: Op) -> None:
 
 
 def lines(contest: Contest, floor: float) -> Iterator[str]:
-    """What is printed of each way; `floor` is the seconds that no exact way falls below."""
+    """A line of each way; `floor` is the seconds that no exact way falls below."""
     ours, expected = 0.0, torch.empty(0)
     for who, call in contest.ways.items():
         seconds, result, peak = timed(call)
@@ -228,7 +228,7 @@ def flash_knn(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tens
 
 
 def mixed(bank_MD: Tensor, squares_NK: Tensor, indices_NK: Tensor) -> Tensor:
-    """What editing makes of the neighbours that a search found."""
+    """The edited features of neighbours that a search found."""
     return mix(bank_MD, indices_NK, weights(squares_NK.clamp(0).sqrt(), "softmax", 1.0))
 
 
