@@ -72,7 +72,7 @@ def outcome(house: Path, *arguments: str) -> str:
 
 def test_what_was_added_is_listed(house: Path) -> None:
     listed = call(house, "list")
-    for name in ("nearest", "stripes", "lengths", "hashing", "image_recall1"):
+    for name in ("nearest", "stripes", "lengths", "image_recall1"):
         assert name in listed
     assert "--nice" in call(house, "run", "--help") and "--nice" in call(house, "tune", "--help")
 

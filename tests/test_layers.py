@@ -49,6 +49,7 @@ FOLDERS = {
     },
     "harness/checks": {"harness/plan", "harness/store", "harness/work", "harness/screen"},
     "harness/commands": {
+        "harness",
         "harness/plan",
         "harness/store",
         "harness/work",
