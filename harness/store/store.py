@@ -127,12 +127,13 @@ class Store:
                 f"{self.out}: lies in a folder that Ray removes after the job; name one that stays "
                 "with --out"
             )
+        on_disk = isinstance(self.folder, OnDisk)
         try:
             for name in ("parts", "scores", "failures", "models"):
                 probe = f"{name}/.room-{uuid4().hex}"
                 self.folder.put(probe, b"room?" * 1000)
                 self.folder.remove(probe)
-            for log in self.out.glob("*.jsonl"):
+            for log in self.out.glob("*.jsonl") if on_disk else ():
                 log.open("ab").close()
         except OSError as error:
             path = Path(error.filename or self.out)
@@ -142,7 +143,7 @@ class Store:
                 f"{where}: can't write results there ({why}); "
                 "allow it, or name another folder with --out"
             ) from None
-        if isinstance(self.folder, OnDisk):  # elsewhere no process of ours can leave halves
+        if on_disk:  # elsewhere no process of ours can leave halves
             self._clear()
             self._set_aside_torn(say)
         return self
