@@ -142,7 +142,7 @@ def _here(value: Any) -> Any:
         raise UsageError(f"{uri}: is not on this machine; copy it here and name the copy")
     if not isinstance(value, Address):
         return value
-    from harness.store.copies import copy_of
+    from harness.work.copies import copy_of
 
     return copy_of(value)
 

@@ -84,3 +84,11 @@ def test_every_direct_dependency_is_pinned() -> None:
     for requirement in wanted:
         name = requirement.split(">")[0].split("[")[0].strip().lower()
         assert name in pinned, f"{name} is not in constraints.txt"
+
+
+def test_both_faiss_packages_are_never_asked_for_together() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for packages in extras.values():
+        assert sum(name.startswith("faiss") for name in packages) <= 1

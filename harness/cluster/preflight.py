@@ -26,8 +26,8 @@ from harness.cluster.relay import Home, own_folder
 from harness.plan.cell import Cell, Data
 from harness.plan.options import Say
 from harness.plan.registry import UsageError, first_line, source_of
-from harness.store.copies import have_input
 from harness.work.cache import HEADROOM, FeatureCache, missing_features
+from harness.work.copies import have_input
 from harness.work.cost import feature_bytes, memory_of
 from harness.work.features import open_split
 from harness.work.memory import machine_memory

@@ -22,10 +22,10 @@ from harness.plan.folders import at_home
 from harness.plan.options import Resources, Say
 from harness.plan.registry import UsageError, files_in_use
 from harness.store.addresses import COPIES, address_of
-from harness.store.copies import have_input
 from harness.store.folder import folder_at
 from harness.store.store import Store
 from harness.work.cache import FeatureCache
+from harness.work.copies import have_input
 from harness.work.ending import deferred
 from harness.work.place import Place
 from harness.work.rows import code_version

@@ -79,8 +79,8 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
     from harness.screen.progress import columns
     from harness.store.addresses import address_of
-    from harness.store.copies import refresh
     from harness.store.folder import folder_at
+    from harness.work.copies import refresh
     from results.calibration import read_held
     from results.reports.text import frames, render
     from results.table import read, read_scores

@@ -33,9 +33,9 @@ from harness.plan.options import is_address
 from harness.plan.overrides import PATHS
 from harness.plan.registry import UsageError, first_line
 from harness.plan.registry import load as plug_in
-from harness.store.copies import input_of
 from harness.store.store import load_state
 from harness.work.cache import FeatureCache
+from harness.work.copies import input_of
 from harness.work.features import inputs_of
 from methods.base import Method, quiet
 from methods.parts.backbone import (

@@ -53,7 +53,7 @@ class Place:
     shapes: Mapping[Features, tuple[Shape, ...]] = field(default_factory=dict)
     """Shapes of backbones' layers, as planning found them: see `methods.parts.shapes.SHAPES`."""
     inputs: Mapping[Path, str] = field(default_factory=dict)
-    """URI of the data or weights that each path is a copy of; see `harness.store.copies`."""
+    """URI of the data or weights that each path is a copy of; see `harness.work.copies`."""
 
     @property
     def device(self) -> torch.device:

@@ -24,9 +24,9 @@ from harness.plan.registry import UsageError
 from harness.store import copies
 from harness.store import folder as folder_of
 from harness.store.addresses import COPIES, address_of, named
-from harness.store.copies import copy_of, have_input, input_of
 from harness.store.folder import Uri
 from harness.store.store import Store
+from harness.work.copies import copy_of, have_input, input_of
 from results.table import read
 
 BIN = Path(sys.executable).parent
