@@ -19,9 +19,9 @@ from torch import Tensor
 from benchmarks.base import SealedError, sealed
 from benchmarks.parts.images import load_views
 from harness.commands.show import command
+from harness.plan import registry
 from harness.plan.cell import Cell
 from harness.plan.options import SearchOptions, Selection
-from harness.plan.plan import registry
 from harness.screen.estimate import totals
 from harness.search.study import plan_studies
 from harness.search.tuning import search_stages

@@ -199,12 +199,12 @@ def test_processes_of_one_machine_wait_for_one_another_and_machines_where_a_disk
 
 
 def test_no_name_leads_out_of_the_folder(folder: Folder, tmp_path: Path) -> None:
-    for name in ("../x", "/tmp/x", "a/../../x"):
+    for name in ("../x", f"{tmp_path}/x", "a/../../x"):
         for ask in (folder.local, lambda name: folder.put(name, b"1")):
             if not isinstance(folder, Uri) or ask == folder.local:
                 with pytest.raises((UsageError, ValueError), match="outside"):
                     ask(name)
-    assert not (tmp_path / "x").exists() and not Path("/tmp/x").exists()
+    assert not list(tmp_path.rglob("x"))
 
 
 def test_nothing_of_a_put_that_broke_off_is_seen(

@@ -21,11 +21,11 @@ from object_store import object_store
 from harness.commands import report as reporting
 from harness.plan.options import Address
 from harness.plan.registry import UsageError
-from harness.store import copies
 from harness.store import folder as folder_of
 from harness.store.addresses import COPIES, address_of, named
 from harness.store.folder import Uri
 from harness.store.store import Store
+from harness.work import copies
 from harness.work.copies import copy_of, have_input, input_of
 from results.table import read
 
