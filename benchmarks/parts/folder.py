@@ -37,22 +37,7 @@ def folder_benchmark(
     """
     if not folder.is_dir():
         raise DataError(f"{printable(folder)}: is not a folder; expected one with {LAYOUT}")
-    categories, faults, unread = [], [], []
-    for path in [folder.resolve()] if is_category(folder) else entries(folder):
-        if ignored(path):
-            continue
-        if published and nfc(path.name) not in published:
-            if path.is_dir() and path.name.lower() in published:
-                faults.append(f"{printable(path)}: is not read; name it {path.name.lower()}")
-            continue
-        if path.is_dir() and (is_category(path) or not entries(path)):
-            categories.append(take(path))
-        elif path.is_dir() and (parts := misspelt_parts(path)):
-            faults += [
-                f"{printable(part)}: is not read; name it {meant}" for part, meant in parts.items()
-            ]
-        else:
-            unread.append(path)
+    categories, faults, unread = _taken(folder, published or {})
     faults += [
         f"{printable(category.folder)}: {fault}"
         for category in categories
@@ -84,6 +69,29 @@ def folder_benchmark(
         strays={category.name: [*category.problems.values()] for category in categories},
         beside=[*unread, *(path for category in categories for path in category.unread)],
     )
+
+
+def _taken(
+    folder: Path, published: Mapping[str, Counts | None]
+) -> tuple[list[Inventory], list[str], list[Path]]:
+    """The categories in a folder, a line for each misspelt name, and what is passed over."""
+    categories, faults, unread = list[Inventory](), list[str](), list[Path]()
+    for path in [folder.resolve()] if is_category(folder) else entries(folder):
+        if ignored(path):
+            continue
+        if published and nfc(path.name) not in published:
+            if path.is_dir() and path.name.lower() in published:
+                faults.append(f"{printable(path)}: is not read; name it {path.name.lower()}")
+            continue
+        if path.is_dir() and (is_category(path) or not entries(path)):
+            categories.append(take(path))
+        elif path.is_dir() and (parts := misspelt_parts(path)):
+            faults += [
+                f"{printable(part)}: is not read; name it {meant}" for part, meant in parts.items()
+            ]
+        else:
+            unread.append(path)
+    return categories, faults, unread
 
 
 def _bad_name(category: Inventory, among: Sequence[Inventory]) -> str:
