@@ -56,7 +56,7 @@ class Command:
 
     def trains(self) -> bool:
         told = [path.read_text() for path in self.out.glob("running/*.json")]
-        return any('"stage": "train"' in text for text in told)
+        return any(": train " in text for text in told)
 
     def ended(self) -> str:
         """What it printed; only its own processes and files are gone by then, or soon after."""
