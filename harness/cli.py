@@ -23,6 +23,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 import typer
 from typer.models import ArgumentInfo
 
+from harness.plan.addresses import named
 from harness.plan.folders import at_home
 from harness.plan.options import SELDOM, Address, NamedFile, address_or_path, is_address
 from harness.plan.registry import (
@@ -34,7 +35,6 @@ from harness.plan.registry import (
     load,
     names,
 )
-from harness.store.addresses import named
 from harness.work.ending import exit_code, heeded
 from kernels._formats import VARIABLES as OF_TORCH
 

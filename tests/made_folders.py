@@ -17,5 +17,5 @@ class Near(AtDriver):
 
 
 def desk(results: Path, cache: Path) -> Desk:
-    """What serves the driver's folders."""
+    """A desk that serves the driver's folders."""
     return Desk(results=OnDisk(results), cache=OnDisk(cache))

@@ -35,7 +35,7 @@ class Counting(Near):
 
 ASKED: list[str] = []
 SENT = {"take .tmp", "piece .npy"}
-"""What sends features."""
+"""The requests by which features are sent."""
 
 
 def node(tmp_path: Path, name: str) -> FeatureCache:

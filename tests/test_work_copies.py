@@ -19,10 +19,10 @@ from made_data import write_category
 from object_store import object_store
 
 from harness.commands import report as reporting
+from harness.plan.addresses import COPIES, address_of, named
 from harness.plan.options import Address
 from harness.plan.registry import UsageError
 from harness.store import folder as folder_of
-from harness.store.addresses import COPIES, address_of, named
 from harness.store.folder import Uri
 from harness.store.store import Store
 from harness.work import copies

@@ -11,7 +11,7 @@ from benchmarks.base import Benchmark, Sample
 
 
 class Limited(Benchmark):
-    """At most `limit` training, normal test and defective test images of each category.
+    """A data set with at most `limit` training, good and defective images of each category.
 
     They lie evenly in the order of their keys, so all kinds of defects are among them.
     """

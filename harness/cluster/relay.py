@@ -125,7 +125,7 @@ class Home:
     """How a process on any node finds out whether it sees the driver's folder, and reaches it."""
 
     results: Folder
-    """As the driver sees it."""
+    """The folder of results, as the driver sees it."""
     mark: str
     desk: Any
     node: str

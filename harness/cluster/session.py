@@ -17,11 +17,11 @@ import torch
 from harness.cluster.preflight import REFUSED_SECONDS, Wanted, preflight
 from harness.cluster.reach import check_address, check_answers, let_go, watched
 from harness.cluster.relay import at_node, home
+from harness.plan.addresses import COPIES, address_of
 from harness.plan.cell import Cell
 from harness.plan.folders import at_home
 from harness.plan.options import Resources, Say
 from harness.plan.registry import UsageError, files_in_use
-from harness.store.addresses import COPIES, address_of
 from harness.store.folder import folder_at
 from harness.store.store import Store
 from harness.work.cache import FeatureCache

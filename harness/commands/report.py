@@ -77,8 +77,8 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
 
 
 def _report(folder: Path, fmt: str, out: Path | None) -> str:
+    from harness.plan.addresses import address_of
     from harness.screen.progress import columns
-    from harness.store.addresses import address_of
     from harness.store.folder import folder_at
     from harness.work.copies import refresh
     from results.calibration import read_held
@@ -109,7 +109,7 @@ def _tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> str:
     """A Parquet file for each table, its columns as `results/README.md` has them."""
     import io
 
-    from harness.store.addresses import address_of
+    from harness.plan.addresses import address_of
     from harness.store.folder import folder_at
 
     for name, table in tables.items():

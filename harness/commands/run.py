@@ -159,7 +159,7 @@ def _do(
 
 def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
     """The line at an early end: cells that are done, and how to go on."""
-    from harness.store.addresses import address_of
+    from harness.plan.addresses import address_of
 
     out = address_of(store.out)
     if overwrite:
@@ -193,7 +193,7 @@ def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) ->
     """Do the cells; returns how many failed."""
     from rich.markup import escape
 
-    from harness.store.addresses import named
+    from harness.plan.addresses import named
     from harness.work.execute import run
 
     if place.overwrite:
@@ -214,8 +214,8 @@ def _tuned(
     cells: Sequence[Cell], selection: Selection, store: Store, refit: bool, note: Say
 ) -> list[Cell]:
     """The cells with frozen choices that stand beside these; a note where one is no other."""
+    from harness.plan.addresses import address_of
     from harness.search.choice import tuned
-    from harness.store.addresses import address_of
 
     options = [*typed_again(selection, but=OF_ITS_OWN), "--out", address_of(store.out)]
     plain = {cell.cell_id for cell in cells}
@@ -257,8 +257,8 @@ def _print(
     cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
 ) -> None:
     """The main table of the cells, and where everything lies."""
+    from harness.plan.addresses import address_of
     from harness.screen.progress import noting
-    from harness.store.addresses import address_of
 
     # Not by the console, which takes the codes of bold letters out.
     print(_rows(cells, store, console, noting(console)))

@@ -17,6 +17,7 @@ from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
+from harness.plan.addresses import address_of
 from harness.plan.overrides import PATHS
 from harness.plan.registry import (
     UsageError,
@@ -27,7 +28,6 @@ from harness.plan.registry import (
     names,
     source_of,
 )
-from harness.store.addresses import address_of
 from results.profiles import DEFAULT_PROFILE
 
 CELL_SCHEMA = 1
@@ -69,14 +69,14 @@ class Held(NamedTuple):
     seed: int = 0
     anomalies: int = 1
     fold: int = 0
-    """Another one holds out other images."""
+    """Number of the fold; each holds out other images."""
     families: tuple[str, ...] = (*MADE, LEFT_OUT)
     unseen: tuple[str, ...] = ()
     """Keys of anomalies that could not be seen on their image."""
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Held:
-        """From a record, which has lists for tuples; what it lacks is at its default."""
+        """Values of a record, which has lists for tuples and may lack fields at their defaults."""
         fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
         return cls(*fields)
 

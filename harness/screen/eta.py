@@ -73,7 +73,7 @@ class Clock:
         """Bars and lines are made in threads of their own."""
 
     def heard(self, number: int, news: Progress | None) -> None:
-        """As `harness.work.task.Show`."""
+        """Takes news of a task, as a `harness.work.task.Show`."""
         with self.lock:
             now = self.now()
             first = next(iter(self._parts(number)), "")

@@ -23,9 +23,9 @@ from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
+from harness.plan.addresses import named
 from harness.plan.options import Say, first_few
 from harness.screen.eta import Clock
-from harness.store.addresses import named
 from harness.work.task import Show
 from methods import base
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.base import DataError
+from harness.plan.addresses import named
 from harness.plan.registry import UsageError, first_line
 from harness.screen.driver import on_screen
 from harness.screen.eta import Clock
@@ -24,7 +25,6 @@ from harness.search.choice import Choice, frozen
 from harness.search.reveal import METRIC, reveal
 from harness.search.study import Study
 from harness.search.tuning import Score, choose, score_on_tune
-from harness.store.addresses import named
 from harness.store.store import Store
 from harness.work.place import Place
 from harness.work.task import Show

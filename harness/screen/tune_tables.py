@@ -11,9 +11,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from harness.plan.addresses import address_of
 from harness.search.choice import Choice
 from harness.search.study import Study
-from harness.store.addresses import address_of
 from harness.store.store import Store
 from results.reports.numbers import counted, mean_percent
 

@@ -24,9 +24,9 @@ from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 
+from harness.plan.addresses import COPIES
 from harness.plan.options import Say
 from harness.plan.registry import UsageError
-from harness.store.addresses import COPIES
 from harness.store.journal import add
 from harness.store.uris import OBJECTS, opened, reason
 from methods.base import quiet
@@ -185,7 +185,7 @@ class Away(Folder):
 
     def local(self, name: str) -> Path:
         target = inside(self.here, name)
-        with locked(self.here.with_name(f".{self.here.name}.lock"), lambda: None):
+        with locked(self.here.with_name(f".{self.here.name}.lock"), quiet):
             there = self.list(name)
             with ThreadPoolExecutor(THREADS) as pool:
                 list(pool.map(self._fetch, there, there.values()))

@@ -34,10 +34,10 @@ from traceback import format_exception
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from harness.plan.addresses import address_of
 from harness.plan.cell import PURPOSES, Cell
 from harness.plan.options import Say
 from harness.plan.registry import UsageError, first_line
-from harness.store.addresses import address_of
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.folder import Folder, OnDisk, folder_at
 from harness.store.journal import entries, entry
@@ -283,9 +283,7 @@ class Store:
         """
         return f"{_model(cell)}/neighbours/{cell.data.test_fingerprint}-{search.name}"
 
-    def lock(
-        self, name: str, waiting: Callable[[], None] = lambda: None
-    ) -> AbstractContextManager[None]:
+    def lock(self, name: str, waiting: Callable[[], None] = quiet) -> AbstractContextManager[None]:
         """One process at a time works on a fit, the cells of one, or a study."""
         return self.folder.lock(name, waiting)
 

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from harness.plan.addresses import COPIES
 from harness.plan.options import Address, Say
 from harness.plan.registry import UsageError
-from harness.store.addresses import COPIES
 from harness.store.folder import OnDisk, Uri, folder_at
 from harness.work.cache import FeatureCache
 from methods.base import quiet
