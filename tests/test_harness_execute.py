@@ -175,18 +175,8 @@ def test_features_are_computed_once_for_all_cells(place: Place, tmp_path: Path) 
     assert features is not None
     fresh.make([features], torch.device("cpu"), quiet)
     assert len(missing_features(everything, fresh)) < len(missing)
-    rows, facts = fresh.read(features, torch.device("cpu"), quiet)
-    assert rows.dtype == "float16" and len(rows) == facts["images"] == 96
-    assert not list(fresh.root.glob("*.tmp"))
-
-
-def test_the_cache_stays_below_its_bound(tmp_path: Path) -> None:
-    small = FeatureCache(root=tmp_path, budget_gb=1e-6)
-    for split in ("train", "test"):
-        features = feature_set(cell(), split)  # type: ignore[arg-type]
-        assert features is not None
-        small.make([features], torch.device("cpu"), quiet)
-    assert len(list(tmp_path.glob("*.npy"))) == 1, "the older entry leaves"
+    rows, _ = fresh.read(features, torch.device("cpu"), quiet)
+    assert rows.dtype == "float16" and len(rows) == 96
 
 
 def test_scores_do_not_depend_on_the_batch_size(

@@ -22,12 +22,7 @@ from harness.plan.cell import Cell, Split
 from harness.plan.registry import load
 from harness.store.checkpoints import Checkpoints
 from harness.store.store import FitFacts, Row
-from harness.work.features import (
-    as_input,
-    feature_set,
-    formats,
-    open_split,
-)
+from harness.work.features import as_input, feature_set, formats, open_split
 from harness.work.jobs import planned
 from harness.work.measure import Metrics, measure
 from harness.work.memory import peak_memory, reset_peak_memory
@@ -63,19 +58,14 @@ def run(
             continue  # a job whose features failed tries them again and says why in its own rows
         missing = [cell for cell in group if not place.store.done(cell)]
         if error is None and missing:
-            error = _lost(len(missing), place)
+            error = RuntimeError(
+                f"{len(missing)} results did not arrive in {place.store.out}, though the process "
+                "that made them ended well; does it see another folder there?"
+            )
         if error is not None:
             for cell in group:
                 place.store.publish_failure(cell, failure_row(cell, place, error), error)
         yield group, error
-
-
-def _lost(count: int, place: Place) -> RuntimeError:
-    """That work ended well somewhere and its results are not here: such work is not done."""
-    return RuntimeError(
-        f"{count} results did not arrive in {place.store.out}, though the process that made them "
-        "ended well; does it see another folder there?"
-    )
 
 
 def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
