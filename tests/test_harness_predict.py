@@ -115,7 +115,7 @@ def test_the_command_says_score_p_value_and_verdict_and_skips_what_it_can_not_re
     tables = {}
     for name in ("t.parquet", "t.csv"):
         folder = str(images[0].parent)
-        assert call("predict", model, folder, "--format", name[2:], "--out", name).code == 0
+        assert call("predict", model, folder, "--out", name).code == 0
         reader = pl.read_parquet if name.endswith("parquet") else pl.read_csv
         tables[name] = reader(tmp_path / name)
     assert tables["t.csv"].shape == tables["t.parquet"].shape == (len(images), 3)
@@ -138,8 +138,7 @@ def test_no_two_images_get_one_map(tmp_path: Path) -> None:
         (("MODEL", "IMAGE", "--alpha", "2"), "give a share between 0 and 1"),
         (("MODEL", "IMAGE", "--category", "gaer"), "did you mean 'gear'"),
         (("MODEL", "IMAGE", "--cell", "0"), "no model that a finished cell 0 used"),
-        (("MODEL", "IMAGE", "--format", "parquet"), "name a file with --out"),
-        (("MODEL", "IMAGE", "--format", "xml"), "--format xml: "),
+        (("MODEL", "IMAGE", "--out", "scores.xml"), "end it with .jsonl, .csv, .parquet"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.plan.options import completing, keeping, selecting
+from harness.plan.options import keeping, selecting
 from harness.plan.registry import UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness.use.predict import Model
 
-FORMATS = ("jsonl", "csv", "parquet")
+FORMATS = (".jsonl", ".csv", ".parquet")
 
 
 def command(
@@ -40,11 +40,9 @@ def command(
     cell: Annotated[
         str | None, selecting(help="With the knobs of this cell; default: the newest.")
     ] = None,
-    format_: Annotated[
-        str,
-        keeping("--format", metavar="|".join(FORMATS), autocompletion=completing(FORMATS)),
-    ] = "jsonl",
-    out: Annotated[Path | None, keeping(help="File to write; default: stdout.")] = None,
+    out: Annotated[
+        Path | None, keeping(help="A .jsonl, .csv or .parquet file; default: stdout.")
+    ] = None,
     maps: Annotated[Path | None, keeping(help="Folder of heat maps over the images.")] = None,
 ) -> bool:
     """Score images with a trained model: score, p-value, verdict, one line each.
@@ -53,20 +51,17 @@ def command(
     """
     from rich.console import Console
 
-    from harness.screen.progress import counter, shown
+    from harness.screen.progress import counter, working
     from harness.use.predict import load
     from results.reports.numbers import counted
 
-    if format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
-    if format_ == "parquet" and out is None:
-        raise UsageError("--format parquet: is no text; name a file with --out")
+    if out is not None and out.suffix not in FORMATS:
+        raise UsageError(f"--out {out}: end it with {', '.join(FORMATS)}, as what is written")
     paths = found(images)
-    with shown("loading the model"):
+    with working("loading the model"):
         trained = load(model, cell)
     above = _threshold(trained, alpha, category)
-    console, rows, at_once = Console(stderr=True), [], format_ == "jsonl" and out is None
-    started = time.perf_counter()
+    console, rows, started = Console(stderr=True), [], time.perf_counter()
     with counter("images", len(paths), console) as one_more:
         for row in _rows(trained, paths, category, above, maps):
             one_more()
@@ -74,10 +69,10 @@ def command(
                 console.print(f"skipped {row}", markup=False, soft_wrap=True)
                 continue
             rows.append(row)
-            if at_once:
+            if out is None:
                 typer.echo(json.dumps(row, ensure_ascii=False))
-    if not at_once:
-        _write(rows, format_, out)
+    if out is not None:
+        _write(rows, out)
     seconds = time.perf_counter() - started
     console.print(
         f"{counted(len(rows), 'image')} in {seconds:.1f} s, {len(rows) / seconds:.1f} a second",
@@ -177,10 +172,10 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     with its ending where those do not help."""
     names: dict[Path, str] = {}
     for ending, depth in itertools.product((False, True), (1, 2, 4, 99)):
-        words = {path: [*path.resolve().parts[-depth:]] for path in paths}
-        for path, parts in words.items():
-            parts[-1] = parts[-1] if ending else path.stem
-            names[path] = f"{'_'.join(parts).strip('/_')}.png"
+        for path in paths:
+            *folders, _ = path.resolve().parts[-depth:]
+            words = [*folders, path.name if ending else path.stem]
+            names[path] = f"{'_'.join(words).strip('/_')}.png"
         if len(set(names.values())) == len(paths):
             break
     return names
@@ -200,24 +195,16 @@ def _draw(model: Model, view_3SS: Any, map_SS: Any, file: Path) -> Path:
     return file
 
 
-def _write(rows: Sequence[dict[str, Any]], fmt: str, out: Path | None) -> None:
+def _write(rows: Sequence[dict[str, Any]], out: Path) -> None:
     import io
 
     import polars as pl
 
     from results.files import write_whole
 
-    frame = pl.DataFrame(rows, infer_schema_length=None)
-    buffer = io.BytesIO()
-    if fmt == "parquet":
-        frame.write_parquet(buffer)
-    elif fmt == "csv":
-        frame.write_csv(buffer)
-    else:
-        frame.write_ndjson(buffer)
-    if out is None:
-        typer.echo(buffer.getvalue().decode(), nl=False)
-        return
+    frame, buffer = pl.DataFrame(rows, infer_schema_length=None), io.BytesIO()
+    writers = (frame.write_ndjson, frame.write_csv, frame.write_parquet)
+    dict(zip(FORMATS, writers, strict=True))[out.suffix](buffer)
     try:
         write_whole(out, buffer.getvalue(), replace=True)
     except OSError as error:
