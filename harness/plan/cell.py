@@ -40,7 +40,6 @@ class Purpose(NamedTuple):
     """The consequences of why a cell is scored."""
 
     split: Split
-    """The split that it is scored on."""
     label: str
     """The split's name in its rows."""
     folder: str
@@ -77,8 +76,7 @@ class Held(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[Any]) -> Held:
         """Values of a record, which has lists for tuples and may lack fields at their defaults."""
-        fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
-        return cls(*fields)
+        return cls(*map(_as_it_was, values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,7 @@ class Data:
     """The fingerprint of all training images, where some are held out; None: not known."""
 
     def open(self) -> Benchmark:
-        """The data set itself."""
+        """The data set, all of it."""
         return open_benchmark(self.benchmark, self.root, self.limit)
 
     def open_kept(self) -> Benchmark:
@@ -144,8 +142,7 @@ class Data:
 class Cell:
     """One cell of the result table, and the whole truth about it.
 
-    `identity` is its content: two cells with equal content are one, whatever the paths and the
-    words they were asked for with.
+    Two cells with equal content are one, whatever the paths and words they were asked for with.
     """
 
     data: Data
@@ -201,7 +198,8 @@ class Cell:
             {
                 "schema": CELL_SCHEMA,
                 "method": self.method,
-                "config": asdict(self.config) | self._default_paths,
+                "config": asdict(self.config)
+                | {f.name: f.default for f in fields(self.config) if f.name in PATHS},
                 "knobs": asdict(self.knobs),
             }
             | self.revision
@@ -218,17 +216,13 @@ class Cell:
         } | self.revision
 
     @property
-    def _default_paths(self) -> dict[str, Any]:
-        return {field.name: field.default for field in fields(self.config) if field.name in PATHS}
-
-    @property
     def revision(self) -> dict[str, Any]:
         """The part of the identity that tells of code which scores equal settings otherwise."""
-        revision = load("methods", self.method).revision(self.config)
-        package = source_of("methods", self.method)
-        return ({"revision": revision} if revision else {}) | (
-            {"package": package} if package else {}
-        )
+        facts = {
+            "revision": load("methods", self.method).revision(self.config),
+            "package": source_of("methods", self.method),
+        }
+        return {name: fact for name, fact in facts.items() if fact}
 
     @property
     def label(self) -> str:
@@ -238,10 +232,7 @@ class Cell:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The cell as JSON can hold it, with addresses of files; `cell_in` reads it.
-
-        Without the file of the backbone's weights, which its settings name.
-        """
+        """The cell as JSON can hold it, with addresses of files, without that of its weights."""
         record = asdict(self)
         del record["weights"]
         data, config = record["data"], record["config"]
@@ -272,16 +263,21 @@ def cell_in(record: Mapping[str, Any]) -> Cell:
     return Cell(
         **own
         | {
-            "data": settings(Data, data | {"root": root, "held": held and settings(Held, held)}),
-            "config": settings(method.Config, record["config"]),
-            "knobs": settings(method.Knobs, record["knobs"]),
+            "data": _from_json(
+                Data, data | {"root": root, "held": held and _from_json(Held, held)}
+            ),
+            "config": _from_json(method.Config, record["config"]),
+            "knobs": _from_json(method.Knobs, record["knobs"]),
         }
     )
 
 
-def settings(kind: type, values: Mapping[str, Any]) -> Any:
-    """A Config, Knobs or the like from JSON, where tuples came back as lists."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+def _from_json(kind: type, values: Mapping[str, Any]) -> Any:
+    return kind(**{name: _as_it_was(value) for name, value in values.items()})
+
+
+def _as_it_was(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
 def without_paths(config: Any) -> dict[str, Any]:
@@ -303,7 +299,10 @@ def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Be
 
 def _whole(name: str, root: Path | None) -> Benchmark:
     if is_known("benchmarks", name):
-        return _plugged_in(name, root)
+        benchmark = load("benchmarks", name)(root)
+        if isinstance(benchmark, Benchmark):
+            return benchmark
+        raise UsageError(f"{name}: BENCHMARK(root) gives no Benchmark; see benchmarks/README.md")
     if is_manifest(Path(name)):
         return manifest_benchmark(nfc(Path(name).stem), Path(name))
     if "/" in name or name.startswith(".") or Path(name).is_dir():
@@ -316,10 +315,3 @@ def _whole(name: str, root: Path | None) -> Benchmark:
         return folder_benchmark(nfc(last), folder)
     hint = did_you_mean(name, [*names("benchmarks"), *installed("benchmarks")])
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")
-
-
-def _plugged_in(name: str, root: Path | None) -> Benchmark:
-    benchmark = load("benchmarks", name)(root)
-    if not isinstance(benchmark, Benchmark):
-        raise UsageError(f"{name}: BENCHMARK(root) gives no Benchmark; see benchmarks/README.md")
-    return benchmark

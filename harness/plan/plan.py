@@ -50,16 +50,7 @@ def plan(
     faults.collect(_check_words, selection)
     rows = faults.collect(_rows, selection, ablation) or []
     there = {  # what costs nothing, before anything is hashed
-        name: faults.collect(
-            opened,
-            name,
-            selection.root,
-            selection.categories,
-            held,
-            say,
-            limit=selection.limit,
-            untested=bool(calibrate),
-        )
+        name: faults.collect(opened, name, selection, held, say, untested=bool(calibrate))
         for name in dict.fromkeys(selection.benchmarks)
     }
     files = {row.method: faults.collect(_files, row, need_weights, say) for row in rows}
@@ -134,43 +125,30 @@ def _parts(
     count: Count,
 ) -> list[Data]:
     """The opened data sets in pieces; two of one name are told apart by folders."""
-    by_name = {
-        name: in_pieces(
-            *found,
-            name,
-            selection.root,
-            selection.mode,
-            held,
-            say,
-            limit=selection.limit,
-            count=count,
-        )
+    pieces = [
+        data
         for name, found in there.items()
         if found
-    }
-    places = sorted({data.benchmark for parts in by_name.values() for data in parts})
+        for data in in_pieces(*found, name, selection, held, say, count)
+    ]
+    places = sorted({data.benchmark for data in pieces})
     ends = dict(zip(places, distinct_ends(places), strict=True))
     by_content: dict[tuple[str, str], Data] = {}
-    for data in (data for parts in by_name.values() for data in parts):
+    for data in pieces:
         content = (data.train_fingerprint, data.test_fingerprint)
         if (twin := by_content.setdefault(content, data)).benchmark != data.benchmark:
             say(f"{data.benchmark}: holds the same images as {twin.benchmark}; one of them runs")
-    return [
-        replace(data, name=limited(nfc(ends[data.benchmark]), data.limit))
-        for parts in by_name.values()
-        for data in parts
-    ]
+    return [replace(d, name=limited(nfc(ends[d.benchmark]), d.limit)) for d in pieces]
 
 
 def _check_words(selection: Selection) -> None:
+    words = (
+        ("--preset", selection.preset, PRESETS),
+        ("--mode", selection.mode, MODES),
+        ("--metric-profile", selection.profile, PROFILES),
+    )
     lines = [
-        f"{option} {word}: {did_you_mean(word, known)}"
-        for option, word, known in (
-            ("--preset", selection.preset, PRESETS),
-            ("--mode", selection.mode, MODES),
-            ("--metric-profile", selection.profile, PROFILES),
-        )
-        if word not in known
+        f"{o} {word}: {did_you_mean(word, known)}" for o, word, known in words if word not in known
     ]
     if selection.seeds < 1:
         lines.append(f"--seeds {selection.seeds}: give a number of seeds, at least 1")
@@ -185,12 +163,6 @@ class Row(NamedTuple):
     variant: str
     config: Any
     knobs: Any
-
-    @property
-    def declared(self) -> Declaration:
-        """The method's declaration."""
-        declaration: Declaration = load("methods", self.method)
-        return declaration
 
 
 def _rows(selection: Selection, ablation: bool) -> list[Row]:
@@ -228,7 +200,7 @@ def declared(name: str) -> Declaration:
 
 def _check_settings(row: Row, data: Data) -> None:
     try:
-        row.declared.check(row.config, row.knobs, data.train_images)
+        declared(row.method).check(row.config, row.knobs, data.train_images)
     except ValueError as error:
         raise UsageError(f"{row.method} on {data.name}: {error}") from None
 
@@ -238,10 +210,10 @@ def _files(row: Row, need_weights: bool, say: Say) -> tuple[Path | None, str]:
 
     Where weights are not needed `say` is told which are to be fetched.
     """
-    view = row.declared.method.inputs(row.config)
+    view = declared(row.method).method.inputs(row.config)
     try:
         if not isinstance(view, Features):
-            return None, row.declared.files_sha256(row.config)
+            return None, declared(row.method).files_sha256(row.config)
         check_features(view)
         path = find_weights(view)
     except WeightsMissing as error:
