@@ -137,7 +137,7 @@ CASES = {
     ),
     "a folder too deep": Case(
         image(f"{TEST}/good/deep/x.png"), "images lie one folder higher; move them",
-        lambda root: (moved(f"{TEST}/good/deep/x.png", f"{TEST}/good/x.png")(root)),
+        moved(f"{TEST}/good/deep/x.png", f"{TEST}/good/x.png"),
     ),
     "no image by its ending": Case(
         lambda root: (root / TRAIN / "good/x.heic").write_bytes(b"?"),
@@ -162,18 +162,10 @@ CASES = {
         moved(f"{TRUTH}/crack/000_mask.png", f"{TRUTH}/crack/000.png"), "name it 000_mask.png",
         moved(f"{TRUTH}/crack/000.png", f"{TRUTH}/crack/000_mask.png"),
     ),
-    "a folder of masks with a capital": Case(
-        moved(f"{TRUTH}/crack", f"{TRUTH}/Crack"), "name its folder crack",
-        moved(f"{TRUTH}/Crack", f"{TRUTH}/crack"),
-    ),
     "a mask of two images": Case(
         image(f"{TEST}/crack/000.bmp"), "give the images different names",
         lambda root: [moved(f"{TEST}/crack/000.bmp", f"{TEST}/crack/900.bmp")(root),
                       mask(f"{TRUTH}/crack/900_mask.png")(root)],
-    ),
-    "a mask twice": Case(
-        mask(f"{TRUTH}/crack/000_mask.bmp"), "remove one of the two",
-        removed(f"{TRUTH}/crack/000_mask.bmp"),
     ),
     "a mask missing": Case(
         removed(f"{TRUTH}/crack/000_mask.png"), "add ground_truth/crack/000_mask.png",
@@ -223,13 +215,6 @@ CASES = {
     "no training images": Case(
         removed(TRAIN), "put normal ones into bolt/train/good", image(f"{TRAIN}/good/0.png")
     ),
-    "a category that is not there": Case(
-        nothing, "did you mean 'bolt'", nothing, {"categories": ["bold"]}, {"categories": ["bolt"]}
-    ),
-    "a folder that is not there": Case(
-        nothing, "give a data set's name or an existing path", nothing,
-        {"benchmarks": ["./part"]}, {"benchmarks": ["./parts"]},
-    ),
     "hidden files among textures": Case(
         lambda root: [image("textures/a.png")(root),
                       (root / "textures/b.png").write_bytes(b"?")],
@@ -249,9 +234,7 @@ def test_advice_that_is_followed_helps(
     case.spoil(tmp_path)
     error, _ = attempt(tmp_path, case.asked)
     assert re.search(case.said, error), error
-    assert all(
-        line.startswith(("/", "draem", "parts", "./part", "...")) for line in error.split("\n")
-    )
+    assert all(line.startswith(("/", "draem", "...")) for line in error.split("\n"))
     case.follow(tmp_path)
     assert attempt(tmp_path, case.asked_again)[0] == ""
 

@@ -66,12 +66,6 @@ def test_a_shell_completes_commands_and_names(typed: str, offered: set[str]) -> 
     assert set(done.stdout.split()) == offered
 
 
-def test_the_console_script_is_installed() -> None:
-    done = subprocess.run([SCRIPT, "list"], capture_output=True, text=True, check=True)
-    for name in ("methods: ", "patchcore", "elpv", "image_auroc"):
-        assert name in done.stdout
-
-
 def test_every_direct_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
@@ -84,11 +78,5 @@ def test_every_direct_dependency_is_pinned() -> None:
     for requirement in wanted:
         name = requirement.split(">")[0].split("[")[0].strip().lower()
         assert name in pinned, f"{name} is not in constraints.txt"
-
-
-def test_both_faiss_packages_are_never_asked_for_together() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    for packages in extras.values():
-        assert sum(name.startswith("faiss") for name in packages) <= 1
+    for packages in extras:
+        assert sum(name.startswith("faiss") for name in packages) <= 1, "two of one module"
