@@ -59,7 +59,7 @@ def _noted(out: Path) -> dict[str, dict[str, set[str]]]:
 
 
 def _faults(out: Path, part: Path, noted: Mapping[str, Mapping[str, set[str]]]) -> Iterator[str]:
-    """What is wrong with a cell's files."""
+    """Faults of a cell's files."""
     from methods.parts.backbone import file_sha256
     from results.table import read_part, torn
 
