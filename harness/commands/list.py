@@ -99,7 +99,8 @@ def _words(takes: Any) -> str:
         return "|".join(map(_words, get_args(takes)))
     if get_origin(takes) is tuple:
         return f"{_words(get_args(takes)[0])},..."
-    return {NoneType: "none", str: "text", bool: "true|false"}.get(takes, takes.__name__)
+    words = {NoneType: "none", str: "text", bool: "true|false"}
+    return words.get(takes) or str(takes.__name__)
 
 
 def _benchmark(name: str) -> None:

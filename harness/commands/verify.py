@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,8 +49,7 @@ def _noted(out: Path) -> dict[str, dict[str, set[str]]]:
 
     Of two commands that make one cell both note it, and the files of one of them stay.
     """
-    from harness.store.journal import entries
-    from harness.store.store import PUBLISHED
+    from harness.store.journal import PUBLISHED, entries
 
     noted: dict[str, dict[str, set[str]]] = {}
     for entry in entries(out / PUBLISHED):
@@ -60,7 +60,6 @@ def _noted(out: Path) -> dict[str, dict[str, set[str]]]:
 
 def _faults(out: Path, part: Path, noted: Mapping[str, Mapping[str, set[str]]]) -> Iterator[str]:
     """Faults of a cell's files."""
-    from methods.parts.backbone import file_sha256
     from results.table import read_part, torn
 
     if why := torn(part):
@@ -77,7 +76,7 @@ def _faults(out: Path, part: Path, noted: Mapping[str, Mapping[str, set[str]]]) 
         file = out / kind / part.name
         if not file.exists():
             yield f"{file}: is missing"
-        elif file_sha256(file) not in hashes:
+        elif _sha256(file) not in hashes:
             yield f"{file}: is not what was written"
     if (rows["test_images"] > 0).any():  # else it is of normal images alone: there are no scores
         yield from _wrong_metrics(rows, part, out / "scores" / part.name)
@@ -108,7 +107,6 @@ def _wrong_metrics(rows: pl.DataFrame, part: Path, path: Path) -> Iterator[str]:
 def _models(out: Path) -> tuple[int, list[str]]:
     """How many trained models there are, and a line for each that is not what was written."""
     from harness.store.folder import folder_at
-    from methods.parts.backbone import file_sha256
     from results.files import record_in
 
     folder_at(out).local("models")
@@ -117,8 +115,13 @@ def _models(out: Path) -> tuple[int, list[str]]:
     for record in (record for record in records if ".corrupt-" not in record.parent.name):
         try:
             sha256 = record_in(record.read_bytes(), "sha256")["sha256"]
-            if file_sha256(record.with_name("model.safetensors")) != sha256:
+            if _sha256(record.with_name("model.safetensors")) != sha256:
                 faults.append(f"{record.parent}: the model is not what was written")
         except (OSError, ValueError) as error:
             faults.append(f"{record.parent}: can't be read ({error})")
     return len(records), faults
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

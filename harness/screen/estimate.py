@@ -39,7 +39,7 @@ def estimate(cells: Sequence[Cell], todo: Sequence[Cell]) -> Table:
         rows.setdefault((cell.data.label, f"{cell.method} {cell.variant}".strip()), []).append(cell)
     undone = {cell.cell_id for cell in todo}
     fits, scores = 0.0, 0.0
-    for name, of_row in rows.items():
+    for row, of_row in rows.items():
         first, left = of_row[0], [cell for cell in of_row if cell.cell_id in undone]
         cost, works = cost_of(first), [work_of(group) for group in jobs(left)]
         fit = sum(work["fit"] for work in works)
@@ -47,7 +47,7 @@ def estimate(cells: Sequence[Cell], todo: Sequence[Cell]) -> Table:
         fits, scores = fits + fit, scores + score
         to_do = "no weights" if first.weights_sha256 == MISSING else str(len(left))
         sizes = (f"{size / GIGA:.2f}" for size in (cost.bank_bytes, cost.training_bytes))
-        table.add_row(*name, str(len(of_row)), to_do, *sizes, _tera(fit), _tera(score))
+        table.add_row(*row, str(len(of_row)), to_do, *sizes, _tera(fit), _tera(score))
     table.add_section()
     table.add_row("all", "", str(len(cells)), str(len(todo)), "", "", _tera(fits), _tera(scores))
     return table

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import RLock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from methods.base import Progress
+from methods.parts.progress import Progress
 
 PARTS = {"features": "features", "fetch features": "features", "neighbours": "search"}
 PARTS |= {"calibrate": "calibrate", "score": "score", "measure": "score"}

@@ -15,12 +15,14 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.plan.registry import UsageError, did_you_mean, first_line
 from harness.store.folder import folder_at
-from harness.work.task import Show
-from methods.base import Progress
+from methods.parts.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.work.task import Show
 
 Log = Callable[[str, str, int, float], object]
 """Told the name of a training, the tag of a number, the epochs done and the number."""

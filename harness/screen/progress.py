@@ -10,11 +10,11 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import rich.progress
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TaskID,
@@ -27,10 +27,10 @@ from rich.text import Text
 from harness.plan.addresses import named
 from harness.plan.options import Say, first_few
 from harness.screen.eta import Clock
+from methods.parts.progress import Progress
 
 if TYPE_CHECKING:
     from harness.work.task import Show
-    from methods import base
 
 EVERY, LOOK = 60.0, 1.0
 """Seconds after which a log has another line, and between two looks whether it is time."""
@@ -53,10 +53,10 @@ class Tasks:
     ) -> None:
         self.title, self.labels, self.clock = title, labels, clock
         self.counted = counted or range(len(labels))
-        self.news: dict[int, base.Progress] = {}
+        self.news: dict[int, Progress] = {}
         """The last news of each that runs."""
 
-    def heard(self, number: int, news: base.Progress | None) -> None:
+    def heard(self, number: int, news: Progress | None) -> None:
         """Takes news of a task, None as it ends, as a `harness.work.task.Show`."""
         self.clock.heard(number, news)
         if news is None:
@@ -96,7 +96,7 @@ class _Left(ProgressColumn):
         return Text("" if left is None or task.finished else f"{lasting(left)} left")
 
 
-class _Bars(Progress):
+class _Bars(rich.progress.Progress):
     """Bars of one line at any width, below a table if there is one; names and notes are cut first.
 
     All are taken away at the end.
@@ -227,7 +227,7 @@ def bars(tasks: Tasks, console: Console, rows: Callable[[], str]) -> Iterator[Sh
     with _Bars(console) as progress, each_minute(console, line):
         whole = progress.add_task(tasks.title, total=len(tasks.counted), note="", clock=tasks.clock)
 
-        def show(number: int, news: base.Progress | None) -> None:
+        def show(number: int, news: Progress | None) -> None:
             label = tasks.labels[number]
             if news is not None and news.note:
                 noting(console)(f"{label}: {news.note}")
@@ -240,12 +240,13 @@ def bars(tasks: Tasks, console: Console, rows: Callable[[], str]) -> Iterator[Sh
                 if number not in drawn:
                     drawn[number] = progress.add_task(label, note="")
                 loss = "" if news.loss is None else f"loss {news.loss:.4f}"
-                at = {
-                    "description": f"  {label}: {news.stage}",
-                    "completed": news.step,
-                    "note": loss,
-                }
-                progress.update(drawn[number], total=news.steps, **at)
+                progress.update(
+                    drawn[number],
+                    description=f"  {label}: {news.stage}",
+                    completed=news.step,
+                    total=news.steps,
+                    note=loss,
+                )
                 return
             if number in drawn:
                 progress.remove_task(drawn.pop(number))

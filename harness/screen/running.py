@@ -18,10 +18,10 @@ from rich.console import Console
 
 from harness.screen.progress import Tasks, bars, lasting
 from harness.store.folder import folder_at
+from methods.parts.progress import Progress
 
 if TYPE_CHECKING:
     from harness.work.task import Show
-    from methods.base import Progress
 
 EVERY = 5.0
 """Least seconds between two writes."""
