@@ -36,16 +36,14 @@ class Case(NamedTuple):
     asked_again: dict[str, object] = {}  # noqa: RUF012
 
 
-def attempt(
-    root: Path, asked: dict[str, object], calibrate: float | None = None
-) -> tuple[str, str]:
+def attempt(root: Path, asked: dict[str, object]) -> tuple[str, str]:
     """What a command that trains nothing would say: its error, and its notes."""
     words = {"benchmarks": [str(root / "parts")], "methods": ["draem"], "preset": "smoke"}
     selection = Selection(**(words | {"seeds": 1} | asked))  # type: ignore[arg-type]
     screen = io.StringIO()
     notes: list[str] = []
     try:
-        cells = plan(selection, calibrate=calibrate, say=notes.append)
+        cells = plan(selection, say=notes.append)
         check_data(
             cells,
             FeatureCache(root=root / "cache"),
@@ -257,7 +255,7 @@ def test_what_was_checked_once_is_checked_again_when_anything_changed(tmp_path: 
 def test_where_images_are_held_out_to_calibrate_test_images_are_checked_too(tmp_path: Path) -> None:
     write_category(tmp_path / BOLT)
     next((tmp_path / TEST).glob("*/*.png")).write_bytes(b"no image")
-    assert "is not an image" in attempt(tmp_path, {}, calibrate=0.3)[0]
+    assert "is not an image" in attempt(tmp_path, {"calibrate": 0.3})[0]
 
 
 def test_what_is_worth_knowing_is_said_each_time(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,10 +47,6 @@ class RunOptions:
     refit: Annotated[
         bool, selecting("--refit", help="As --tuned, trained on all training images again.")
     ] = False
-    calibrate: Annotated[
-        float | None,
-        selecting(min=0, max=0.9, help="Hold out this share of normal images to set thresholds."),
-    ] = None
     overwrite: Annotated[bool, keeping("--overwrite", help="Do finished cells again.")] = False
     dry_run: Annotated[bool, keeping("--dry-run", help="Print the cells and their cost only.")] = (
         False
@@ -65,17 +62,9 @@ class RunOptions:
 
     def faults(self) -> list[str]:
         """A line for what can't be asked for together."""
-        lines = []
-        if self.calibrate and self.chosen:
-            lines.append(
-                "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen "
-                "ones with --set, or leave one of them out"
-            )
         if self.ablation and self.chosen:
-            lines.append(
-                "--tuned and --ablation: a choice is made for one row; ask for one of them"
-            )
-        return lines
+            return ["--tuned and --ablation: a choice is made for one row; ask for one of them"]
+        return []
 
 
 def command(
@@ -87,24 +76,17 @@ def command(
     """
     from rich.console import Console
 
-    console = Console(stderr=True)
-    with console.status("starting"):
-        from harness.checks.data import check_data
-        from harness.plan.plan import plan
-        from harness.screen.driver import on_cluster, on_screen
-        from harness.screen.live import check_logs
-        from harness.screen.progress import counter, noting
-        from harness.store.store import Store
-        from harness.work.cache import FeatureCache
-        from results.reports.numbers import counted
+    from harness.plan.plan import plan
+    from harness.screen.live import check_logs
+    from harness.screen.progress import counter, noting
+    from results.reports.numbers import counted
 
-    store, note = Store(out), noting(console)
-    said: list[str] = []
+    console = Console(stderr=True)
+    note, said = noting(console), list[str]()
     with counter("planning: images read", None, console) as count:
         cells = plan(
             selection,
             ablation=options.ablation,
-            calibrate=options.calibrate,
             need_weights=not options.dry_run,
             say=said.append,
             count=count,
@@ -112,6 +94,13 @@ def command(
         )
     for line in said:
         note(line)
+    with console.status("starting"):  # after planning: a word at fault is told within a second
+        from harness.checks.data import check_data
+        from harness.screen.driver import on_cluster, on_screen
+        from harness.store.store import Store
+        from harness.work.cache import FeatureCache
+
+    store = Store(out)
     if options.chosen:
         cells += _tuned(cells, selection, store, options.refit, note)
     if not options.dry_run:
@@ -237,7 +226,24 @@ def _print(cells: Sequence[Cell], store: Store, cache: FeatureCache | None) -> N
         ("cached features", cache and cache.root),
         ("all tables", f"lafite-bench report {out}"),
         ("pictures, in a browser", f"lafite-bench report {out} --format html"),
-        ("score a new image", f"lafite-bench predict {out}/models/FIT IMAGE"),
+        ("score an image", _example(cells, store)),
     ):
         if where:
             console.print(f"{what:23} {where}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _example(cells: Sequence[Cell], store: Store) -> str:
+    """The command that scores an image with the first model that there is; empty without one."""
+    from harness.plan.addresses import address_of
+    from harness.plan.options import is_address
+
+    for cell in filter(store.done, cells):
+        model = store.model(cell)
+        if is_address(address_of(model)) or not model.is_dir():
+            continue
+        data, benchmark = cell.data, cell.data.open()
+        split = benchmark.test if data.test_images else benchmark.train
+        path = split(data.categories)[0].path
+        image = "IMAGE" if path is None else str(path)
+        return shlex.join(["lafite-bench", "predict", str(model), image])
+    return ""

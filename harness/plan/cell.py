@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.base import Benchmark
+from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import nfc, printable
 from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
-from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out, pseudo_validation
 from harness.plan.addresses import address_of
 from harness.plan.overrides import PATHS
 from harness.plan.registry import (
@@ -83,8 +83,9 @@ class Held(NamedTuple):
 class Data:
     """One data set as it lies on disk: its name or path, where to look, which categories.
 
-    Where images are held out, training and its fingerprint are of the kept ones. The fingerprint
-    of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in tuning.
+    Where images are reserved or held out, training and its fingerprint are of the others. The
+    fingerprint of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in
+    tuning.
     """
 
     name: str
@@ -100,13 +101,21 @@ class Data:
     """The number of categories of the whole data set; None: not known."""
     limit: int | None = None
     """At most so many images of each category and kind, for a first look."""
+    reserved: float = 0.0
+    """The share of normal images that only says where alarms begin: to all else it is not there."""
     held: Held | None = None
     whole_fingerprint: str | None = None
-    """The fingerprint of all training images, where some are held out; None: not known."""
+    """The fingerprint of all training images, where some are not learned; None: not known."""
 
     def open(self) -> Benchmark:
-        """The data set, all of it."""
-        return open_benchmark(self.benchmark, self.root, self.limit)
+        """The data set, but for what is reserved."""
+        benchmark = open_benchmark(self.benchmark, self.root, self.limit)
+        return benchmark.without(reserve(benchmark, self.categories, self.reserved))
+
+    def open_reserved(self) -> tuple[Benchmark, list[Sample]]:
+        """The reserved images, and the data set that reads them."""
+        benchmark = open_benchmark(self.benchmark, self.root, self.limit)
+        return benchmark, reserve(benchmark, self.categories, self.reserved)
 
     def open_kept(self) -> Benchmark:
         """The data set to learn from, without what is held out."""
@@ -120,8 +129,9 @@ class Data:
 
     @property
     def images_fingerprint(self) -> str | None:
-        """Identity of all images, whatever is held out; None: not known."""
-        train = self.train_fingerprint if self.held is None else self.whole_fingerprint
+        """Identity of all images, whatever is learned of them; None: not known."""
+        all_learned = self.held is None and not self.reserved
+        train = self.train_fingerprint if all_learned else self.whole_fingerprint
         return train and train + self.test_fingerprint
 
     @property
@@ -158,8 +168,11 @@ class Cell:
     purpose: str = "run"
     """One of PURPOSES."""
     profile: str = DEFAULT_PROFILE
-    calibrated: bool = False
-    """Whether held-out normal images, which chose nothing, say where alarms begin."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether reserved images, which chose nothing, say where its alarms begin."""
+        return self.data.reserved > 0 and self.role.shown
 
     @property
     def role(self) -> Purpose:
@@ -289,6 +302,17 @@ def digest(content: dict[str, Any]) -> str:
     """A name made of what it names: 16 hex characters."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def reserve(benchmark: Benchmark, categories: Sequence[str], share: float) -> list[Sample]:
+    """The normal images of these categories that say where alarms begin.
+
+    They are drawn before any others are held out, so none of them trains a model or chooses a knob.
+    DataError as `hold_out`.
+    """
+    if not share:
+        return []
+    return hold_out(benchmark, benchmark.train(categories), share, purpose="calibrate")[1]
 
 
 def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Benchmark:

@@ -12,10 +12,10 @@ from benchmarks.parts.content import fingerprint
 from benchmarks.parts.inventory import nfc
 from benchmarks.parts.manifest import is_manifest
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
-from harness.plan.cell import Data, Held, open_benchmark
+from harness.plan.cell import Data, Held, open_benchmark, reserve
 from harness.plan.options import Say, Selection, first_few
 from harness.plan.registry import UsageError, did_you_mean, is_known
-from methods.base import quiet
+from methods.parts.progress import quiet
 
 Count = Callable[[int], None]
 """Told of so many more that are done."""
@@ -27,13 +27,11 @@ def opened(
     selection: Selection,
     held: Held | None = None,
     say: Say | None = None,
-    *,
-    untested: bool = False,
 ) -> tuple[Benchmark, tuple[str, ...]]:
     """The data set and the categories to use, as far as names of files tell.
 
     With `say` the folder is checked, DataError, and categories that can't be used are left out with
-    a word; where there are no test images at all it may stay `untested`.
+    a word; one without any test images can be calibrated.
     """
     benchmark = open_benchmark(name, selection.root, selection.limit)
     wanted = [nfc(category) for category in selection.categories]
@@ -41,7 +39,7 @@ def opened(
     present = benchmark.categories()
     chosen = tuple(category for category in present if not wanted or category in wanted)
     if say is not None:
-        chosen = _usable(benchmark, chosen, held, say, untested)
+        chosen = _usable(benchmark, chosen, held, say, bool(selection.calibrate))
     return benchmark, chosen
 
 
@@ -58,6 +56,7 @@ def in_pieces(
 
     With `held`, to tune on: what is scored is the pseudo-validation, no test image is opened.
     """
+    reserved = selection.calibrate or 0.0
     path = Path(name)
     is_path = (path.is_dir() or is_manifest(path)) and not is_known("benchmarks", name)
     last = nfc(path.resolve().name if path.is_dir() else path.stem) if is_path else name
@@ -65,10 +64,12 @@ def in_pieces(
     for group in (
         [chosen] if selection.mode == "multi-class" else [(category,) for category in chosen]
     ):
-        source, seen, split = benchmark, held, benchmark.test
+        kept = benchmark.without(reserve(benchmark, group, reserved))
+        source, seen, split = kept, held, kept.test
         if held is not None:
-            seen, source = held_and_seen(benchmark, group, held, say)
+            seen, source = held_and_seen(kept, group, held, say)
             split = source.validation
+        all_images = fingerprint(benchmark, benchmark.train(group)) if reserved else None
         parts.append(
             Data(
                 name=limited(last, selection.limit),
@@ -78,7 +79,9 @@ def in_pieces(
                 **_images(source, source.train(group), split(group), count),
                 published_categories=len(benchmark.published) or None,
                 limit=selection.limit,
+                reserved=reserved,
                 held=seen,
+                whole_fingerprint=all_images,
             )
         )
     return parts
@@ -151,7 +154,7 @@ def with_held_out(data: Data, held: Held) -> Data:
     return replace(
         data,
         held=held,
-        whole_fingerprint=data.train_fingerprint,
+        whole_fingerprint=data.whole_fingerprint or data.train_fingerprint,
         train_fingerprint=fingerprint(pseudo, samples),
         train_images=len(samples),
     )
