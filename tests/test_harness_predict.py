@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,9 +152,26 @@ def test_bad_input_is_one_line(
     assert done.err.count("\n") == 1
 
 
-def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path: Path) -> None:
-    import shutil
+def test_of_several_models_one_is_named_by_its_method_or_by_its_folder(
+    runs: Place, images: list[Path], tmp_path: Path, call: Call
+) -> None:
+    out, image = tmp_path / "runs", str(images[0])
+    for method in ("padim", "patchcore"):
+        shutil.copytree(model_of(runs), out / "models" / method)
+        [use] = (out / "models" / method / "cells").glob("*.json")
+        use.write_text(json.dumps(json.loads(use.read_text()) | {"method": method}))
+    refused = call("predict", str(out), image)
+    assert refused.code == 2 and "which model? -m METHOD" in refused.err
+    first, second = re.findall("  (.+) on shapes.*: (.+)", refused.err)
+    assert first == ("padim", str(out / "models/padim"))
+    assert call("predict", second[1], image).code == 0
+    assert call("predict", str(out), image, "-m", second[0]).code == 0
+    assert "did you mean 'padim'" in call("predict", str(out), image, "-m", "pdim").err
+    shutil.rmtree(out / "models/padim")
+    assert call("predict", str(out), image).code == 0, "the only one needs no name"
 
+
+def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(model_of(runs), copy)
     [use] = (copy / "cells").glob("*.json")

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,11 +26,16 @@ FORMATS = (".jsonl", ".csv", ".parquet")
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A folder of OUT/models, or an exported one.")],
+    model: Annotated[
+        Path, typer.Argument(help="OUT of a run, a folder of OUT/models, or an exported one.")
+    ],
     images: Annotated[
         list[str], typer.Argument(help="Files, folders, globs, or - for a list from stdin.")
     ],
     *,
+    method: Annotated[
+        str | None, selecting("--method", "-m", help="Of the models in OUT the one of this method.")
+    ] = None,
     alpha: Annotated[
         float | None,
         selecting(help="Verdicts: alarms on at most this share of normal images, e.g. 0.01."),
@@ -47,7 +53,7 @@ def command(
 ) -> bool:
     """Score images with a trained model: score, p-value, verdict, one line each.
 
-    Example: lafite-bench predict results/runs/models/FIT new-images/ --alpha 0.05
+    Example: lafite-bench predict results/runs -m patchcore new-images/ --alpha 0.05
     """
     from rich.console import Console
 
@@ -59,7 +65,7 @@ def command(
         raise UsageError(f"--out {out}: end it with {', '.join(FORMATS)}, as what is written")
     paths = found(images)
     with working("loading the model"):
-        trained = load(model, cell)
+        trained = load(_model(model, method, cell), cell)
     above = _threshold(trained, alpha, category)
     console, rows, started = Console(stderr=True), [], time.perf_counter()
     with counter("images", len(paths), console) as one_more:
@@ -79,6 +85,37 @@ def command(
         highlight=False,
     )
     return len(rows) == len(paths)
+
+
+def _model(folder: Path, method: str | None, cell: str | None) -> Path:
+    """The folder of a model in a folder of results, the first seed's; any other folder as it is.
+
+    UsageError, with a line for each model, where it is not clear which of them is meant.
+    """
+    from results.files import record_in
+
+    models = folder / "models" if (folder / "models").is_dir() else folder
+    rows: dict[tuple[str, str], dict[int, Path]] = {}
+    for use in sorted(models.glob(f"[!.]*/cells/{cell or '*'}.json")):
+        with suppress(OSError, ValueError):  # `load` says what is wrong with it
+            record = record_in(use.read_bytes(), "method", "variant", "seed", "data")
+            data, categories = record["data"]["name"], record["data"]["categories"]
+            data = f"{data}/{categories[0]}" if len(categories) == 1 else data
+            name = f"{record['method']} {record['variant']}".strip()
+            rows.setdefault((name, data), {})[record["seed"]] = use.parents[1]
+    known = [name for name, _ in rows]
+    named = [name for name in known if name == method] or [
+        name for name in known if name.startswith(method or "")
+    ]
+    chosen = {row: seeds for row, seeds in rows.items() if row[0] in named}
+    if rows and not chosen:
+        raise UsageError(f"{folder}: -m {method}: {did_you_mean(str(method), known)}")
+    if len(chosen) > 1:
+        lines = [f"  {' on '.join(row)}: {min(seeds.items())[1]}" for row, seeds in chosen.items()]
+        raise UsageError(
+            "\n".join([f"{folder}: which model? -m METHOD, or one of these in its place:", *lines])
+        )
+    return next((min(seeds.items())[1] for seeds in chosen.values()), folder)
 
 
 def _rows(
@@ -203,8 +240,12 @@ def _write(rows: Sequence[dict[str, Any]], out: Path) -> None:
     from results.files import write_whole
 
     frame, buffer = pl.DataFrame(rows, infer_schema_length=None), io.BytesIO()
-    writers = (frame.write_ndjson, frame.write_csv, frame.write_parquet)
-    dict(zip(FORMATS, writers, strict=True))[out.suffix](buffer)
+    if out.suffix == ".parquet":
+        frame.write_parquet(buffer)
+    elif out.suffix == ".csv":
+        frame.write_csv(buffer)
+    else:
+        frame.write_ndjson(buffer)
     try:
         write_whole(out, buffer.getvalue(), replace=True)
     except OSError as error:
