@@ -56,14 +56,14 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
     With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
     the first. ResultsError for a folder without results, UsageError where `out` can't be written.
     """
-    from harness.screen.progress import shown
+    from harness.screen.progress import working
 
     try:
         seen = _state(folder)
         while watch and not seen:
             time.sleep(POLL_SECONDS)
             seen = _state(folder)
-        with shown("making the report"):
+        with working("making the report"):
             made = _report(folder, fmt, out)
         yield made
         while watch:

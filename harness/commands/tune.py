@@ -55,7 +55,7 @@ def command(
         from benchmarks.base import sealed
         from harness.checks.data import check_data
         from harness.screen.driver import on_cluster
-        from harness.screen.progress import hashing, noting
+        from harness.screen.progress import counter, noting
         from harness.screen.search import Search
         from harness.search.choice import frozen
         from harness.search.study import plan_studies
@@ -63,7 +63,7 @@ def command(
         from harness.work.cache import FeatureCache
 
     store, printed, note = Store(out), Console(), noting(console)
-    with hashing(console) as count, sealed():
+    with counter("planning: images read", None, console) as count, sealed():
         studies = plan_studies(selection, search, say=note, count=count)
     store.prepare(note)
     if withdraw:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from traceback import format_exception
@@ -18,8 +18,8 @@ from harness.plan.addresses import named
 from harness.plan.registry import UsageError, first_line
 from harness.screen.driver import on_screen
 from harness.screen.eta import Clock
-from harness.screen.progress import bars, noting
-from harness.screen.running import running
+from harness.screen.progress import Tasks, noting
+from harness.screen.running import watched
 from harness.screen.tune_tables import show_choice, varied, words, work_done
 from harness.search.choice import Choice, frozen
 from harness.search.reveal import METRIC, reveal
@@ -105,14 +105,9 @@ class Search:
     def _score(self) -> Score:
         return partial(score_on_tune, drive=on_screen(self.console), shown=self._bars)
 
-    @contextmanager
-    def _bars(self, study: Study, settings: Sequence[Any]) -> Iterator[Show]:
+    def _bars(self, study: Study, settings: Sequence[Any]) -> AbstractContextManager[Show]:
         names = varied(settings)
         labels = [f"{study.label} {words(knobs, names)}" for knobs in settings]
-        title = f"{study.label} {', '.join(names)}"
         clock = Clock([{("score", study.first.method): 1.0}] * len(labels))
-        with (
-            bars(title, labels, self.console, clock) as shown,
-            running(self.store.out, title, labels, shown, clock) as show,
-        ):
-            yield show
+        tasks = Tasks(f"{study.label} {', '.join(names)}", labels, clock)
+        return watched(tasks, self.console, self.store.out)

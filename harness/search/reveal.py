@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from benchmarks.parts.synthesis.families import LEVELS, PAPER
-from harness.plan.datasets import pieces, with_held_out
+from harness.plan.datasets import whole, with_held_out
 from harness.plan.registry import load
 from harness.search.choice import Choice
 from harness.search.decision import elect
@@ -56,16 +56,10 @@ def _revealed(study: Study, choice: Choice) -> Study:
 
     Taking a frozen choice is what makes this safe: there is nothing left to choose.
     """
-    cells = []
-    for cell in study.cells:
-        [data] = pieces(
-            cell.data.benchmark,
-            cell.data.root,
-            cell.data.categories,
-            mode="multi-class",
-            limit=cell.data.limit,
-        )
-        cells.append(replace(cell, data=with_held_out(data, choice.held), purpose="reveal"))
+    cells = [
+        replace(cell, data=with_held_out(whole(cell.data), choice.held), purpose="reveal")
+        for cell in study.cells
+    ]
     return replace(study, cells=tuple(cells), extra=())
 
 
