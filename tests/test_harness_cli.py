@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from calling import Call
-from made_data import write_category
 from made_rows import made_frame
 from PIL import Image
 from rich.console import Console
@@ -68,7 +67,6 @@ def folder(tmp_path: Path) -> Path:
         (["report", "--format", "htm"], "did you mean 'html'"),
         (["run", "shapes", "--log", "tensorbord"], "did you mean 'tensorboard'"),
         (["tune", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
-        (["tune", "shapes", "--preset", "smoke", "--objective", "image_auc"], "'image_auroc'"),
         (["tune", "shapes", "--preset", "smoke", "--space", "lafite.t=9000"], "t=9000"),
         (["tune", "shapes", "--preset", "smoke", "--share", "1"], "between 0 and 1"),
         (["run", "shapes", "--preset", "smoke", "--tuned", "--ablation"], "ask for one"),
@@ -138,13 +136,6 @@ def test_all_bad_files_are_named_at_once_before_anything_runs(
         assert name in done.err
     assert sum(str(bolt) in line for line in done.err.splitlines()) == 5
     assert not list((out / "parts").glob("*")) and not list((out / "failures").glob("*"))
-
-
-def test_an_objective_of_pixels_needs_masks(tmp_path: Path, call: Call) -> None:
-    write_category(tmp_path / "bolt")
-    shutil.rmtree(tmp_path / "bolt/ground_truth")
-    done = call("tune", str(tmp_path), "--preset", "smoke", "--objective", "pixel_ap")
-    assert done.code == 2 and "choose one that starts with image_" in done.err
 
 
 def test_an_empty_category_is_refused(folder: Path, call: Call) -> None:

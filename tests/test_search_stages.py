@@ -28,13 +28,12 @@ from rich.console import Console
 
 from benchmarks.base import SealedError, sealed
 from benchmarks.parts.synthesis.families import LEFT_OUT
-from harness.plan.options import SearchOptions, Selection
 from harness.plan.registry import UsageError
 from harness.screen.search import Search
 from harness.search.decision import NothingToChoose, elect, record, values
 from harness.search.models import LoadedModel
 from harness.search.space import settings
-from harness.search.study import Study, plan_studies
+from harness.search.study import Study
 from harness.search.tuning import search_stages
 from harness.store.journal import entries
 from harness.work.place import Place
@@ -86,11 +85,8 @@ def test_the_robust_selector_elects_from_the_scores_of_each_image(sweep: Sweep) 
 
 
 def test_folds_and_left_out_categories_vote_and_are_trained(place: Place) -> None:
-    selection = Selection(benchmarks=["shapes"], methods=["patchcore"], seeds=1, preset="smoke")
-    options = SearchOptions(folds=2, leave_out=True, space=["patchcore.k=1,3"], anomalies=1)
+    of = study("patchcore", "patchcore.k=1,3", selector="robust", folds=2, leave_out=True)
     with sealed():
-        [of] = plan_studies(selection, options)
-        of = replace(of, stages=of.stages[:1])
         _, results = search_stages(of, place, score_here)
     assert [cell.variant for cell in of.extra] == ["fold 1", *["2 of 4 categories"] * 2]
     election = results[0].election
@@ -194,7 +190,7 @@ def test_seeds_are_averaged(place: Place) -> None:
         for cell in (cell for knobs in settings for cell in study.at(knobs)):
             publish_made(cell, place, made[cell.knobs.k, cell.seed])
 
-    knobs, results = search_stages(replace(of, stages=of.stages[:1]), place, score)
+    knobs, results = search_stages(of, place, score)
     assert knobs.k == 3
     assert results[0].tried[0].values == (0.9, 0.1)
 

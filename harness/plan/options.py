@@ -194,9 +194,6 @@ class SearchOptions:
     space: Annotated[
         list[str], searching(help="METHOD.KNOB=1,3,5 or start:stop:step, not its own grid.")
     ] = field(default_factory=list)
-    objective: Annotated[str, searching(help="A metric, or several joined by +, averaged.")] = (
-        "image_auroc"
-    )
     selector: Annotated[
         str,
         searching(

@@ -27,7 +27,6 @@ from results.files import record_in
 FEWEST_IMAGES = 4
 COIN, EQUAL = 0.5, 1e-9
 OPTIONS = {
-    "objective": "--objective",
     "selector": "--selector",
     "profile": "--metric-profile",
     "seeds": "--seeds",
@@ -66,7 +65,6 @@ def freeze(
     store: Store, study: Study, knobs: Any, results: Sequence[StageResult], code_version: str
 ) -> Choice:
     """Write the choice, whole and once; where it was written meanwhile, that choice stays."""
-    last = results[-1]
     tried = {setting.knobs for stage in results for setting in stage.tried if setting.values}
     content = {
         "benchmark": study.first.data.name,
@@ -76,8 +74,6 @@ def freeze(
         "knobs": dataclasses.asdict(knobs),
         "frozen_at": datetime.now(UTC).isoformat(),
         "code_version": code_version,
-        "value": fmean(last.tried[last.best].values),
-        "values": list(last.tried[last.best].values),
         "settings": len(tried),
         "train_fingerprint": study.train_fingerprint,
         "kept_fingerprint": study.first.data.train_fingerprint,
@@ -103,11 +99,9 @@ def undecided(study: Study, results: Sequence[StageResult]) -> str:
     if images < FEWEST_IMAGES:
         return f"{images} pseudo-validation images tell nothing; hold out more of them (--share)"
     if len(means) > 1 and max(means) - min(means) < EQUAL:
-        return (
-            f"all {len(means)} settings have {100 * means[0]:.1f} %; hold out more images "
-            "(--share), or rank by another --objective"
-        )
-    if all(name.endswith("auroc") for name in study.objective) and max(means, default=1.0) <= COIN:
+        same = f"{100 * means[0]:.1f} %"
+        return f"all {len(means)} settings have {same}; hold out more images (--share)"
+    if max(means, default=1.0) <= COIN:
         return (
             f"no setting is better than a coin ({100 * max(means):.1f} % at most), so what was "
             "learned finds no anomaly here; train longer, or try another method"
@@ -194,22 +188,17 @@ def tuned(
         if not refit:
             split = cell.data, choice.held
             if split not in held_out:
-                held_out[split] = _as_tuned(with_held_out(*split), choice)
+                held_out[split] = with_held_out(*split)
             row = replace(row, data=held_out[split])
+            if row.data.train_fingerprint != choice.record["kept_fingerprint"]:
+                raise UsageError(
+                    f"{choice.path}: made while other images were held out than this version holds "
+                    "out; tune again into another --out"
+                )
         rows.append(row)
     if missing:
         raise UsageError("\n".join(missing))
     return rows
-
-
-def _as_tuned(data: Data, choice: Choice) -> Data:
-    """The data, unless other images are held out of it than were for the choice."""
-    if data.train_fingerprint != choice.record["kept_fingerprint"]:
-        raise UsageError(
-            f"{choice.path}: made while other images were held out than this version holds out; "
-            "tune again into another --out"
-        )
-    return data
 
 
 def _check_sealed(choice: Choice, cell: Cell, store: Store) -> None:

@@ -11,19 +11,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.parts.synthesis.families import PAPER
 from harness.plan.cell import Cell
 from harness.plan.registry import load
 from harness.search.study import Study, bank_search
 from harness.store.store import Store
 from methods.base import Stage
 from results.analysis.election import Election, Image, anomalous, paired_differences
-from results.analysis.selection import objective
+from results.analysis.selection import image_auroc
 from results.table import read_part
 
 
 class Tried(NamedTuple):
-    """A setting, and the objective of each seed; no values where a seed has none."""
+    """A setting, and the image AUROC of each seed; no values where a seed has none."""
 
     knobs: Any
     values: tuple[float, ...]
@@ -45,7 +44,7 @@ class StageResult(NamedTuple):
 
 
 class NothingToChoose(RuntimeError):
-    """No setting of a stage has a value of the objective."""
+    """No setting of a stage has a value."""
 
 
 def decide(study: Study, stage: Stage, proposed: Sequence[Any], store: Store) -> StageResult:
@@ -58,10 +57,10 @@ def decide(study: Study, stage: Stage, proposed: Sequence[Any], store: Store) ->
     known = [place for place, setting in enumerate(tried) if setting.values]
     if not known:
         raise NothingToChoose(
-            f"{study.label}: no setting of {', '.join(stage.grid)} has a value of "
-            f"{' + '.join(study.objective)} on the pseudo-validation"
+            f"{study.label}: no setting of {', '.join(stage.grid)} has an image AUROC on the "
+            "pseudo-validation"
         )
-    if study.selector == PAPER:
+    if study.published:
         best = max(known, key=lambda place: fmean(tried[place].values))
         return StageResult(stage, tried, best, None)
     election = elect(study, [proposed[place] for place in known], store)
@@ -70,9 +69,9 @@ def decide(study: Study, stage: Stage, proposed: Sequence[Any], store: Store) ->
 
 
 def values(study: Study, knobs: Any, store: Store) -> tuple[float, ...]:
-    """The objective of a setting, seed by seed; empty if a seed has none."""
+    """The image AUROC of a setting, seed by seed; empty if a seed has none."""
     own = study.at(knobs)[: len(study.cells)]
-    measured = [objective(read_part(store.part(cell)), study.objective) for cell in own]
+    measured = [image_auroc(read_part(store.part(cell))) for cell in own]
     known = tuple(value for value in measured if value is not None)
     return known if len(known) == len(measured) else ()
 

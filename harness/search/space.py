@@ -26,10 +26,6 @@ def stages_of(method: str, config: Any, knobs: Any, space: Mapping[str, str]) ->
     ]
     searched = {name for stage in stages for name in stage.grid}
     stages += [Stage({name: values}) for name, values in grids.items() if name not in searched]
-    if not stages:
-        raise UsageError(
-            f"{method} declares no knobs to tune; name some: --space {method}.KNOB=VALUES"
-        )
     for name, values in (entry for stage in stages for entry in stage.grid.items()):
         if not values:
             raise UsageError(

@@ -1,8 +1,8 @@
-"""A study of `tune`: the knobs of one method on one data set, and the objective."""
+"""A study of `tune`: the knobs of one method on one data set, and what they are chosen on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,33 +10,27 @@ from typing import Any
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
 from harness.plan.cell import Cell, Data, Held, digest, without_paths
-from harness.plan.datasets import Count
-from harness.plan.options import SELECTORS, Say, SearchOptions, Selection
+from harness.plan.datasets import held_out_again
+from harness.plan.options import SELECTORS, Say, SearchOptions
 from harness.plan.overrides import parse_overrides
-from harness.plan.plan import plan
 from harness.plan.registry import UsageError, did_you_mean, load
 from harness.search.space import check_settings, joined, reachable, stages_of
 from harness.store.store import Store
-from methods.base import BankSearch, SearchesBank, Stage, quiet
-from results.metrics import METRICS, PIXEL_METRICS
-
-RANKED = "image_auroc"
-"""The metric that ranks of paired image scores stand for: their mean is its distance from 0.5."""
+from methods.base import BankSearch, SearchesBank, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A search for the knobs of one method on one data set."""
+    """A search for the knobs of one method on one data set; all else follows from its fields.
+
+    UsageError, in one line, from what can't be searched: see `checked`.
+    """
 
     cells: tuple[Cell, ...]
     """One a seed, with the knobs that the search starts from."""
-    extra: tuple[Cell, ...] = ()
-    """Cells of further folds and left-out halves: they vote, and are not reported."""
-    train_fingerprint: str
-    """The fingerprint of all training images, held-out ones too."""
-    stages: tuple[Stage, ...]
-    objective: tuple[str, ...]
-    selector: str = "robust"
+    options: SearchOptions
+    grids: Mapping[str, str]
+    """What `--space` says of each knob."""
 
     @property
     def first(self) -> Cell:
@@ -54,6 +48,33 @@ class Study:
         return f"{self.first.data.label} {self.first.method}"
 
     @property
+    def published(self) -> bool:
+        """Whether the paper's selector chooses: the highest mean on its own kind of anomaly."""
+        return self.options.selector == PAPER
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the search; none where the method has no knobs and no grid was given."""
+        first = self.first
+        found = stages_of(first.method, first.config, first.knobs, self.grids)
+        return joined(found) if self.options.joint and found else found
+
+    @cached_property
+    def extra(self) -> tuple[Cell, ...]:
+        """Cells of further folds and left-out halves: they vote, and are not reported."""
+        return tuple(
+            replace(cell, data=data, variant=", ".join(filter(None, (cell.variant, name))))
+            for name, data in _other_data(self.first.data, self.options)
+            for cell in self.cells
+        )
+
+    @cached_property
+    def train_fingerprint(self) -> str:
+        """The fingerprint of all training images, held-out ones too."""
+        benchmark = self.first.data.open()
+        return fingerprint(benchmark, benchmark.train(self.first.data.categories))
+
+    @cached_property
     def key(self) -> str:
         """Names what a choice is for."""
         return choice_key(self.first, self.train_fingerprint)
@@ -80,7 +101,6 @@ class Study:
     def described(self) -> dict[str, Any]:
         """The facts that decide the choice, for the record and to compare."""
         return {
-            "objective": list(self.objective),
             "space": [
                 {
                     "grid": {name: list(values) for name, values in stage.grid.items()},
@@ -92,7 +112,7 @@ class Study:
             "held": list(self.first.data.held or ())[:5],
             "validation_fingerprint": self.first.data.test_fingerprint,
             "profile": self.first.profile,
-            "selector": self.selector,
+            "selector": self.options.selector,
             "also_validated": [cell.data.test_fingerprint for cell in self.extra],
         }
 
@@ -127,104 +147,52 @@ def held_by(options: SearchOptions) -> Held:
     return Held(options.share, anomalies=options.anomalies, families=families)
 
 
-def plan_studies(
-    selection: Selection, options: SearchOptions, *, say: Say = quiet, count: Count = quiet
-) -> list[Study]:
-    """The studies of a selection, one for each data set and method.
+def checked(studies: Sequence[Study], say: Say) -> list[Study]:
+    """The studies that have something to search; `say` is told of the others.
 
-    Methods that have nothing to tune are refused where the selection names them, else left out.
-    UsageError, in one line, for whatever can't be searched. `say` and `count` as for `plan`.
+    UsageError, in one line, for the first setting that can't be scored, and where none is left.
     """
-    held = held_by(options)
-    cells = plan(selection, held=held, say=say, count=count)
-    extra = _plan_extra(selection, options, cells, held, say)
+    silent = {study.first.method: study.label for study in studies if not study.stages}
+    advice = "declares no knobs to tune; name some: --space {}.KNOB=VALUES"
+    if len(found := [study for study in studies if study.stages]) == 0:
+        raise UsageError("\n".join(f"{method} {advice.format(method)}" for method in silent))
+    for method, label in silent.items():
+        say(f"{label} {advice.format(method)}; it is left out")
+    for study in found:
+        for cell in study.every:
+            check_settings(study.stages, cell)
+    return found
+
+
+def grids_of(cells: Sequence[Cell], options: SearchOptions) -> dict[str, dict[str, str]]:
+    """What `--space` says, by method and knob; UsageError for a method that is not searched."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
-    spaces = parse_overrides(options.space, methods, option="--space", example="lafite.t=50:600:50")
-    groups: dict[tuple[Data, str], list[Cell]] = {}
+    example = "lafite.t=50:600:50"
+    return parse_overrides(options.space, methods, option="--space", example=example)
+
+
+def by_row(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """Planned cells that differ in their seed alone, together."""
+    rows: dict[tuple[Data, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.data, cell.method), []).append(cell)
-    return [
-        _study(seeds, [cell for cell in extra if _beside(cell, seeds[0])], spaces[method], options)
-        for (_, method), seeds in groups.items()
-        if selection.methods
-        or spaces[method]
-        or load("methods", method).stages(seeds[0].config, seeds[0].knobs)
-    ]
+        rows.setdefault((cell.data, cell.method), []).append(cell)
+    return [tuple(seeds) for seeds in rows.values()]
 
 
-def _plan_extra(
-    selection: Selection, options: SearchOptions, cells: Sequence[Cell], held: Held, say: Say
-) -> list[Cell]:
-    """Further cells that vote: of other folds, and without half of the categories.
-
-    UsageError where there is nothing to leave out.
-    """
-    extra: list[Cell] = []
+def _other_data(data: Data, options: SearchOptions) -> Iterator[tuple[str, Data]]:
+    """The data with other images held out, and without half of the categories, each by its name."""
+    held, categories = held_by(options), data.categories
     for fold in range(1, options.folds):
-        other = plan(selection, held=held._replace(fold=fold))
-        extra += [_called(cell, f"fold {fold}") for cell in other]
+        yield f"fold {fold}", held_out_again(data, held._replace(fold=fold))
     if not options.leave_out:
-        return extra
+        return
     if options.selector == PAPER:
         raise UsageError("--leave-out: the paper makes its anomalies; take --selector robust")
-    for name, categories in dict.fromkeys((c.data.benchmark, c.data.categories) for c in cells):
-        if len(categories) == 1:
-            raise UsageError(
-                f"--leave-out: {name} is searched with one category; there is nothing to leave out"
-            )
-        for half in (categories[::2], categories[1::2]):
-            part = replace(selection, benchmarks=[name], categories=list(half))
-            learned = plan(part, held=held._replace(families=(LEFT_OUT,)), say=say)
-            extra += [
-                _called(cell, f"{len(half)} of {len(categories)} categories") for cell in learned
-            ]
-    return extra
-
-
-def _called(cell: Cell, name: str) -> Cell:
-    return replace(cell, variant=", ".join(filter(None, (cell.variant, name))))
-
-
-def _beside(cell: Cell, first: Cell) -> bool:
-    """Whether a cell votes on the choice for another: of the same method, and of its categories."""
-    same = (cell.data.benchmark, cell.method) == (first.data.benchmark, first.method)
-    return same and set(cell.data.categories) <= set(first.data.categories)
-
-
-def _study(
-    seeds: Sequence[Cell], extra: Sequence[Cell], space: dict[str, str], options: SearchOptions
-) -> Study:
-    first = seeds[0]
-    benchmark = first.data.open()
-    stages = stages_of(first.method, first.config, first.knobs, space)
-    if options.joint:
-        stages = joined(stages)
-    for cell in (first, *extra):
-        check_settings(stages, cell)
-    objective = objective_of(options.objective, benchmark.no_pixel_reason)
-    if options.selector != PAPER and objective != (RANKED,):
+    if len(categories) == 1:
         raise UsageError(
-            f"--objective {options.objective}: the robust selector ranks image scores; "
-            f"add --selector {PAPER}"
+            f"--leave-out: {data.label} is searched with one category; nothing can be left out"
         )
-    return Study(
-        cells=tuple(seeds),
-        extra=tuple(extra),
-        train_fingerprint=fingerprint(benchmark, benchmark.train(first.data.categories)),
-        stages=stages,
-        objective=objective,
-        selector=options.selector,
-    )
-
-
-def objective_of(text: str, no_pixel_reason: str) -> tuple[str, ...]:
-    """Metrics joined by +; UsageError for an unknown one, or one that the data can't have."""
-    names = tuple(text.split("+"))
-    for name in names:
-        if name not in METRICS:
-            raise UsageError(f"--objective {text}: {did_you_mean(name, METRICS)}")
-        if name in PIXEL_METRICS and no_pixel_reason:
-            raise UsageError(
-                f"--objective {text}: {no_pixel_reason}; choose one that starts with image_"
-            )
-    return names
+    for half in (categories[::2], categories[1::2]):
+        learned = replace(data, categories=half)
+        name = f"{len(half)} of {len(categories)} categories"
+        yield name, held_out_again(learned, held._replace(families=(LEFT_OUT,)))

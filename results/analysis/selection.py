@@ -18,38 +18,37 @@ AVERAGE = "mean"
 """The category of means over categories."""
 ALL = "all"
 """The family that stands for all of them."""
+METRIC = "image_auroc"
+"""The metric that choices are judged by."""
 
 
-def objective(rows: pl.DataFrame, metrics: Sequence[str]) -> float | None:
-    """The mean over metrics of a cell's mean over categories; None if a metric has no value."""
-    counted = rows.filter(pl.col("category") != POOLED)
-    means = [counted.filter(pl.col("metric") == metric)["value"].mean() for metric in metrics]
-    return None if None in means else float(np.mean(means))  # type: ignore[arg-type]
+def image_auroc(rows: pl.DataFrame) -> float | None:
+    """A cell's mean over categories; None if no category has a value."""
+    [mean] = by_setting(rows).filter(category=AVERAGE)["value"]
+    return None if mean is None else float(mean)
 
 
-def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
-    """The value averaged over seeds of each setting and category, AVERAGE among them."""
-    single = rows.filter(pl.col("metric") == metric, pl.col("category") != POOLED)
+def by_setting(rows: pl.DataFrame) -> pl.DataFrame:
+    """The image AUROC of each setting and category averaged over seeds, AVERAGE among them."""
+    single = rows.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
     keys = ("knobs_json", "category")
     each = single.group_by(*keys).agg(pl.col("value").mean())
     mean = each.group_by("knobs_json").agg(pl.col("value").mean())
     return pl.concat([each, mean.with_columns(category=pl.lit(AVERAGE)).select(each.columns)])
 
 
-def agreement(
-    opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str, metric: str = "image_auroc"
-) -> pl.DataFrame:
+def agreement(opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str) -> pl.DataFrame:
     """Agreement of what pseudo-validation thinks of settings with the test split.
 
     `opinions` has a value for each family, category and setting (`knobs_json`); the family ALL
     stands for all together, the category AVERAGE for all. One row for each family and category:
-    settings: how many; spearman, kendall: rank correlation with `metric` on test, null where either
-    is constant; best: the highest value on test; chosen: that of the setting `chosen`, or for a
+    settings: how many; spearman: rank correlation with image AUROC on test, null where either is
+    constant; best: the highest value on test; chosen: that of the setting `chosen`, or for a
     single family of the one that it thinks most of; regret: best minus chosen in points; rank: 1
     plus the number of settings that are better on test. Raises ValueError where a setting was not
     revealed.
     """
-    test = by_setting(revealed, metric).rename({"value": "test"})
+    test = by_setting(revealed).rename({"value": "test"})
     pairs = opinions.join(test, on=("knobs_json", "category"), how="left")
     if missing := pairs["test"].null_count():
         raise ValueError(f"{missing} of the tried settings have no value on the test split")
@@ -64,8 +63,7 @@ def agreement(
                 "family": family,
                 "category": category,
                 "settings": len(group),
-                "spearman": _correlation("spearmanr", group),
-                "kendall": _correlation("kendalltau", group),
+                "spearman": _spearman(group),
                 "best": best,
                 "chosen": reached,
                 "regret": 100 * (best - reached),
@@ -103,35 +101,6 @@ def opinions(election: Election, names: Sequence[str], *, by_rank: bool) -> pl.D
     )
 
 
-def detected(values: Sequence[float], strength: Sequence[float], bins: int) -> list[dict[str, Any]]:
-    """AUROC of anomalies against normal images, from the weakest to the strongest.
-
-    `values` are paired differences, `strength` a size or a level; up to so many bins of about equal
-    counts. Each: from, to, images, auroc and its standard error.
-    """
-    order = np.argsort(strength, kind="stable")
-    sizes, found = np.asarray(strength, dtype=float)[order], np.asarray(values)[order]
-    cuts = np.unique(sizes)[:-1]
-    if len(cuts) >= bins:  # else each value, such as a level, is a bin
-        cuts = np.unique(np.quantile(sizes, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
-    rows = []
-    for place in range(len(cuts) + 1):
-        chosen = np.searchsorted(cuts, sizes, "left") == place
-        if (count := int(chosen.sum())) == 0:
-            continue
-        spread = float(found[chosen].std(ddof=1)) if count > 1 else 0.0
-        rows.append(
-            {
-                "from": float(sizes[chosen].min()),
-                "to": float(sizes[chosen].max()),
-                "images": count,
-                "auroc": 0.5 + float(found[chosen].mean()),
-                "error": spread / count**0.5,
-            }
-        )
-    return rows
-
-
 def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The settings along one curve of Figure 6, as knobs.
 
@@ -143,10 +112,6 @@ def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [knobs for knobs in measured if knobs | {name: best[name]} == best]
 
 
-def _correlation(name: str, group: pl.DataFrame) -> float | None:
-    pseudo, test = group["value"].to_numpy(), group["test"].to_numpy()
-    if len(np.unique(pseudo)) < 2 or len(np.unique(test)) < 2:
-        return None
-    from scipy import stats  # half a second, which no process of a sweep should wait for
-
-    return float(getattr(stats, name)(pseudo, test).statistic)
+def _spearman(group: pl.DataFrame) -> float | None:
+    value: float = group.select(pl.corr("value", "test", method="spearman")).item()
+    return value if np.isfinite(value) else None

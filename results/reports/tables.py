@@ -245,7 +245,6 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
     """How pseudo-validation and the test split agree, of rows of `selection.agreement`."""
     shown: dict[str, tuple[str, Callable[[Any], str]]] = {
         "Spearman": ("spearman", partial(number, decimals=2)),
-        "Kendall": ("kendall", partial(number, decimals=2)),
         "best, %": ("best", percent),
         "chosen, %": ("chosen", percent),
         "regret": ("regret", number),
