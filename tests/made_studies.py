@@ -37,18 +37,20 @@ def study(
     overrides: Sequence[str] = (),
     seeds: int = 1,
     categories: Sequence[str] = (),
+    benchmark: str = "shapes",
     **options: Any,
 ) -> Study:
     """Planned while the test split is sealed, as `tune` does."""
     selection = Selection(
-        benchmarks=["shapes"],
+        benchmarks=[benchmark],
         methods=[method],
         seeds=seeds,
         preset="smoke",
         overrides=list(overrides),
         categories=list(categories),
     )
-    asked = SearchOptions(space=list(space), selector=selector, anomalies=1, **options)
+    options = {"anomalies": 1, "folds": 1} | options
+    asked = SearchOptions(space=list(space), selector=selector, **options)
     [planned] = planned_studies(selection, asked)
     return planned
 
@@ -114,11 +116,12 @@ def separable(knobs: Any) -> float:
 
 
 class Sweep:
-    """A whole robust search of LafitE's knobs, and what it noted of its work."""
+    """A whole anchored search of LafitE's knobs, and what it noted of its work."""
 
     def __init__(self, place: Place) -> None:
-        self.place, self.study = place, study("lafite", selector="robust")
+        self.place, self.study = place, study("lafite", selector="anchored")
         with sealed():
-            self.knobs, self.results = search_stages(self.study, place, score_here)
-        self.choice = freeze(place.store, self.study, self.knobs, self.results, "test")
+            self.found, self.results = search_stages(self.study, place, score_here)
+        self.knobs = self.found.knobs
+        self.choice = freeze(place.store, self.study, self.found, self.results, "test")
         self.logged = list(entries(place.store.out / "work.jsonl"))

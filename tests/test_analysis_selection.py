@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from results.analysis.election import Election, Image
+from results.analysis.anchored import Comparison, Group
 from results.analysis.selection import (
     ALL,
     AVERAGE,
@@ -14,6 +14,7 @@ from results.analysis.selection import (
     by_setting,
     image_auroc,
     opinions,
+    regrets,
 )
 
 
@@ -73,29 +74,28 @@ def test_correlations_regret_and_rank() -> None:
     assert blur["regret"] == pytest.approx(30)
 
 
-def test_opinions_weigh_ranks_or_means() -> None:
-    images = [
-        Image(f"{c}{n}", c, f, f"{c}{n}") for c in "ab" for f in ("blur", "scar") for n in range(4)
-    ]
-    random = np.random.default_rng(0)
-    election = Election(random.normal(size=(2, 3, len(images))), images)
-    robust, plain = (
-        opinions(election, ["x", "y", "z"], by_rank=by_rank).sort(
-            "family", "category", "knobs_json"
-        )
-        for by_rank in (True, False)
-    )
-    for family in ("blur", "scar"):
-        of = robust.filter(family=family, category="a")["value"].to_list()
-        members = [
-            n for n, image in enumerate(images) if image.category == "a" and image.family == family
-        ]
-        assert of == pytest.approx(election.differences.mean(0)[:, members].mean(1).tolist())
-    whole = pl.col("family") == ALL, pl.col("category") == AVERAGE
-    assert robust.filter(*whole)["value"].to_list() == pytest.approx(election.scores.tolist())
-    assert plain.filter(*whole)["value"].to_list() == pytest.approx(
-        election.values.mean(0).tolist()
-    )
+def test_opinions_are_distances_by_category_and_mean_gains() -> None:
+    groups = [Group("blur", "a"), Group("blur", "b"), Group("scar", "a")]
+    rows = np.array([[1.0, 2, 4], [1, 3, 1], [2, 2, 5]])
+    case = Comparison(groups, rows, np.stack([rows] * 10), 0)
+    found = opinions(case, ["x", "y", "z"])
+
+    def of(family: str, category: str) -> list[float]:
+        return found.filter(family=family, category=category)["value"].to_list()
+
+    assert of("blur", "b") == [1, 3, 1] and of("blur", AVERAGE) == [0, 1.5, 1.5]
+    assert of(ALL, "a") == [1.5, 2, 4.5] and of(ALL, AVERAGE) == [0, 0.75, 2.25]
+
+
+def test_regrets_are_of_each_seed() -> None:
+    both = pl.concat([rows({"a": (0.9, 0.8, 0.5)}), rows({"a": (0.6, 0.6, 0.8)}, seed=1)])
+    chosen, own, median = regrets(both, {"chosen": "1", "own": "2"})
+    assert (chosen["setting"], median["setting"]) == ("chosen", "median setting")
+    assert chosen["regret"] == pytest.approx((0.1 + 0.2) / 2) and chosen["seeds"] == 2
+    assert own["regret"] == pytest.approx((0.4 + 0.0) / 2)
+    assert own["spread"] == pytest.approx(0.4 / 2**0.5) and own["test"] == pytest.approx(0.65)
+    assert median["regret"] == pytest.approx((0.1 + 0.2) / 2)
+    assert regrets(rows({"a": (0.9, 0.8)}), {"chosen": "1"})[0]["spread"] is None
 
 
 def test_seeds_are_averaged_before_anything_is_compared() -> None:

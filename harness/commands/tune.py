@@ -15,6 +15,7 @@ from harness.plan.options import (
     Selection,
     searching,
     seldom,
+    typed_again,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def command(
     with console.status("starting"):
         from benchmarks.base import sealed
         from harness.checks.data import check_data
+        from harness.plan.addresses import address_of
         from harness.plan.plan import plan
         from harness.screen.driver import on_cluster
         from harness.screen.progress import hashing, noting
@@ -82,7 +84,8 @@ def command(
         needed = [cell for study in work for cell in study.every]
         given = console, resources, store, cache, needed, note
         with on_cluster(*given) if work else nullcontext() as place:
-            on_screen = Search(store, place, console, printed)
+            again = [*typed_again(selection), "--out", address_of(out)]
+            on_screen = Search(again, store, place, console, printed)
             return all([on_screen.finish(study, revealed=reveal) for study in studies])
 
 

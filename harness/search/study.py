@@ -9,13 +9,16 @@ from typing import Any
 
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
+from benchmarks.parts.synthesis.pseudo import hold_out
 from harness.plan.cell import Cell, Data, Held, digest, without_paths
 from harness.plan.datasets import held_out_again
-from harness.plan.options import SELECTORS, Say, SearchOptions
+from harness.plan.options import PREFERENCES, SELECTORS, Say, SearchOptions
 from harness.plan.overrides import parse_overrides
 from harness.plan.registry import UsageError, did_you_mean, load
 from harness.search.space import check_settings, joined, reachable, stages_of
 from harness.store.store import Store
+from harness.work.cost import feature_flops, fit_flops
+from harness.work.features import feature_set
 from methods.base import BankSearch, SearchesBank, Stage
 
 
@@ -30,7 +33,7 @@ class Study:
     """One a seed, with the knobs that the search starts from."""
     options: SearchOptions
     grids: Mapping[str, str]
-    """What `--space` says of each knob."""
+    """Values of `--space`, by knob."""
 
     @property
     def first(self) -> Cell:
@@ -60,11 +63,23 @@ class Study:
         return joined(found) if self.options.joint and found else found
 
     @cached_property
+    def folds(self) -> int:
+        """How many shares are held out in turn: so many that each image is once, where learning is
+        cheap, which is no more FLOPs than reading the training images; else, and as published, one.
+        """
+        train = feature_set(self.first, "train")
+        if self.options.folds is not None:
+            return self.options.folds
+        if self.published or train is None or fit_flops(self.first) > feature_flops(train):
+            return 1
+        return folds_of(self.first.data, self.options.share)
+
+    @cached_property
     def extra(self) -> tuple[Cell, ...]:
         """Cells of further folds and left-out halves: they vote, and are not reported."""
         return tuple(
             replace(cell, data=data, variant=", ".join(filter(None, (cell.variant, name))))
-            for name, data in _other_data(self.first.data, self.options)
+            for name, data in _other_data(self.first.data, self.folds, self.options)
             for cell in self.cells
         )
 
@@ -90,30 +105,31 @@ class Study:
     def bank_search(self, knobs: Any) -> BankSearch | None:
         """The search in a bank that serves this setting, and as many others as can be."""
         wanted = bank_search(self.first.method, knobs)
-        return wanted and max(search for search in self._bank_searches if search.serves(wanted))
+        return wanted and max(search for search in self.bank_searches if search.serves(wanted))
 
     @cached_property
-    def _bank_searches(self) -> set[BankSearch]:
+    def bank_searches(self) -> set[BankSearch]:
+        """The searches in a bank that the settings need."""
         every = reachable(self.stages, self.first.knobs)
         searches = (bank_search(self.first.method, knobs) for knobs in every)
         return {search for search in searches if search is not None}
 
     def described(self) -> dict[str, Any]:
-        """The facts that decide the choice, for the record and to compare."""
+        """The facts that decide the choice, as they are typed where they are options."""
+        options = self.options
         return {
-            "space": [
-                {
-                    "grid": {name: list(values) for name, values in stage.grid.items()},
-                    "fixed": dict(stage.fixed),
-                }
-                for stage in self.stages
+            "--space (or a grid of another version)": [
+                dict(stage.grid) | {"fixed": dict(stage.fixed)} for stage in self.stages
             ],
-            "seeds": [cell.seed for cell in self.cells],
-            "held": list(self.first.data.held or ())[:5],
-            "validation_fingerprint": self.first.data.test_fingerprint,
-            "profile": self.first.profile,
-            "selector": self.options.selector,
-            "also_validated": [cell.data.test_fingerprint for cell in self.extra],
+            "--seeds": len(self.cells),
+            "--metric-profile": self.first.profile,
+            "--selector": options.selector,
+            "--prefer": options.prefer,
+            "--share": options.share,
+            "--anomalies": options.anomalies,
+            "--folds": self.folds,
+            "--leave-out": options.leave_out,
+            "other held-out images": [cell.data.test_fingerprint for cell in self.every],
         }
 
 
@@ -137,12 +153,25 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
     )
 
 
+def folds_of(data: Data, share: float) -> int:
+    """So many folds of a share hold out each training image once."""
+    benchmark = data.open()
+    samples, fold = benchmark.train(data.categories), 0
+    left = {sample.key for sample in samples}
+    while left:
+        left -= {sample.key for sample in hold_out(benchmark, samples, share, fold=fold)[1]}
+        fold += 1
+    return fold
+
+
 def held_by(options: SearchOptions) -> Held:
     """The images that a search holds out, and the families of anomalies that it makes of them."""
-    if options.selector not in SELECTORS:
-        raise UsageError(
-            f"--selector {options.selector}: {did_you_mean(options.selector, SELECTORS)}"
-        )
+    for option, word, known in (
+        ("--selector", options.selector, SELECTORS),
+        ("--prefer", options.prefer, PREFERENCES),
+    ):
+        if word not in known:
+            raise UsageError(f"{option} {word}: {did_you_mean(word, known)}")
     families = (PAPER,) if options.selector == PAPER else (*MADE, LEFT_OUT)
     return Held(options.share, anomalies=options.anomalies, families=families)
 
@@ -165,7 +194,7 @@ def checked(studies: Sequence[Study], say: Say) -> list[Study]:
 
 
 def grids_of(cells: Sequence[Cell], options: SearchOptions) -> dict[str, dict[str, str]]:
-    """What `--space` says, by method and knob; UsageError for a method that is not searched."""
+    """Values of `--space`, by method and knob; UsageError for a method that is not searched."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     example = "lafite.t=50:600:50"
     return parse_overrides(options.space, methods, option="--space", example=example)
@@ -179,15 +208,15 @@ def by_row(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
     return [tuple(seeds) for seeds in rows.values()]
 
 
-def _other_data(data: Data, options: SearchOptions) -> Iterator[tuple[str, Data]]:
+def _other_data(data: Data, folds: int, options: SearchOptions) -> Iterator[tuple[str, Data]]:
     """The data with other images held out, and without half of the categories, each by its name."""
     held, categories = held_by(options), data.categories
-    for fold in range(1, options.folds):
+    for fold in range(1, folds):
         yield f"fold {fold}", held_out_again(data, held._replace(fold=fold))
     if not options.leave_out:
         return
     if options.selector == PAPER:
-        raise UsageError("--leave-out: the paper makes its anomalies; take --selector robust")
+        raise UsageError("--leave-out: the paper makes its anomalies; take --selector anchored")
     if len(categories) == 1:
         raise UsageError(
             f"--leave-out: {data.label} is searched with one category; nothing can be left out"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from results.analysis.election import Election
+from results.analysis.anchored import Comparison
 from results.identity import POOLED
 
 AVERAGE = "mean"
@@ -54,8 +54,8 @@ def agreement(opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str) -> pl
         raise ValueError(f"{missing} of the tried settings have no value on the test split")
     rows = []
     for (family, category), group in pairs.group_by("family", "category", maintain_order=True):
-        favourite = group.sort("value", descending=True, maintain_order=True)["knobs_json"][0]
-        setting = chosen if family == ALL else favourite
+        ranked = group.sort("value", descending=True, maintain_order=True, nulls_last=True)
+        setting = chosen if family == ALL else ranked["knobs_json"][0]
         best = float(group["test"].to_numpy().max())
         reached = float(group.filter(pl.col("knobs_json") == setting)["test"].item())
         rows.append(
@@ -74,31 +74,48 @@ def agreement(opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str) -> pl
     return pl.DataFrame(rows).sort(single, "family", mean, "category")
 
 
-def opinions(election: Election, names: Sequence[str], *, by_rank: bool) -> pl.DataFrame:
-    """Opinions of an election on its settings, whose JSON is `names`; see `agreement`.
-
-    Families together by weighted ranks, as the robust selector counts, or by means.
-    """
-    groups = [(group.family, group.category) for group in election.groups]
-    votes = dict(zip(groups, election.values, strict=True))
-    counted = election.ranks if by_rank else election.values
-    weights = election.weights if by_rank else np.ones(len(groups))
-    for family in sorted({family for family, _ in groups}):
-        rows = [
-            row for (name, _), row in zip(groups, election.values, strict=True) if name == family
-        ]
-        votes[family, AVERAGE] = np.mean(rows, axis=0)
-    for category in sorted({category for _, category in groups}):
-        share = weights * [name == category for _, name in groups]
-        votes[ALL, category] = share @ counted / max(share.sum(), 1e-12)
-    votes[ALL, AVERAGE] = weights @ counted / weights.sum()
+def opinions(compared: Comparison, names: Sequence[str]) -> pl.DataFrame:
+    """Opinions of families on the settings of a comparison, whose JSON is `names`: distances by
+    category, mean gains; see `agreement`."""
+    groups = (tuple(group) for group in compared.groups)
+    thought = dict(zip(groups, compared.distances, strict=True))
+    for category in {group.category for group in compared.groups}:
+        rows = [row for group, row in thought.items() if group[1] == category]
+        thought[ALL, category] = np.mean(rows, axis=0)
+    for family, row in zip(compared.families, compared.gains, strict=True):
+        thought[family, AVERAGE] = row
+    thought[ALL, AVERAGE] = compared.mean
     return pl.DataFrame(
         [
             {"family": family, "category": category, "knobs_json": name, "value": value}
-            for (family, category), values in votes.items()
+            for (family, category), values in thought.items()
             for name, value in zip(names, values.tolist(), strict=True)
         ]
+    ).with_columns(pl.col("value").fill_nan(None))
+
+
+def regrets(revealed: pl.DataFrame, settings: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Image AUROC on test by which named settings (JSON of their knobs) fall short of the best.
+
+    Of the median setting as well. One row each: setting, test: its mean over categories and seeds,
+    regret and its spread over seeds (null with one), seeds.
+    """
+    single = revealed.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
+    means = single.group_by("seed", "knobs_json").agg(pl.col("value").mean())
+    seeds = means.group_by("seed").agg(
+        pl.col("value").max().alias("best"),
+        pl.col("value").median().alias("median setting"),
+        *(
+            pl.col("value").filter(pl.col("knobs_json") == knobs).first().alias(name)
+            for name, knobs in settings.items()
+        ),
     )
+    found = []
+    for name in (*settings, "median setting"):
+        short = seeds["best"] - seeds[name]
+        row = {"setting": name, "test": seeds[name].mean(), "regret": short.mean()}
+        found.append(row | {"spread": short.std(), "seeds": len(seeds)})
+    return found
 
 
 def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -113,5 +130,6 @@ def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _spearman(group: pl.DataFrame) -> float | None:
-    value: float = group.select(pl.corr("value", "test", method="spearman")).item()
+    known = group.drop_nulls("value")
+    value: float = known.select(pl.corr("value", "test", method="spearman")).item()
     return value if np.isfinite(value) else None

@@ -263,6 +263,20 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table(title, header, body, 2)
 
 
+def regrets(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How far a choice and others fall short of the best, of rows of `selection.regrets`."""
+    body = [
+        [
+            Entry(row["setting"]),
+            Entry(percent(row["test"]), sort=row["test"]),
+            Entry(percent(row["regret"]), spread(row["spread"]), sort=row["regret"]),
+        ]
+        for row in rows
+    ]
+    title = f"regret on the test split, points, {counted(rows[0]['seeds'], 'seed')}"
+    return Table(title, ["setting", "test, %", "regret"], body)
+
+
 def versions(section: Section) -> Table | None:
     """Names that `#` and a hash tell apart, each with what its rows differ in; None without any."""
     data = pl.lit(section.title.partition(" · ")[0])

@@ -13,17 +13,19 @@ from results.analysis.selection import AVERAGE, by_setting, swept
 from results.files import ResultsError
 from results.reports.model import Table
 from results.reports.page.charts import Chart, knob
-from results.reports.tables import agreement as agreed
+from results.reports.tables import agreement, regrets
 from results.table import read_part
 
 
 class Selector(NamedTuple):
-    """One frozen choice, its agreement with the test split and Figure 6."""
+    """One frozen choice and why; where it was revealed its regret, its agreement with the test
+    split and Figure 6."""
 
     name: str
     chosen: str
+    why: str
     frozen_at: str
-    agreement: Table | None  # None where it was not revealed
+    tables: Sequence[Table]
     charts: Sequence[Chart]
 
 
@@ -37,14 +39,14 @@ def _selector(path: Path, out: Path) -> Selector:
     try:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
-        found = json.loads(revealed.read_text()) if revealed.exists() else {"agreement": []}
-        agreement = agreed(found["agreement"]) if found["agreement"] else None
+        found = json.loads(revealed.read_text()) if revealed.exists() else {}
         return Selector(
             name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
+            why=choice["verdict"]["why"],
             frozen_at=choice["frozen_at"][:19].replace("T", " "),
-            agreement=agreement,
-            charts=list(_charts(choice, out)) if agreement else (),
+            tables=[regrets(found["regrets"]), agreement(found["agreement"])] if found else (),
+            charts=list(_charts(choice, out)) if found else (),
         )
     except (KeyError, ValueError) as error:
         raise ResultsError(f"{path}: no choice that can be read ({error}); remove it") from error
