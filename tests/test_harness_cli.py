@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
         (["report", "/dev/null"], "no results here"),
         (["report", "--format", "htm"], "did you mean 'html'"),
         (["run", "shapes", "--log", "tensorbord"], "did you mean 'tensorboard'"),
-        (["tune", "shapes", "--preset", "smoke", "--objective", "image_auc"], "'image_auroc'"),
+        (["tune", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
         (["tune", "shapes", "--preset", "smoke", "--space", "lafite.t=9000"], "t=9000"),
         (["tune", "shapes", "--preset", "smoke", "--share", "1"], "between 0 and 1"),
     ],
@@ -113,13 +112,6 @@ def test_all_bad_files_are_named_at_once_before_anything_runs(
         assert name in done.err
     assert sum(str(bolt) in line for line in done.err.splitlines()) == 5
     assert not list((out / "parts").glob("*")) and not list((out / "failures").glob("*"))
-
-
-def test_an_objective_of_pixels_needs_masks(tmp_path: Path, call: Call) -> None:
-    write_category(tmp_path / "bolt")
-    shutil.rmtree(tmp_path / "bolt/ground_truth")
-    done = call("tune", str(tmp_path), "--preset", "smoke", "--objective", "pixel_ap")
-    assert done.code == 2 and "choose one that starts with image_" in done.err
 
 
 def test_a_dry_run_prints_cells_and_cautions_and_writes_nothing(

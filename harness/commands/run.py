@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from harness.work.place import Place
     from harness.work.task import Driver
 
-OF_ITS_OWN = ("benchmarks", "methods", "seeds")
-"""Fields of a selection that `tune` is given for each row, or has another default of."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -186,7 +183,7 @@ def _tuned(
     from harness.plan.addresses import address_of
     from harness.search.choice import tuned
 
-    options = [*typed_again(selection, but=OF_ITS_OWN), "--out", address_of(store.out)]
+    options = [*typed_again(selection), "--out", address_of(store.out)]
     plain = {cell.cell_id for cell in cells}
     rows = tuned(cells, store, refit=refit, options=options)
     for row in rows:

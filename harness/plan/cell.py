@@ -15,7 +15,7 @@ from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import nfc, printable
 from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
-from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
+from benchmarks.parts.synthesis.families import LEFT_OUT, MADE
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out, pseudo_validation
 from harness.plan.addresses import address_of
 from harness.plan.overrides import PATHS
@@ -178,12 +178,6 @@ class Cell:
     def role(self) -> Purpose:
         """The consequences of the cell's purpose."""
         return PURPOSES[self.purpose]
-
-    @property
-    def pixels(self) -> bool:
-        """Whether pixel metrics are measured: a robust search ranks image scores alone."""
-        held = self.data.held
-        return self.role.shown or held is None or PAPER in held.families
 
     @property
     def splits(self) -> tuple[Split, ...]:

@@ -26,7 +26,7 @@ from results.identity import POOLED
 from results.metrics import PIXEL_METRICS, Measured, image_metrics
 from results.profiles import PROFILES, Profile, judge
 
-UNUSED = "a search that ranks image scores needs no pixel metrics"
+UNUSED = "a search compares image scores and needs no pixel metrics"
 Metrics = dict[str, dict[str, Measured]]
 
 
@@ -61,7 +61,7 @@ def measure(
             scores_N[members],
             maps_NHW[members],
         )
-        masks_MSS = _masks(profile, benchmark, images, view) if cell.pixels else None
+        masks_MSS = _masks(profile, benchmark, images, view) if cell.role.shown else None
         if masks_MSS is not None:
             if profile.label_from_mask:
                 measures.labels_N[members] = masks_MSS.any(axis=(1, 2))
