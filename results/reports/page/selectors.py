@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -18,37 +18,30 @@ from results.reports.tables import agreement as agreed
 from results.table import read_part
 
 
-class Selector(NamedTuple):
-    """One frozen choice, its agreement with the test split and Figure 6."""
+def selectors(out: Path) -> list[dict[str, Any]]:
+    """All frozen choices under an output folder as the template shows them.
 
-    name: str
-    chosen: str
-    frozen_at: str
-    agreement: Table | None  # None where it was not revealed
-    detected: Sequence[Table]  # by level and size
-    charts: Sequence[Chart]
-
-
-def selectors(out: Path) -> list[Selector]:
-    """All choices under an output folder; those not revealed have neither table nor charts."""
+    Those that were revealed have a table of agreement with the test split, tables of what was
+    detected by level and size, and Figure 6.
+    """
     paths = sorted((out / "choices").glob("*.json"))
     return [_selector(path, out) for path in paths if not path.stem.endswith(".revealed")]
 
 
-def _selector(path: Path, out: Path) -> Selector:
+def _selector(path: Path, out: Path) -> dict[str, Any]:
     try:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
         found = json.loads(revealed.read_text()) if revealed.exists() else {"agreement": []}
         agreement = agreed(found["agreement"]) if found["agreement"] else None
-        return Selector(
-            name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
-            chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
-            frozen_at=choice["frozen_at"][:19].replace("T", " "),
-            agreement=agreement,
-            detected=[_detected(*of) for of in found.get("detected", {}).items()],
-            charts=list(_charts(choice, out)) if agreement else (),
-        )
+        return {
+            "name": f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
+            "chosen": ", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
+            "frozen_at": choice["frozen_at"][:19].replace("T", " "),
+            "agreement": agreement,
+            "detected": [_detected(*made) for made in found.get("detected", {}).items()],
+            "charts": list(_charts(choice, out)) if agreement else [],
+        }
     except (KeyError, ValueError) as error:
         raise ResultsError(f"{path}: no choice that can be read ({error}); remove it") from error
 
@@ -79,7 +72,7 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:
         for name in stage["knobs"]:
             line = swept(stage, name)
             heights = {
-                split: [by_knobs.get(json.dumps(knobs), float("nan")) for knobs in line]
+                split: [by_knobs.get(json.dumps(knobs)) for knobs in line]
                 for split, by_knobs in means.items()
             }
             yield knob(name, [knobs[name] for knobs in line], heights, best[name])
