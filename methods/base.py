@@ -214,11 +214,3 @@ class Exports(Protocol):
 
     def program(self) -> Method:
         """Its twin that they can express; no score of it depends on an image's key."""
-
-
-@runtime_checkable
-class Diffuses(Protocol):
-    """A method that corrupts features step by step."""
-
-    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        """Features (B, C, g, g) after t corruption steps."""

@@ -47,7 +47,7 @@ def plan(
     told what is left out, `count` of images that are hashed.
     """
     faults = Faults(list(found))
-    faults.collect(_check_words, selection)
+    faults.collect(_check_words, selection, bool(calibrate))
     rows = faults.collect(_rows, selection, ablation) or []
     there = {  # what costs nothing, before anything is hashed
         name: faults.collect(
@@ -162,7 +162,7 @@ def _parts(
     ]
 
 
-def _check_words(selection: Selection) -> None:
+def _check_words(selection: Selection, calibrated: bool) -> None:
     lines = [
         f"{option} {word}: {did_you_mean(word, known)}"
         for option, word, known in (
@@ -174,6 +174,11 @@ def _check_words(selection: Selection) -> None:
     ]
     if selection.seeds < 1:
         lines.append(f"--seeds {selection.seeds}: give a number of seeds, at least 1")
+    if calibrated and selection.profile in PROFILES and PROFILES[selection.profile].top:
+        lines.append(
+            f"--metric-profile {selection.profile} and --calibrate: it scores images by a rule of "
+            "its own, and alarms are of the model's scores; leave one of them out"
+        )
     if lines:
         raise UsageError("\n".join(lines))
 
