@@ -47,7 +47,7 @@ def test_a_finished_cell_has_every_metric_and_its_provenance(place: Place) -> No
     frame = read(place.store.out)
     assert frame.columns == [*SCHEMA.names, *ADDED]
     assert set(frame["category"]) == {"disc", "gear", "screw", "weave", "(pooled)"}
-    assert len(frame) == 4 * 7 + 3
+    assert len(frame) == 4 * 8 + 3
     assert frame["value"].is_between(0, 1).all()
     row = frame.row(0, named=True)
     for name in ("weights_sha256", "data_fingerprint", "config_hash", "torch_version", "device"):
@@ -209,7 +209,7 @@ def test_a_metric_profile_is_a_cell_of_its_own_on_the_same_model(place: Place) -
     assert [error for _, error in run([plain, ader], place)] == [None]
     assert len(list((place.store.out / "models").iterdir())) == 1
     frame = read(place.store.out)
-    assert frame.group_by("profile").len().sort("profile").rows() == [("ader", 31), ("default", 31)]
+    assert frame.group_by("profile").len().sort("profile").rows() == [("ader", 35), ("default", 35)]
     assert frame.filter(pl.col("value").is_null()).is_empty()
     values = frame.filter(metric="pixel_aupro").pivot("profile", index="category", values="value")
     assert (values["ader"] != values["default"]).all()

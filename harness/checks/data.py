@@ -21,11 +21,11 @@ from harness.checks.strangers import strangers
 from harness.plan.cell import Cell, digest
 from harness.plan.datasets import MOST_PROBLEMS
 from harness.plan.options import first_few
-from harness.plan.registry import load
 from harness.screen.progress import counter, noting
 from harness.work.cache import FeatureCache
 from methods.parts.backbone import WeightsMissing
 from results.files import write_whole
+from results.profiles import PROFILES
 
 MOST_NOTES = 2
 """Images of a kind that a run names; `doctor` names more."""
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The images to examine, and the views in which methods see them."""
+    """The images to examine, and the views in which their pixels are judged."""
 
     benchmark: Benchmark
     train: Sequence[Sample]
@@ -69,8 +69,8 @@ def check_data(
         if cell.purpose == "tuned":
             continue  # the same images as those of the row beside it
         content = cell.data.train_fingerprint + cell.data.test_fingerprint
-        view = load("methods", cell.method).method.inputs(cell.config)
-        views.setdefault(content, (cell, set()))[1].add((view.resize, view.crop))
+        profile = PROFILES[cell.profile]
+        views.setdefault(content, (cell, set()))[1].add((profile.resize, profile.crop))
     for content, (cell, of_data) in views.items():
         rules = {"content": content, "views": sorted(map(str, of_data)), "rules": RULES}
         mark = cache.root / f"checked-{digest(rules | {'trust_masks': trust_masks})}"

@@ -28,7 +28,7 @@ from harness.plan.registry import (
     names,
     source_of,
 )
-from results.profiles import DEFAULT_PROFILE
+from results.profiles import DEFAULT_PROFILE, PROFILES
 
 CELL_SCHEMA = 1
 """Raised when the code changes what every cell gives; for one method there is its `revision`."""
@@ -193,10 +193,9 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """Names the cell."""
+        measured = asdict(PROFILES[self.profile])
         tested = {"test": self.data.test_fingerprint, "knobs": asdict(self.knobs)}
-        if self.profile != DEFAULT_PROFILE:
-            tested["profile"] = self.profile
-        return digest(self._learned() | tested)
+        return digest(self._learned() | tested | {"measured": measured})
 
     @cached_property
     def config_hash(self) -> str:

@@ -184,7 +184,8 @@ class Selection:
     profile: Annotated[
         str,
         seldom(
-            "--metric-profile", help="default, or metrics as uniad, patchcore or ader take them."
+            "--metric-profile",
+            help="default, or metrics as uniad, patchcore, ader or dinomaly take them.",
         ),
     ] = "default"
     root: DataRoot = None

@@ -156,6 +156,12 @@ def _check_words(selection: Selection) -> None:
     if selection.seeds < 1:
         lines.append(f"--seeds {selection.seeds}: give a number of seeds, at least 1")
     lines += filter(None, (unknown("methods", name) for name in selection.methods))
+    profile = PROFILES.get(selection.profile)
+    if selection.calibrate and profile and profile.top:
+        lines.append(
+            f"--metric-profile {selection.profile} and --calibrate: it scores images by a rule of "
+            "its own, and alarms are of the model's scores; leave one of them out"
+        )
     if lines:
         raise UsageError("\n".join(lines))
 

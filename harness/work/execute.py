@@ -297,12 +297,12 @@ def score(
     The pieces do not depend on the number of workers, so neither does any score. Maps wait on disk
     in a file without a name, so that memory never holds more than one category of them.
     """
-    scores_N, peak = np.empty(len(samples)), 0
+    own_N, peak = np.empty(len(samples)), 0
     ranges = score_ranges(len(samples))
     with place.store.folder.scratch() as disk, tempfile.TemporaryFile(dir=disk) as file:
         started = time.perf_counter()
         for indices, piece in zip(ranges, spread(ranges, cell.knobs), strict=True):
-            scores_N[indices.start : indices.stop] = piece.images_N
+            own_N[indices.start : indices.stop] = piece.images_N
             maps = piece.maps_NHW.astype(np.float32)
             with naming(place.store.out, maps[0].nbytes * len(samples)):
                 file.write(maps.tobytes())
@@ -312,9 +312,10 @@ def score(
         seconds = time.perf_counter() - started
         shape = (len(samples), *piece.maps_NHW.shape[1:])
         maps_NHW = np.memmap(file, np.float32, "r").reshape(shape)
-        metrics, labels_N, evidence = measure(cell, benchmark, samples, scores_N, maps_NHW, tell)
-    rows = zip(samples, labels_N, scores_N, strict=True)
-    return Scored(metrics, [score_row(cell, *row) for row in rows], evidence, seconds, peak)
+        measures = measure(cell, benchmark, samples, own_N, maps_NHW, tell)
+    rows = zip(samples, measures.labels_N, measures.scores_N, strict=True)
+    images = [score_row(cell, *row) for row in rows]
+    return Scored(measures.metrics, images, measures.evidence, seconds, peak)
 
 
 def unmeasured(cell: Cell) -> Scored:
