@@ -74,6 +74,19 @@ class Benchmark(ABC):
         rest.hidden = self.hidden | {sample.key for sample in samples}
         return rest
 
+    limit: int | None = None
+    """The most training, good and defective images of each category; None: all."""
+
+    def limited(self, limit: int) -> Self:
+        """The same with a few images of each kind, for a first look: no longer what is published.
+
+        They lie evenly in the order of their keys, so all kinds of defects are among them.
+        """
+        few = copy(self)
+        few.limit, few.published = limit, {}
+        few.name = f"{self.name}, {limit} images of each kind"
+        return few
+
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
         """The categories present, sorted."""
@@ -162,9 +175,19 @@ class Benchmark(ABC):
         return Counts(len(self._list("train", category)), len(test) - defective, defective)
 
     def _sorted(self, split: str, categories: Sequence[str]) -> list[Sample]:
-        samples = [sample for category in categories for sample in self._list(split, category)]
+        samples = [s for category in categories for s in self._few(self._list(split, category))]
         shown = (sample for sample in samples if sample.key not in self.hidden)
         return sorted(shown, key=lambda sample: sample.key)
+
+    def _few(self, samples: list[Sample]) -> list[Sample]:
+        if self.limit is None:
+            return samples
+        few: list[Sample] = []
+        for anomalous in (False, True):
+            kind = sorted((s for s in samples if s.anomalous is anomalous), key=lambda s: s.key)
+            count = min(self.limit, len(kind))
+            few += [kind[i * len(kind) // count] for i in range(count)]
+        return few
 
     def _chosen(self, categories: Sequence[str] | None) -> tuple[str, ...]:
         present = self.categories()

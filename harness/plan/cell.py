@@ -13,10 +13,9 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import nfc, printable
-from benchmarks.parts.limited import Limited
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE
-from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out, pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out
 from harness.plan.addresses import address_of
 from harness.plan.overrides import PATHS
 from harness.plan.registry import (
@@ -125,7 +124,7 @@ class Data:
         """The pseudo-validation; ValueError where nothing is held out."""
         if self.held is None:
             raise ValueError(f"{self.label}: nothing is held out")
-        return pseudo_validation(self.open(), self.categories, **self.held._asdict())
+        return PseudoValidation(self.open(), self.categories, **self.held._asdict())
 
     @property
     def images_fingerprint(self) -> str | None:
@@ -311,7 +310,7 @@ def reserve(benchmark: Benchmark, categories: Sequence[str], share: float) -> li
 def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Benchmark:
     """A named data set, or by its path any folder in the MVTec layout or table of images."""
     benchmark = _whole(name, root)
-    return benchmark if limit is None else Limited(benchmark, limit)
+    return benchmark if limit is None else benchmark.limited(limit)
 
 
 def _whole(name: str, root: Path | None) -> Benchmark:

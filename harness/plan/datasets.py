@@ -11,7 +11,7 @@ from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.inventory import nfc
 from benchmarks.parts.manifest import is_manifest
-from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation
 from harness.plan.cell import Data, Held, open_benchmark, reserve
 from harness.plan.options import Say, Selection, first_few
 from harness.plan.registry import UsageError, did_you_mean, is_known
@@ -181,9 +181,9 @@ def held_and_seen(
 
     All are drawn for it. DataError for a category that has none left.
     """
-    wanted = pseudo_validation(benchmark, categories, **held._asdict())
+    wanted = PseudoValidation(benchmark, categories, **held._asdict())
     held = held._replace(unseen=tuple(wanted.unseen()))
-    seen = pseudo_validation(benchmark, categories, **held._asdict())
+    seen = PseudoValidation(benchmark, categories, **held._asdict())
     for category in categories:
         before, after = (
             {sample.defect for sample in pseudo.validation([category]) if sample.anomalous}
