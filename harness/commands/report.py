@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,13 @@ def command(
             autocompletion=completing(FORMATS),
         ),
     ] = "terminal",
+    metric: Annotated[
+        list[str] | None,
+        keeping(
+            "--metric",
+            help="The metric that is tested, image_auroc by default; give it again for more.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, keeping(help="File to write; default of html: report.html in the folder.")
     ] = None,
@@ -46,15 +53,18 @@ def command(
     """
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
-    for text in reports(path, format_, out, watch=watch):
+    for text in reports(path, format_, out, metric or (), watch=watch):
         typer.echo(text)
 
 
-def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterator[str]:
+def reports(
+    folder: Path, fmt: str, out: Path | None, metrics: Sequence[str] = (), *, watch: bool
+) -> Iterator[str]:
     """The text to print: the report, or the path of the file that it was written to.
 
-    With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
-    the first. ResultsError for a folder without results, UsageError where `out` can't be written.
+    Pairs are tested in `metrics`, by default in PRIMARY. With `watch` one more each time that cells
+    have finished or failed, until Ctrl-C; it waits for the first. ResultsError for a folder without
+    results or of other metrics, UsageError where `out` can't be written.
     """
     from harness.screen.progress import shown
 
@@ -64,38 +74,40 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
             time.sleep(POLL_SECONDS)
             seen = _state(folder)
         with shown("making the report"):
-            made = _report(folder, fmt, out)
+            made = _report(folder, fmt, out, metrics)
         yield made
         while watch:
             time.sleep(POLL_SECONDS)
             if (now := _state(folder)) != seen:
                 seen = now
-                yield _report(folder, fmt, out)
+                yield _report(folder, fmt, out, metrics)
     except KeyboardInterrupt:
         if not watch:
             raise
 
 
-def _report(folder: Path, fmt: str, out: Path | None) -> str:
+def _report(folder: Path, fmt: str, out: Path | None, metrics: Sequence[str]) -> str:
     from harness.plan.addresses import address_of
     from harness.screen.progress import columns
     from harness.store.folder import folder_at
     from harness.work.copies import refresh
+    from results.analysis.statistics import PRIMARY
     from results.calibration import read_held
     from results.reports.text import frames, render
     from results.table import read, read_scores
 
     refresh(folder)
+    metrics = metrics or PRIMARY
     if fmt == "parquet":
-        tables = frames(read(folder), read_scores(folder), read_held(folder))
+        tables = frames(read(folder), read_scores(folder), read_held(folder), metrics)
         return _tables(tables, out or folder / TABLES)
     if fmt == "html":
         from results.reports.page.page import page  # jinja2, for this alone
 
-        text, out = page(folder), out or folder / PAGE
+        text, out = page(folder, metrics), out or folder / PAGE
     else:
         scores, held = read_scores(folder), read_held(folder)
-        text = render(read(folder), fmt, columns(), scores=scores, held=held)
+        text = render(read(folder), fmt, columns(), scores, held, metrics=metrics)
         if out is None:
             return text
     try:

@@ -44,9 +44,27 @@ def with_every_seed(done: pl.DataFrame) -> pl.DataFrame:
 
 
 def expected_categories(frame: pl.DataFrame) -> pl.DataFrame:
-    """benchmark, expected: the number of its real categories in the frame."""
-    real = pl.col("category").filter(pl.col("category") != POOLED).drop_nulls()
-    return frame.group_by("benchmark").agg(expected=real.n_unique())
+    """benchmark, metric, expected: the number of its real categories that any row has a value of.
+
+    A category without anomalous images has none of any row: it is left out, not missing.
+    """
+    known = frame.filter(pl.col("category") != POOLED, pl.col("value").is_not_null())
+    return known.group_by("benchmark", "metric").agg(expected=pl.col("category").n_unique())
+
+
+def undefined(frame: pl.DataFrame) -> list[str]:
+    """A line for each reason why values of a section are null: of which metrics and categories."""
+    done = one_cell_per_seed(frame)
+    nowhere = pl.col("value").is_null().all().over("metric", "category")
+    rows = done.with_columns(nowhere=nowhere).filter(pl.col("value").is_null())
+    reasons = rows.group_by("reason", "nowhere").agg(
+        pl.col("metric", "category").unique(maintain_order=True)
+    )
+    return [
+        f"{', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
+        + ("; left out of means and ranks" if nowhere else "")
+        for reason, nowhere, metrics, categories in reasons.sort("reason", "nowhere").iter_rows()
+    ]
 
 
 def label(row: Mapping[str, Any]) -> str:

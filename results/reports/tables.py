@@ -159,27 +159,29 @@ def differences(
 ) -> Table | None:
     """Is the difference real? A line for each pair (a row of `pairwise`) by its name.
 
-    `first` is the name of the names. `over_images` has rows of `gaps_over_images`, by name too.
+    `first` is the name of the names. With `over_images`, rows of `gaps_over_images` by name too,
+    the pairs are those of `compare`, which have two p-values.
     """
     lines = []
     for name, pair in pairs.items():
-        known = pair["difference"] is not None
+        tested = pair["p_holm"] is not None
         chances = (percent(pair[name], decimals=0) for name in ("better", "equal", "worse"))
         line = [
             Entry(name),
             Entry(points(pair["difference"]), sort=pair["difference"]),
             _gap(pair),
-            Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if known else Entry(),
-            Entry(" / ".join(chances), sort=pair["better"]) if known else Entry(),
+            Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if tested else Entry(),
+            Entry(" / ".join(chances), sort=pair["better"]) if tested else Entry(),
             Entry(pair["verdict"], mark=WORDS),
         ]
         if over_images is not None:
             line.insert(3, _gap(over_images.get(name, {})))
+            line.insert(4, Entry(p_value(pair["p_value"])) if tested else Entry())
         lines.append(line)
     header = [first, "points", "another training", "another product, p"]
     header += ["better / equal / worse", "verdict"]
     if over_images is not None:
-        header.insert(3, "another test set")
+        header[3:4] = ["another test set", "another product, p", "p in the whole table"]
     return Table(title, header, lines) if lines else None
 
 

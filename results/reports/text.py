@@ -6,48 +6,50 @@ Names of methods, metrics and categories come from the rows alone, so a new one 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import GROUP, SECTION, coverage, label
+from results.analysis.cells import GROUP, SECTION, coverage, label, undefined
+from results.analysis.images import with_images
 from results.analysis.published import MEAN, beside_published
-from results.analysis.statistics import pairwise
+from results.analysis.statistics import PRIMARY, pairwise
 from results.analysis.summary import failures, per_category
 from results.reports import tables
 from results.reports.latex import latex
 from results.reports.layout import Block, columns, csv_text, join_blocks
 from results.reports.leader import leader
 from results.reports.numbers import UNKNOWN
-from results.reports.sections import Section, sections, with_images
+from results.reports.sections import Section, sections
 from results.reports.verdicts import best_against_others
 from results.table import DONE
 
 BRIEF_WIDTH = 80
 MOST_TELLING = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 """The metrics of a brief report that has no room for all, the most important first."""
-MAIN = ("image_auroc", "pixel_auroc")
-"""The metrics whose best row is compared with all others."""
 
 
 def frames(
-    frame: pl.DataFrame, scores: pl.DataFrame | None = None, held: pl.DataFrame | None = None
+    frame: pl.DataFrame,
+    scores: pl.DataFrame | None = None,
+    held: pl.DataFrame | None = None,
+    metrics: Sequence[str] = PRIMARY,
 ) -> dict[str, pl.DataFrame]:
     """All that reports are made of, as frames by name: for Python.
 
     summary, categories (`per_category` of each metric), pairs (`pairwise`), published
     (`beside_published`) and failures; the columns are those of the functions. With `read_scores`'s
-    scores the summary has images_low and images_high, the bootstrap interval over seeds and images,
+    scores the summary has images_low and images_high, an interval over seeds and images,
     and alarms (`alarms`) say how often they were seen.
     """
     whole, frame = frame, without_alarms(frame)
-    metrics = frame["metric"].drop_nulls().unique(maintain_order=True)
-    by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in metrics]
+    measured = frame["metric"].drop_nulls().unique(maintain_order=True)
+    by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in measured]
     return {
         "summary": with_images(frame, scores),
         "categories": pl.concat(by_metric) if by_metric else pl.DataFrame(),
-        "pairs": pairwise(frame),
+        "pairs": pairwise(frame, metrics),
         "published": beside_published(frame),
         "failures": failures(frame),
         "alarms": alarms(whole, scores, held) if scores is not None else pl.DataFrame(),
@@ -61,14 +63,16 @@ def render(
     scores: pl.DataFrame | None = None,
     held: pl.DataFrame | None = None,
     *,
+    metrics: Sequence[str] = PRIMARY,
     brief: bool = False,
     styled: bool = False,
 ) -> str:
     """The report as text: "terminal" (of a width in columns), "md", "latex", "csv" (the summary).
 
     In tables metrics are percentages with one decimal. With per-image scores means have a second
-    interval, over seeds and images. A brief report, terminal or md, has one table a section, of at
-    most BRIEF_WIDTH columns, and its notes. Raises ValueError for another format.
+    interval, over seeds and images. Pairs are tested in `metrics`. A brief report, terminal or md,
+    has one table a section, of at most BRIEF_WIDTH columns, and its notes. Raises ValueError for
+    another format.
     """
     whole, frame = frame, without_alarms(frame)
     if fmt == "csv":
@@ -77,9 +81,9 @@ def render(
         return latex(sections(frame))
     width = min(width, BRIEF_WIDTH) if brief else width
     blocks: list[Block] = []
-    for section in sections(frame, None if brief else scores):
+    for section in sections(frame, None if brief else scores, metrics):
         blocks.append([" · ".join(filter(None, (section.title, coverage(section.frame))))])
-        found = [*_brief(section, width)] if brief else [*_full(section)]
+        found = [*_brief(section, width)] if brief else [*_full(section, metrics)]
         if scores is not None:
             same = whole.filter(pl.col(name) == section.frame[name][0] for name in SECTION)
             found.append(tables.alarms(alarms(same, scores, held)))
@@ -87,7 +91,7 @@ def render(
     return join_blocks(blocks, fmt, width, styled=styled)
 
 
-def _full(section: Section) -> Iterator[Block | None]:
+def _full(section: Section, tested: Sequence[str]) -> Iterator[Block | None]:
     beside = beside_published(section.frame).filter(category=MEAN)
     yield tables.versions(section)
     for metric in section.metrics:
@@ -95,7 +99,7 @@ def _full(section: Section) -> Iterator[Block | None]:
     yield tables.costs(section)
     for metric in section.metrics:
         yield tables.by_category(section, metric)
-    for metric in MAIN:
+    for metric in tested:
         yield best_against_others(section, metric)
     for metric in section.metrics:
         yield tables.published(section, metric, beside)
@@ -137,13 +141,7 @@ def notes(section: Section) -> Iterator[str]:
     for row in mixed.group_by(GROUP, maintain_order=True).agg(pl.col("precision")).to_dicts():
         formats = sorted({str(name or "unknown") for name in row["precision"]})
         yield f"{label(row)}: seeds of unlike number formats are averaged: {', '.join(formats)}"
-    undefined = (
-        chosen.filter(pl.col("value").is_null())
-        .group_by("reason")
-        .agg(pl.col("metric", "category").unique(maintain_order=True))
-    )
-    for reason, metrics, categories in undefined.sort("reason").iter_rows():
-        yield f"{UNKNOWN} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
+    yield from (f"{UNKNOWN} {line}" for line in undefined(section.frame))
     for row in failures(section.frame).to_dicts():
         error = row["error"] or "no message"
         yield f"{row['status']}: {label(row)}, seed {row['seed']}: {error.splitlines()[0]}"

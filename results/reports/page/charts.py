@@ -108,5 +108,5 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
 
 def _told(row: Mapping[str, Any]) -> str:
     if row["low"] is None:
-        return "one seed, so no interval"
+        return f"{'one seed' if row['seeds'] == 1 else 'equal seeds'}, so no interval"
     return f"95 % interval {interval(row['low'], row['high'])} over {row['seeds']} seeds"

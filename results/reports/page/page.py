@@ -21,6 +21,7 @@ from markupsafe import Markup
 from results.analysis.alarms import alarms, without_alarms
 from results.analysis.cells import SECTION, coverage
 from results.analysis.published import beside_published
+from results.analysis.statistics import PRIMARY
 from results.calibration import read_held
 from results.metrics import METRICS
 from results.reports import tables
@@ -42,14 +43,14 @@ fewer."""
 SCRIPTS = ("plot.js", "heat.js", "tables.js", "pictures.js", "closer.js", "report.js")
 
 
-def page(out: Path) -> str:
-    """The report of an output folder as HTML."""
+def page(out: Path, metrics: Sequence[str] = PRIMARY) -> str:
+    """The report of an output folder as HTML; pairs are tested in `metrics`."""
     whole = read(out)
     frame = without_alarms(whole)
-    found = [section for section in sections(frame) if section.done]
+    found = [section for section in sections(frame, metrics=metrics) if section.done]
     scores = read_scores(out)
     losses = kept_losses(out)
-    metrics = {
+    measured = {
         name: definition
         for name, definition in METRICS.items()
         if any(name in section.metrics for section in found)
@@ -59,8 +60,8 @@ def page(out: Path) -> str:
         "made": datetime.now(UTC),
         "folder": out.resolve().name,
         "heading": _heading(found) or out.resolve().name,
-        "metrics": metrics,
-        "overview": {name: tables.overview(found, name, found[0].labels) for name in metrics},
+        "metrics": measured,
+        "overview": {name: tables.overview(found, name, found[0].labels) for name in measured},
         "sections": [
             _section(section) | {"training": [*training(section, losses)]} for section in found
         ],
