@@ -32,7 +32,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "cell_id": pa.string(),
     "mode": pa.string(),  # "multi-class" or "separate"
     "preset": pa.string(),
-    "profile": pa.string(),  # the conventions of the metrics: default, uniad, patchcore or ader
+    "profile": pa.string(),  # the conventions of the metrics, see results.profiles
     "benchmark": pa.string(),
     "location": pa.string(),  # the folder that its images lay in; null: none was named
     "published_categories": pa.int64(),  # of the whole data set; null: not known

@@ -79,6 +79,7 @@ def test_pixel_metrics_equal_independent_references(seed, decimals):
     assert got["pixel_ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-9)
     assert got["pixel_f1max"] == pytest.approx(_direct_f1_max(truth, scores), abs=1e-9)
     assert got["pixel_aupro"] == pytest.approx(_direct_aupro(masks, maps), abs=1e-6)
+    assert got["pixel_aupro_5"] == pytest.approx(_direct_aupro(masks, maps, limit=0.05), abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])

@@ -7,11 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from results.identity import POOLED
+from results.files import ResultsError
+from results.identity import POOLED, parts
 from results.profiles import DEFAULT_PROFILE
 from results.table import DONE
 
-SECTION = ("benchmark", "data", "mode", "preset", "profile")
+SECTION = ("benchmark", "data", "mode", "preset", "profile", "shared")
 """Columns that all rows of a table share: sections are never averaged or compared."""
 GROUP = (*SECTION, "method", "variant")
 """Columns that all cells behind a row share; these differ in seed, in separate mode in category."""
@@ -68,15 +69,21 @@ def undefined(frame: pl.DataFrame) -> list[str]:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """The name of a row in tables: method and variant."""
-    return " ".join(filter(None, (row["method"], row["variant"])))
+    """The name of a row in tables: its method, and of its variant what not all rows share."""
+    shared = parts(row["shared"])
+    own = [part for part in parts(row["variant"]) if part not in shared]
+    return " ".join(filter(None, (row["method"], ", ".join(own))))
 
 
 def title(row: Mapping[str, Any]) -> str:
-    """The name of a row's section; the metric profile only where it is not the default."""
+    """The name of a row's section, with what all its rows share.
+
+    The metric profile only where it is not the default.
+    """
     names = [f"{row['benchmark']} {row['data']}".rstrip(), row["mode"], row["preset"]]
     if row["profile"] != DEFAULT_PROFILE:
         names.append(f"metrics of {row['profile']}")
+    names += filter(None, [row["shared"]])
     return " · ".join(names)
 
 
@@ -89,6 +96,33 @@ def coverage(frame: pl.DataFrame) -> str:
 
 def labelled(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with each row's `label`."""
-    names = frame.select("method", "variant").unique()
+    by = ("method", "variant", "shared")
+    names = frame.select(by).unique()
     labels = pl.Series([label(row) for row in names.to_dicts()], dtype=pl.String)
-    return frame.join(names.with_columns(label=labels), on=("method", "variant"))
+    return frame.join(names.with_columns(label=labels), on=by)
+
+
+def row_named(frame: pl.DataFrame, name: str) -> str:
+    """The label of the row that is meant: by its label, or by some of its words if no other row has
+    them all.
+
+    Words are the method and what the variant names. ResultsError, naming what there is, where none
+    or several rows have them.
+    """
+    rows = labelled(frame).select("label", "method", "variant").unique().sort("label").to_dicts()
+    labels = dict.fromkeys(row["label"] for row in rows)
+    if name in labels:
+        return name
+    wanted = set(_words(name))
+    meant = dict.fromkeys(
+        row["label"] for row in rows if wanted <= {row["method"], *_words(row["variant"])}
+    )
+    if len(meant) == 1:
+        return next(iter(meant))
+    if meant:
+        raise ResultsError(f"'{name}' is one of {len(meant)} rows: which of {'; '.join(meant)}?")
+    raise ResultsError(f"no results of '{name}'; there are: {'; '.join(labels)}")
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()

@@ -124,7 +124,9 @@ def sections(
 ) -> list[Section]:
     """The sections of `table.read`'s frame; summaries are `with_images`, pairs are tested in
     `metrics`."""
-    labels = sorted({label(row) for row in frame.select("method", "variant").unique().to_dicts()})
+    labels = sorted(
+        {label(row) for row in frame.select("method", "variant", "shared").unique().to_dicts()}
+    )
     cells = frame["cell_id"].unique().sort().to_list()
     pairs = pairwise(frame, metrics).to_dicts()
     rows = labelled(with_images(frame, scores)).partition_by(SECTION, as_dict=True)
