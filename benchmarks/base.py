@@ -6,10 +6,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,14 @@ class Benchmark(ABC):
     remark: str = ""  # how it was read, where that is worth a word
     published: Mapping[str, Counts | None] = MappingProxyType({})
     """Counts by category; None where they are not known for sure."""
+    hidden: frozenset[str] = frozenset()
+    """Keys of samples that are as if they were not there."""
+
+    def without(self, samples: Sequence[Sample]) -> Self:
+        """The same without these samples."""
+        rest = copy(self)
+        rest.hidden = self.hidden | {sample.key for sample in samples}
+        return rest
 
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
@@ -154,7 +163,8 @@ class Benchmark(ABC):
 
     def _sorted(self, split: str, categories: Sequence[str]) -> list[Sample]:
         samples = [sample for category in categories for sample in self._list(split, category)]
-        return sorted(samples, key=lambda sample: sample.key)
+        shown = (sample for sample in samples if sample.key not in self.hidden)
+        return sorted(shown, key=lambda sample: sample.key)
 
     def _chosen(self, categories: Sequence[str] | None) -> tuple[str, ...]:
         present = self.categories()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from made_cells import smoke_cells
-from made_studies import made_place, score_here
+from made_studies import made_place, score_here, study
 from torch import Tensor
 
 from benchmarks.base import SealedError, sealed
@@ -21,9 +21,7 @@ from benchmarks.parts.images import load_views
 from harness.commands.show import command
 from harness.plan import registry
 from harness.plan.cell import Cell
-from harness.plan.options import SearchOptions, Selection
 from harness.screen.estimate import totals
-from harness.search.study import plan_studies
 from harness.search.tuning import search_stages
 from harness.work import features as features_module
 from harness.work.cache import FeatureCache, missing_features
@@ -167,11 +165,10 @@ def test_a_dry_run_counts_the_bytes_of_pixels(place: Place) -> None:
 
 def test_knobs_are_searched_on_pixels_of_the_pseudo_validation(place: Place) -> None:
     with sealed():
-        selection = Selection(benchmarks=["shapes"], methods=["meanimage"], seeds=1, preset="smoke")
-        [study] = plan_studies(selection, SearchOptions(selector="paper", anomalies=1))
-        knobs, [stage] = search_stages(study, place, score_here)
+        of = study("meanimage")
+        found, [stage] = search_stages(of, place, score_here)
     assert [len(setting.values) for setting in stage.tried] == [1, 1]
-    assert knobs == replace(study.first.knobs, power=knobs.power)
+    assert found.knobs == replace(of.first.knobs, power=found.knobs.power)
 
 
 def test_what_it_sees_is_drawn(place: Place, tmp_path: Path) -> None:

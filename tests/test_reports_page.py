@@ -242,26 +242,25 @@ def test_figure_6_shows_each_tried_setting_on_both_sets(tmp_path: Path) -> None:
     choice = {
         "benchmark": "mixed", "method": "lafite", "preset": "quick", "knobs": {"t": 200, "k": 0},
         "frozen_at": "2026-01-02T12:00:00.5+00:00", "config": {"epochs": 10},
-        "kept_fingerprint": "kept0",
+        "kept_fingerprint": "kept0", "verdict": {"why": "5 of 9 families agree"},
         "stages": [{"knobs": ["t"], "best": 1, "tried": [*tried, failed]}],
     }  # fmt: skip
     path = tmp_path / "choices" / "mixed-lafite-1.json"
     path.parent.mkdir()
     path.write_text(json.dumps(choice))
     [hidden] = selectors(tmp_path)
-    assert hidden["agreement"] is None and not hidden["charts"]
-    agreement = {"category": "screw", "settings": 3, "spearman": None, "kendall": 0.5, "best": 0.83}
+    assert not hidden["tables"] and not hidden["charts"]
+    agreement = {"category": "screw", "settings": 3, "spearman": None, "best": 0.83}
     agreement |= {"chosen": 0.8, "regret": 3.0, "rank": 3}
-    size = [{"from": 0.001, "to": 0.02, "images": 7, "auroc": 0.75, "error": 0.05}]
-    revealed = {"agreement": [agreement | {"family": "blur"}], "detected": {"size": size}}
+    regret = {"setting": "chosen", "test": 0.8, "regret": 0.03, "spread": None, "seeds": 1}
+    revealed = {"regrets": [regret], "agreement": [agreement | {"family": "blur"}]}
     path.with_suffix(".revealed.json").write_text(json.dumps(revealed))
     [shown] = selectors(tmp_path)
-    [[curve]] = [table.rows for table in shown["detected"]]
-    assert [entry.text for entry in curve] == ["0.1 to 2", "7", "75.0"]
     assert (shown["name"], shown["chosen"]) == ("mixed lafite, quick", "t = 200, k = 0")
-    [row] = shown["agreement"].rows
+    [[fell_short], [row]] = [table.rows for table in shown["tables"]]
+    assert [entry.text for entry in fell_short] == ["chosen", "80.0", "3.0"]
     texts = [entry.text for entry in row]
-    assert texts == ["blur", "screw", "–", "0.50", "83.0", "80.0", "3.0", "3"]
+    assert texts == ["blur", "screw", "–", "83.0", "80.0", "3.0", "3"]
     [chart] = shown["charts"]
     assert chart["title"] == "pseudo-validation and test against t"
     assert [rule["x"] for rule in chart["rules"]] == [200]

@@ -93,7 +93,7 @@ def _noted(mark: Path) -> list[str] | None:
 def _notes(cell: Cell, views: set[View], console: Console, trust_masks: bool) -> list[str]:
     """Notes on the data; DataError for images that can't be used."""
     data, benchmark = cell.data, cell.data.open()
-    train = benchmark.train(data.categories)
+    train = [*benchmark.train(data.categories), *data.open_reserved()[1]]
     test = [] if cell.role.sealed else benchmark.test(data.categories)
     with counter(f"checking {data.label}", len(train + test), console) as count:
         images = Images(benchmark, train, test, views)

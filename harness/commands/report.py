@@ -53,14 +53,14 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
     With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
     the first. ResultsError for a folder without results, UsageError where `out` can't be written.
     """
-    from harness.screen.progress import shown
+    from harness.screen.progress import working
 
     seen = None
     try:
         while watch or seen is None:
             now = _state(folder)
             if now != seen and (now or not watch):
-                with shown("making the report"):
+                with working("making the report"):
                     made = _report(folder, fmt, out)
                 yield made
                 seen = now

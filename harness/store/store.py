@@ -40,7 +40,7 @@ from harness.plan.options import Say
 from harness.plan.registry import UsageError, first_line
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.folder import Folder, OnDisk, folder_at
-from harness.store.journal import entries, entry
+from harness.store.journal import PUBLISHED, entries, entry
 from methods.base import BankSearch, Method, quiet
 from methods.parts.backbone import file_sha256
 from results.calibration import SCHEMA as CALIBRATION
@@ -73,7 +73,6 @@ class FitFacts(NamedTuple):
     """The number formats it was learned in, as `harness.work.features.formats` says them."""
 
 
-PUBLISHED = "published.jsonl"
 DIVERGED = "diverged"
 """A note beside the checkpoints of a training that did."""
 RAYS_OWN = "runtime_resources"

@@ -93,11 +93,11 @@ def open_split(data: Data, split: Split) -> tuple[Benchmark, list[Sample]]:
     if split == "train":
         learned_from = data.open_kept()
         return learned_from, learned_from.train(data.categories)
-    if split in ("validation", "calibration"):
+    if split == "calibration":
+        return data.open_reserved()
+    if split == "validation":
         pseudo = data.open_held()
-        samples = pseudo.validation(data.categories)
-        normal = [sample for sample in samples if not sample.anomalous]
-        return pseudo, samples if split == "validation" else normal
+        return pseudo, pseudo.validation(data.categories)
     benchmark = data.open()
     return benchmark, benchmark.test(data.categories)
 

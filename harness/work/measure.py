@@ -28,7 +28,7 @@ from results.profiles import PROFILES, Profile, judge
 
 AT_ONCE = 32
 """Maps that are resized at once."""
-UNUSED = "a search that ranks image scores needs no pixel metrics"
+UNUSED = "a search compares image scores and needs no pixel metrics"
 Metrics = dict[str, dict[str, Measured]]
 
 
@@ -61,7 +61,7 @@ def measure(
         tell(Progress(stage="measure", step=number, steps=len(cell.data.categories)))
         members = [i for i, sample in enumerate(samples) if sample.category == category]
         images = [samples[i] for i in members]
-        masks_MSS = _masks(profile, benchmark, images) if cell.pixels else None
+        masks_MSS = _masks(profile, benchmark, images) if cell.role.shown else None
         pixels = dict.fromkeys(PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason or UNUSED))
         if masks_MSS is not None or profile.top:
             maps_MSS = judged(profile, view, maps_NHW, members)

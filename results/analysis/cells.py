@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from results.files import ResultsError
 from results.identity import POOLED, parts
@@ -83,47 +81,12 @@ def coverage(frame: pl.DataFrame) -> str:
     return f"{there} of {known} categories" if isinstance(known, int) and there < known else ""
 
 
-class Values(NamedTuple):
-    """All values of one section and metric."""
-
-    by_label: dict[str, NDArray[np.float64]]  # (C categories, S seeds), NaN where there is none
-    expected: int  # categories of the data set
-
-
 def labelled(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with each row's `label`."""
     by = ("method", "variant", "shared")
     names = frame.select(by).unique()
     labels = pl.Series([label(row) for row in names.to_dicts()], dtype=pl.String)
     return frame.join(names.with_columns(label=labels), on=by)
-
-
-def by_section(
-    frame: pl.DataFrame,
-    judge: Callable[[Values], Iterable[Record]],
-    expected: Mapping[str, int] | None = None,
-) -> list[Record]:
-    """The rows that `judge` returns for each section and metric, with their names added.
-
-    `expected` is how many categories each data set has, by default how many the frame has of it.
-    """
-    by = [*SECTION, "metric"]
-    rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
-    expected = expected or dict(expected_categories(frame).iter_rows())
-    judged: list[Record] = []
-    for key, group in rows.partition_by(by, as_dict=True, maintain_order=True).items():
-        names = dict(zip(by, key, strict=True))
-        judged += [names | row for row in judge(_arranged(group, expected[names["benchmark"]]))]
-    return judged
-
-
-def _arranged(group: pl.DataFrame, expected: int) -> Values:
-    axes = {name: group[name].unique().sort().to_list() for name in ("label", "category", "seed")}
-    indices = [{name: i for i, name in enumerate(names)} for names in axes.values()]
-    values_LCS = np.full([len(names) for names in axes.values()], np.nan)
-    for *key, value in group.select(*axes, "value").iter_rows():
-        values_LCS[tuple(index[name] for index, name in zip(indices, key, strict=True))] = value
-    return Values(dict(zip(axes["label"], values_LCS, strict=True)), expected)
 
 
 def row_named(frame: pl.DataFrame, name: str) -> str:

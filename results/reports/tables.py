@@ -223,7 +223,6 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
     """How pseudo-validation and the test split agree, of rows of `selection.agreement`."""
     shown: dict[str, tuple[str, Callable[[Any], str]]] = {
         "Spearman": ("spearman", partial(number, decimals=2)),
-        "Kendall": ("kendall", partial(number, decimals=2)),
         "best, %": ("best", percent),
         "chosen, %": ("chosen", percent),
         "regret": ("regret", number),
@@ -240,6 +239,20 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
     header = ["family", "category", *shown]
     title = f"pseudo-validation against the test split, {counted(rows[0]['settings'], 'setting')}"
     return Table(title, header, body, 2)
+
+
+def regrets(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How far a choice and others fall short of the best, of rows of `selection.regrets`."""
+    body = [
+        [
+            Entry(row["setting"]),
+            Entry(percent(row["test"]), sort=row["test"]),
+            Entry(percent(row["regret"]), spread(row["spread"]), sort=row["regret"]),
+        ]
+        for row in rows
+    ]
+    title = f"regret on the test split, points, {counted(rows[0]['seeds'], 'seed')}"
+    return Table(title, ["setting", "test, %", "regret"], body)
 
 
 def versions(section: Section) -> Table | None:

@@ -11,18 +11,16 @@ import polars as pl
 
 from results.analysis.selection import AVERAGE, by_setting, swept
 from results.files import ResultsError
-from results.reports.model import Entry, Table
-from results.reports.numbers import percent
 from results.reports.page.charts import Chart, knob
-from results.reports.tables import agreement as agreed
+from results.reports.tables import agreement, regrets
 from results.table import read_part
 
 
 def selectors(out: Path) -> list[dict[str, Any]]:
     """All frozen choices under an output folder as the template shows them.
 
-    Those that were revealed have a table of agreement with the test split, tables of what was
-    detected by level and size, and Figure 6.
+    Those that were revealed have tables of regret and of agreement with the test split, and
+    Figure 6.
     """
     paths = sorted((out / "choices").glob("*.json"))
     return [_selector(path, out) for path in paths if not path.stem.endswith(".revealed")]
@@ -32,33 +30,17 @@ def _selector(path: Path, out: Path) -> dict[str, Any]:
     try:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
-        found = json.loads(revealed.read_text()) if revealed.exists() else {"agreement": []}
-        agreement = agreed(found["agreement"]) if found["agreement"] else None
+        found = json.loads(revealed.read_text()) if revealed.exists() else None
         return {
             "name": f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
             "chosen": ", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
+            "why": choice["verdict"]["why"],
             "frozen_at": choice["frozen_at"][:19].replace("T", " "),
-            "agreement": agreement,
-            "detected": [_detected(*made) for made in found.get("detected", {}).items()],
-            "charts": list(_charts(choice, out)) if agreement else [],
+            "tables": [regrets(found["regrets"]), agreement(found["agreement"])] if found else [],
+            "charts": list(_charts(choice, out)) if found else [],
         }
     except (KeyError, ValueError) as error:
         raise ResultsError(f"{path}: no choice that can be read ({error}); remove it") from error
-
-
-def _detected(what: str, rows: list[dict[str, Any]]) -> Table:
-    """AUROC of the chosen setting on made anomalies, weak to strong."""
-    unit, scale = ("size, % of the image", 100) if what == "size" else (what, 1)
-    body = [
-        [
-            Entry(f"{scale * row['from']:.3g} to {scale * row['to']:.3g}", sort=row["from"]),
-            Entry(str(row["images"]), sort=row["images"]),
-            Entry(percent(row["auroc"]), f"± {percent(row['error'])}", sort=row["auroc"]),
-        ]
-        for row in rows
-    ]
-    header = [unit, "anomalies", "AUROC, % ± standard error"]
-    return Table(f"made anomalies by {what}, chosen setting", header, body)
 
 
 def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:
@@ -78,7 +60,7 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:
             yield knob(name, [knobs[name] for knobs in line], heights, best[name])
 
 
-def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") -> dict[str, float]:
+def _means(folder: Path, choice: dict[str, Any]) -> dict[str, float]:
     """The mean over categories, %, of each setting of one study, by the JSON of its knobs."""
     parts = [read_part(path) for path in sorted(folder.glob("[!.]*.parquet"))]
     if not parts:
@@ -88,5 +70,5 @@ def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") ->
         method=choice["method"],
         config_json=json.dumps(choice["config"]),
     )
-    means = by_setting(rows, metric).filter(pl.col("category") == AVERAGE)
+    means = by_setting(rows).filter(pl.col("category") == AVERAGE)
     return {row["knobs_json"]: 100 * row["value"] for row in means.to_dicts()}
