@@ -9,7 +9,7 @@ import polars as pl
 
 from results.files import ResultsError
 from results.identity import POOLED, parts
-from results.profiles import DEFAULT_PROFILE
+from results.profiles import DEFAULT_PROFILE, PROFILES
 from results.table import DONE
 
 SECTION = ("benchmark", "data", "mode", "preset", "profile", "shared")
@@ -76,15 +76,20 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def title(row: Mapping[str, Any]) -> str:
-    """The name of a row's section, with what all its rows share.
-
-    The metric profile only where it is not the default.
-    """
+    """The name of a row's section; the metric profile only where it is not the default."""
     names = [f"{row['benchmark']} {row['data']}".rstrip(), row["mode"], row["preset"]]
     if row["profile"] != DEFAULT_PROFILE:
         names.append(f"metrics of {row['profile']}")
-    names += filter(None, [row["shared"]])
     return " · ".join(names)
+
+
+def heading(frame: pl.DataFrame) -> str:
+    """The title of a section, and what holds of all its rows: how much of the data set there is,
+    which pixels are judged, settings and backbone."""
+    row = frame.row(0, named=True)
+    pixels = frame["value"].is_not_null() & frame["metric"].str.starts_with("pixel_")
+    view = f"pixels of {PROFILES[row['profile']].view}" if pixels.any() else ""
+    return " · ".join(filter(None, (title(row), coverage(frame), view, row["shared"])))
 
 
 def coverage(frame: pl.DataFrame) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 
 from results.analysis.cells import (
     SECTION,
+    heading,
     label,
     labelled,
     one_cell_per_seed,
@@ -19,7 +20,8 @@ from results.analysis.cells import (
 from results.analysis.images import with_images
 from results.analysis.statistics import PRIMARY, pairwise
 from results.analysis.summary import per_category
-from results.identity import POOLED
+from results.identity import POOLED, backbone_of
+from results.reports.numbers import counted
 
 MEAN = "mean over categories"
 
@@ -43,7 +45,7 @@ class Section:
     ) -> None:
         self.index, self.frame, self.summary, self.labels = index, frame, summary, labels
         self.cell_numbers = {cell: number for number, cell in enumerate(cells)}
-        self.title = title(frame.row(0, named=True))
+        self.title, self.heading = title(frame.row(0, named=True)), heading(frame)
         self.benchmark: str = frame["benchmark"][0]
         self.chosen = labelled(one_cell_per_seed(frame))
         measured = self.chosen.filter(pl.col("value").is_not_null())
@@ -57,6 +59,28 @@ class Section:
     def single(self) -> bool:
         """Whether the data set has one category, of which there is no spread and no worst."""
         return self.summary["expected"].max() == 1 and len(self.categories) == 1
+
+    @cached_property
+    def backbones(self) -> dict[str, str]:
+        """The backbone of each method that has one; none where all have the same, as the heading
+        says it."""
+        rows = self.chosen.unique("label", maintain_order=True).select("label", "config_json")
+        known = {name: backbone_of(config) for name, config in rows.iter_rows()}
+        return {n: b for n, b in known.items() if b} if len({*known.values()} - {None}) > 1 else {}
+
+    def told(self, metric: str) -> str | None:
+        """The method that is better than each of the other complete ones, and not by noise."""
+        complete = [r["label"] for r in self.rows_of(metric) if r["complete"] and r["mean"]]
+        pairs = [pair for pair in self.pairs(metric) if {pair["a"], pair["b"]} <= {*complete}]
+        won = [pair["verdict"].removesuffix(" is better") for pair in pairs]
+        return next((name for name in complete if 0 < won.count(name) == len(complete) - 1), None)
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds its methods have: `2 seeds`, `1 to 3 seeds`."""
+        counts = self.chosen.group_by("label").agg(pl.col("seed").n_unique())["seed"].to_list()
+        most = counted(max(counts, default=0), "seed")
+        return most if len({*counts}) < 2 else f"{min(counts)} to {most}"
 
     @property
     def done(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import GROUP, SECTION, coverage, label, undefined
+from results.analysis.cells import GROUP, SECTION, label, undefined
 from results.analysis.images import with_images
 from results.analysis.published import MEAN, beside_published
 from results.analysis.statistics import PRIMARY, pairwise
@@ -80,17 +80,21 @@ def render(
         return csv_text(with_images(frame, scores))
     brief = brief and fmt != "latex"
     width = min(width, BRIEF_WIDTH) if brief else width
-    by_title: dict[str, list[Block]] = {}
+    blocks: dict[str, list[Block]] = {}
     for section in sections(frame, None if brief else scores, metrics):
-        title = " · ".join(filter(None, (section.title, coverage(section.frame))))
         found = [*_brief(section, width)] if brief else [*_full(section, metrics)]
         if scores is not None:
             found.append(alarm_table(section, whole, scores, held))
-        by_title[title] = [block for block in found if block]
+        title = f"{section.heading} · {section.seeds}" if fmt == "latex" else section.heading
+        blocks[title] = [block for block in found if block]
     if fmt == "latex":
-        return latex(by_title)
-    blocks = [block for title, of_section in by_title.items() for block in ([title], *of_section)]
-    return join_blocks(blocks, fmt, width, styled=styled)
+        return latex(blocks)
+    lines = [
+        block
+        for heading, of_section in blocks.items()
+        for block in (textwrap.wrap(heading, width), *of_section)
+    ]
+    return join_blocks(lines, fmt, width, styled=styled)
 
 
 def alarm_table(
@@ -138,7 +142,16 @@ def _brief(section: Section, width: int) -> Iterator[Block | None]:
         verdict = leader(telling[0], section.rows_of(telling[0]), section.pairs(telling[0]))
         yield textwrap.wrap(verdict.sentence, width)
     yield tables.versions(section)
+    yield textwrap.wrap(_backbones(section), width)
     yield [*notes(section)]
+
+
+def _backbones(section: Section) -> str:
+    """Which methods stand on which backbone; nothing where all share one."""
+    on = section.backbones
+    names = {b: ", ".join(name for name in on if on[name] == b) for b in sorted({*on.values()})}
+    said = "; ".join(f"{backbone}: {methods}" for backbone, methods in names.items())
+    return said and f"backbone {said}"
 
 
 def notes(section: Section) -> Iterator[str]:

@@ -24,6 +24,7 @@ from results.analysis.statistics import PRIMARY
 from results.calibration import read_held
 from results.metrics import METRICS
 from results.reports import tables
+from results.reports.numbers import counted
 from results.reports.page.closer import Closer
 from results.reports.page.first import compared, costs, first_view
 from results.reports.page.gallery import embedded, telling_pair, within
@@ -79,9 +80,12 @@ def _heading(found: Sequence[Section]) -> str:
     """The data sets, how much of each there is where some is missing, and the methods."""
     missing = {section.benchmark: coverage(section.frame) for section in found}
     names = ", ".join(f"{name} ({less})" if less else name for name, less in missing.items())
-    labels = {name for section in found for name in section.present}
-    compared = f"{len(labels)} methods compared" if len(labels) > 1 else "".join(labels)
-    return f"{names}: {compared}" if found else ""
+    rows = {name for section in found for name in section.present}
+    methods = {name for section in found for name in section.chosen["method"]}
+    compared = f"{counted(len(methods), 'method')} compared"
+    if len(rows) > len(methods):
+        compared = f"{counted(len(methods), 'method')} in {len(rows)} rows compared"
+    return f"{names}: {compared if len(rows) > 1 else ''.join(rows)}" if found else ""
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -90,6 +94,7 @@ def _section(section: Section) -> dict[str, Any]:
     return {
         "index": section.index,
         "title": section.title,
+        "heading": section.heading,
         "compared": compared(section),
         "notes": list(notes(section)),
         "versions": tables.versions(section),
@@ -120,6 +125,8 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
     room = MOST_BYTES - len(json.dumps([images, curves]))
     shown, ranks_shown = within(pictures, min(PICTURE_BYTES, room))
     starts = {panel: start for closer in closers for panel, start in closer.starts.items()}
+    blind = [panel for closer in closers for panel in closer.blind]
+    telling = {panel: start for panel, start in starts.items() if panel not in blind}
     choices = [closer.choice() for closer in closers]
     data = {
         "choices": choices,
@@ -127,9 +134,10 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
         "images": images,
         "curves": curves,
         "starts": starts,
+        "blind": blind,
         "held": {panel: ends for closer in closers for panel, ends in closer.held.items()},
         "first": [
-            telling_pair(shown, number, choice["ranked"], starts)
+            telling_pair(shown, number, choice["ranked"], telling)
             for number, choice in enumerate(choices)
         ],
         **embedded(shown),
