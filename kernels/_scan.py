@@ -21,41 +21,32 @@ FAR = np.float32(1e38)  # stands for infinity, which fast arithmetic may not see
 
 @njit(parallel=True, fastmath=True)
 def scan(
-    bits_NR: Any, first: Any, queries: Any, bank_MD: Any, best_NK: Any, index_NK: Any, limits: Any
-) -> None:
+    products_NR: Any, first: Any, queries: Any, bank_MD: Any, best_NK: Any, index_NK: Any,
+    limits: Any,
+) -> None:  # fmt: skip
     """Measure the pairs whose product reaches its query's threshold; keep the nearest, in order.
 
-    ``bits_NR`` are the products' bits for a block of the bank that begins at row ``first``,
-    ``queries`` (points (N, D), squared norms (N,)), ``limits`` (slack, fine, threads). The squared
-    distances ``best_NK`` and the bank rows ``index_NK`` are changed in place.
+    ``products_NR`` are of a block of the bank that begins at row ``first``, ``queries`` (points
+    (N, D), squared norms (N,)), ``limits`` (slack, fine, threads). The squared distances
+    ``best_NK`` and the bank rows ``index_NK`` are changed in place.
     """
-    # Many small parts in turn: images differ in how much has to be measured.
-    parts = min(len(bits_NR), 16 * limits[2])
-    for part in prange(parts):
-        marks_R = np.zeros(bits_NR.shape[1], dtype=np.int8)
-        for x in range(len(bits_NR) * part // parts, len(bits_NR) * (part + 1) // parts):
-            _scan_row(bits_NR[x], first, queries, x, bank_MD, best_NK, index_NK, limits, marks_R)
-
-
-@njit(fastmath=True)
-def _scan_row(
-    bits_R: Any, first: Any, queries: Any, x: Any, bank_MD: Any, best_NK: Any, index_NK: Any,
-    limits: Any, marks_R: Any,
-) -> None:  # fmt: skip
     points_ND, squares_N = queries
     last = best_NK.shape[1] - 1
-    bound = _as_bits(_threshold(squares_N[x], best_NK[x, last], limits), bits_R)
-    _mark(bits_R, bound, marks_R)
-    groups = marks_R.view(np.int64)
-    for group in range(len(groups)):
-        if groups[group] != 0:
-            for j in range(MARKS * group, MARKS * group + MARKS):
-                if marks_R[j] != 0 and _reaches(bits_R[j], bound):
-                    distance = squared(points_ND, x, bank_MD, first + j)
-                    if distance < best_NK[x, last]:
-                        _insert(best_NK, index_NK, x, distance, first + j)
-                        worst = best_NK[x, last]
-                        bound = _as_bits(_threshold(squares_N[x], worst, limits), bits_R)
+    # Many small parts in turn: images differ in how much has to be measured.
+    parts = min(len(products_NR), 16 * limits[2])
+    for part in prange(parts):
+        marks_R = np.zeros(products_NR.shape[1], dtype=np.int8)
+        for x in range(len(products_NR) * part // parts, len(products_NR) * (part + 1) // parts):
+            bound = _threshold(squares_N[x], best_NK[x, last], limits)
+            for j in range(len(marks_R)):  # without a branch it compiles to vectors
+                marks_R[j] = np.int8(products_NR[x, j] >= bound)
+            for group in np.flatnonzero(marks_R.view(np.int64)):
+                for j in range(MARKS * group, MARKS * group + MARKS):
+                    if marks_R[j] != 0 and products_NR[x, j] >= bound:
+                        distance = squared(points_ND, x, bank_MD, first + j)
+                        if distance < best_NK[x, last]:
+                            _insert(best_NK, index_NK, x, distance, first + j)
+                            bound = _threshold(squares_N[x], best_NK[x, last], limits)
 
 
 @njit(fastmath=True)
@@ -63,37 +54,6 @@ def _threshold(square: Any, worst: Any, limits: Any) -> Any:
     """The least product whose pair is measured."""
     slack, fine = limits[0], limits[1]
     return np.float32(0.5) * (square * (1 - slack) - worst * (1 + fine))
-
-
-@njit(fastmath=True)
-def _as_bits(threshold: Any, bits_R: Any) -> Any:
-    """The threshold rounded down to the products' type, as bits."""
-    bound = np.empty(1, dtype=np.float32)
-    bound[0] = threshold
-    whole = bound.view(np.int32)[0]
-    if bits_R.itemsize == 4:
-        return whole
-    high = whole >> 16
-    # Cutting off the low bits brings a negative number nearer to zero, so above the bound.
-    return high + 1 if whole < 0 and whole & 0xFFFF else high
-
-
-@njit(fastmath=True)
-def _reaches(bits: Any, bound: Any) -> Any:
-    # Bits of numbers above zero are ordered as the numbers are, those below zero the other way.
-    return bits >= bound if bound > 0 else (bits >= 0) | (bits <= bound)
-
-
-@njit(fastmath=True)
-def _mark(bits_R: Any, bound: Any, marks_R: Any) -> None:
-    """Mark every product that reaches the bound; loops without a branch compile to vectors."""
-    bound = bits_R.dtype.type(bound)
-    if bound > 0:
-        for j in range(len(marks_R)):
-            marks_R[j] = np.int8(bits_R[j] >= bound)
-    else:
-        for j in range(len(marks_R)):
-            marks_R[j] = np.int8((bits_R[j] >= 0) | (bits_R[j] <= bound))
 
 
 @njit(parallel=True, fastmath=True)

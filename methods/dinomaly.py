@@ -14,7 +14,7 @@ the top 1 %. Real-IAD: `dropout=0.4`, `iterations=50000`. ViT-L: `layers=4,6,8,1
 Named: anomalib's port is `mlp_bias=false`, `eps=1e-8`, `iterations=5000`, `sigma=0`.
 
 Differs: no batch is dropped, their sizes differ by one at most; blocks are averaged before they are
-kept in halves; maps are brought from 256 pixels to the size of the view, where pixels are scored.
+kept in halves; maps are brought from 256 pixels to the size of the view.
 
 Ours: `grid` > 0 takes the layers of any other backbone, aligned to that grid and standardised, as
 tokens in one group. `quick` and `smoke` do, as no transformer's weights come as a package: they

@@ -11,7 +11,7 @@ warm-up over 100 steps, cosine to 1e-4, weight decay 1e-4, clip 0.1, 200 epochs,
 `layers=4,6,8,10,12,14,16,18`, `heads=16`.
 
 Differs: no batch is dropped, their sizes differ by one at most; blocks are averaged before they are
-kept in halves; maps are brought from 256 pixels to the size of the view, where pixels are scored.
+kept in halves; maps are brought from 256 pixels to the size of the view.
 
 Ours: `grid` > 0 takes the layers of any other backbone, aligned to that grid and standardised, as
 tokens in one group. `quick` and `smoke` do, as no transformer's weights come as a package: they

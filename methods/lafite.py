@@ -220,11 +220,6 @@ class LafitE(Method):
         rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
         return editing_maps(features_BCgg, edited_BCgg, rebuilt_BCgg)
 
-    @torch.inference_mode()
-    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        """Eq. 8 on the unedited features (Figure 5), standardised."""
-        return self._corrupt(self._standardised(inputs), keys, t)
-
     def edit(
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:

@@ -15,7 +15,7 @@ Weights of DINOv3 are given to those who agree to its licence; DINOv2's are free
 `backbone=vit_base_patch14_reg4_dinov2.lvd142m`.
 
 Differs: features are kept in halves; where there are fewer images than `k_image`, all are taken;
-maps are brought from 256 pixels to the size of the view, where pixels are scored.
+maps are brought from 256 pixels to the size of the view.
 
 Ours: `bank_rate` below 1 keeps a part of the images, those that cover the others by their class
 tokens; at 1 nothing is drawn and every seed gives the same model. `grid` > 0 takes the layers of

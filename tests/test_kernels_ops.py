@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from kernels import _kcenter_cpu, _numba, _screen, _topk_gpu, _triton
+from kernels import _kcenter_cpu, _numba, _topk_gpu, _triton
 from kernels.base import Op
 from kernels.edit import topk_edit
 from kernels.kcenter import (
@@ -229,13 +229,11 @@ def test_a_large_finite_sum_is_no_infinity() -> None:
     assert topk_l2(torch.full((20, 3), 3e38), torch.full((1, 3), 3e38), 1)[0].max() == 0
 
 
-@pytest.fixture(params=["bfloat16", "int16", "float32"])
+@pytest.fixture(params=["int16", "float32"])
 def codes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The type of the codes that a CPU's screen multiplies, one after the other."""
     if request.param == "int16" and not _numba.avx2():
         pytest.skip("this CPU has no AVX2")
-    low = request.param == "bfloat16"
-    monkeypatch.setattr(_screen, "native_bfloat16", lambda device: low)
     monkeypatch.setattr(_numba, "avx2", lambda: request.param == "int16")
     return str(request.param)
 

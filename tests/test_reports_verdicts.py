@@ -9,10 +9,11 @@ import pytest
 from made_rows import made_frame
 
 from results.analysis.published import MEAN, beside_published
+from results.analysis.statistics import turned
 from results.reports.sections import sections
 from results.reports.tables import published
 from results.reports.text import frames, render
-from results.reports.verdicts import best_against_others, comparison, turned
+from results.reports.verdicts import best_against_others, comparison
 
 
 def _values(**means):

@@ -73,6 +73,8 @@ def command(
 
 def _same_values(a: Path, b: Path, above: float) -> bool:
     """Say which values only one of two folders has, and which differ; False where any does."""
+    from results.reports.numbers import percent
+
     one, other = _values(a), _values(b)
     for name, mine, theirs in ((a, one, other), (b, other, one)):
         lost = sorted(mine.keys() - theirs.keys())
@@ -84,7 +86,8 @@ def _same_values(a: Path, b: Path, above: float) -> bool:
             why = ", ".join(name for name in PROVENANCE if one[key][name] != other[key][name])
             gap = "" if x is None or y is None else f" ({100 * (y - x):+.2f} points)"
             changed.append(
-                f"{key}: {_shown(x)}, {_shown(y)} there{gap}; else differs: {why or '–'}"
+                f"{key}: {percent(x, decimals=2)}, {percent(y, decimals=2)} there{gap}; "
+                f"else differs: {why or '–'}"
             )
     equal = len(one.keys() & other.keys()) - len(changed)
     typer.echo("\n  ".join([f"{equal} values are equal, {len(changed)} differ", *changed[:MOST]]))
@@ -98,7 +101,3 @@ def _values(folder: Path) -> dict[str, dict[str, Any]]:
     frame = read(folder)
     rows = frame.filter(frame["status"] == DONE).sort("finished_at").to_dicts()
     return {" ".join(str(row[n]) for n in (*CELL, "category", "metric")): row for row in rows}
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"

@@ -9,7 +9,6 @@ Numbers are compared where the protocol is the same, see `protocols`; elsewhere 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -40,7 +39,23 @@ def published() -> pl.DataFrame:
     value and std (over seeds) are fractions. category is a real one, MEAN or INTER_STD, the
     paper's spread over categories. epochs is null where the source does not vary them.
     """
-    return pl.concat([_table("mvtec", "table1_mvtec"), _table("mpdd", "table2_mpdd"), *_rest()])
+    ablation = pl.read_csv(_FOLDER / "table4_ablation.csv").unpivot(
+        index=["benchmark", "variant"], variable_name="metric", value_name="percent"
+    )
+    return pl.concat(
+        [
+            _table("table1_mvtec", benchmark="mvtec", source="paper", variant=""),
+            _table("table2_mpdd", benchmark="mpdd", source="paper", variant=""),
+            _numbers(
+                ablation.filter(pl.col("variant").is_in(_ABLATIONS)),
+                source="paper", category=MEAN,
+                method=pl.col("variant").str.split("_").list.first(),
+                variant=pl.col("variant").replace(_ABLATIONS),
+            ),
+            _table("ader", source="ader", category=MEAN, variant=""),
+            _table("authors", source="authors", category=MEAN, variant=""),
+        ]
+    )  # fmt: skip
 
 
 def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
@@ -66,37 +81,23 @@ def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(judged, schema=schema | {"difference": pl.Float64})
 
 
-def _table(benchmark: str, name: str) -> pl.DataFrame:
-    table = pl.read_csv(_FOLDER / f"{name}.csv", schema_overrides={"seed_std": pl.Float64})
-    return _numbers(
-        table.with_columns(pl.col("category").replace({"average": MEAN})),
-        source="paper", benchmark=benchmark, variant="", std=pl.col("seed_std") / 100,
-    )  # fmt: skip
-
-
-def _rest() -> Iterator[pl.DataFrame]:
-    table = pl.read_csv(_FOLDER / "table4_ablation.csv").filter(pl.col("variant").is_in(_ABLATIONS))
-    long = table.unpivot(
-        index=["benchmark", "variant"], variable_name="metric", value_name="percent"
-    )
-    yield _numbers(
-        long, source="paper", category=MEAN, method=pl.col("variant").str.split("_").list.first(),
-        variant=pl.col("variant").replace(_ABLATIONS),
-    )  # fmt: skip
-    for source in ("ader", "authors"):
-        means = pl.read_csv(_FOLDER / f"{source}.csv", schema_overrides={"epochs": pl.Int64})
-        yield _numbers(means, source=source, category=MEAN, variant="")
+def _table(name: str, **columns: str) -> pl.DataFrame:
+    types = {"seed_std": pl.Float64, "epochs": pl.Int64}
+    return _numbers(pl.read_csv(_FOLDER / f"{name}.csv", schema_overrides=types), **columns)
 
 
 def _numbers(frame: pl.DataFrame, **columns: str | pl.Expr) -> pl.DataFrame:
     """The columns of `published`: those of the frame, and others, as text or an expression."""
-    texts = {name: pl.lit(text) for name, text in columns.items() if isinstance(text, str)}
-    unknown = {"std": pl.lit(None, pl.Float64), "epochs": pl.lit(None, pl.Int64)}
+    unknown = {"seed_std": pl.lit(None, pl.Float64), "epochs": pl.lit(None, pl.Int64)}
     missing = {name: null for name, null in unknown.items() if name not in frame.columns}
-    value = (pl.col("percent") / 100).round(6)
-    names = ("source", "benchmark", "method", "variant", "epochs", "metric", "category")
-    full = frame.with_columns(**missing | columns | texts, value=value)
-    return full.select(*names, "value", "std")
+    texts = {name: pl.lit(text) for name, text in columns.items() if isinstance(text, str)}
+    full = frame.with_columns(**missing | columns | texts)
+    return full.select(
+        *("source", "benchmark", "method", "variant", "epochs", "metric"),
+        pl.col("category").replace({"average": MEAN}),
+        value=(pl.col("percent") / 100).round(6),
+        std=pl.col("seed_std") / 100,
+    )
 
 
 def _ours(frame: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ every seed of its row. A row that lacks categories is marked, not compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import expit, logit
 
-from results.analysis.cells import SECTION, Record, Values, by_section, labelled
+from results.analysis.cells import (
+    SECTION,
+    Record,
+    expected_categories,
+    labelled,
+    one_cell_per_seed,
+    with_every_seed,
+)
 from results.analysis.equivalence import Chances, signed_rank
 from results.files import ResultsError
 
@@ -81,8 +88,8 @@ def moved(values: ArrayLike, by: ArrayLike) -> Values64:
 def pairwise(frame: pl.DataFrame, expected: Mapping[str, int] | None = None) -> pl.DataFrame:
     """Every pair of rows a, b (names as in `cells.label`) of each section and metric.
 
-    Values of equal category and seed are paired, and averaged over seeds. `expected` as in
-    `by_section`.
+    Values of equal category and seed are paired, and averaged over seeds. `expected` is how many
+    categories each data set has, by default how many the frame has of it.
     categories, seeds: how many; difference: mean of a - b; low, high: its t interval over seeds,
     for another training; wins, ties, losses: categories, as a sees them;
     p_value: Wilcoxon's exact signed-rank test over categories, for another product; p_holm:
@@ -93,7 +100,21 @@ def pairwise(frame: pl.DataFrame, expected: Mapping[str, int] | None = None) -> 
     TOO_FEW, so few categories can't be significant; UNSETTLED, the interval excludes 0; else, of
     one seed, WITHIN_NOISE.
     """
-    return pl.DataFrame(by_section(frame, _all_pairs, expected), schema=_PAIRS)
+    by = (*SECTION, "metric")
+    rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
+    expected = expected or dict(expected_categories(frame).iter_rows())
+    judged: list[Record] = []
+    for key, group in rows.group_by(by, maintain_order=True):
+        names = dict(zip(by, key, strict=True))
+        pairs = [
+            names | {"a": a, "b": b} | _gap(a_CS - b_CS, expected[names["benchmark"]])
+            for (a, a_CS), (b, b_CS) in combinations(_values(group).items(), 2)
+        ]
+        compared = [pair for pair in pairs if pair["complete"]]
+        for pair, p_holm in zip(compared, holm([p["p_value"] for p in compared]), strict=True):
+            pair["p_holm"] = p_holm
+        judged += [pair | {"verdict": _verdict(pair, len(compared))} for pair in pairs]
+    return pl.DataFrame(judged, schema=_PAIRS)
 
 
 def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
@@ -107,12 +128,24 @@ def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
             raise ResultsError(f"no results of '{name}'; there are: {', '.join(names)}")
     if a == b:
         raise ResultsError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
+    pairs = [
+        (pair if pair["a"] == a else turned(pair)) | {"p_holm": pair["p_value"]}
+        for pair in pairwise(frame).to_dicts()
+        if {pair["a"], pair["b"]} == {a, b}
+    ]
+    return pl.DataFrame([pair | {"verdict": _verdict(pair, 1)} for pair in pairs], schema=_PAIRS)
 
-    def judge(values: Values) -> Iterable[Record]:
-        if a in values.by_label and b in values.by_label:
-            yield _judged(_pair(values, a, b), 1)
 
-    return pl.DataFrame(by_section(frame, judge), schema=_PAIRS)
+def turned(pair: Record) -> Record:
+    """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
+    difference, low, high = (
+        None if pair[name] is None else -pair[name] for name in ("difference", "high", "low")
+    )
+    return pair | {
+        **{"a": pair["b"], "b": pair["a"], "difference": difference, "low": low, "high": high},
+        **{"wins": pair["losses"], "losses": pair["wins"]},
+        **{"better": pair["worse"], "worse": pair["better"]},
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -124,17 +157,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _all_pairs(values: Values) -> Iterable[Record]:
-    pairs = [_pair(values, a, b) for a, b in combinations(values.by_label, 2)]
-    compared = [pair for pair in pairs if pair["complete"]]
-    for pair, p_holm in zip(compared, holm([p["p_value"] for p in compared]), strict=True):
-        pair["p_holm"] = p_holm
-    return [_judged(pair, len(compared)) for pair in pairs]
+def _values(rows: pl.DataFrame) -> dict[str, Values64]:
+    """The values (C categories, S seeds) of each label, NaN where there is none."""
+    axes = {name: rows[name].unique().sort().to_list() for name in ("label", "category", "seed")}
+    indices = [{name: i for i, name in enumerate(names)} for names in axes.values()]
+    values_LCS = np.full([len(names) for names in axes.values()], np.nan)
+    for *key, value in rows.select(*axes, "value").iter_rows():
+        values_LCS[tuple(index[name] for index, name in zip(indices, key, strict=True))] = value
+    return dict(zip(axes["label"], values_LCS, strict=True))
 
 
-def _pair(values: Values, a: str, b: str) -> Record:
-    a_CS, b_CS = values.by_label[a], values.by_label[b]
-    gaps_CS = (a_CS - b_CS).round(DECIMALS)
+def _gap(gaps_CS: Values64, expected: int) -> Record:
+    """The fields of `pairwise` from the differences by category and seed, uncorrected."""
+    gaps_CS = gaps_CS.round(DECIMALS)
     paired_CS = np.isfinite(gaps_CS)
     by_category = zip(gaps_CS, paired_CS, strict=True)
     by_seed = zip(gaps_CS.T, paired_CS.T, strict=True)
@@ -146,8 +181,6 @@ def _pair(values: Values, a: str, b: str) -> Record:
     p_value = signed_rank_p(gaps_C)
     chances = signed_rank(gaps_C)
     return {
-        "a": a,
-        "b": b,
         "categories": len(gaps_C),
         "seeds": len(means_S),
         "difference": mean,
@@ -159,7 +192,7 @@ def _pair(values: Values, a: str, b: str) -> Record:
         "p_value": p_value,
         "p_holm": p_value,
         **(chances._asdict() if chances else dict.fromkeys(Chances._fields)),
-        "complete": len(gaps_C) == values.expected,
+        "complete": len(gaps_C) == expected,
     }
 
 
@@ -175,27 +208,22 @@ def signed_rank_p(gaps_C: NDArray[np.float64]) -> float:
     return float(stats.wilcoxon(gaps).pvalue)
 
 
-def _judged(pair: Record, tests: int) -> Record:
-    """The pair with its verdict; p_holm is corrected for so many `tests`."""
+def _verdict(pair: Record, tests: int) -> str:
+    """The verdict on a pair whose p_holm is corrected for so many `tests`."""
     apart = pair["low"] is not None and (pair["low"] > 0 or pair["high"] < 0)
     decided = pair["wins"] + pair["losses"]
     first = pair["a"] if (pair["difference"] or 0) > 0 else pair["b"]
+    # Fewer categories allow no exact test, corrected for `tests`, to be significant.
+    fewest = int(np.floor(1 + np.log2(tests / (1 - LEVEL)))) + 1 if tests else 0
     if not pair["complete"]:
-        verdict = INCOMPLETE if pair["categories"] else APART
-    elif not apart and pair["seeds"] > 1:
-        verdict = WITHIN_NOISE
-    elif pair["p_holm"] < 1 - LEVEL:
-        verdict = f"{first} is better" if pair["seeds"] > 1 else f"{first} {AHEAD}"
-    elif decided and decided < _fewest_categories(tests):
-        verdict = TOO_FEW
-    else:
-        verdict = UNSETTLED if apart else WITHIN_NOISE
-    return pair | {"verdict": verdict}
-
-
-def _fewest_categories(tests: int) -> int:
-    """The number of categories below which no exact test, corrected for `tests`, is significant."""
-    return int(np.floor(1 + np.log2(tests / (1 - LEVEL)))) + 1
+        return INCOMPLETE if pair["categories"] else APART
+    if not apart and pair["seeds"] > 1:
+        return WITHIN_NOISE
+    if pair["p_holm"] < 1 - LEVEL:
+        return f"{first} is better" if pair["seeds"] > 1 else f"{first} {AHEAD}"
+    if 0 < decided < fewest:
+        return TOO_FEW
+    return UNSETTLED if apart else WITHIN_NOISE
 
 
 def _t_factor(n: int) -> float:

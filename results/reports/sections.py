@@ -128,7 +128,9 @@ class Section:
 
 def sections(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> list[Section]:
     """The sections of `table.read`'s frame; with scores, summaries are `with_images`."""
-    labels = sorted({label(row) for row in frame.select("method", "variant").unique().to_dicts()})
+    labels = sorted(
+        {label(row) for row in frame.select("method", "variant", "shared").unique().to_dicts()}
+    )
     cells = frame["cell_id"].unique().sort().to_list()
     expected = dict(expected_categories(frame).iter_rows())
     rows = labelled(with_images(frame, scores)).partition_by(SECTION, as_dict=True)

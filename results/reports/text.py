@@ -19,6 +19,7 @@ from results.reports import tables
 from results.reports.latex import latex
 from results.reports.layout import Block, columns, csv_text, join_blocks
 from results.reports.leader import leader
+from results.reports.model import Table
 from results.reports.numbers import UNKNOWN
 from results.reports.sections import Section, sections, with_images
 from results.reports.verdicts import best_against_others
@@ -73,18 +74,27 @@ def render(
     whole, frame = frame, without_alarms(frame)
     if fmt == "csv":
         return csv_text(with_images(frame, scores))
-    if fmt == "latex":
-        return latex(sections(frame))
+    brief = brief and fmt != "latex"
     width = min(width, BRIEF_WIDTH) if brief else width
-    blocks: list[Block] = []
+    by_title: dict[str, list[Block]] = {}
     for section in sections(frame, None if brief else scores):
-        blocks.append([" · ".join(filter(None, (section.title, coverage(section.frame))))])
+        title = " · ".join(filter(None, (section.title, coverage(section.frame))))
         found = [*_brief(section, width)] if brief else [*_full(section)]
         if scores is not None:
-            same = whole.filter(pl.col(name) == section.frame[name][0] for name in SECTION)
-            found.append(tables.alarms(alarms(same, scores, held)))
-        blocks += [block for block in found if block]
+            found.append(alarm_table(section, whole, scores, held))
+        by_title[title] = [block for block in found if block]
+    if fmt == "latex":
+        return latex(by_title)
+    blocks = [block for title, of_section in by_title.items() for block in ([title], *of_section)]
     return join_blocks(blocks, fmt, width, styled=styled)
+
+
+def alarm_table(
+    section: Section, whole: pl.DataFrame, scores: pl.DataFrame, held: pl.DataFrame | None
+) -> Table | None:
+    """Alarms asked for and seen in a section of the `whole` frame; None without any."""
+    same = whole.filter(pl.col(name) == section.frame[name][0] for name in SECTION)
+    return tables.alarms(alarms(same, scores, held))
 
 
 def _full(section: Section) -> Iterator[Block | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -11,7 +10,7 @@ from results.analysis.alarms import without_alarms
 from results.analysis.bootstrap import gaps_over_images
 from results.analysis.cells import SECTION, labelled, one_cell_per_seed, title, with_every_seed
 from results.analysis.equivalence import ROPE
-from results.analysis.statistics import compare
+from results.analysis.statistics import compare, turned
 from results.files import ResultsError
 from results.reports.layout import Block, join_blocks
 from results.reports.model import Entry, Table
@@ -40,25 +39,6 @@ def best_against_others(section: Section, metric: str) -> Table | None:
     return differences(
         f"{metric}: {best[0]}, the highest mean, against the others", "against", pairs
     )
-
-
-def turned(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
-
-    def minus(name: str) -> float | None:
-        return None if pair[name] is None else -pair[name]
-
-    return {**pair} | {
-        "a": pair["b"],
-        "b": pair["a"],
-        "difference": minus("difference"),
-        "low": minus("high"),
-        "high": minus("low"),
-        "wins": pair["losses"],
-        "losses": pair["wins"],
-        "better": pair["worse"],
-        "worse": pair["better"],
-    }
 
 
 def comparison(

@@ -51,13 +51,6 @@ class Picture(NamedTuple):
         return [file for file in (self.image, self.mask, self.map) if file]
 
 
-class Embedded(NamedTuple):
-    """Pictures as JSON, their files by number, and the files in base64."""
-
-    pictures: list[dict[str, Any]]
-    files: list[str]
-
-
 def pictures(section: Section, categories: Sequence[str], shown: pl.DataFrame) -> Iterator[Picture]:
     """The pictures of `shown`, rows of PICTURES_SCHEMA with a name and a label, by their kinds."""
     by = ("category", "name", "kind")
@@ -92,8 +85,8 @@ def within(pictures: Sequence[Picture], most_bytes: float) -> tuple[list[Picture
     return chosen, ranks
 
 
-def embedded(pictures: Sequence[Picture]) -> Embedded:
-    """The pictures as the page's script reads them."""
+def embedded(pictures: Sequence[Picture]) -> dict[str, list[Any]]:
+    """The pictures as JSON, their files by number; the files in base64."""
     numbers: dict[bytes, int] = {}
     for picture in pictures:
         for file in picture.files:
@@ -106,7 +99,7 @@ def embedded(pictures: Sequence[Picture]) -> Embedded:
         }
         for picture in pictures
     ]
-    return Embedded(rows, [b64encode(file).decode() for file in numbers])
+    return {"pictures": rows, "files": [b64encode(file).decode() for file in numbers]}
 
 
 def telling_pair(
@@ -124,19 +117,19 @@ def telling_pair(
     chosen = []
     for is_found in (True, False):
         for label in labels:
-            of = [
-                (number, picture)
+            candidates = [
+                number
                 for number, picture in enumerate(pictures)
                 if (picture.section, picture.label) == (section, label)
                 and picture.defective
                 and picture.panel in starts
                 and _called(picture.score, starts[picture.panel]) == is_found
             ]
-            if of and is_found:
-                chosen.append(max(of, key=lambda one: (_clarity(one[1]), -one[1].rank))[0])
-            elif of:
-                chosen.append(min(of, key=lambda one: (_clarity(one[1]), one[1].rank))[0])
-            if of:
+            if candidates:
+                sign = -1 if is_found else 1
+                chosen.append(
+                    min(candidates, key=lambda n: (sign * _clarity(pictures[n]), pictures[n].rank))
+                )
                 break
     return chosen
 
