@@ -171,7 +171,7 @@ def gap(gaps_CS: Values64) -> Record:
 
 
 def verdict(pair: Record, p_value: float | None, tests: int) -> str:
-    """What is said of a pair, whose p-value is corrected for so many `tests`; the first that holds.
+    """The verdict on a pair, whose p-value is corrected for so many `tests`; the first that holds.
 
     APART: nothing is paired. INCOMPLETE. WITHIN_NOISE: the interval over seeds holds 0. "NAME is
     better": p is below 0.05; of one seed "NAME AHEAD". "NAME SPLIT". NOT_ASKED: there is no p.
