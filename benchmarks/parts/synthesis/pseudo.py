@@ -107,6 +107,7 @@ def pseudo_validation(
         others=others,
         families=families,
         unseen=unseen,
+        fold=fold,
     )
 
 
@@ -147,6 +148,7 @@ class PseudoValidation(Benchmark):
         others: Sequence[Sample] = (),
         families: Sequence[str] = MADE,
         unseen: Collection[str] = (),
+        fold: int = 0,
     ) -> None:
         self.name = f"{benchmark.name} (pseudo-validation)"
         self.licence, self.source = benchmark.licence, benchmark.source
@@ -164,17 +166,20 @@ class PseudoValidation(Benchmark):
         self._plans = {
             self._key(category, plan): plan
             for category in self.categories()
-            for plan in self._planned(category, anomalies, left_out)
+            for plan in self._planned(category, anomalies, left_out, fold)
         }
         self._plans = {key: plan for key, plan in self._plans.items() if key not in set(unseen)}
         # Every thread draws the same: two that draw for the same sample lose time, nothing else.
         self._drawn: dict[str, Drawn] = {}
 
-    def _planned(self, category: str, anomalies: int, left_out: bool) -> Iterator[Plan]:
-        """The anomalies of a category: of each image the next families, those of others last."""
+    def _planned(self, category: str, anomalies: int, left_out: bool, fold: int) -> Iterator[Plan]:
+        """The anomalies of a category: of each image the next families, those of others last.
+
+        A fold goes on where the one before it ended, so that small ones have all families together.
+        """
         images, families = self._ranked(category, self._held_in(category)), self._families
         turns = sorted(range(len(families)), key=lambda turn: (turn % SPREAD, turn))
-        for rank, image in enumerate(images):
+        for rank, image in enumerate(images, fold * len(images)):
             for number in range(anomalies if families else 0):
                 turn = rank + turns[number % len(turns)]
                 yield Plan(families[turn % len(families)], image, number)
