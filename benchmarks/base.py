@@ -6,10 +6,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,27 @@ class Benchmark(ABC):
     remark: str = ""  # how it was read, where that is worth a word
     published: Mapping[str, Counts | None] = MappingProxyType({})
     """Counts by category; None where they are not known for sure."""
+    hidden: frozenset[str] = frozenset()
+    """Keys of samples that are as if they were not there."""
+
+    def without(self, samples: Sequence[Sample]) -> Self:
+        """The same without these samples."""
+        rest = copy(self)
+        rest.hidden = self.hidden | {sample.key for sample in samples}
+        return rest
+
+    limit: int | None = None
+    """The most training, good and defective images of each category; None: all."""
+
+    def limited(self, limit: int) -> Self:
+        """The same with a few images of each kind, for a first look: no longer what is published.
+
+        They lie evenly in the order of their keys, so all kinds of defects are among them.
+        """
+        few = copy(self)
+        few.limit, few.published = limit, {}
+        few.name = f"{self.name}, {limit} images of each kind"
+        return few
 
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
@@ -153,8 +175,19 @@ class Benchmark(ABC):
         return Counts(len(self._list("train", category)), len(test) - defective, defective)
 
     def _sorted(self, split: str, categories: Sequence[str]) -> list[Sample]:
-        samples = [sample for category in categories for sample in self._list(split, category)]
-        return sorted(samples, key=lambda sample: sample.key)
+        samples = [s for category in categories for s in self._few(self._list(split, category))]
+        shown = (sample for sample in samples if sample.key not in self.hidden)
+        return sorted(shown, key=lambda sample: sample.key)
+
+    def _few(self, samples: list[Sample]) -> list[Sample]:
+        if self.limit is None:
+            return samples
+        few: list[Sample] = []
+        for anomalous in (False, True):
+            kind = sorted((s for s in samples if s.anomalous is anomalous), key=lambda s: s.key)
+            count = min(self.limit, len(kind))
+            few += [kind[i * len(kind) // count] for i in range(count)]
+        return few
 
     def _chosen(self, categories: Sequence[str] | None) -> tuple[str, ...]:
         present = self.categories()

@@ -6,23 +6,25 @@ from pathlib import Path
 
 from benchmarks.base import Benchmark
 from benchmarks.parts.folder import published_benchmark
+from benchmarks.parts.listed import Published
 
-LICENCE = "not stated by its authors: treat as not for commercial use"
-SOURCE = "github.com/ToshimichiAota/zero-shot-anomaly-detection (its README links the archive)"
-USUAL_FOLDERS = ("dtd_synthetic", "DTD-Synthetic", "dtd-synthetic")
-PUBLISHED = dict.fromkeys(
-    (
-        "Blotchy_099", "Fibrous_183", "Marbled_078", "Matted_069", "Mesh_114", "Perforated_037",
-        "Stratified_154", "Woven_001", "Woven_068", "Woven_104", "Woven_125", "Woven_127",
-    )
+TEXTURES = (
+    "Blotchy_099", "Fibrous_183", "Marbled_078", "Matted_069", "Mesh_114",
+    "Perforated_037", "Stratified_154", "Woven_001", "Woven_068", "Woven_104",
+    "Woven_125", "Woven_127",
 )  # fmt: skip
+KNOWN = Published(
+    "dtd_synthetic",
+    licence="not stated by its authors: treat as not for commercial use",
+    source="github.com/ToshimichiAota/zero-shot-anomaly-detection (its README links the archive)",
+    usual_folders=("dtd_synthetic", "DTD-Synthetic", "dtd-synthetic"),
+    counts=dict.fromkeys(TEXTURES),
+)
 
 
 def open_dtd_synthetic(root: Path | None) -> Benchmark:
     """The textures that lie in `root` or in a usual folder below it."""
-    return published_benchmark(
-        "dtd_synthetic", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
-    )
+    return published_benchmark(KNOWN, root)
 
 
 BENCHMARK = open_dtd_synthetic

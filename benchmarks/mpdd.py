@@ -6,25 +6,31 @@ from pathlib import Path
 
 from benchmarks.base import Benchmark, Counts
 from benchmarks.parts.folder import published_benchmark
+from benchmarks.parts.listed import Published
 
-LICENCE = "not stated by its authors: treat as not for commercial use, do not pass on"
-SOURCE = "github.com/stepanje/MPDD (its README links the archive)"
-USUAL_FOLDERS = ("mpdd", "MPDD", "anomaly_dataset", "MPDD/anomaly_dataset", "mpdd/anomaly_dataset")
-PUBLISHED = {
-    "bracket_black": Counts(289, 32, 47),
-    "bracket_brown": Counts(185, 26, 51),
-    "bracket_white": Counts(110, 30, 30),
-    "connector": Counts(128, 30, 14),
-    "metal_plate": Counts(54, 26, 71),
-    "tubes": Counts(122, 32, 69),
-}
+KNOWN = Published(
+    "mpdd",
+    licence="not stated by its authors: treat as not for commercial use, do not pass on",
+    source="github.com/stepanje/MPDD (its README links the archive)",
+    usual_folders=(
+        "mpdd",
+        "MPDD",
+        *(f"{above}anomaly_dataset" for above in ("", "MPDD/", "mpdd/")),
+    ),
+    counts={
+        "bracket_black": Counts(289, 32, 47),
+        "bracket_brown": Counts(185, 26, 51),
+        "bracket_white": Counts(110, 30, 30),
+        "connector": Counts(128, 30, 14),
+        "metal_plate": Counts(54, 26, 71),
+        "tubes": Counts(122, 32, 69),
+    },
+)
 
 
 def open_mpdd(root: Path | None) -> Benchmark:
     """The MPDD categories that lie in `root` or in a usual folder below it."""
-    return published_benchmark(
-        "mpdd", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
-    )
+    return published_benchmark(KNOWN, root)
 
 
 BENCHMARK = open_mpdd

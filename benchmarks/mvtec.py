@@ -6,34 +6,36 @@ from pathlib import Path
 
 from benchmarks.base import Benchmark, Counts
 from benchmarks.parts.folder import published_benchmark
+from benchmarks.parts.listed import Published
 
-LICENCE = "CC BY-NC-SA 4.0: not for commercial use"
-SOURCE = "mvtec.com/company/research/datasets/mvtec-ad (free, after registration)"
-USUAL_FOLDERS = ("mvtec", "mvtec_ad", "mvtec_anomaly_detection", "MVTec")
-PUBLISHED = {
-    "bottle": Counts(209, 20, 63),
-    "cable": Counts(224, 58, 92),
-    "capsule": Counts(219, 23, 109),
-    "carpet": Counts(280, 28, 89),
-    "grid": Counts(264, 21, 57),
-    "hazelnut": Counts(391, 40, 70),
-    "leather": Counts(245, 32, 92),
-    "metal_nut": Counts(220, 22, 93),
-    "pill": Counts(267, 26, 141),
-    "screw": Counts(320, 41, 119),
-    "tile": Counts(230, 33, 84),
-    "toothbrush": Counts(60, 12, 30),
-    "transistor": Counts(213, 60, 40),
-    "wood": Counts(247, 19, 60),
-    "zipper": Counts(240, 32, 119),
-}
+KNOWN = Published(
+    "mvtec",
+    licence="CC BY-NC-SA 4.0: not for commercial use",
+    source="mvtec.com/company/research/datasets/mvtec-ad (free, after registration)",
+    usual_folders=("mvtec", "mvtec_ad", "mvtec_anomaly_detection", "MVTec"),
+    counts={
+        "bottle": Counts(209, 20, 63),
+        "cable": Counts(224, 58, 92),
+        "capsule": Counts(219, 23, 109),
+        "carpet": Counts(280, 28, 89),
+        "grid": Counts(264, 21, 57),
+        "hazelnut": Counts(391, 40, 70),
+        "leather": Counts(245, 32, 92),
+        "metal_nut": Counts(220, 22, 93),
+        "pill": Counts(267, 26, 141),
+        "screw": Counts(320, 41, 119),
+        "tile": Counts(230, 33, 84),
+        "toothbrush": Counts(60, 12, 30),
+        "transistor": Counts(213, 60, 40),
+        "wood": Counts(247, 19, 60),
+        "zipper": Counts(240, 32, 119),
+    },
+)
 
 
 def open_mvtec(root: Path | None) -> Benchmark:
     """The MVTec AD categories that lie in `root` or in a usual folder below it."""
-    return published_benchmark(
-        "mvtec", root, USUAL_FOLDERS, licence=LICENCE, source=SOURCE, published=PUBLISHED
-    )
+    return published_benchmark(KNOWN, root)
 
 
 BENCHMARK = open_mvtec

@@ -15,13 +15,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, Counts, Sample
-from benchmarks.parts.flaws import FLAWS
 
 SIZE = 128
 RENDER_VERSION = 1  # raise it whenever a pixel changes: it is what the fingerprint sees
 TRAIN, GOOD, PER_FLAW = 24, 8, 3
 
 Plane = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Painted = tuple[Plane, Plane]
 
 
 class Scene(NamedTuple):
@@ -29,7 +30,7 @@ class Scene(NamedTuple):
 
     colours: Plane
     background: Plane  # (3,)
-    body: NDArray[np.bool_]
+    body: Mask
 
 
 class Shapes(Benchmark):
@@ -48,7 +49,7 @@ class Shapes(Benchmark):
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         return render(sample)[0]
 
-    def read_mask(self, sample: Sample) -> NDArray[np.bool_]:
+    def read_mask(self, sample: Sample) -> Mask:
         return render(sample)[1]
 
     def content(self, sample: Sample) -> Iterator[bytes]:
@@ -65,7 +66,7 @@ class Shapes(Benchmark):
         ]
 
 
-def render(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def render(sample: Sample) -> tuple[NDArray[np.uint8], Mask]:
     """The image (H, W, 3) uint8 and its mask (H, W) bool, from the sample's key alone.
 
     Product, flaw and noise draw from generators of their own: the same key without its flaw gives
@@ -168,6 +169,73 @@ PRODUCTS: dict[str, Callable[[Generator], Scene]] = {
     "gear": _gear,
     "screw": _screw,
     "weave": _weave,
+}
+
+# A flaw takes a generator, the colours (H, W, 3), the body (H, W) and the background's colour (3,).
+# It gives alpha (H, W), the share of a pixel that it covers, 0 off the body; and its paint, which
+# broadcasts against the colours.
+
+
+def _scratch(random: Generator, colours: Plane, body: Mask, background: Plane) -> Painted:
+    """A thin bent line; on a dark product it is lighter, else lighter or darker."""
+    y, x = _from_a_body_pixel(random, body)
+    angle, bend = random.uniform(0, np.pi), random.uniform(-0.02, 0.02)
+    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    length, width = random.uniform(12, 22), random.uniform(0.7, 1.2)
+    distance = np.maximum(np.abs(across - bend * along**2) - width, np.abs(along) - length)
+    step = random.uniform(0.2, 0.3)
+    lighter = colours[body].mean() < 0.45 or random.random() < 0.5
+    paint = np.clip(colours + (step if lighter else -step), 0, 1)
+    return _cover(-distance, body), paint
+
+
+def _blot(random: Generator, colours: Plane, body: Mask, background: Plane) -> Painted:
+    """A small dark spot of irregular outline."""
+    alpha = _cover(_lobed(random, body, random.uniform(3, 6)), body)
+    return alpha, colours * random.uniform(0.5, 0.7)
+
+
+def _stain(random: Generator, colours: Plane, body: Mask, background: Plane) -> Painted:
+    """A wide soft shift of colour."""
+    radius = random.uniform(9, 14)
+    alpha = _cover(_lobed(random, body, radius) / (0.5 * radius), body)
+    shift = random.permutation([random.uniform(0.09, 0.16), 0.0, -random.uniform(0.09, 0.16)])
+    return alpha, np.clip(colours + shift, 0, 1)
+
+
+def _missing(random: Generator, colours: Plane, body: Mask, background: Plane) -> Painted:
+    """A piece broken out, so that the background shows."""
+    alpha = _cover(_lobed(random, body, random.uniform(5, 8)), body)
+    return alpha, background
+
+
+def _from_a_body_pixel(random: Generator, body: Mask) -> tuple[Plane, Plane]:
+    """Pixel coordinates y and x around one pixel of the body."""
+    row, column = np.argwhere(body)[random.integers(body.sum())]
+    y, x = np.indices(body.shape, dtype=np.float64)
+    return y - row, x - column
+
+
+def _lobed(random: Generator, body: Mask, radius: float) -> Plane:
+    """Signed distance in pixels, positive inside, of an irregular round outline."""
+    y, x = _from_a_body_pixel(random, body)
+    angle = np.arctan2(y, x)
+    outline = np.full(body.shape, radius)
+    for lobes in (2, 3, 5):
+        outline += radius * random.uniform(0, 0.15) * np.cos(lobes * angle + random.uniform(0, 6.3))
+    return outline - np.hypot(y, x)
+
+
+def _cover(inside: Plane, body: Mask) -> Plane:
+    """Alpha that starts at 0.4 on the edge, so that every pixel of the mask is visibly changed."""
+    return np.where(body & (inside > 0), (0.4 + inside).clip(0, 1), 0.0)
+
+
+FLAWS: dict[str, Callable[[Generator, Plane, Mask, Plane], Painted]] = {
+    "blot": _blot,
+    "missing": _missing,
+    "scratch": _scratch,
+    "stain": _stain,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from methods.parts.backbone import Features, Pixels
 from methods.parts.batches import Batches
 from methods.parts.cost import Cost
+from methods.parts.progress import OnProgress as OnProgress
+from methods.parts.progress import Progress as Progress
+from methods.parts.progress import quiet as quiet
 from methods.parts.seeds import derive
 
 
@@ -27,29 +30,6 @@ class Scores(NamedTuple):
     """(B, S, S) float32, at the resolution of the view."""
     images: Tensor
     """(B,) float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """A report of a running `fit`: `step` of `steps` of the named stage are done."""
-
-    stage: str
-    step: int
-    steps: int
-    loss: float | None = None
-    yardsticks: Mapping[str, float] = field(default_factory=dict)
-    """Name -> loss of a predictor that needs no training, which `loss` must beat."""
-    note: str = ""
-    """A line for the user; the numbers beside it say nothing."""
-    where: str = ""
-    """The address of the machine, on a cluster."""
-
-
-OnProgress = Callable[[Progress], None]
-
-
-def quiet(*told: object) -> None:
-    """A listener that ignores what it is told."""
 
 
 class Keeper:
@@ -214,11 +194,3 @@ class Exports(Protocol):
 
     def program(self) -> Method:
         """Its twin that they can express; no score of it depends on an image's key."""
-
-
-@runtime_checkable
-class Diffuses(Protocol):
-    """A method that corrupts features step by step."""
-
-    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        """Features (B, C, g, g) after t corruption steps."""

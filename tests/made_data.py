@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.synthesis.pseudo import PseudoValidation, pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation
 from benchmarks.shapes import Shapes
 
 
@@ -140,8 +140,9 @@ def opened(name: str, root: Path) -> Benchmark:
     module = importlib.import_module(f"benchmarks.{name}")
     if name in WRITERS:
         WRITERS[name](root)
-    for seed, category in enumerate(sorted(getattr(module, "PUBLISHED", ()))[:2]):
-        write_category(root / category, seed=100 * seed)
+    elif (known := getattr(module, "KNOWN", None)) and known.usual_folders:
+        for seed, category in enumerate(sorted(known.counts)[:2]):
+            write_category(root / category, seed=100 * seed)
     benchmark = module.BENCHMARK(root)
     assert isinstance(benchmark, Benchmark)
     return benchmark
@@ -160,7 +161,7 @@ def anomalies(pseudo: PseudoValidation, category: str | None = None) -> list[Sam
 
 @cache
 def shapes_set(share: float = 0.5, seed: int = 0) -> PseudoValidation:
-    return pseudo_validation(Shapes(), share=share, seed=seed, anomalies=3)
+    return PseudoValidation(Shapes(), share=share, seed=seed, anomalies=3)
 
 
 def noise_image(seed: int, size: int = 256) -> NDArray[np.uint8]:

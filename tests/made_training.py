@@ -22,6 +22,12 @@ def made(count: int, seed: int = 0) -> Batches:
     )
 
 
+def served(values: Tensor, seed: int = 0) -> Batches:
+    """These inputs as training samples."""
+    keys = [str(i) for i in range(len(values))]
+    return Batches(keys, lambda indices: values[list(indices)], seed=seed)
+
+
 def order_of(batches: list[Batch]) -> list[int]:
     return torch.cat([batch.inputs for batch in batches]).flatten().tolist()
 
@@ -29,7 +35,7 @@ def order_of(batches: list[Batch]) -> list[int]:
 def drawn(count: int, seed: int = 0, *, step: int = 0, positions: Tensor | None = None) -> Draws:
     """The draws for a batch of so many samples, or for those at these positions in it."""
     own = torch.arange(count) if positions is None else positions
-    batch = Batch(torch.zeros(len(own), 1), (), own, count)
+    batch = Batch(torch.zeros(len(own), 1), own, count)
     return Draws(batch, torch.device("cpu"), seed, step=step)
 
 
@@ -37,8 +43,7 @@ COUNT = 13
 
 
 def features() -> Batches:
-    values = numbers(COUNT, 6, 3, 3) * 2 + 1
-    return Batches([str(i) for i in range(COUNT)], lambda i: values[list(i)])
+    return served(numbers(COUNT, 6, 3, 3) * 2 + 1)
 
 
 def regress(network: nn.Module, values: Tensor, draws: Draws) -> Tensor:

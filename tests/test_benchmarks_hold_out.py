@@ -10,7 +10,7 @@ from made_data import few
 
 from benchmarks.base import DataError
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.synthesis.pseudo import hold_out, pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out
 from benchmarks.shapes import Shapes
 
 
@@ -41,7 +41,7 @@ def test_folds_hold_out_others_until_all_were() -> None:
 def test_too_few_normal_images_are_one_line(tmp_path: Path) -> None:
     benchmark = few(tmp_path, 3)
     with pytest.raises(DataError, match=r"'widget' has 3 different normal images") as error:
-        pseudo_validation(benchmark)
+        PseudoValidation(benchmark)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
 
@@ -66,4 +66,4 @@ def test_copies_of_an_image_stay_together(tmp_path: Path) -> None:
     for path in good.glob("[3-7]*"):
         path.unlink()
     with pytest.raises(DataError, match="3 different"):
-        pseudo_validation(folder_benchmark("mine", tmp_path))
+        PseudoValidation(folder_benchmark("mine", tmp_path))

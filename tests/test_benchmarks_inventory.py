@@ -287,23 +287,11 @@ TREES = st.dictionaries(
     st.sampled_from(MODES),
     max_size=14,
 )
-SAME_EACH_TIME = {"deadline": None, "database": None, "derandomize": True}
 
 
-@settings(max_examples=100, **SAME_EACH_TIME)
+@settings(max_examples=100, deadline=None, database=None, derandomize=True)
 @given(TREES)
 def test_any_tree_is_used_passed_over_or_reported(tree: dict[tuple[str, str, str], str]) -> None:
-    _holds_for(tree)
-
-
-@pytest.mark.slow
-@settings(max_examples=400, **SAME_EACH_TIME)
-@given(TREES)
-def test_of_many_trees_each_is_too(tree: dict[tuple[str, str, str], str]) -> None:
-    _holds_for(tree)
-
-
-def _holds_for(tree: dict[tuple[str, str, str], str]) -> None:
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "bolt"
         for (below, name, end), mode in tree.items():

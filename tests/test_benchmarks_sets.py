@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[1] / "../shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 
 
-@pytest.mark.parametrize("name", ["mvtec", "mpdd", "dtd_synthetic"])
+@pytest.mark.parametrize("name", ["mvtec", "mpdd", "dtd_synthetic", "visa", "btad"])
 def test_missing_data_says_where_layout_and_source(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,9 +29,9 @@ def test_missing_data_says_where_layout_and_source(
         module.BENCHMARK(None)
     with pytest.raises(DataError) as error:
         module.BENCHMARK(tmp_path)
-    message = str(error.value)
+    message, known = str(error.value), module.KNOWN
     assert "\n" not in message
-    for part in (str(tmp_path), module.USUAL_FOLDERS[-1], "train/good", module.SOURCE):
+    for part in (str(tmp_path), known.usual_folders[-1], known.layout, known.source):
         assert part in message
 
 
@@ -40,8 +40,8 @@ def test_usual_folders_and_the_environment_variable(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
-    category = next(iter(module.PUBLISHED))
-    for number, usual in enumerate(module.USUAL_FOLDERS):
+    category = next(iter(module.KNOWN.counts))
+    for number, usual in enumerate(module.KNOWN.usual_folders):
         root = tmp_path / str(number)
         write_category(root / usual / category)
         assert module.BENCHMARK(root).categories() == (category,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from benchmarks.base import DataError
 from benchmarks.parts.content import check
 from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.synthesis.pseudo import pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation
 from benchmarks.shapes import Shapes
 from harness.checks.synthetic_folder import write_synthetic
 from harness.commands.synth import command
@@ -23,7 +22,7 @@ from harness.commands.synth import command
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "preview"
     steps: list[tuple[int, int]] = []
-    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
+    pseudo = PseudoValidation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
     sheet = write_synthetic(pseudo, out, lambda done, total: steps.append((done, total)))
     assert sheet == out / "contact_sheet.png"
     assert steps == [(done, 84) for done in range(1, 85)]  # 2 x (18 kept, 6 held, 18 made)
@@ -34,7 +33,7 @@ def test_the_written_folder_is_a_data_set_without_a_problem(written: Path) -> No
     data = folder_benchmark("preview", written)
     assert data.categories() == ("disc", "weave")
     assert check(data, data.train() + data.test()) == []
-    pseudo = pseudo_validation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
+    pseudo = PseudoValidation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
     assert len(data.train()) == len(pseudo.train())
     files = {sample.key: sample for sample in data.test()}
     assert len(files) == len(pseudo.validation())
@@ -42,20 +41,6 @@ def test_the_written_folder_is_a_data_set_without_a_problem(written: Path) -> No
         file = files[f"{sample.category}/test/{sample.defect}/{Path(sample.key).name}.png"]
         assert (data.read_image(file) == pseudo.read_image(sample)).all()
         assert (data.read_mask(file) == pseudo.read_mask(sample)).all()
-
-
-def test_the_table_tells_what_was_drawn(written: Path) -> None:
-    with (written / "drawn.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 36
-    for row in rows:
-        assert (written / row["image"]).is_file()
-        mask = row["image"].replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
-        with Image.open(written / mask) as image:
-            assert float(row["size"]) == pytest.approx((np.asarray(image) > 0).mean(), abs=1e-6)
-        assert row["family"] == Path(row["image"]).parent.name and row["level"] in "123"
-        assert row["target"] != row["source"]
-        assert (written / row["target"].replace("/train/", "/test/")).with_suffix(".png").is_file()
 
 
 def test_the_contact_sheet_shows_each_category(written: Path) -> None:

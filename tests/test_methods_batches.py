@@ -49,7 +49,6 @@ def test_an_epoch_gives_each_sample_once_in_even_batches(count: int, size: int) 
     assert len(sizes) == math.ceil(count / size)
     assert max(sizes) <= size and max(sizes) - min(sizes) <= 1
     for batch in batches:
-        assert batch.keys == tuple(f"k{i}" for i in batch.inputs.flatten().tolist())
         assert batch.size == len(batch.inputs)
         assert batch.positions.tolist() == list(range(batch.size))
 

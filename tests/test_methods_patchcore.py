@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from made_features import one_thread  # noqa: F401
+from made_training import served
 from torch import Tensor
 
 from harness.plan.overrides import with_overrides
 from methods import patchcore
-from methods.parts.batches import Batches
 from methods.parts.maps import smooth_upsample
 from methods.parts.seeds import generator
 from methods.parts.shapes import layer_shapes
@@ -33,7 +33,7 @@ def numbers(count: int, seed: int) -> Tensor:
 def fitted(seed: int = 0, **config: Any) -> PatchCore:
     values = numbers(10, 0)
     method = PatchCore(replace(CONFIG, **config), seed=seed)
-    method.fit(Batches([str(i) for i in range(10)], lambda i: values[list(i)], seed=seed))
+    method.fit(served(values))
     return method
 
 
@@ -76,23 +76,12 @@ def test_the_approximate_choice_is_that_of_the_official_code() -> None:
     assert not torch.equal(method.bank.rows_MD, fitted().bank.rows_MD)
 
 
-def test_a_float16_bank_scores_as_the_float32_bank_up_to_its_rounding() -> None:
-    half, full, queries = fitted(bank_precision="float16"), fitted(), numbers(5, 1)
-    assert half.bank.rows_MD.dtype == torch.float16
-    knobs, keys = replace(KNOBS, reweight=4), list("abcde")
-    for setting in (KNOBS, knobs):
-        scores, wanted = half.score(queries, keys, setting), full.score(queries, keys, setting)
-        assert not torch.equal(scores.maps, wanted.maps)
-        torch.testing.assert_close(scores.maps, wanted.maps, rtol=2e-3, atol=1e-4)
-        torch.testing.assert_close(scores.images, wanted.images, rtol=2e-3, atol=1e-4)
-
-
 def test_a_float16_bank_of_features_from_the_cache_loses_nothing() -> None:
     # The cache holds halves, so its features are halves already.
     values, scores = numbers(10, 0).half().float(), []
     for precision in ("float16", "float32"):
         method = PatchCore(replace(CONFIG, bank_precision=precision))
-        method.fit(Batches([str(i) for i in range(10)], lambda i: values[list(i)]))
+        method.fit(served(values))
         scores.append(method.score(numbers(5, 1), list("abcde"), KNOBS))
     assert torch.equal(scores[0].maps, scores[1].maps)
 
@@ -126,5 +115,5 @@ def test_maps_have_the_side_of_the_crop() -> None:
     assert PatchCore.inputs(config).side == 24
     method = PatchCore(config)
     values = numbers(4, 0)
-    method.fit(Batches(list("abcd"), lambda i: values[list(i)]))
+    method.fit(served(values))
     assert method.score(values[:1], ["a"], KNOBS).maps.shape == (1, 24, 24)

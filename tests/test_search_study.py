@@ -12,7 +12,7 @@ from made_studies import planned_studies, study
 
 from benchmarks.base import DataError, sealed
 from benchmarks.parts.synthesis.families import MADE
-from benchmarks.parts.synthesis.pseudo import pseudo_validation
+from benchmarks.parts.synthesis.pseudo import PseudoValidation
 from benchmarks.shapes import Shapes
 from harness.plan.cell import Held
 from harness.plan.options import SearchOptions, Selection
@@ -117,7 +117,7 @@ def test_a_share_that_leaves_one_image_holds_two_out() -> None:
     held = held_by(SearchOptions(share=0.04))
     assert held.share * 24 < 1
     with sealed():
-        pseudo = pseudo_validation(Shapes(), ["disc"], **held._asdict())
+        pseudo = PseudoValidation(Shapes(), ["disc"], **held._asdict())
     assert sum(not sample.anomalous for sample in pseudo.validation()) == 2
 
 

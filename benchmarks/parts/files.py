@@ -151,8 +151,7 @@ class FileBenchmark(Benchmark):
 
 
 def _file(sample: Sample) -> Path:
-    if sample.path is None:
-        raise TypeError(f"{sample.key} has no file: it belongs to a rendered data set")
+    assert sample.path is not None, f"{sample.key} belongs to a rendered data set"
     return sample.path
 
 

@@ -22,22 +22,28 @@ from benchmarks.parts.inventory import (
 from benchmarks.parts.listed import Published, found_folder
 
 
-def folder_benchmark(
-    name: str,
-    folder: Path,
-    *,
-    licence: str = "not stated: see the data set",
-    source: str = "a folder of the user's",
-    published: Mapping[str, Counts | None] | None = None,
-) -> FileBenchmark:
-    """A data set from a folder in the MVTec layout; if given, only its `published` categories.
+def published_benchmark(known: Published, root: Path | None) -> FileBenchmark:
+    """The published categories in `root`, or in the first usual folder below it that has any.
+
+    The environment variable LAFITE_BENCH_DATA stands in for a root. DataError where none is found.
+    """
+
+    def holds(folder: Path) -> bool:
+        return any((folder / category / "train").is_dir() for category in known.counts)
+
+    return folder_benchmark(known.name, found_folder(known, root, holds), known)
+
+
+def folder_benchmark(name: str, folder: Path, known: Published | None = None) -> FileBenchmark:
+    """A data set from a folder in the MVTec layout; of a `known` one the published categories.
 
     A folder that is a category itself is a data set; so are folders of good and bad images.
     DataError where the folder is missing or has no category.
     """
+    known = known or Published(name)
     if not folder.is_dir():
         raise DataError(f"{printable(folder)}: is not a folder; expected one with {LAYOUT}")
-    categories, faults, unread = _taken(folder, published or {})
+    categories, faults, unread = _taken(folder, known.counts)
     faults += [
         f"{printable(category.folder)}: {fault}"
         for category in categories
@@ -54,8 +60,8 @@ def folder_benchmark(
         )
     return FileBenchmark(
         name=name,
-        licence=licence,
-        source=source,
+        licence=known.licence,
+        source=known.source,
         location=str(folder),
         no_pixel_reason=(
             ""
@@ -64,7 +70,7 @@ def folder_benchmark(
         ),
         train_samples={category.name: category.train_samples for category in categories},
         test_samples={category.name: category.test_samples for category in categories},
-        published=published or {},
+        published=known.counts,
         faults=faults,
         strays={category.name: [*category.problems.values()] for category in categories},
         beside=[*unread, *(path for category in categories for path in category.unread)],
@@ -101,23 +107,3 @@ def _bad_name(category: Inventory, among: Sequence[Inventory]) -> str:
     if any(other.name == category.name and other is not category for other in among):
         return "has the name of another category, in another Unicode form; rename one"
     return ""
-
-
-def published_benchmark(
-    name: str,
-    root: Path | None,
-    usual_folders: Sequence[str],
-    *,
-    licence: str,
-    source: str,
-    published: Mapping[str, Counts | None],
-) -> FileBenchmark:
-    """The published categories in `root`, or in the first usual folder below it that has any.
-
-    The environment variable LAFITE_BENCH_DATA stands in for a root. DataError where none is found.
-    """
-    known = Published(name, licence, source, LAYOUT, usual_folders, published)
-    folder = found_folder(
-        known, root, lambda folder: any((folder / name / "train").is_dir() for name in published)
-    )
-    return folder_benchmark(name, folder, licence=licence, source=source, published=published)

@@ -35,8 +35,8 @@ def graded(folder: Path) -> list[Path]:
 
 def graded_benchmark(name: str, folder: Path, categories: list[Path]) -> FileBenchmark:
     """A data set of these folders."""
-    known = Published(name, "not stated: see the data set", "a folder of the user's", "", (), {})
-    benchmark = listed_benchmark(known, folder, (one for path in categories for one in _all(path)))
+    images = (image for path in categories for image in _all(path))
+    benchmark = listed_benchmark(Published(name), folder, images)
     benchmark.no_pixel_reason = "folders of good and bad images have no masks"
     benchmark.remark = REMARK
     return benchmark

@@ -152,9 +152,7 @@ def _train_images(inventory: Inventory) -> list[Path]:
         if path.name == "good" and path.is_dir():
             images += _images(inventory, path)
         elif path.is_dir():
-            hint = (
-                "name it train/good" if _means_good(path.name) else "move its normal images there"
-            )
+            hint = "name it train/good" if is_good(path.name) else "move its normal images there"
             _report_folder(
                 inventory, path, f"is not read: training images lie in train/good; {hint}"
             )
@@ -171,7 +169,7 @@ def _test_images(inventory: Inventory) -> list[Path]:
         if not path.is_dir():
             advice = "move it into test/good or the folder of its defect"
             _report(inventory, path, f"is not read: test images lie one folder deeper; {advice}")
-        elif path.name != "good" and _means_good(path.name):
+        elif path.name != "good" and is_good(path.name):
             advice = "name it test/good if its images are normal, else after their defect"
             _report_folder(inventory, path, f"are these normal images? {advice}")
         else:
@@ -317,10 +315,6 @@ def _report_folder(inventory: Inventory, path: Path, fault: str) -> None:
     """A folder with something in it; an empty one misleads nobody."""
     if entries(path):
         _report(inventory, path, fault)
-
-
-def _means_good(name: str) -> bool:
-    return _bare(name) in GOOD_WORDS
 
 
 def _bare(name: str) -> str:

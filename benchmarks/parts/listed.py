@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from benchmarks.base import Counts, DataError, Sample
 from benchmarks.parts.files import FileBenchmark
-from benchmarks.parts.inventory import is_image, nfc
+from benchmarks.parts.inventory import LAYOUT, is_image, nfc
 
 
 class Published(NamedTuple):
     """Published facts of a data set."""
 
     name: str
-    licence: str
-    source: str
-    layout: str
-    usual_folders: Sequence[str]
+    licence: str = "not stated: see the data set"
+    source: str = "a folder of the user's"
+    layout: str = LAYOUT
+    usual_folders: Sequence[str] = ()
     """Usual places below the folder of all data."""
-    counts: Mapping[str, Counts | None]
+    counts: Mapping[str, Counts | None] = MappingProxyType({})
     """Category -> its counts; None where they are not known for sure."""
 
 

@@ -34,12 +34,11 @@ def is_manifest(path: Path) -> bool:
 def manifest_benchmark(name: str, path: Path) -> FileBenchmark:
     """The data set of a table; DataError, a line for each fault, where it can't be one."""
     rows = _rows(path)
-    known = Published(name, "not stated: see the data set", "a table of the user's", "", (), {})
     images = list(_listed(path, rows))
     names = Counter((image.split, image.category, image.name) for image in images)
     if twice := [name for (_, _, name), count in names.items() if count > 1]:
         raise DataError(f"{printable(path)}: lists {len(twice)} images twice, such as {twice[0]}")
-    benchmark = listed_benchmark(known, path, images)
+    benchmark = listed_benchmark(Published(name, source="a table of the user's"), path, images)
     benchmark.no_pixel_reason = "" if "mask" in rows[0] else f"{path.name} has no column mask"
     return benchmark
 

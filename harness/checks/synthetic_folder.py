@@ -4,32 +4,31 @@ OUT/<category>/train/good/NAME             the normal images that were kept, cop
 OUT/<category>/test/good/NAME              the held-out ones, copied
 OUT/<category>/test/<family>/NAME.png      the pseudo-anomalous ones
 OUT/<category>/ground_truth/<family>/NAME_mask.png
-OUT/drawn.csv                              what was drawn for each of them
 OUT/contact_sheet.png                      a look at some of each category
 """
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.base import Benchmark, DataError, Sample
+from benchmarks.base import DataError, Sample
 from benchmarks.parts.content import map_threads
 from benchmarks.parts.synthesis.pseudo import PseudoValidation
-from harness.checks.contact_sheet import contact_sheet
 from results.files import whole_folder
 
-SHEET, TABLE = "contact_sheet.png", "drawn.csv"
-COLUMNS = (
-    *("image", "family", "level", "target", "source", "shapes", "size", "blending", "position"),
-    *("colour_change", "structure_change", "redrawn"),
-)
+SHEET = "contact_sheet.png"
+ACROSS = 3
+"""Images of a family in a category."""
+PANEL, CAPTION = 1.8, 0.25  # inches
+LINE = "#ff0050"
 
 
 def check_new(out: Path) -> None:
@@ -49,9 +48,15 @@ def write_synthetic(
     complete. DataError, in one line, for what can't be read or written.
     """
     out = out.expanduser().resolve()
+    train, validation = pseudo.train(), pseudo.validation()
+    work = [(sample, "train") for sample in train] + [(sample, "test") for sample in validation]
     try:
         with whole_folder(out) as scratch:
-            _write(pseudo, scratch, on_progress)
+            written = map_threads(lambda item: _write(pseudo, *item, scratch), work)
+            for done, _ in enumerate(written, start=1):
+                on_progress(done, len(work))
+            made = [sample for sample in validation if sample.anomalous]
+            contact_sheet(pseudo, made).savefig(scratch / SHEET, dpi=100)
     except OSError as error:
         raise DataError(
             f"{error.filename or out}: cannot be read or written ({error.strerror})"
@@ -59,40 +64,22 @@ def write_synthetic(
     return out / SHEET
 
 
-def _write(pseudo: PseudoValidation, out: Path, on_progress: Callable[[int, int], None]) -> None:
-    train, validation = pseudo.train(), pseudo.validation()
-    work = [(sample, "train") for sample in train] + [(sample, "test") for sample in validation]
+def _write(pseudo: PseudoValidation, sample: Sample, split: str, out: Path) -> None:
+    """Writes a made anomaly and its mask; copies a file byte for byte; a rendered image is a PNG.
 
-    def write(sample_and_split: tuple[Sample, str]) -> None:
-        sample, split = sample_and_split
-        folder = out / sample.category
-        if sample.anomalous:
-            _write_anomaly(pseudo, sample, folder)
-        else:
-            _copy(pseudo, sample, folder / split / "good")
-
-    for done, _ in enumerate(map_threads(write, work), start=1):
-        on_progress(done, len(work))
-    anomalous = [sample for sample in validation if sample.anomalous]
-    _write_table(pseudo, anomalous, out / TABLE)
-    contact_sheet(pseudo, anomalous).savefig(out / SHEET, dpi=100)
-
-
-def _write_anomaly(pseudo: PseudoValidation, sample: Sample, folder: Path) -> None:
-    name = _png_name(sample)
-    marks: NDArray[np.uint8] = pseudo.read_mask(sample).astype(np.uint8) * np.uint8(255)
-    masks = folder / "ground_truth" / sample.defect
-    _save(pseudo.read_image(sample), folder / "test" / sample.defect / name)
-    _save(marks, masks / f"{PurePath(name).stem}_mask.png")
-
-
-def _copy(benchmark: Benchmark, sample: Sample, folder: Path) -> None:
-    """The file itself, byte for byte; a PNG where the image is rendered."""
-    if sample.path is None:
-        _save(benchmark.read_image(sample), folder / _png_name(sample))
+    NAME and NAME.png become NAME.png, but NAME.jpg becomes NAME.jpg.png: no two names become one.
+    """
+    name = f"{PurePath(sample.key).name.removesuffix('.png')}.png"
+    path = out / sample.category / split / sample.defect / name
+    if sample.path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample.path, path.with_name(sample.path.name))
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(sample.path, folder / sample.path.name)
+    _save(pseudo.read_image(sample), path)
+    if sample.anomalous:
+        marks = pseudo.read_mask(sample).astype(np.uint8) * np.uint8(255)
+        masks = out / sample.category / "ground_truth" / sample.defect
+        _save(marks, masks / f"{path.stem}_mask.png")
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -100,36 +87,64 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def _png_name(sample: Sample) -> str:
-    """NAME.png for NAME and NAME.png, but NAME.jpg.png for NAME.jpg: no two names become one."""
-    name = PurePath(sample.key).name
-    return name if name.endswith(".png") else f"{name}.png"
-
-
-def _write_table(pseudo: PseudoValidation, samples: Sequence[Sample], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        for sample in samples:
-            image = f"{sample.category}/test/{sample.defect}/{_png_name(sample)}"
-            table.writerow({"image": image, **_drawn(pseudo, sample)})
-
-
-def _drawn(pseudo: PseudoValidation, sample: Sample) -> dict[str, object]:
-    """The drawn anomaly; of a whole image of another category there is nothing but its name."""
-    if pseudo.target(sample) is None:
-        return {"family": sample.defect, "source": pseudo.plan_of(sample).image.key}
-    drawn, source = pseudo.drawn(sample), pseudo.fragments_of(sample)
-    return {
-        "family": drawn.family,
-        "level": drawn.level,
-        "target": pseudo.plan_of(sample).image.key,
-        "source": source.key if source else "",
-        "shapes": " ".join(drawn.shapes),
-        "size": f"{drawn.size:.6f}",
-        "blending": drawn.blending,
-        "position": drawn.position,
-        "colour_change": f"{drawn.change.colour:.2f}",
-        "structure_change": f"{drawn.change.structure:.2f}",
-        "redrawn": drawn.redrawn,
+def contact_sheet(pseudo: PseudoValidation, made: Sequence[Sample]) -> Figure:
+    """A block for each category, a row for each family: up to 3 images, from weak to strong."""
+    blocks = {
+        category: [
+            rows
+            for family in pseudo.families
+            if (rows := [s for s in made if (s.category, s.defect) == (category, family)])
+        ]
+        for category in sorted({sample.category for sample in made})
     }
+    heights = [len(rows) * (PANEL + CAPTION) + 2 * CAPTION for rows in blocks.values()]
+    figure = Figure((3 * ACROSS * PANEL, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, (category, rows) in zip(parts, blocks.items(), strict=True):
+        _draw(part, pseudo, category, rows)
+    return figure
+
+
+def _draw(
+    block: SubFigure, pseudo: PseudoValidation, category: str, rows: list[list[Sample]]
+) -> None:
+    block.suptitle(
+        f"{category}: {sum(map(len, rows))} pseudo-anomalies; normal, pseudo-anomalous, its mask "
+        "outlined",
+        x=0.01,
+        horizontalalignment="left",
+    )
+    axes = block.subplots(len(rows), 3 * ACROSS, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, samples in zip(axes, rows, strict=True):
+        ordered = sorted(samples, key=lambda sample: _strength(pseudo, sample))
+        count = min(len(ordered), ACROSS)
+        chosen = np.linspace(0, len(ordered) - 1, count).round().astype(int)
+        for index, panels in zip(chosen, line.reshape(ACROSS, 3), strict=False):
+            _panels(panels, pseudo, ordered[index])
+
+
+def _strength(pseudo: PseudoValidation, sample: Sample) -> tuple[int, float]:
+    if pseudo.target(sample) is None:
+        return 0, 0.0
+    drawn = pseudo.drawn(sample)
+    return drawn.level, drawn.size
+
+
+def _panels(panels: Sequence[Axes], pseudo: PseudoValidation, sample: Sample) -> None:
+    normal, made, outlined = panels
+    image = pseudo.read_image(sample)
+    made.imshow(image)
+    if (target := pseudo.target(sample)) is None:
+        made.set_title(f"{sample.defect}: {pseudo.plan_of(sample).image.category}", fontsize=8)
+        return
+    normal.imshow(pseudo.read_image(target))
+    outlined.imshow(image)
+    outlined.contour(pseudo.read_mask(sample), levels=[0.5], colors=LINE, linewidths=1)
+    drawn = pseudo.drawn(sample)
+    made.set_title(
+        f"{drawn.family} {drawn.level}, {100 * drawn.size:.2g} %: {' + '.join(drawn.shapes)}, "
+        f"{drawn.blending}, {drawn.position}",
+        fontsize=8,
+    )

@@ -61,14 +61,14 @@ def command(
 
 def _compared(was: pl.DataFrame, now: pl.DataFrame) -> bool:
     both = was.select("key", "score").join(now.select("key", again="score"), on="key")
-    if len(both) != len(was) or len(both) != len(now):
+    if not len(both) == len(was) == len(now):
         typer.echo("other test images than the row's")
         return False
-    if both["score"].equals(both["again"]):
+    score, again = both["score"].to_numpy(), both["again"].to_numpy()
+    if (score == again).all():
         typer.echo(f"all {len(both)} scores are the same, bit by bit")
         return True
-    scale = max(float(both["score"].abs().max() or 0), 1e-12)  # type: ignore[arg-type]
-    worst = float((both["score"] - both["again"]).abs().max() or 0) / scale  # type: ignore[arg-type]
+    worst = float(abs(score - again).max() / max(abs(score).max(), 1e-12))
     typer.echo(
         f"scores differ by {worst:.2g} of the largest at most; up to {CLOSE:g} is another CPU"
     )

@@ -58,7 +58,7 @@ def command(
         from harness.plan.addresses import address_of
         from harness.plan.plan import plan
         from harness.screen.driver import on_cluster
-        from harness.screen.progress import hashing, noting
+        from harness.screen.progress import counter, noting
         from harness.screen.search import Search
         from harness.search.choice import frozen
         from harness.search.study import Study, by_row, checked, grids_of, held_by
@@ -66,7 +66,7 @@ def command(
         from harness.work.cache import FeatureCache
 
     store, printed, note = Store(out), Console(), noting(console)
-    with hashing(console) as count, sealed():
+    with counter("planning: images read", None, console) as count, sealed():
         cells = plan(selection, held=held_by(search), say=note, count=count)
         grids = grids_of(cells, search)
         studies = [

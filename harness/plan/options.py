@@ -174,13 +174,18 @@ class Selection:
         int | None,
         selecting(min=2, help="At most so many images of each category and kind: a first look."),
     ] = None
+    calibrate: Annotated[
+        float | None,
+        selecting(min=0, max=0.9, help="Reserve this share of normal images to set thresholds."),
+    ] = None
     overrides: Annotated[
         list[str], selecting("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
     ] = field(default_factory=list)
     profile: Annotated[
         str,
         seldom(
-            "--metric-profile", help="default, or metrics as uniad, patchcore or ader take them."
+            "--metric-profile",
+            help="default, or metrics as uniad, patchcore, ader or dinomaly take them.",
         ),
     ] = "default"
     root: DataRoot = None

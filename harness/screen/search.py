@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from traceback import format_exception
@@ -20,8 +20,8 @@ from harness.plan.addresses import address_of, named
 from harness.plan.registry import UsageError, first_line
 from harness.screen.driver import on_screen
 from harness.screen.eta import Clock
-from harness.screen.progress import bars, noting
-from harness.screen.running import running
+from harness.screen.progress import Tasks, noting
+from harness.screen.running import watched
 from harness.search.choice import Choice, frozen
 from harness.search.decision import NothingToChoose, held_images
 from harness.search.reveal import reveal
@@ -121,19 +121,14 @@ class Search:
     def _score(self) -> Score:
         return partial(score_on_tune, drive=on_screen(self.console), shown=self._bars)
 
-    @contextmanager
-    def _bars(self, study: Study, settings: Sequence[Any]) -> Iterator[Show]:
+    def _bars(self, study: Study, settings: Sequence[Any]) -> AbstractContextManager[Show]:
         every = [asdict(knobs) for knobs in settings]
         varied = [name for name in every[0] if len({knobs[name] for knobs in every}) > 1]
         labels = [", ".join(f"{name}={knobs[name]}" for name in varied) for knobs in every]
         labels = [f"{study.label} {label or 'one setting'}" for label in labels]
-        title = f"{study.label} {', '.join(varied) or 'one setting'}"
         clock = Clock([{("score", study.first.method): 1.0}] * len(labels))
-        with (
-            bars(title, labels, self.console, clock) as shown,
-            running(self.store.out, title, labels, shown, clock) as show,
-        ):
-            yield show
+        tasks = Tasks(f"{study.label} {', '.join(varied) or 'one setting'}", labels, clock)
+        return watched(tasks, self.console, self.store.out)
 
 
 def _table(study: Study, choice: Choice) -> Table:

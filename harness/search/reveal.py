@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from harness.plan.datasets import pieces, with_held_out
+from harness.plan.datasets import whole, with_held_out
 from harness.plan.registry import load
 from harness.search.choice import Choice
 from harness.search.decision import compare
@@ -62,12 +62,12 @@ def _revealed(study: Study, choice: Choice) -> Study:
 
     Taking a frozen choice is what makes this safe: there is nothing left to choose.
     """
-    data = study.first.data
-    [whole] = pieces(data.benchmark, data.root, data.categories, "multi-class", data.limit)
-    whole = with_held_out(whole, choice.held)
-    cells = tuple(replace(cell, data=whole, purpose="reveal") for cell in study.cells)
+    cells = [
+        replace(cell, data=with_held_out(whole(cell.data), choice.held), purpose="reveal")
+        for cell in study.cells
+    ]
     options = replace(study.options, folds=1, leave_out=False)
-    return replace(study, cells=cells, options=options)
+    return replace(study, cells=tuple(cells), options=options)
 
 
 def _tried(study: Study, choice: Choice) -> list[Any]:

@@ -24,7 +24,6 @@ class Batch(NamedTuple):
     inputs: Tensor
     """Float32: RGB pixels (B, 3, S, S) in [0, 1], frozen features (B, C, g, g), or a pyramid of
     them (B, L)."""
-    keys: tuple[str, ...]
     positions: Tensor
     """Positions (B,) int64 of these samples in the whole batch."""
     size: int
@@ -70,9 +69,8 @@ class Batches:
             rank_B = whole_B[whole_B % world == rank()]
             samples = [int(sample) for sample in order_N[rank_B]]
             if samples:
-                keys = tuple(self.keys[sample] for sample in samples)
                 positions_B = torch.from_numpy(rank_B - whole_B[0])
-                yield Batch(self.fetch(samples), keys, positions_B, len(whole_B))
+                yield Batch(self.fetch(samples), positions_B, len(whole_B))
 
 
 class Draws:

@@ -119,15 +119,8 @@ def coverage(outlines: Sequence[Outline], feather: float = 0.0) -> NDArray[np.ui
         share = np.asarray(soft, dtype=np.float32)
         share = 2 * share / max(float(share.max()), 1.0) - 1  # half of the blur lies outside
         alpha = np.where(filled, (255 * share).round().clip(FAINTEST, 255), 0).astype(np.uint8)
-    return _trimmed(alpha)
-
-
-def _trimmed(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The mask without the empty rows and columns around it."""
-    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
-    if not len(rows):
-        return alpha[:0, :0]
-    return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    left, top, right, bottom = Image.fromarray(alpha).getbbox() or (0, 0, 0, 0)
+    return alpha[top:bottom, left:right]
 
 
 def _round(reach: NDArray[np.float64]) -> Outline:

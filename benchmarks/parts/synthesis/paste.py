@@ -172,13 +172,5 @@ def _steps(image: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.stack([down, across], axis=2)
 
 
-def marked_by(fragments: Sequence[Fragment], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask (H, W) of an image that took the fragments."""
-    mask = np.zeros(shape, dtype=bool)
-    for fragment in fragments:
-        mask[_box(fragment.target, fragment.alpha.shape)] |= fragment.alpha > 0
-    return mask
-
-
 def _box(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
     return slice(corner[0], corner[0] + shape[0]), slice(corner[1], corner[1] + shape[1])

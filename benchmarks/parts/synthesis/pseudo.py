@@ -7,6 +7,7 @@ not change it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -17,14 +18,13 @@ from PIL import Image
 from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import image_hashes, map_threads
 from benchmarks.parts.synthesis.families import FAMILIES, LEFT_OUT, MADE
-from benchmarks.parts.synthesis.paste import Canvas, marked_by
+from benchmarks.parts.synthesis.paste import Canvas
 from benchmarks.parts.synthesis.synthesis import (
     VERSION,
     Drawn,
     Synthesis,
     UnseenError,
     digest,
-    layer_of,
     synthesise,
 )
 
@@ -38,13 +38,14 @@ def hold_out(
     share: float = 0.1,
     seed: int = 0,
     fold: int = 0,
+    purpose: str = "hold out",
 ) -> tuple[list[Sample], list[Sample]]:
     """Splits normal samples into (train, held out), at least two of either in each category.
 
     A `share` of every category is held out; a larger share holds out the same images and more, and
-    another `fold` others, as long as there are any. Copies of an image stay together, so that no
-    held-out image has a twin in training. DataError for a share outside (0, 1), and for categories
-    of fewer than four different images.
+    another `fold` others, as long as there are any; another `purpose` draws anew. Copies of an
+    image stay together, so that no held-out image has a twin in training. DataError for a share
+    outside (0, 1), and for categories of fewer than four different images.
     """
     if not 0 < share < 1:
         raise DataError(f"share {share:g} of the images to hold out; choose between 0 and 1")
@@ -60,9 +61,8 @@ def hold_out(
                 f"{LEAST_HELD_OUT + LEAST_TRAIN}: add some, or leave the category out"
             )
             continue
-        count = max(LEAST_HELD_OUT, round(share * len(distinct)))
-        count = min(count, len(distinct) - LEAST_TRAIN)
-        ranked = sorted(distinct, key=lambda image: digest(seed, "hold out", image))
+        count = held_of(share, len(distinct))
+        ranked = sorted(distinct, key=lambda image: digest(seed, purpose, image))
         first = fold * count % len(ranked)
         held_out |= set((ranked[first:] + ranked[:first])[:count])
     if problems:
@@ -71,44 +71,9 @@ def hold_out(
     return train, [sample for sample in samples if content[sample] in held_out]
 
 
-def pseudo_validation(
-    benchmark: Benchmark,
-    categories: Sequence[str] | None = None,
-    *,
-    share: float = 0.1,
-    seed: int = 0,
-    anomalies: int = 1,
-    fold: int = 0,
-    families: Sequence[str] = MADE,
-    unseen: Collection[str] = (),
-    synthesis: Synthesis | None = None,
-) -> PseudoValidation:
-    """Holds out a share of the training images and makes the pseudo-validation set of them.
-
-    `unseen` are keys of anomalies to leave out, see `PseudoValidation.unseen`. DataError as
-    `hold_out`, for a category without training images, and for `anomalies` below 1.
-    """
-    if anomalies < 1:
-        raise DataError(f"anomalies {anomalies}: at least 1 pseudo-anomalous image of each")
-    train, held_out = hold_out(benchmark, benchmark.train(categories), share, seed, fold)
-    others = []
-    for name in sorted(set(benchmark.categories()) - {sample.category for sample in held_out}):
-        try:
-            others += hold_out(benchmark, benchmark.train([name]), share, seed, fold)[1]
-        except DataError:
-            continue  # nobody asked for that category
-    return PseudoValidation(
-        benchmark,
-        train,
-        held_out,
-        seed,
-        synthesis or Synthesis(),
-        anomalies,
-        others=others,
-        families=families,
-        unseen=unseen,
-        fold=fold,
-    )
+def held_of(share: float, images: int) -> int:
+    """How many of a category's different images are held out."""
+    return min(max(LEAST_HELD_OUT, round(share * images)), images - LEAST_TRAIN)
 
 
 class Plan(NamedTuple):
@@ -132,45 +97,56 @@ class PseudoValidation(Benchmark):
 
     To each held-out image there are `anomalies` pseudo-anomalous ones, each of another of the
     families, in turn. They are rendered when they are read. More of them leave the first as they
-    are. `others` are held-out images of categories that are not learned: they serve the family that
-    needs another category, and as anomalies themselves.
+    are. Held-out images of categories that are not learned serve the family that needs another
+    category, and as anomalies themselves. `unseen` are keys of anomalies to leave out, see
+    `PseudoValidation.unseen`.
+
+    DataError as `hold_out`, for a category without training images, and for `anomalies` below 1.
     """
 
     def __init__(
         self,
         benchmark: Benchmark,
-        train: Sequence[Sample],
-        held_out: Sequence[Sample],
-        seed: int,
-        synthesis: Synthesis,
-        anomalies: int = 1,
+        categories: Sequence[str] | None = None,
         *,
-        others: Sequence[Sample] = (),
+        share: float = 0.1,
+        seed: int = 0,
+        anomalies: int = 1,
+        fold: int = 0,
         families: Sequence[str] = MADE,
         unseen: Collection[str] = (),
-        fold: int = 0,
+        synthesis: Synthesis | None = None,
     ) -> None:
+        if anomalies < 1:
+            raise DataError(f"anomalies {anomalies}: at least 1 pseudo-anomalous image of each")
         self.name = f"{benchmark.name} (pseudo-validation)"
         self.licence, self.source = benchmark.licence, benchmark.source
         self.location = benchmark.location
-        self.synthesis = synthesis
+        self.synthesis = synthesis or Synthesis()
         self._benchmark, self._seed = benchmark, seed
-        self._train, self._held_out, self._others = list(train), list(held_out), list(others)
-        several = len({sample.category for sample in (*held_out, *others)}) > 1
+        normal = benchmark.train(categories)
+        self._train, self._held_out = hold_out(benchmark, normal, share, seed, fold)
+        self._others: list[Sample] = []
+        for name in sorted(set(benchmark.categories()) - set(self.categories())):
+            with suppress(DataError):  # nobody asked for that category
+                self._others += hold_out(benchmark, benchmark.train([name]), share, seed, fold)[1]
+        several = len({sample.category for sample in (*self._held_out, *self._others)}) > 1
         self._families = [
             name
             for name in families
             if name != LEFT_OUT and (several or FAMILIES[name].needs != "other")
         ]
-        left_out = bool(others) and LEFT_OUT in families
+        left_out, passed_over = bool(self._others) and LEFT_OUT in families, set(unseen)
         self._plans = {
-            self._key(category, plan): plan
+            key: plan
             for category in self.categories()
             for plan in self._planned(category, anomalies, left_out, fold)
+            if (key := self._key(category, plan)) not in passed_over
         }
-        self._plans = {key: plan for key, plan in self._plans.items() if key not in set(unseen)}
         # Every thread draws the same: two that draw for the same sample lose time, nothing else.
         self._drawn: dict[str, Drawn] = {}
+        self._marks: dict[str, tuple[NDArray[np.uint8], int]] = {}
+        """Sample's key -> its mask in bits, and the width."""
 
     def _planned(self, category: str, anomalies: int, left_out: bool, fold: int) -> Iterator[Plan]:
         """The anomalies of a category: of each image the next families, those of others last.
@@ -261,33 +237,25 @@ class PseudoValidation(Benchmark):
     def drawn(self, sample: Sample) -> Drawn:
         """The draws for a made anomaly; UnseenError where none could be."""
         if sample.key not in self._drawn:
-            self._make(sample, *self._pair(sample))
+            self._make(sample)
         return self._drawn[sample.key]
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         if not sample.anomalous:
             return self._benchmark.read_image(sample)
-        plan = self._plans[sample.key]
-        if plan.family == LEFT_OUT:
-            return self._benchmark.read_image(plan.image)
-        target, source = self._pair(sample)
-        if (drawn := self._drawn.get(sample.key)) is None:
-            return self._make(sample, target, source).image
-        layer = layer_of(
-            plan.family, drawn.level, drawn.redrawn, target, source, self._seed, plan.draw_key
-        )
-        canvas = Canvas(target)
-        for fragment in drawn.fragments:
-            canvas.put(canvas.patch(layer, fragment))
-        return canvas.image
+        if self.target(sample) is None:
+            return self._benchmark.read_image(self._plans[sample.key].image)
+        return self._make(sample).image
 
     def read_mask(self, sample: Sample) -> NDArray[np.bool_]:
         """The changed pixels; all of them in a whole image of another category."""
         if not sample.anomalous or self.target(sample) is None:
             shape = self.read_image(sample).shape[:2]
             return np.full(shape, sample.anomalous, dtype=bool)
-        drawn = self.drawn(sample)
-        return marked_by(drawn.fragments, drawn.image_shape)
+        if sample.key not in self._marks:
+            self._make(sample)
+        bits, width = self._marks[sample.key]
+        return np.unpackbits(bits, axis=1, count=width).astype(bool)
 
     def content(self, sample: Sample) -> Iterator[bytes]:
         if not sample.anomalous:
@@ -310,26 +278,22 @@ class PseudoValidation(Benchmark):
         ]
         return self._held_in(category) + made
 
-    def _pair(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Target and source, of one size."""
-        target = self._benchmark.read_image(self._plans[sample.key].image)
-        if (origin := self.fragments_of(sample)) is None:
-            return target, None
-        source = self._benchmark.read_image(origin)
-        if source.shape != target.shape:
-            size = target.shape[1], target.shape[0]
-            resized = Image.fromarray(source).resize(size, Image.Resampling.BILINEAR)
-            source = np.asarray(resized)
-        return target, source
-
-    def _make(
-        self, sample: Sample, target: NDArray[np.uint8], source: NDArray[np.uint8] | None
-    ) -> Canvas:
+    def _make(self, sample: Sample) -> Canvas:
         plan = self._plans[sample.key]
+        target, source = self._benchmark.read_image(plan.image), None
+        if (origin := self.fragments_of(sample)) is not None:
+            source = self._benchmark.read_image(origin)
+            if source.shape != target.shape:
+                size = target.shape[1], target.shape[0]
+                resized = Image.fromarray(source).resize(size, Image.Resampling.BILINEAR)
+                source = np.asarray(resized)
+        before = self._drawn.get(sample.key)
+        redrawn = before.redrawn if before else 0
         drawn, canvas = synthesise(
-            target, source, plan.family, self.synthesis, self._seed, plan.draw_key
+            target, source, plan.family, self.synthesis, self._seed, plan.draw_key, redrawn
         )
         self._drawn[sample.key] = drawn
+        self._marks[sample.key] = np.packbits(canvas.mask, axis=1), target.shape[1]
         return canvas
 
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.base import DataError
-from benchmarks.parts.synthesis.families import FAMILIES, LEVELS, Family
-from benchmarks.parts.synthesis.foreground import foreground
+from benchmarks.parts.synthesis.families import FAMILIES, LEVELS, Family, any_perlin
 from benchmarks.parts.synthesis.masks import LARGEST, SHAPES, Outline, place_outline
-from benchmarks.parts.synthesis.noise import any_perlin
 from benchmarks.parts.synthesis.paste import Canvas, Change, Fragment
 
 VERSION = 1  # part of the fingerprint: raise it whenever a pixel changes
@@ -31,6 +30,9 @@ LEAST_PIXELS = 4.0
 LEAST_SHIFT = 0.05  # of the shorter side, from where a fragment was cut to where it is pasted
 LONGEST = 0.9  # of the shorter side
 JOINED = 0.5  # share of the further masks that are combined with the one before
+GRID, RING = 64, 2  # cells along the shorter side, in which the object is told, and of the border
+LEAST_STEP = 16.0  # grey levels; below it, light and noise are taken for an object
+SHARES = (0.02, 0.75)  # of the image that an object fills; else there is none, or no background
 
 Colours = NDArray[np.uint8]
 
@@ -49,8 +51,7 @@ class Synthesis:
     fragment covers, so that only structure differs) or `poisson`. With position `foreground`
     fragments land on the object, if one stands out. A fragment that changes neither colour nor
     structure by `least_change` grey levels of 255 is drawn again, see `Canvas.change`; a grainy
-    target or a tiny fragment needs more, see `Canvas.visible_from`. DataError for an option out of
-    range.
+    target or a tiny fragment needs more, see `Canvas.visible_from`.
     """
 
     shapes: tuple[str, ...] = tuple(SHAPES)
@@ -60,24 +61,6 @@ class Synthesis:
     levels: tuple[int, ...] = LEVELS
     positions: tuple[str, ...] = POSITIONS
     least_change: float = 5.0
-
-    def __post_init__(self) -> None:
-        known = {"shapes": tuple(SHAPES), "levels": LEVELS, "positions": POSITIONS}
-        for name, words in known.items():
-            if not (given := getattr(self, name)) or set(given) - set(words):
-                raise DataError(
-                    f"synthesis: {name} {given}; choose some of {', '.join(map(str, words))}"
-                )
-        valid = {
-            f"masks {self.masks}; at least 1": self.masks >= 1,
-            f"sizes {self.smallest} to {self.largest}; 0 < smallest <= largest <= 0.5": (
-                0 < self.smallest <= self.largest <= 0.5
-            ),
-            f"least_change {self.least_change}; from 0 to 255": 0 <= self.least_change <= 255,
-        }
-        for complaint, holds in valid.items():
-            if not holds:
-                raise DataError(f"synthesis: {complaint}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +76,7 @@ class _Style:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """The draws for one image: enough to render it and its mask again."""
+    """The draws for one image that tell what kind of anomaly it has."""
 
     family: str
     level: int
@@ -103,8 +86,6 @@ class Drawn:
     position: str  # "anywhere" also where no object stands out
     change: Change  # of the fragment that changed least
     redrawn: int  # designs that could not be placed or seen, before this one
-    fragments: tuple[Fragment, ...]
-    image_shape: tuple[int, int]
 
 
 def digest(*parts: object) -> bytes:
@@ -118,58 +99,70 @@ def generator(*parts: object) -> Generator:
 
 
 def synthesise(
-    target: Colours, source: Colours | None, family: str, options: Synthesis, seed: int, key: str
+    target: Colours,
+    source: Colours | None,
+    family: str,
+    options: Synthesis,
+    seed: int,
+    key: str,
+    first: int = 0,
 ) -> tuple[Drawn, Canvas]:
     """An anomaly of the family on the target (H, W, 3) uint8.
 
-    `source` is another image of that size, for families that need one. UnseenError where no try
-    can be: the images are flat and alike, or the options ask for too much.
+    `source` is another image of that size, for families that need one; `first` is the design to
+    begin with, where those before are known to fail. UnseenError where no try can be: the images
+    are flat and alike, or the options ask for too much.
     """
     kind, objects = FAMILIES[family], foreground(target)
-    canvas, layer = Canvas(target), target
-    for redrawn in range(DESIGNS):
-        hard = redrawn >= DESIGNS // 2  # a hard case: the highest level, and grain no longer counts
-        style = _style(generator(seed, "style", redrawn // SAME_STYLE, key), kind, options, hard)
-        if redrawn % SAME_STYLE == 0:
-            layer = layer_of(family, style.level, redrawn, target, source, seed, key)
-        canvas = Canvas(target)
-        if hard:
-            canvas.grain = Change(0.0, 0.0)
+    for group in range(first // SAME_STYLE, DESIGNS // SAME_STYLE):
+        hard = 2 * SAME_STYLE * group >= DESIGNS  # the highest level, and grain no longer counts
+        style = _style(generator(seed, "style", group, key), kind, options, hard)
+        strength = kind.levels[style.level - 1]
+        layer = kind.fill(generator(seed, "layer", group, key), target, source, strength)
         goal = objects if style.position == "foreground" else None
-        random = generator(seed, "masks", redrawn, key)
-        shapes, cuts = _cuts(random, style, kind, options, target.shape)
-        if placed := _paste_all(random, canvas, layer, cuts, goal, options.least_change, kind):
-            fragments, changes = zip(*placed, strict=True)
-            return Drawn(
-                family=family,
-                level=style.level,
-                shapes=shapes,
-                size=float(canvas.mask.mean()),
-                blending=style.blending,
-                position="anywhere" if goal is None else "foreground",
-                change=min(changes),
-                redrawn=redrawn,
-                fragments=fragments,
-                image_shape=(target.shape[0], target.shape[1]),
-            ), canvas
+        for redrawn in range(max(first, group * SAME_STYLE), (group + 1) * SAME_STYLE):
+            canvas = Canvas(target)
+            if hard:
+                canvas.grain = Change(0.0, 0.0)
+            random = generator(seed, "masks", redrawn, key)
+            shapes, cuts = _cuts(random, style, kind, options, target.shape)
+            if changes := _paste_all(random, canvas, layer, cuts, goal, options.least_change, kind):
+                return Drawn(
+                    family=family,
+                    level=style.level,
+                    shapes=shapes,
+                    size=float(canvas.mask.mean()),
+                    blending=style.blending,
+                    position="anywhere" if goal is None else "foreground",
+                    change=min(changes),
+                    redrawn=redrawn,
+                ), canvas
     raise UnseenError(
         f"{key}: no pseudo-anomaly ({family}) on it could be seen in {DESIGNS * PLACES} tries; "
         f"lower least_change ({options.least_change:g}) or leave the category out"
     )
 
 
-def layer_of(
-    family: str,
-    level: int,
-    redrawn: int,
-    target: Colours,
-    source: Colours | None,
-    seed: int,
-    key: str,
-) -> Colours:
-    """The image that a design's fragments are cut from, as large as the target."""
-    kind, random = FAMILIES[family], generator(seed, "layer", redrawn // SAME_STYLE, key)
-    return kind.fill(random, target, source, kind.levels[level - 1])
+def foreground(image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Centres of the coarse cells that show the object, (n, 2) as (y, x) in pixels of the image.
+
+    A cell's distance is that of its mean colour from the median colour of the image's border. It
+    shows the object if that is above `LEAST_STEP` and above 1.5 times the 90 % quantile of the
+    border's cells. None for a texture, where no object stands out or nearly all of the image does.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, GRID / min(height, width))
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX)
+    colours = np.asarray(small, dtype=np.float64)
+    ring = np.ones((rows, columns), dtype=bool)
+    ring[RING:-RING, RING:-RING] = False
+    distance = np.abs(colours - np.median(colours[ring], axis=0)).max(axis=2)
+    marks = distance > max(LEAST_STEP, 1.5 * float(np.quantile(distance[ring], 0.9)))
+    if not SHARES[0] <= marks.mean() <= SHARES[1]:
+        return None
+    y, x = np.nonzero(marks)
+    return np.stack([(y + 0.5) * height / rows, (x + 0.5) * width / columns], axis=1)
 
 
 def _style(random: Generator, kind: Family, options: Synthesis, hard: bool) -> _Style:
@@ -235,20 +228,20 @@ def _paste_all(
     goal: NDArray[np.float64] | None,
     least_change: float,
     kind: Family,
-) -> list[tuple[Fragment, Change]]:
-    """The fragments where they landed, with their changes; none if one of them cannot land."""
-    placed = []
+) -> list[Change]:
+    """The changes by the fragments; none if one of them cannot land."""
+    changes = []
     for cut in cuts:
         for fragment in _places(random, cut, layer.shape, goal, kind.moves):
             patch = canvas.patch(layer, fragment)
             change = canvas.change(patch)
             if patch.marked.any() and change.visible(canvas.visible_from(patch, least_change)):
-                placed.append((fragment, change))
+                changes.append(change)
                 canvas.put(patch)
                 break
         else:
             return []
-    return placed
+    return changes
 
 
 def _places(

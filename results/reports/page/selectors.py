@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from results.analysis.selection import AVERAGE, by_setting, swept
 from results.files import ResultsError
-from results.reports.model import Table
 from results.reports.page.charts import Chart, knob
 from results.reports.tables import agreement, regrets
 from results.table import read_part
 
 
-class Selector(NamedTuple):
-    """One frozen choice and why; where it was revealed its regret, its agreement with the test
-    split and Figure 6."""
+def selectors(out: Path) -> list[dict[str, Any]]:
+    """All frozen choices under an output folder as the template shows them.
 
-    name: str
-    chosen: str
-    why: str
-    frozen_at: str
-    tables: Sequence[Table]
-    charts: Sequence[Chart]
-
-
-def selectors(out: Path) -> list[Selector]:
-    """All choices under an output folder; those not revealed have neither table nor charts."""
+    Those that were revealed have tables of regret and of agreement with the test split, and
+    Figure 6.
+    """
     paths = sorted((out / "choices").glob("*.json"))
     return [_selector(path, out) for path in paths if not path.stem.endswith(".revealed")]
 
 
-def _selector(path: Path, out: Path) -> Selector:
+def _selector(path: Path, out: Path) -> dict[str, Any]:
     try:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
-        found = json.loads(revealed.read_text()) if revealed.exists() else {}
-        return Selector(
-            name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
-            chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
-            why=choice["verdict"]["why"],
-            frozen_at=choice["frozen_at"][:19].replace("T", " "),
-            tables=[regrets(found["regrets"]), agreement(found["agreement"])] if found else (),
-            charts=list(_charts(choice, out)) if found else (),
-        )
+        found = json.loads(revealed.read_text()) if revealed.exists() else None
+        return {
+            "name": f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
+            "chosen": ", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
+            "why": choice["verdict"]["why"],
+            "frozen_at": choice["frozen_at"][:19].replace("T", " "),
+            "tables": [regrets(found["regrets"]), agreement(found["agreement"])] if found else [],
+            "charts": list(_charts(choice, out)) if found else [],
+        }
     except (KeyError, ValueError) as error:
         raise ResultsError(f"{path}: no choice that can be read ({error}); remove it") from error
 
@@ -63,7 +54,7 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:
         for name in stage["knobs"]:
             line = swept(stage, name)
             heights = {
-                split: [by_knobs.get(json.dumps(knobs), float("nan")) for knobs in line]
+                split: [by_knobs.get(json.dumps(knobs)) for knobs in line]
                 for split, by_knobs in means.items()
             }
             yield knob(name, [knobs[name] for knobs in line], heights, best[name])
