@@ -54,6 +54,7 @@ from results.files import STALE_SECONDS, locked, record_in, whole_file, write_wh
 VERSION = 1
 """Raised when the same inputs give other features."""
 DEFAULT_GB = 40.0
+HEADROOM = 1.1
 RATE = 1e8
 """Bytes/s that a network is taken for, about one gigabit: what takes longer than computing it took
 is computed again."""
@@ -338,14 +339,16 @@ def _reserved(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> np.memmap[Any, np.dtype[Any]]:
     """A file with room for the array. A page that the disk has no room for would kill us later."""
+    needed = dtype.itemsize * math.prod(shape)
     free = shutil.disk_usage(path.parent).free
     rows: np.memmap[Any, np.dtype[Any]]
     try:
+        if free < needed * HEADROOM:
+            raise OSError
         rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError:
-        needed = dtype.itemsize * math.prod(shape)
         raise DataError(
             f"{path.parent}: the cache needs {needed:,} bytes, {free:,} are free; make room or set "
             "LAFITE_BENCH_CACHE to another disk"

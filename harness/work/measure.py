@@ -61,21 +61,20 @@ def measure(
         tell(Progress(stage="measure", step=number, steps=len(cell.data.categories)))
         members = [i for i, sample in enumerate(samples) if sample.category == category]
         images = [samples[i] for i in members]
-        masks_MSS = _masks(profile, benchmark, images) if cell.role.shown else None
         pixels = dict.fromkeys(PIXEL_METRICS, Measured(None, benchmark.no_pixel_reason or UNUSED))
+        masks_MSS = _masks(profile, benchmark, images) if cell.role.shown else None
+        maps_MSS = None
         if masks_MSS is not None or profile.top:
             maps_MSS = judged(profile, view, maps_NHW, members)
-            if profile.top:
-                measures.scores_N[members] = _mean_of_top(maps_MSS, profile.top)
-        if masks_MSS is not None:
+        if maps_MSS is not None and profile.top:
+            measures.scores_N[members] = _mean_of_top(maps_MSS, profile.top)
+        if maps_MSS is not None and masks_MSS is not None:
             if profile.label_from_mask:
                 labels_N[members] = masks_MSS.any(axis=(1, 2))
             pixels = judge(profile, masks_MSS, maps_MSS)
-            if cell.role.shown:
-                measures.evidence.curves.extend(
-                    curve_rows(cell.cell_id, category, masks_MSS, maps_MSS)
-                )
-        maps_MSS = masks_MSS = None  # before those of the pictures are read
+            curves = curve_rows(cell.cell_id, category, masks_MSS, maps_MSS)
+            measures.evidence.curves.extend(curves)
+        del masks_MSS, maps_MSS  # before those of the pictures are read
         scores_M = measures.scores_N[members]
         measures.metrics[category] = image_metrics(labels_N[members], scores_M) | pixels
         if cell.role.shown:
@@ -97,7 +96,7 @@ def judged(
     seen = maps_NHW.shape[-1]
     wanted = round(seen * view.resize / view.side * profile.share)
     before = round((wanted - seen) / 2)  # below 0: the method saw more
-    edges = (before, wanted - seen - before) * 2
+    edges = [before, wanted - seen - before] * 2
     low = min((float(maps_NHW[i].min()) for i in members), default=0.0) if wanted > seen else 0.0
     maps_MSS = np.empty((len(members), profile.side, profile.side), np.float32)
     for start in range(0, len(members), AT_ONCE):
@@ -114,8 +113,8 @@ def _masks(
     profile: Profile, benchmark: Benchmark, samples: Sequence[Sample]
 ) -> NDArray[np.bool_] | None:
     """Masks (M, S, S) of what the profile judges; None where the data set has none."""
-    how = {"smooth": profile.smooth, "above": profile.above}
-    masks_MHW = load_masks(benchmark, samples, profile.resize, profile.crop, **how)
+    part = profile.resize, profile.crop
+    masks_MHW = load_masks(benchmark, samples, *part, smooth=profile.smooth, above=profile.above)
     if masks_MHW is None or masks_MHW.shape[1] == profile.side:
         return masks_MHW
     picked_S = np.arange(profile.side) * masks_MHW.shape[1] // profile.side  # as torch's nearest
