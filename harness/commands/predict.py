@@ -150,7 +150,7 @@ def _rows(
         whole = {p: v for p, v in zip(piece, views, strict=True) if not isinstance(v, str)}
         if not whole:
             continue
-        scores = model.score(np.stack([*whole.values()]), [path.name for path in whole])
+        scores = model.score(np.stack([*whole.values()]))
         for path, score, map_SS in zip(whole, scores.images, scores.maps, strict=True):
             row: dict[str, Any] = {"image": str(path), "score": float(score)}
             if model.held:
