@@ -49,7 +49,7 @@ DECIMALS = 12
 """Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
 SKEWED = 1.5
 """Skewness of exponential gaps beside what 15 products show of it on average."""
-FAR = 4.0
+FAR = 6.0
 """The t up to which its correction for skewness grows."""
 _PAIRS = pl.Schema(
     {name: pl.String for name in (*SECTION, "metric", "a", "b")}
