@@ -140,7 +140,7 @@ def compare(frame: pl.DataFrame, a: str, b: str, metrics: Sequence[str] = PRIMAR
 def turned(pair: Record) -> Record:
     """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
     difference, low, high = (
-        None if pair[name] is None else -pair[name] for name in ("difference", "high", "low")
+        None if pair[name] is None else 0.0 - pair[name] for name in ("difference", "high", "low")
     )
     return pair | {
         **{"a": pair["b"], "b": pair["a"], "difference": difference, "low": low, "high": high},
