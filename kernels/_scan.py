@@ -6,7 +6,6 @@ code, D coordinates, K neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -151,16 +150,11 @@ def _reaching(typing: Any, coded: Any, bounds_N: Any, x: Any, bank: Any, group: 
     from llvmlite import ir
     from numba.core import cgutils, types
 
-    i32, i64 = ir.IntType(32), ir.IntType(64)
-    ints, floats = ir.VectorType(i32, LANES), ir.VectorType(ir.FloatType(), LANES)
+    i32, i64, f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+    ints, floats = ir.VectorType(i32, LANES), ir.VectorType(f32, LANES)
     half, shorts = ir.VectorType(i32, LANES // 2), ir.VectorType(ir.IntType(16), LANES)
 
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        def arrays(argument: int) -> Iterator[Any]:
-            for i, kind in enumerate(signature.args[argument]):
-                part = b.extract_value(arguments[argument], i)
-                yield context.make_array(kind)(context, b, part)
-
         def load(kind: Any, data: Any, index: Any) -> Any:
             return b.load(b.gep(b.bitcast(data, kind.as_pointer()), [index]), align=4)
 
@@ -168,48 +162,41 @@ def _reaching(typing: Any, coded: Any, bounds_N: Any, x: Any, bank: Any, group: 
             one = b.insert_element(ir.Constant(kind, ir.Undefined), value, i32(0))
             return b.shuffle_vector(one, one, ir.Constant(ir.VectorType(i32, kind.count), None))
 
-        codes, scales = arrays(0)
-        rows, lengths, halves = arrays(3)
+        (codes, scales), (rows, lengths, halves) = (
+            [
+                context.make_array(kind)(context, b, b.extract_value(arguments[argument], i))
+                for i, kind in enumerate(signature.args[argument])
+            ]
+            for argument in (0, 3)
+        )
         bounds = context.make_array(bounds_N)(context, b, arguments[1])
         steps = cgutils.unpack_tuple(b, rows.shape)[1]
         queries = [b.add(arguments[2], i64(q)) for q in range(QUAD)]
         madd = cgutils.get_or_insert_function(
             b.module, ir.FunctionType(half, [shorts, shorts]), "llvm.x86.avx2.pmadd.wd"
         )
-        before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
-        b.branch(loop)
-
-        b.position_at_end(loop)
-        step, sums = b.phi(i64), [[b.phi(half), b.phi(half)] for _ in queries]
-        place = b.mul(b.add(b.mul(arguments[4], steps), step), i64(2))
-        low, high = (load(shorts, rows.data, b.add(place, i64(p))) for p in range(2))
-        added = []
-        for query, pair in zip(queries, sums, strict=True):
-            code = load(i32, codes.data, b.add(b.mul(query, steps), step))
-            code = b.bitcast(splat(half, code), shorts)
-            added.append(
-                [b.add(s, b.call(madd, [code, r])) for s, r in zip(pair, (low, high), strict=True)]
-            )
-        following = b.add(step, i64(1))
-        step.add_incoming(i64(0), before)
-        step.add_incoming(following, loop)
-        for phis, news in zip(sums, added, strict=True):
-            for phi, new in zip(phis, news, strict=True):
-                phi.add_incoming(ir.Constant(half, None), before)
-                phi.add_incoming(new, loop)
-        b.cbranch(b.icmp_unsigned("<", following, steps), loop, after)
-
-        b.position_at_end(after)
+        # LLVM keeps them in registers.
+        nothing = ir.Constant(half, None)
+        sums = [[cgutils.alloca_once_value(b, nothing) for _ in range(2)] for _ in queries]
+        with cgutils.for_range(b, steps) as loop:
+            place = b.mul(b.add(b.mul(arguments[4], steps), loop.index), i64(2))
+            pair = [load(shorts, rows.data, b.add(place, i64(p))) for p in range(2)]
+            for query, totals in zip(queries, sums, strict=True):
+                code = load(i32, codes.data, b.add(b.mul(query, steps), loop.index))
+                code = b.bitcast(splat(half, code), shorts)
+                for total, row in zip(totals, pair, strict=True):
+                    b.store(b.add(b.load(total), b.call(madd, [code, row])), total)
         hits = i64(0)
         length, square = (load(floats, part.data, arguments[4]) for part in (lengths, halves))
-        for q, (query, pair) in enumerate(zip(queries, added, strict=True)):
-            product = b.shuffle_vector(*pair, ir.Constant(ints, list(range(LANES))))
+        for q, (query, totals) in enumerate(zip(queries, sums, strict=True)):
+            ends = (b.load(total) for total in totals)
+            product = b.shuffle_vector(*ends, ir.Constant(ints, list(range(LANES))))
             value = b.fmul(b.sitofp(product, floats), length)
-            value = b.fmul(value, splat(floats, load(ir.FloatType(), scales.data, query)))
-            value = b.fadd(value, square)
-            bound = splat(floats, load(ir.FloatType(), bounds.data, query))
-            reach = b.bitcast(b.fcmp_ordered(">=", value, bound), ir.IntType(LANES))
-            hits = b.or_(hits, b.shl(b.zext(reach, i64), i64(LANES * q)))
+            value = b.fmul(value, splat(floats, load(f32, scales.data, query)))
+            bound = splat(floats, load(f32, bounds.data, query))
+            reach = b.fcmp_ordered(">=", b.fadd(value, square), bound)
+            bits = b.zext(b.bitcast(reach, ir.IntType(LANES)), i64)
+            hits = b.or_(hits, b.shl(bits, i64(LANES * q)))
         return hits
 
     return types.int64(coded, bounds_N, x, bank, group), build

@@ -29,7 +29,7 @@ ADDED = ("data", "data_note", "variant_note", "shared")
 _DATA = ("benchmark", "mode", "only")
 _TABLE = ("benchmark", "data", "mode", "preset", "profile")
 _ROW = (*_TABLE, "method", "variant", "only")
-_NEXT_PART = re.compile(r", (?=[\w.]+=|tuned|refit|#)")
+_NEXT_PART = re.compile(r", (?=[\w.]+=|tuned|refit|#|backbone )")
 Cell = dict[str, Any]
 
 

@@ -49,6 +49,14 @@ class Profile:
         """The share of the image's side that is judged."""
         return 1.0 if self.crop is None else self.crop / self.resize
 
+    @property
+    def view(self) -> str:
+        """The part of an image that is judged, in words."""
+        part = (
+            "the whole image" if self.crop is None else f"its centre, {self.crop} of {self.resize}"
+        )
+        return f"{part} at {self.side}"
+
 
 PROFILES: dict[str, Profile] = {
     DEFAULT_PROFILE: Profile(),

@@ -18,6 +18,7 @@ from results.analysis.published import (
     BELOW,
     INTER_STD,
     MEAN,
+    NOISY,
     beside_published,
     published,
 )
@@ -76,16 +77,27 @@ def _mean(frame, source="paper", **wanted):
     return rows.row(0, named=True)
 
 
-@pytest.mark.parametrize("shift, verdict", [(0, AGREES), (-0.05, BELOW), (0.013, ABOVE)])
-def test_the_verdict_is_two_sided(shift, verdict):
+@pytest.mark.parametrize(
+    "shift, verdict",
+    [(0, AGREES), (-0.006, AGREES), (-0.05, BELOW), (0.015, ABOVE), (0.009, NOISY)],
+)
+def test_the_verdict_is_that_of_the_interval_of_the_difference(shift, verdict):
     row = _mean(_papers_lafite(shift))
     assert row["verdict"] == verdict and row["reason"] == ""
     assert row["difference"] == pytest.approx(shift, abs=5e-4)  # 98.5 is a rounded mean
     assert (row["value"], row["std"], row["seeds"]) == (0.985, 0.0003, 3)
 
 
+@pytest.mark.parametrize("seeds", [[0.985], [0.90, 0.96]])
+def test_seeds_that_are_too_few_or_too_unlike_agree_with_nothing(seeds):
+    frame = _papers_lafite(seeds=len(seeds))
+    value = pl.col("seed").replace_strict(dict(enumerate(seeds)), return_dtype=pl.Float64)
+    row = _mean(frame.with_columns(value=value))
+    assert (row["verdict"], row["reason"]) == (NOISY, "")
+
+
 def test_categories_stand_beside_theirs_with_a_wider_tolerance():
-    rows = beside_published(_papers_lafite(0.02)).filter(source="paper")
+    rows = beside_published(_papers_lafite(-0.02)).filter(source="paper")
     assert len(rows) == 15 + 1
     assert rows.filter(pl.col("category") != MEAN)["verdict"].unique().to_list() == [AGREES]
 

@@ -22,7 +22,9 @@ def test_gaps_carry_their_sign() -> None:
 
 def test_what_is_unknown_is_a_dash() -> None:
     assert {numbers.percent(None), numbers.points(None), numbers.number(None)} == {"–"}
-    assert numbers.interval(None, None) == numbers.interval(0.5, None) == "–"
+    assert numbers.interval(None, None) == "–"
+    assert numbers.interval(0.5, None) == "at least 50.0"
+    assert numbers.interval(None, 0.5) == "at most 50.0"
     assert numbers.percent(None, 0.1) == "–"
 
 

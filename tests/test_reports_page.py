@@ -9,12 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_reports import publish, write_cell
+from made_reports import publish, spot, write_cell
 
 from results import table
 from results.evidence import pictures_path
 from results.identity import POOLED
-from results.reports.page.gallery import Picture, telling_pair, within
+from results.reports.page.gallery import Picture, peak_on_defect, telling_pair, within
 from results.reports.page.page import page
 from results.reports.page.selectors import selectors
 
@@ -150,18 +150,53 @@ def test_pictures_that_do_not_fit_are_left_out_evenly_the_mildest_first() -> Non
     assert within(same, 20) == (sorted(same, key=lambda picture: picture.rank), 3)
 
 
-def test_the_first_screen_has_a_defect_that_is_found_and_one_that_is_missed() -> None:
-    scores = {0: (0.9, 0.8), 1: (0.2, 0.1)}
-    pictures = [
-        _picture(label, rank)._replace(score=score)
-        for label, both in scores.items()
-        for rank, score in enumerate(both)
-    ]
+def test_a_defect_is_found_where_its_map_is_highest() -> None:
+    mask = spot(0.3, 0.05)
+    assert peak_on_defect(spot(0.3, 0.2), mask) and peak_on_defect(spot(0.34, 0.2), mask)
+    assert not peak_on_defect(spot(0.7, 0.2), mask)
+
+
+def test_the_first_screen_has_a_clear_find_and_a_clear_miss() -> None:
+    mask, there, elsewhere = spot(0.3, 0.05), spot(0.3, 0.2), spot(0.7, 0.2)
     starts = {"0.0.0": 0.5, "0.0.1": 0.5}
-    assert telling_pair(pictures, 0, [0, 1], starts) == [0, 2], "the best method misses none"
-    assert telling_pair(pictures, 0, [0], starts) == [0]
-    assert telling_pair(pictures, 0, [0], {"0.0.0": None}) == [0], "none is called defective"
-    assert telling_pair(pictures, 1, [0], starts) == []
+
+    def pair(*seen: tuple[int, float, bytes], masked: bool = True) -> list[int]:
+        pictures = [
+            _picture(label, rank)._replace(
+                score=score,
+                map=map_file,
+                mask=mask if masked else None,
+                on_defect=map_file == there if masked else None,
+            )
+            for rank, (label, score, map_file) in enumerate(seen)
+        ]
+        assert telling_pair(pictures, 1, [0], starts) == [], "another section"
+        return telling_pair(pictures, 0, [0, 1], starts)
+
+    high, low = (0, 0.9, elsewhere), (0, 0.6, there)
+    assert pair(high, low) == [1], "an alarm for another place is no find"
+    assert pair(high) == []
+    assert pair((0, 0.2, there), (0, 0.3, elsewhere)) == [1], "the map shows nothing of it"
+    assert pair(low, (1, 0.2, elsewhere)) == [0, 1], "the best method misses none"
+    assert pair(low, high, masked=False) == [1], "without masks the highest score"
+
+
+def test_a_threshold_that_calls_all_images_defective_finds_nothing(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
+    path = table.scores_path(tmp_path, cell)
+    rows = table.read_part(path, table.SCORES_SCHEMA).to_dicts()
+    for number, row in enumerate(rows):
+        row["score"] = 0.5 + number / 100 if not row["label"] else 0.5
+    table.write_rows(path, rows, table.SCORES_SCHEMA, replace=True)
+    data = _data(page(tmp_path))
+    assert data["blind"] == ["0.0.0", "0.1.0"] and data["first"] == [[]]
+
+
+def test_no_axis_leaves_100_percent(tmp_path: Path) -> None:
+    publish(tmp_path, "mvtec", MVTEC[:2], "lafite", evidence=False)
+    charts = [json.loads(text) for text in re.findall(r"data-chart='(.*?)'", page(tmp_path))]
+    axes = [chart[axis] for chart in charts for axis in ("x", "y")]
+    assert {tuple(axis["limits"]) for axis in axes if "%" in axis.get("name", "")} == {(0, 100)}
 
 
 def test_the_title_says_what_was_compared_and_how_much_of_it(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from made_rows import NOON, framed, made_frame, made_row
 
 from results.analysis import summary
+from results.analysis.cells import row_named
+from results.files import ResultsError
 from results.identity import POOLED
 from results.metrics import METRICS
 from results.reports import text as report
@@ -66,12 +68,17 @@ def test_mean_over_categories_then_mean_and_std_over_seeds():
     assert _only_row(_frame(_rows({"a": 0.9, "b": 0.7})))["std"] is None, "of one seed"
 
 
-def test_an_undefined_category_marks_the_mean_as_incomplete():
-    frame = _frame(_rows({"a": 0.9, "b": None, "c": 0.7, ("a", "pixel_ap"): None}))
+def test_a_category_that_one_method_lacks_marks_its_mean_as_incomplete():
+    lacking = _rows({"a": 0.9, "b": None, "c": 0.7, ("a", "pixel_ap"): None})
+    frame = _frame(lacking, _rows({"a": 0.9, "b": 0.5, "c": 0.7}, method="uniad"))
+    for rows, expected in ((_frame(lacking), 2), (frame, 3)):
+        row = summary.summary(rows).filter(metric=AUROC).row(0, named=True)
+        assert (row["categories"], row["expected"]) == (2, expected)
+        assert (row["complete"], row["reason"]) == (expected == 2, "no anomalous test images")
     text = report.render(frame, "terminal")
     assert "80.0 *" in text
     assert "* patchcore, image_auroc: over 2 of 3 categories only, not comparable" in text
-    assert "– image_auroc, pixel_ap of a, b: no anomalous test images" in text
+    assert "– image_auroc of b: no anomalous test images\n" in text
     assert "pixel_ap, %" not in text, "nobody measured it"
 
 
@@ -146,7 +153,78 @@ def test_new_names_need_no_edit():
     )
     text = report.render(frame, "md")
     assert "**sound_eer, % (± std over seeds)**" in text
-    assert "| newcomer k=3 | 25.0 | 1 |" in text
+    assert "| newcomer | 25.0 | 1 |" in text
+    assert text.startswith("mixed · multi-class · quick · k=3  ")
+
+
+B4, LITE = (f'{{"backbone": "tf_efficientnet_{name}"}}' for name in ("b4", "lite0"))
+
+
+def test_what_all_rows_share_is_said_once_and_rows_are_called_by_the_rest():
+    variants = ("precision=float32", "precision=float32, tuned", "precision=float32, layers=[1, 2]")
+    cells = [
+        _rows({"a": 0.9}, variant=variant, cell_id=variant, config_json=LITE)
+        for variant in variants
+    ]
+    frame = _frame(*cells, _rows({"a": 0.8}, method="padim", variant=variants[0], config_json=LITE))
+    title, *lines = report.render(frame, "md", brief=True).splitlines()
+    assert title == (
+        "mixed · multi-class · quick · precision=float32, backbone tf_efficientnet_lite0  "
+    )
+    names = [line.split(" | ")[0] for line in lines if line.startswith(("| padim", "| patchcore"))]
+    plain, layers = "| patchcore", r"| patchcore layers=\[1, 2\]"
+    assert sorted(names) == ["| padim", plain, layers, "| patchcore tuned"]
+    frame = _frame(*cells, _rows({"a": 0.8}, method="padim", config_json=B4))
+    title, *lines = report.render(frame, "md", brief=True).splitlines()
+    assert title == "mixed · multi-class · quick  "
+    assert any(line.startswith("| patchcore precision=float32, tuned |") for line in lines)
+    said = "backbone tf_efficientnet_b4: padim; tf_efficientnet_lite0: patchcore precision=float32,"
+    assert said in " ".join(" ".join(lines).split())
+    assert "| padim | 80.0 | 1 | tf_efficientnet_b4 |" in report.render(frame, "md")
+
+
+def test_any_words_that_only_one_row_has_name_it():
+    variants = ("precision=float32, sigma=2", "precision=float32, tuned")
+    frame = _frame(
+        *(_rows({"a": 0.9}, variant=variant, cell_id=variant) for variant in variants),
+        _rows({"a": 0.9}, method="padim", variant="k=3"),
+    )
+    meant = {
+        "padim": "padim k=3",
+        "patchcore tuned": "patchcore precision=float32, tuned",
+        "patchcore sigma=2": "patchcore precision=float32, sigma=2",
+    }
+    assert {name: row_named(frame, name) for name in meant} == meant
+    with pytest.raises(ResultsError, match=r"'patchcore' is one of 2 rows: which of patchcore pr"):
+        row_named(frame, "patchcore")
+    with pytest.raises(ResultsError, match="no results of 'lafite'; there are: padim k=3; patchc"):
+        row_named(frame, "lafite")
+    plain = _frame(_rows({"a": 0.9}), _rows({"a": 0.9}, variant="sigma=2", cell_id="s"))
+    assert row_named(plain, "patchcore") == "patchcore"
+
+
+def test_rows_of_another_view_stand_in_a_section_that_names_it_and_are_not_ranked_together():
+    both = {("a", AUROC): 0.9, ("a", "pixel_ap"): 0.6}
+    frame = _frame(
+        _rows(both),
+        _rows(both, profile="patchcore", cell_id="p"),
+        _rows(both, profile="patchcore", cell_id="l", method="lafite"),
+    )
+    titles = [line for line in report.render(frame, "md").splitlines() if line.startswith("mixed")]
+    assert titles == [
+        f"mixed · multi-class · quick · {view}  "
+        for view in (
+            "pixels of the whole image at 256",
+            "metrics of patchcore · pixels of its centre, 224 of 256 at 224",
+        )
+    ]
+    assert [section.present for section in sections(frame)] == [
+        ["patchcore"],
+        ["lafite", "patchcore"],
+    ]
+    assert {pair["profile"] for s in sections(frame) for pair in s.pairs("pixel_ap")} == {
+        "patchcore"
+    }
 
 
 def test_seeds_of_unlike_formats_are_named() -> None:
@@ -215,7 +293,7 @@ def test_a_brief_report_is_one_table_of_80_columns_and_the_notes(width):
     text = report.render(frame, "terminal", width, brief=True)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0] == "mixed · multi-class · quick"
+    assert lines[0] == "mixed · multi-class · quick · pixels of the whole image at 256"
     assert sum("─" in line for line in lines) == 1  # the rule below a header: one table
     (header,) = [line.split() for line in lines if line.lstrip().startswith("method")]
     assert header == ["method", "image_auroc", "image_ap", "seeds", "fit", "s", "images/s"]
@@ -235,8 +313,8 @@ def test_a_brief_report_has_all_metrics_where_they_fit():
     lines = report.render(frame, "md", brief=True).splitlines()
     assert "| method | image_auroc | image_ap | sound_eer | seeds | fit s | images/s |" in lines
     assert "| draem | – | – | – | 0 | – | – |" in lines
-    assert r"| patchcore | 90.0 \* | 80.0 \* | 10.0 \* | 1 | 10.0 | 5.0 |" in lines
-    assert r"| uniad | 70.0 | 60.0 \* | – | 1 | 10.0 | 5.0 |" in lines
+    assert r"| patchcore | 90.0 \* | **80.0** | 10.0 | 1 | 10.0 | 5.0 |" in lines
+    assert r"| uniad | 70.0 | 60.0 | – | 1 | 10.0 | 5.0 |" in lines
     assert r"\* patchcore, image_auroc: over 1 of 2 categories only, not comparable  " in lines
     assert "– image_auroc of b: no anomalous test images  " in lines
     assert lines[-1] == "diverged: draem, seed 0: no memory  "

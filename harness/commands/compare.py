@@ -42,6 +42,13 @@ def command(
             help="Another folder: compare all values of DIR with its.",
         ),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        keeping(
+            "--metric",
+            help="The metric that is tested, image_auroc by default; give it again for more.",
+        ),
+    ] = None,
     above: Annotated[
         float, keeping(min=0, help="With --with: points below which values count as equal.")
     ] = 0.0,
@@ -49,14 +56,15 @@ def command(
         str, keeping("--format", metavar="|".join(FORMATS), help="How it is written.")
     ] = "terminal",
 ) -> bool:
-    """Say for each metric whether one row is better than another, and where; or, with exit code 3,
-    in which values two folders of results differ.
+    """Say whether one row is better than another in a metric, and by what in all of them; or, with
+    exit code 3, in which values two folders of results differ.
 
     Example: lafite-bench compare lafite patchcore
 
     Example: lafite-bench compare results/runs --with other/runs
     """
     from harness.screen.progress import columns
+    from results.analysis.statistics import PRIMARY
     from results.reports.verdicts import comparison
     from results.table import read, read_scores
 
@@ -66,8 +74,8 @@ def command(
         raise UsageError("compare: name two rows, ROW ROW [DIR], or two folders, DIR --with DIR")
     if other is not None:
         return _same_values(Path(a), other, above)
-    scores = read_scores(path)
-    typer.echo(comparison(read(path), a, str(b), format_, columns(), scores=scores))
+    scores, metrics = read_scores(path), metric or PRIMARY
+    typer.echo(comparison(read(path), a, str(b), format_, columns(), scores, metrics))
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,13 @@ def command(
             autocompletion=completing(FORMATS),
         ),
     ] = "terminal",
+    metric: Annotated[
+        list[str] | None,
+        keeping(
+            "--metric",
+            help="The metric that is tested, image_auroc by default; give it again for more.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, keeping(help="File to write; default of html: report.html in the folder.")
     ] = None,
@@ -43,15 +50,18 @@ def command(
     """
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
-    for text in reports(path, format_, out, watch=watch):
+    for text in reports(path, format_, out, metric or (), watch=watch):
         typer.echo(text)
 
 
-def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterator[str]:
+def reports(
+    folder: Path, fmt: str, out: Path | None, metrics: Sequence[str] = (), *, watch: bool
+) -> Iterator[str]:
     """The text to print: the report, or the path of the file that it was written to.
 
-    With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
-    the first. ResultsError for a folder without results, UsageError where `out` can't be written.
+    Pairs are tested in `metrics`, by default in PRIMARY. With `watch` one more each time that cells
+    have finished or failed, until Ctrl-C; it waits for the first. ResultsError for a folder without
+    results or of other metrics, UsageError where `out` can't be written.
     """
     from harness.screen.progress import working
 
@@ -61,7 +71,7 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
             now = _state(folder)
             if now != seen and (now or not watch):
                 with working("making the report"):
-                    made = _report(folder, fmt, out)
+                    made = _report(folder, fmt, out, metrics)
                 yield made
                 seen = now
             if watch:
@@ -71,24 +81,26 @@ def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterato
             raise
 
 
-def _report(folder: Path, fmt: str, out: Path | None) -> str:
+def _report(folder: Path, fmt: str, out: Path | None, metrics: Sequence[str]) -> str:
     from harness.plan.addresses import address_of
     from harness.screen.progress import columns
     from harness.work.copies import refresh
+    from results.analysis.statistics import PRIMARY
     from results.calibration import read_held
     from results.reports.text import frames, render
     from results.table import read, read_scores
 
     refresh(folder)
+    metrics = metrics or PRIMARY
     if fmt == "html":
         from results.reports.page.page import page  # jinja2, for this alone
 
-        return _written(out or folder / PAGE, page(folder).encode())
+        return _written(out or folder / PAGE, page(folder, metrics).encode())
     frame, scores, held = read(folder), read_scores(folder), read_held(folder)
     if fmt != "parquet":
-        text = render(frame, fmt, columns(), scores=scores, held=held)
+        text = render(frame, fmt, columns(), scores, held, metrics=metrics)
         return text if out is None else _written(out, text.encode())
-    tables, out = frames(frame, scores, held), out or folder / TABLES
+    tables, out = frames(frame, scores, held, metrics), out or folder / TABLES
     for name, table in tables.items():
         buffer = io.BytesIO()
         table.write_parquet(buffer)

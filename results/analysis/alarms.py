@@ -60,7 +60,7 @@ def _seen(group: pl.DataFrame, alpha: float, kind: str) -> dict[str, Any]:
         images = sum(row[column] or 0 for row in rows) / seeds
         raised = sum(row["value"] * (row[column] or 0) for row in rows if row["value"] is not None)
         rate = None if missing or not images else raised / seeds / images
-        low, high = (None, None) if rate is None else _binomial(rate, images)
+        low, high = (None, None) if rate is None else share_interval(rate, images)
         result |= {measure: rate, column: images, f"{measure}_low": low, f"{measure}_high": high}
         result["reason"] = result["reason"] or next(iter(missing), "")
     low, high = _expected(group, alpha, kind) if result["false"] is not None else (None, None)
@@ -80,7 +80,7 @@ def _expected(group: pl.DataFrame, alpha: float, kind: str) -> tuple[float | Non
     return expected_rate(held.to_list(), tested.to_list(), alpha)
 
 
-def _binomial(rate: float, images: float) -> tuple[float, float]:
+def share_interval(rate: float, images: float) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share of so many images."""
     hits, tail = rate * images, (1 - LEVEL) / 2
     low = float(stats.beta.ppf(tail, hits, images - hits + 1)) if hits else 0.0

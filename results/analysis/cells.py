@@ -9,7 +9,7 @@ import polars as pl
 
 from results.files import ResultsError
 from results.identity import POOLED, parts
-from results.profiles import DEFAULT_PROFILE
+from results.profiles import DEFAULT_PROFILE, PROFILES
 from results.table import DONE
 
 SECTION = ("benchmark", "data", "mode", "preset", "profile", "shared")
@@ -45,9 +45,27 @@ def with_every_seed(done: pl.DataFrame) -> pl.DataFrame:
 
 
 def expected_categories(frame: pl.DataFrame) -> pl.DataFrame:
-    """benchmark, expected: the number of its real categories in the frame."""
-    real = pl.col("category").filter(pl.col("category") != POOLED).drop_nulls()
-    return frame.group_by("benchmark").agg(expected=real.n_unique())
+    """benchmark, metric, expected: the number of its real categories that any row has a value of.
+
+    A category without anomalous images has none of any row: it is left out, not missing.
+    """
+    known = frame.filter(pl.col("category") != POOLED, pl.col("value").is_not_null())
+    return known.group_by("benchmark", "metric").agg(expected=pl.col("category").n_unique())
+
+
+def undefined(frame: pl.DataFrame) -> list[str]:
+    """A line for each reason why values of a section are null: of which metrics and categories."""
+    done = one_cell_per_seed(frame)
+    nowhere = pl.col("value").is_null().all().over("metric", "category")
+    rows = done.with_columns(nowhere=nowhere).filter(pl.col("value").is_null())
+    reasons = rows.group_by("reason", "nowhere").agg(
+        pl.col("metric", "category").unique(maintain_order=True)
+    )
+    return [
+        f"{', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
+        + ("; left out of means and ranks" if nowhere else "")
+        for reason, nowhere, metrics, categories in reasons.sort("reason", "nowhere").iter_rows()
+    ]
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -58,15 +76,20 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def title(row: Mapping[str, Any]) -> str:
-    """The name of a row's section, with what all its rows share.
-
-    The metric profile only where it is not the default.
-    """
+    """The name of a row's section; the metric profile only where it is not the default."""
     names = [f"{row['benchmark']} {row['data']}".rstrip(), row["mode"], row["preset"]]
     if row["profile"] != DEFAULT_PROFILE:
         names.append(f"metrics of {row['profile']}")
-    names += filter(None, [row["shared"]])
     return " · ".join(names)
+
+
+def heading(frame: pl.DataFrame) -> str:
+    """The title of a section, and what holds of all its rows: how much of the data set there is,
+    which pixels are judged, settings and backbone."""
+    row = frame.row(0, named=True)
+    pixels = frame["value"].is_not_null() & frame["metric"].str.starts_with("pixel_")
+    view = f"pixels of {PROFILES[row['profile']].view}" if pixels.any() else ""
+    return " · ".join(filter(None, (title(row), coverage(frame), view, row["shared"])))
 
 
 def coverage(frame: pl.DataFrame) -> str:
@@ -100,7 +123,7 @@ def row_named(frame: pl.DataFrame, name: str) -> str:
         row["label"] for row in rows if wanted <= {row["method"], *_words(row["variant"])}
     )
     if len(meant) == 1:
-        return next(iter(meant))
+        return str(next(iter(meant)))
     if meant:
         raise ResultsError(f"'{name}' is one of {len(meant)} rows: which of {'; '.join(meant)}?")
     raise ResultsError(f"no results of '{name}'; there are: {'; '.join(labels)}")

@@ -9,6 +9,7 @@ Numbers are compared where the protocol is the same, see `protocols`; elsewhere 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -22,11 +23,14 @@ MEAN = "mean"
 """The category of what is averaged over the categories of a data set."""
 INTER_STD = "inter_category_std"
 TOLERANCE, CATEGORY_TOLERANCE = 0.01, 0.03
-"""How far a mean, and a value of one category, may lie from a number of unknown noise."""
+"""How far a mean, and a value of one category, may lie from a number that it agrees with."""
+THEIRS = 2.776 / 5**0.5
+"""Half a 95 % interval of a mean of the paper's five seeds, in standard deviations."""
 CATEGORIES = {"visa": 12, "real_iad": 30}
 """Number of categories of the data sets of which means alone are published."""
 AGREES, BELOW = "agrees", "below: not reproduced"
 ABOVE = "above: too good is a finding too"
+NOISY = "too noisy to tell"
 
 _FOLDER = Path(__file__).parents[1] / "paper"
 _KEYS = ("benchmark", "method", "metric", "category")
@@ -62,9 +66,9 @@ def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
     """Each of our means, by category and overall, beside each number published for it.
 
     mean, low, high, seeds: ours, with the interval over seeds; value, std: theirs; difference:
-    ours minus theirs; reason: why they are not comparable, empty where they are; verdict: null
-    where they are not, AGREES where the difference is at most half our interval plus twice their
-    std, or the tolerance, else BELOW or ABOVE.
+    ours minus theirs; reason: why they are not comparable, empty where they are. verdict: null
+    where they are not; AGREES where the interval of the difference (ours, and THEIRS times their
+    std) lies within the tolerance, BELOW or ABOVE where it lies beyond, NOISY else or of one seed.
     """
     numbers = published().filter(pl.col("category") != INTER_STD)
     numbers = numbers.rename({"variant": "their_variant"})
@@ -79,6 +83,23 @@ def beside_published(frame: pl.DataFrame) -> pl.DataFrame:
     columns = [*names, "high", "seeds", "difference", "verdict", "reason"]
     schema = {name: rows.schema.get(name, pl.String) for name in columns}
     return pl.DataFrame(judged, schema=schema | {"difference": pl.Float64})
+
+
+def agreement(row: Record) -> str:
+    """The verdict on a row of `beside_published` whose numbers are comparable."""
+    tolerance = TOLERANCE if row["category"] == MEAN else CATEGORY_TOLERANCE
+    if row["seeds"] < 2:
+        return NOISY
+    # Seeds that are all equal have no interval: nothing was seen of noise.
+    ours = [row["mean"] if row[end] is None else row[end] for end in ("low", "high")]
+    theirs, difference = THEIRS * (row["std"] or 0), row["mean"] - row["value"]
+    low = difference - math.hypot(row["mean"] - ours[0], theirs)
+    high = difference + math.hypot(ours[1] - row["mean"], theirs)
+    if -tolerance <= low and high <= tolerance:
+        return AGREES
+    if low <= tolerance and -tolerance <= high:
+        return NOISY
+    return ABOVE if low > tolerance else BELOW
 
 
 def _table(name: str, **columns: str) -> pl.DataFrame:
@@ -128,11 +149,4 @@ def _judged(row: Record) -> Record:
     difference = row["mean"] - row["value"]
     if reason := "; ".join(mismatches(row)):
         return {"difference": difference, "verdict": None, "reason": reason}
-    tolerance = TOLERANCE if row["category"] == MEAN else CATEGORY_TOLERANCE
-    end = row["low"] if difference > 0 else row["high"]  # the one that is nearer to theirs
-    noise = (abs(row["mean"] - end) if end is not None else 0) + 2 * (row["std"] or 0)
-    if abs(difference) <= max(noise, tolerance):
-        verdict = AGREES
-    else:
-        verdict = ABOVE if difference > 0 else BELOW
-    return {"difference": difference, "verdict": verdict, "reason": ""}
+    return {"difference": difference, "verdict": agreement(row), "reason": ""}

@@ -8,6 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from results.reports.layout import Block, without_codes
 from results.reports.model import BEST, Entry, Table
 
+INTERVALS = {
+    "95 %, seeds": "where the mean of other trainings would lie (Student's t)",
+    "95 %, images too": "the same on other test images",
+}
+"""Columns with intervals, as a caption explains them."""
 _SPELLED = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -41,14 +46,17 @@ def escaped(text: str) -> str:
 
 
 def _float(title: str, table: Table) -> Iterator[str]:
-    missing = sorted({f"* {entry.note} only" for row in table.rows for entry in row if entry.note})
-    caption = ". ".join([f"{title.replace(' ·', ',')}: {table.title}", *table.notes, *missing])
+    entries = [entry for row in table.rows for entry in row]
+    said = [f"{title.replace(' ·', ',')}: {table.title}", *table.notes]
+    said += [f"{name}: {meaning}" for name, meaning in INTERVALS.items() if name in table.header]
+    said += ["Bold: better than each of the others"] * any(e.mark == BEST for e in entries)
+    said += sorted({f"* {entry.note} only" for entry in entries if entry.note})
     what = f"{title}: {table.title.partition(',')[0]}".lower()
     name = re.sub(r"[^a-z0-9]+", "-", what).strip("-")
     sides = "".join("l" if table.left(column) else "r" for column in range(len(table.header)))
     yield r"\begin{table*}[t]"
     yield r"\centering"
-    yield rf"\caption{{{escaped(caption)}.}}"
+    yield rf"\caption{{{escaped('. '.join(said))}.}}"
     yield rf"\label{{tab:{name}}}"
     yield rf"\begin{{tabular}}{{{sides}}}"
     yield r"\toprule"

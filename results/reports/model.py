@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from results.reports.numbers import UNKNOWN
 
 BEST, WORDS = "best", "words"
-"""Marks of an entry: the best of its line, and a text that is no number."""
+"""Marks of an entry: the best of its column, not by noise, and a text that is no number."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,3 @@ class Table:
     def left(self, column: int) -> bool:
         """Whether a column of names or words stands at the left, as numbers do not."""
         return column < self.names or any(row[column].mark == WORDS for row in self.rows)
-
-
-def ranked(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries with BEST at the highest as printed, so that equal ones share it.
-
-    A line with a single comparable number has no best one.
-    """
-    texts = [entry.text for entry in entries if entry.sort is not None and not entry.note]
-    best = max(texts, key=float) if len(texts) > 1 else None
-    return [
-        replace(entry, mark=BEST) if entry.text == best and not entry.note else entry
-        for entry in entries
-    ]

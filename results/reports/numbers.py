@@ -38,8 +38,11 @@ def points(gap: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None, show: Callable[[float], str] = percent) -> str:
-    """`97.9 to 99.1`; of gaps, shown as points, `+0.4 to +1.6`."""
-    return UNKNOWN if low is None or high is None else f"{show(low)} to {show(high)}"
+    """`97.9 to 99.1`; of gaps, shown as points, `+0.4 to +1.6`; with one end `at least 97.9`."""
+    if low is None or high is None:
+        ends = {"at least": low, "at most": high}
+        return next((f"{w} {show(end)}" for w, end in ends.items() if end is not None), UNKNOWN)
+    return f"{show(low)} to {show(high)}"
 
 
 def p_value(probability: float) -> str:

@@ -13,7 +13,7 @@ from results.analysis.cells import label, labelled
 from results.analysis.published import MEAN as AVERAGE
 from results.calibration import ONE
 from results.identity import POOLED
-from results.reports.model import WORDS, Entry, Table, ranked
+from results.reports.model import BEST, WORDS, Entry, Table
 from results.reports.numbers import (
     UNKNOWN,
     counted,
@@ -31,7 +31,7 @@ def overview(sections: Sequence[Section], metric: str) -> Table:
     """Methods x data sets: the means over categories."""
     measured = [section for section in sections if metric in section.metrics]
     names = sorted({name for section in measured for name in section.present})
-    columns = [ranked([_mean(section, metric, name) for name in names]) for section in measured]
+    columns = [[_mean(section, metric, name) for name in names] for section in measured]
     rows = [*zip(map(Entry, names), *columns, strict=True)]
     title = f"{metric}, mean over categories, % (± std over seeds)"
     return Table(title, ["method", *(section.title for section in measured)], rows)
@@ -42,7 +42,7 @@ def means(section: Section, metrics: Sequence[str]) -> Table:
     names = section.ranked(metrics[0]) if metrics else []
     costs = _of_methods(section)
     names += sorted(costs.keys() - set(names))
-    columns = [ranked([_mean(section, metric, name) for name in names]) for metric in metrics]
+    columns = [[_mean(section, metric, name) for name in names] for metric in metrics]
     columns += [
         [Entry(str(costs[name]["seeds"])) for name in names],
         [_cost(costs[name]["fit_seconds"]) for name in names],
@@ -64,7 +64,7 @@ def methods(section: Section, metric: str) -> Table:
         return [Entry(interval(row.get(low), row.get(high)), sort=row.get(low)) for row in rows]
 
     columns = {
-        "mean": ranked([_mean(section, metric, row["label"]) for row in rows]),
+        "mean": [_mean(section, metric, row["label"]) for row in rows],
         "95 %, seeds": intervals("low", "high"),
         "95 %, images too": intervals("images_low", "images_high"),
     }
@@ -84,6 +84,8 @@ def methods(section: Section, metric: str) -> Table:
             ],
         }
     columns["seeds"] = [Entry(str(row["seeds"]), sort=row["seeds"]) for row in rows]
+    backbones = [section.backbones.get(row["label"], UNKNOWN) for row in rows]
+    columns["backbone"] = [Entry(name, mark=WORDS) for name in backbones]
     known = {name: c for name, c in columns.items() if any(e.text != UNKNOWN for e in c)}
     names = [Entry(row["label"]) for row in rows]
     title = f"{metric}, %{'' if section.single else f', {MEAN}'} (± std over seeds)"
@@ -122,7 +124,7 @@ def by_category(section: Section, metric: str) -> Table:
             entries.append(replace(entry, heat=heat))
         if any(entry.heat is not None for entry in entries):
             link = "" if category == POOLED else category
-            rows.append([Entry(category, category=link), *ranked(entries)])
+            rows.append([Entry(category, category=link), *entries])
     title = f"{metric} by category, % (± std over seeds)"
     return Table(title, ["category", *section.present], rows)
 
@@ -135,27 +137,29 @@ def differences(
 ) -> Table | None:
     """Is the difference real? A line for each pair (a row of `pairwise`) by its name.
 
-    `first` is the name of the names. `over_images` has rows of `gaps_over_images`, by name too.
+    `first` is the name of the names. With `over_images`, rows of `gaps_over_images` by name too,
+    the pairs are those of `compare`, which have two p-values.
     """
     lines = []
     for name, pair in pairs.items():
-        known = pair["difference"] is not None
+        tested = pair["p_holm"] is not None
         chances = (percent(pair[name], decimals=0) for name in ("better", "equal", "worse"))
         line = [
             Entry(name),
             Entry(points(pair["difference"]), sort=pair["difference"]),
             _gap(pair),
-            Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if known else Entry(),
-            Entry(" / ".join(chances), sort=pair["better"]) if known else Entry(),
+            Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if tested else Entry(),
+            Entry(" / ".join(chances), sort=pair["better"]) if tested else Entry(),
             Entry(pair["verdict"], mark=WORDS),
         ]
         if over_images is not None:
             line.insert(3, _gap(over_images.get(name, {})))
+            line.insert(4, Entry(p_value(pair["p_value"])) if tested else Entry())
         lines.append(line)
     header = [first, "points", "another training", "another product, p"]
     header += ["better / equal / worse", "verdict"]
     if over_images is not None:
-        header.insert(3, "another test set")
+        header[3:4] = ["another test set", "another product, p", "p in the whole table"]
     return Table(title, header, lines) if lines else None
 
 
@@ -280,7 +284,8 @@ def _mean(section: Section, metric: str, name: str) -> Entry:
         return Entry()
     covered = f"{row['categories']} of {row['expected']} categories"
     entry = _traced(section, metric, MEAN, name, row["mean"], spread(row["std"]))
-    return replace(entry, note="" if row["complete"] else covered)
+    mark = BEST if name == section.told(metric) else ""
+    return replace(entry, mark=mark, note="" if row["complete"] else covered)
 
 
 def _traced(

@@ -12,6 +12,8 @@ from typing import Any
 from results.reports.numbers import interval, percent
 
 Chart = dict[str, Any]
+PERCENT = (0, 100)
+"""Ends that an axis never leaves."""
 MOST_POINTS = 300
 """Points of a line at most; of a longer one every second, third, ... is drawn."""
 
@@ -32,7 +34,7 @@ def means(rows: Sequence[tuple[int, dict[str, Any]]], metric: str, title: str) -
     ]
     return {
         "title": title,
-        "x": {"name": f"{metric}, mean over categories, %"},
+        "x": {"name": f"{metric}, mean over categories, %", "limits": PERCENT},
         "y": {"rows": [row["label"] for _, row in rows]},
         "points": points,
     }
@@ -51,7 +53,7 @@ def scatter(
     return {
         "title": title,
         "x": {"name": names[0], "log": max(xs) > 5 * min(xs)},
-        "y": {"name": names[1]},
+        "y": {"name": names[1], "limits": PERCENT},
         "points": marks,
     }
 
@@ -67,7 +69,7 @@ def knob(
     return {
         "title": f"{' and '.join(heights)} against {name}",
         "x": {"name": name},
-        "y": {"name": "image AUROC, %"},
+        "y": {"name": "image AUROC, %", "limits": PERCENT},
         "lines": lines,
         "rules": [{"x": chosen, "name": "chosen"}],
     }
@@ -92,5 +94,5 @@ def losses(method: str, series: int, runs: Mapping[str, Sequence[float]], title:
 
 def _told(row: Mapping[str, Any]) -> str:
     if row["low"] is None:
-        return "one seed, so no interval"
+        return f"{'one seed' if row['seeds'] == 1 else 'equal seeds'}, so no interval"
     return f"95 % interval {interval(row['low'], row['high'])} over {row['seeds']} seeds"

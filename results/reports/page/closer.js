@@ -5,7 +5,7 @@ const chosen = () =>
 const named = (tag, text = "", className = "") =>
   Object.assign(document.createElement(tag), { textContent: text, className });
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
-const VERDICTS = ["missed", "false alarm", "found", "passed"];
+const VERDICTS = ["missed", "false alarm", "alarm", "passed"];
 const verdictOf = (defective, called) => VERDICTS[called ? (defective ? 2 : 1) : defective ? 0 : 3];
 const MOST_ROWS = 200;
 const BINS = 32;
@@ -35,6 +35,7 @@ function scored(section, category, label) {
 
 function choose() {
   const [section, category, method] = chosen();
+  const { title, categories, methods } = data.choices[section];
   const rows = scored(section, category, method);
   const pictures = data.pictures.filter((p) => p.section === section && p.category === category);
   const steps = [...new Set(rows.map((row) => row.score))].sort((a, b) => a - b);
@@ -43,6 +44,7 @@ function choose() {
     pictures,
     steps: [...steps, Infinity],
     panel: `${section}.${category}.${method}`,
+    subject: `${categories[category]} by ${methods[method]}, ${title}`,
   };
   for (const part of all(".with-scores")) part.hidden = !rows.length;
   const missing = data.choices[section].missing[category];
@@ -69,12 +71,15 @@ function move() {
   $("threshold").setAttribute("aria-valuetext", words);
   for (const [id, number] of Object.entries({ hits, misses, alarms, passed }))
     $(id).textContent = number;
-  $("rates").textContent =
-    `F1 ${percent(2 * hits, 2 * hits + alarms + misses)}, recall ${percent(hits, hits + misses)}, ` +
+  // What calls all images defective tells nothing about any.
+  const blind = hits > 0 && alarms > 0 && !misses && !passed;
+  $("rates").textContent = blind
+    ? "This threshold calls every image defective: it tells nothing apart."
+    : `F1 ${percent(2 * hits, 2 * hits + alarms + misses)}, recall ${percent(hits, hits + misses)}, ` +
     `precision ${percent(hits, hits + alarms)}, false alarms on ${percent(alarms, alarms + passed)} of normal images`;
   if (view.rows.length) $("histogram").replaceChildren(figure(histogram(limit)));
   showDefects(limit);
-  showGallery(view.rows.length ? limit : undefined);
+  showGallery(view.rows.length && !blind ? limit : undefined);
   showImages();
 }
 
@@ -89,9 +94,8 @@ function histogram(limit) {
     return { name, fill: `var(--${name})`, x, y };
   });
   const most = Math.max(1, ...bars.flatMap(({ y }) => y));
-  const [category, method] = ["category", "method"].map((of) => $(`choose-${of}`).selectedOptions[0]);
   return {
-    title: `Scores of ${category.text} by ${method.text}`,
+    title: `Scores of ${view.subject}`,
     x: { name: "score" },
     y: { name: "test images", range: [0, 1.08 * most], whole: true },
     bars,
@@ -149,13 +153,13 @@ function showDefects(limit) {
   const groups = Object.entries(Object.groupBy(defective, (row) => row.defect)).sort();
   $("defects").tBodies[0].replaceChildren(
     ...groups.map(([name, rows]) => {
-      const found = rows.filter((row) => row.score >= limit).length;
+      const called = rows.filter((row) => row.score >= limit).length;
       const line = document.createElement("tr");
       line.append(Object.assign(named("th", name), { scope: "row" }));
       for (const [text, value] of [
         [rows.length, rows.length],
-        [found, found],
-        [percent(found, rows.length), found / rows.length],
+        [called, called],
+        [percent(called, rows.length), called / rows.length],
       ]) {
         const cell = line.insertCell();
         cell.textContent = text;

@@ -127,6 +127,20 @@ class Closer:
                     )
         return found
 
+    @property
+    def blind(self) -> list[str]:
+        """The panels whose first threshold calls all images defective, normal ones too."""
+        lowest = {
+            f"{self.section.index}.{number}.{self._index(name)}": low
+            for number, category in enumerate(self.categories)
+            for name, low, kinds in self._scores(category)
+            .group_by("name")
+            .agg(low=pl.col("score").min(), kinds=pl.col("label").n_unique())
+            .iter_rows()
+            if kinds > 1
+        }
+        return [panel for panel, low in lowest.items() if self.starts.get(panel) == low]
+
     @cached_property
     def held(self) -> dict[str, list[float]]:
         """Thresholds of alarms at 5 %: panel -> score and value of a map above which one is raised.

@@ -7,9 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from results.analysis.cells import coverage
 from results.reports.leader import leader
-from results.reports.numbers import counted, number
+from results.reports.numbers import number
 from results.reports.page.charts import Chart, means, scatter
 from results.reports.sections import Section
 
@@ -59,16 +58,11 @@ def compared(section: Section) -> str:
         for name, size in sizes.items()
         if size
     ]
-    seeds = sorted(done.group_by("label").agg(pl.col("seed").n_unique())["seed"])
-    trainings = counted(seeds[-1], "seed")
     dates = sorted({f"{when:%Y-%m-%d}" for when in done["finished_at"]})
     devices = ", ".join(sorted(done["device"].drop_nulls().unique()))
     here = len(section.categories)
-    parts = [
-        f"{', '.join(section.present)} on {section.title}",
-        coverage(section.frame) or f"{here} {'category' if here == 1 else 'categories'}",
-        *counts,
-        trainings if seeds[0] == seeds[-1] else f"{seeds[0]} to {trainings}",
-    ]
+    categories = f"{here} {'category' if here == 1 else 'categories'}"
+    parts = [f"{', '.join(section.present)} on {section.heading}", categories, *counts]
+    parts.append(section.seeds)
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     return "; ".join(parts) + f". Run {when}" + (f" on {devices}." if devices else ".")

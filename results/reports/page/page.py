@@ -20,9 +20,11 @@ from markupsafe import Markup
 from results.analysis.alarms import without_alarms
 from results.analysis.cells import coverage
 from results.analysis.published import beside_published
+from results.analysis.statistics import PRIMARY
 from results.calibration import read_held
 from results.metrics import METRICS
 from results.reports import tables
+from results.reports.numbers import counted
 from results.reports.page.closer import Closer
 from results.reports.page.first import compared, costs, first_view
 from results.reports.page.gallery import embedded, telling_pair, within
@@ -40,15 +42,15 @@ fewer."""
 SCRIPTS = ("plot.js", "heat.js", "tables.js", "pictures.js", "closer.js", "report.js")
 
 
-def page(out: Path) -> str:
-    """The report of an output folder as HTML."""
+def page(out: Path, metrics: Sequence[str] = PRIMARY) -> str:
+    """The report of an output folder as HTML; pairs are tested in `metrics`."""
     whole = read(out)
     frame = without_alarms(whole)
-    found = [section for section in sections(frame) if section.done]
+    found = [section for section in sections(frame, metrics=metrics) if section.done]
     scores, held = read_scores(out), read_held(out)
     alarms = [(section.title, alarm_table(section, whole, scores, held)) for section in found]
     losses = kept_losses(out)
-    metrics = {
+    measured = {
         name: definition
         for name, definition in METRICS.items()
         if any(name in section.metrics for section in found)
@@ -58,8 +60,8 @@ def page(out: Path) -> str:
         "made": datetime.now(UTC),
         "folder": out.resolve().name,
         "heading": _heading(found) or out.resolve().name,
-        "metrics": metrics,
-        "overview": {name: tables.overview(found, name) for name in metrics},
+        "metrics": measured,
+        "overview": {name: tables.overview(found, name) for name in measured},
         "sections": [
             _section(section) | {"training": [*training(section, losses)]} for section in found
         ],
@@ -78,9 +80,12 @@ def _heading(found: Sequence[Section]) -> str:
     """The data sets, how much of each there is where some is missing, and the methods."""
     missing = {section.benchmark: coverage(section.frame) for section in found}
     names = ", ".join(f"{name} ({less})" if less else name for name, less in missing.items())
-    labels = {name for section in found for name in section.present}
-    compared = f"{len(labels)} methods compared" if len(labels) > 1 else "".join(labels)
-    return f"{names}: {compared}" if found else ""
+    rows = {name for section in found for name in section.present}
+    methods = {name for section in found for name in section.chosen["method"]}
+    compared = f"{counted(len(methods), 'method')} compared"
+    if len(rows) > len(methods):
+        compared = f"{counted(len(methods), 'method')} in {len(rows)} rows compared"
+    return f"{names}: {compared if len(rows) > 1 else ''.join(rows)}" if found else ""
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -89,6 +94,7 @@ def _section(section: Section) -> dict[str, Any]:
     return {
         "index": section.index,
         "title": section.title,
+        "heading": section.heading,
         "compared": compared(section),
         "notes": list(notes(section)),
         "versions": tables.versions(section),
@@ -119,6 +125,8 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
     room = MOST_BYTES - len(json.dumps([images, curves]))
     shown, ranks_shown = within(pictures, min(PICTURE_BYTES, room))
     starts = {panel: start for closer in closers for panel, start in closer.starts.items()}
+    blind = [panel for closer in closers for panel in closer.blind]
+    telling = {panel: start for panel, start in starts.items() if panel not in blind}
     choices = [closer.choice() for closer in closers]
     data = {
         "choices": choices,
@@ -126,9 +134,10 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
         "images": images,
         "curves": curves,
         "starts": starts,
+        "blind": blind,
         "held": {panel: ends for closer in closers for panel, ends in closer.held.items()},
         "first": [
-            telling_pair(shown, number, choice["ranked"], starts)
+            telling_pair(shown, number, choice["ranked"], telling)
             for number, choice in enumerate(choices)
         ],
         **embedded(shown),

@@ -18,22 +18,30 @@ function galleryFigure(picture) {
   return { picture, element, verdict };
 }
 
+// The first limit of a picture's panel; none where it calls every image defective.
+function startOf(picture) {
+  const panel = panelOf(picture);
+  return data.blind.includes(panel) ? undefined : data.starts[panel];
+}
+
 // Under a limit, or null for one above all scores; nothing where there is none, as without scores.
+// A defect is found where the map is highest, not by a score alone.
 function judge({ picture, verdict }, limit) {
-  const text =
-    limit === undefined
-      ? ""
-      : verdictOf(picture.defective, limit !== null && picture.score >= limit);
+  const called = limit !== null && picture.score >= limit;
+  const places = { true: "found", false: "alarm for another place" };
+  let text = limit === undefined ? "" : verdictOf(picture.defective, called);
+  if (text === "alarm") text = places[picture.on_defect] ?? text;
   verdict.textContent = text;
-  verdict.className =
-    text && `verdict ${text === "missed" || text === "false alarm" ? "wrong" : "right"}`;
+  verdict.className = text && `verdict ${["found", "alarm", "passed"].includes(text) ? "right" : "wrong"}`;
   return text;
 }
 
 const TITLES = {
   missed: "Missed defects",
   "false alarm": "False alarms",
+  "alarm for another place": "Alarms for another place than the defect",
   found: "Found defects",
+  alarm: "Defects with an alarm; there is no mask of where they are",
   passed: "Normal images that passed",
   "": "Images",
 };
@@ -59,7 +67,7 @@ function besideOf(pictures) {
     const element = document.createElement("figure");
     const caption = named("figcaption", `${data.labels[picture.label]} `);
     const verdict = named("b", "");
-    judge({ picture, verdict }, data.starts[panelOf(picture)]);
+    judge({ picture, verdict }, startOf(picture));
     caption.append(verdict);
     element.append(shown(picture, "map"), caption);
     return element;
@@ -69,7 +77,7 @@ function besideOf(pictures) {
 function enlarge(picture) {
   view.enlarged = picture;
   $("viewer-title").textContent = picture.key;
-  const limit = data.starts[panelOf(picture)];
+  const limit = startOf(picture);
   $("viewer-facts").textContent =
     `${data.labels[picture.label]}: score ${picture.score.toPrecision(4)}` +
     (typeof limit === "number" ? `, called defective from ${limit.toPrecision(4)}` : "");

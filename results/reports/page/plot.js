@@ -63,7 +63,8 @@ function rangeOf(axis, values) {
   const [low, high] = [Math.min(...known), Math.max(...known)];
   if (axis.log) return low === high ? [low / 2, high * 2] : [low / 1.15, high * 1.15];
   const air = low === high ? Math.abs(low) * 0.05 || 0.5 : 0.07 * (high - low);
-  return [low - air, high + air];
+  const [least, most] = axis.limits ?? [-Infinity, Infinity];
+  return [Math.max(least, low - air), Math.min(most, high + air)];
 }
 
 function scaleOf(axis, [low, high], from, to) {

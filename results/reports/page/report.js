@@ -56,7 +56,7 @@ function showFirst(place) {
   const figures = data.first[section].map((number) => galleryFigure(data.pictures[number]));
   for (const one of figures) {
     const { picture, element, verdict } = one;
-    judge(one, data.starts[panelOf(picture)]);
+    judge(one, startOf(picture));
     verdict.after(` by ${data.labels[picture.label]};`);
     const category = data.choices[section].categories[picture.category];
     const opened = () => open(section, category, picture.label);
@@ -86,7 +86,7 @@ if (data.choices.length) {
   changed("threshold", "input", () => ((view.moved = true), move()));
   $("search").addEventListener("input", showImages);
   $("save-images").addEventListener("click", () =>
-    saveCsv(`images of ${view.panel}`, [["image", "defect", "verdict", "score"], ...imageRows()]),
+    saveCsv(`images of ${view.subject}`, [["image", "defect", "verdict", "score"], ...imageRows()]),
   );
 }
 readState();
