@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import io
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Sheet:
         return new_images(about, rows, drawn, view.side / view.resize)
 
 
-def _webp(image: Image.Image) -> bytes:
+def _webp(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=QUALITY)
-    return file.getvalue()
+    return b64encode(file.getvalue()).decode()

@@ -5,22 +5,18 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from results.reports.numbers import counted
+from results.reports.page.template import filled
 
 
 class Drawn(NamedTuple):
-    """An image, and its map with opacity, both as WebP; in the page in base64."""
+    """An image, and its map with opacity, both as WebP in base64."""
 
-    image: Any
-    map: Any
+    image: str
+    map: str
 
 
 def new_images(
@@ -31,30 +27,23 @@ def new_images(
     `drawn` are the pictures to show, by `image`; their maps cover the middle of them, `seen` of
     each side.
     """
+    rest = {"p_value": None, "verdict": None}
     images = [
-        {"p_value": None, "verdict": None, **row, "number": number, "drawn": None}
+        rest | {"drawn": drawn.get(row["image"]), "number": number} | dict(row)
         for number, row in enumerate(sorted(rows, key=lambda row: -row["score"]))
     ]
-    for image in images:
-        if files_of := drawn.get(image["image"]):
-            image["drawn"] = Drawn(*(b64encode(file).decode() for file in files_of))
-    alarms = sum(image["verdict"] == "alarm" for image in images)
-    judged = any(image["verdict"] for image in images)
-    environment = Environment(
-        loader=PackageLoader("results.reports.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("new_images.html").render(
-        heading=counted(len(images), "image") + (f", {counted(alarms, 'alarm')}" if judged else ""),
-        model=model,
-        images=images,
-        drawn=len(drawn),
-        calibrated=any(image["p_value"] is not None for image in images),
-        judged=judged,
-        edge=50 * (1 - seen),
-        span=100 * seen,
-        style=Markup(files("results.reports.page").joinpath("report.css").read_text("utf-8")),
-    )
+    heading = counted(len(images), "image")
+    if judged := any(image["verdict"] for image in images):
+        alarms = sum(image["verdict"] == "alarm" for image in images)
+        heading += f", {counted(alarms, 'alarm')}"
+    context = {
+        "heading": heading,
+        "model": model,
+        "images": images,
+        "drawn": len(drawn),
+        "calibrated": any(image["p_value"] is not None for image in images),
+        "judged": judged,
+        "edge": 50 * (1 - seen),
+        "span": 100 * seen,
+    }
+    return filled("new_images.html", context)
