@@ -109,7 +109,7 @@ class Model:
     def view(self, image: Picture, category: str | None = None) -> NDArray[np.uint8]:
         """The model's view of an image, (3, S, S)."""
         wanted = self.method.inputs(self.method.config)
-        return view_of(self._pixels(image, category), wanted.resize, wanted.crop)
+        return view_of(self.pixels(image, category), wanted.resize, wanted.crop)
 
     def threshold(
         self, alpha: float, category: str | None = None, *, pixels: bool = False
@@ -136,7 +136,8 @@ class Model:
             raise ValueError(f"{category}: not learned; there are: {', '.join(self.held)}")
         return self.held[category]
 
-    def _pixels(self, image: Picture, category: str | None) -> NDArray[np.uint8]:
+    def pixels(self, image: Picture, category: str | None = None) -> NDArray[np.uint8]:
+        """An image as `view` takes it, (H, W, 3); errors as those of a call."""
         if isinstance(image, (str, Path)):
             path = Path(image)
             return read_rgb(path, self._white(category)) if is_deep(path) else read_rgb(path)
