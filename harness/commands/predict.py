@@ -131,7 +131,7 @@ def _rows(
 
 def found(wanted: Sequence[str]) -> list[Path]:
     """The files that are meant, each once; UsageError where a word means none."""
-    from benchmarks.parts.inventory import is_image
+    from benchmarks.parts.inventory import images_below
 
     words = [
         w for word in wanted for w in (sys.stdin.read().splitlines() if word == "-" else [word])
@@ -140,7 +140,7 @@ def found(wanted: Sequence[str]) -> list[Path]:
     for word in filter(None, words):
         path = Path(word)
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if is_image(p) and p.is_file()]
+            inside = images_below(path)
         elif path.exists():
             inside = [path]
         else:

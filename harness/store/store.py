@@ -100,7 +100,7 @@ def load_state(folder: Path, method: Method) -> dict[str, Any]:
     return record
 
 
-def whites(cell: Cell) -> dict[str, float]:
+def whites(cell: Cell) -> dict[str, float | None]:
     """The value of deep images that becomes 255, by category; new ones are to be read by it too."""
     white = getattr(cell.data.open(), "white", None)
     return {} if white is None else {name: white(name) for name in cell.data.categories}
