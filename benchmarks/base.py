@@ -65,6 +65,15 @@ class Benchmark(ABC):
     remark: str = ""  # how it was read, where that is worth a word
     published: Mapping[str, Counts | None] = MappingProxyType({})
     """Counts by category; None where they are not known for sure."""
+    hidden: frozenset[str] = frozenset()
+    """Keys of samples that are as if they were not there."""
+
+    def without(self, samples: Sequence[Sample]) -> Self:
+        """The same without these samples."""
+        rest = copy(self)
+        rest.hidden = self.hidden | {sample.key for sample in samples}
+        return rest
+
     limit: int | None = None
     """The most training, good and defective images of each category; None: all."""
 
@@ -167,7 +176,8 @@ class Benchmark(ABC):
 
     def _sorted(self, split: str, categories: Sequence[str]) -> list[Sample]:
         samples = [s for category in categories for s in self._few(self._list(split, category))]
-        return sorted(samples, key=lambda sample: sample.key)
+        shown = (sample for sample in samples if sample.key not in self.hidden)
+        return sorted(shown, key=lambda sample: sample.key)
 
     def _few(self, samples: list[Sample]) -> list[Sample]:
         if self.limit is None:

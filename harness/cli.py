@@ -14,8 +14,8 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
@@ -38,6 +38,7 @@ from harness.plan.registry import (
 from harness.work.ending import exit_code, heeded
 from kernels._formats import VARIABLES as OF_TORCH
 
+METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 EXIT_BUG, EXIT_USAGE, EXIT_PARTIAL = 1, 2, 3
 AGAIN = "stopped; what was finished is kept: run the same command again to go on"
 WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|https?):/[^/]")
@@ -87,11 +88,10 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
     """The command with an option for each field of the dataclasses that it takes."""
     hints = get_type_hints(command, include_extras=True)
     requests: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    parameters = inspect.signature(command).parameters.values()
 
     def called(**given: Any) -> None:
         try:
-            given = {name: _here(_at_home(value)) for name, value in given.items()}
+            given = {name: here(value) for name, value in given.items()}
             for name, kind in requests.items():
                 of_kind = {option.name: given.pop(option.name) for option in fields(kind)}
                 given[name] = kind(**of_kind)
@@ -102,16 +102,38 @@ def flat(command: Callable[..., Any]) -> Callable[..., None]:
             raise typer.Exit(EXIT_PARTIAL)
 
     options: list[inspect.Parameter] = []
-    for parameter in parameters:
-        if parameter.name in requests:
-            options += _options(requests[parameter.name])
+    for parameter in inspect.signature(command).parameters.values():
+        if kind := requests.get(parameter.name):
+            hints_of_kind = get_type_hints(kind, include_extras=True)
+            options += [_option(f.name, hints_of_kind[f.name], _default(f)) for f in fields(kind)]
         else:
-            shown = _shown(hints[parameter.name])
-            options.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=shown))
+            options.append(_option(parameter.name, hints[parameter.name], parameter.default))
     options.sort(key=lambda option: _panel(option) == SELDOM)
     called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     called.__doc__ = command.__doc__
     return called
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """An option, for which help has a word for what it takes, not the type in Python."""
+    if get_origin(annotation) is Annotated:
+        kind, declared = get_args(annotation)[:2]
+        known = [METAVARS[each] for each in get_args(kind) or (kind,) if each in METAVARS]
+        if known and declared.metavar is None and not isinstance(declared, ArgumentInfo):
+            declared.metavar = known[0]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+
+
+def _default(option: Field[Any]) -> Any:
+    if option.default_factory is not MISSING:
+        return option.default_factory()
+    return inspect.Parameter.empty if option.default is MISSING else option.default
+
+
+def _panel(option: inspect.Parameter) -> str | None:
+    [declared] = getattr(option.annotation, "__metadata__", (None,))
+    return getattr(declared, "rich_help_panel", None)
 
 
 def _leave(stop: KeyboardInterrupt) -> NoReturn:
@@ -123,67 +145,28 @@ def _leave(stop: KeyboardInterrupt) -> NoReturn:
     os._exit(exit_code())
 
 
-def _at_home(value: Any) -> Any:
-    """A path that begins with ~ as a shell gives it, which leaves it in --out=~/runs and quotes."""
-    if isinstance(value, list):
-        return [_at_home(part) for part in value]
-    return type(value)(at_home(value)) if isinstance(value, (str, Path)) else value
+def here(value: Any, *, listed: bool = False) -> Any:
+    """A word of the command line as this machine has it.
 
-
-def _here(value: Any) -> Any:
-    """For a URI, be it that of a list's METHOD.weights=URI, its copy on this machine; for a file
-    of the user's the name of what it defines."""
+    A path that begins with ~ as a shell gives it, which leaves it in --out=~/runs and quotes; of a
+    URI, be it that of a list's METHOD.weights=URI, the copy on this machine; of a file of the
+    user's the name of what it defines. UsageError where there is no such thing.
+    """
     if isinstance(value, list):
-        return [_here_of_list(part) for part in value]
+        return [here(part, listed=True) for part in value]
     if isinstance(value, NamedFile):
         return from_file(value.kind, Path(at_home(value.path)))
     if isinstance(value, Path) and WAS_ADDRESS.match(str(value)):
         uri = str(value).replace(":/", "://", 1)
         raise UsageError(f"{uri}: is not on this machine; copy it here and name the copy")
-    if not isinstance(value, Address):
-        return value
-    from harness.work.copies import copy_of
+    if isinstance(value, Address):
+        from harness.work.copies import copy_of
 
-    return copy_of(value)
-
-
-def _here_of_list(text: Any) -> Any:
-    if isinstance(text, NamedFile):
-        return _here(text)
-    before, equals, after = str(text).rpartition("=")
-    if is_address(after) and (equals or after == text):
-        return f"{before}{equals}{_here(address_or_path('reads data', after))}"
-    return text
-
-
-METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
-
-
-def _shown(annotation: Any) -> Any:
-    """An option's annotation; help has a word for what it takes, not the type in Python."""
-    kind, option = get_args(annotation)[:2] if get_origin(annotation) is Annotated else (None, None)
-    kinds = get_args(kind) or (kind,)
-    known = [METAVARS[each] for each in kinds if each in METAVARS]
-    if known and option.metavar is None and not isinstance(option, ArgumentInfo):
-        option.metavar = known[0]
-    return annotation
-
-
-def _panel(option: inspect.Parameter) -> str | None:
-    [declared] = getattr(option.annotation, "__metadata__", (None,))
-    return getattr(declared, "rich_help_panel", None)
-
-
-def _options(request: Any) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(request, include_extras=True)
-    for option in fields(request):
-        default = option.default if option.default_factory is MISSING else option.default_factory()
-        yield inspect.Parameter(
-            option.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if default is MISSING else default,
-            annotation=_shown(hints[option.name]),
-        )
+        return copy_of(value)
+    before, equals, after = str(value).rpartition("=")
+    if listed and is_address(after):
+        return f"{before}{equals}{here(address_or_path('reads data', after))}"
+    return type(value)(at_home(value)) if isinstance(value, (str, Path)) else value
 
 
 def main() -> None:

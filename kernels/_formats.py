@@ -8,7 +8,6 @@ emulates it: correct, and up to twelve times slower than float32.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -16,34 +15,18 @@ if TYPE_CHECKING:
 
 Format = Literal["float32", "bfloat16"]
 
-ONEDNN_ISAS = (
-    "SSE41",
-    "AVX",
-    "AVX2",
-    "AVX2_VNNI",
-    "AVX2_VNNI_2",
-    "AVX512_CORE",
-    "AVX512_CORE_VNNI",
-    "AVX512_CORE_BF16",
-    "AVX512_CORE_FP16",
-    "AVX512_CORE_AMX",
-    "AVX512_CORE_AMX_FP16",
-    "AVX10_1_512",
-    "AVX10_1_512_AMX",
-    "AVX10_1_512_AMX_FP16",
-    "AVX10_2_512",
-    "AVX10_2_512_AMX_2",
-    "DEFAULT",
-    "ALL",
-)
-"""Values of ONEDNN_MAX_CPU_ISA, those without bfloat16 products first."""
-ATEN_CAPABILITIES = ("default", "avx2", "avx512", "sve", "sve128", "sve256", "vsx", "zvector")
-"""Values of ATEN_CPU_CAPABILITY; the first two have no bfloat16 products."""
-VARIABLES: Mapping[str, tuple[str, ...]] = {
-    "ONEDNN_MAX_CPU_ISA": ONEDNN_ISAS,
-    "ATEN_CPU_CAPABILITY": ATEN_CAPABILITIES,
+OLDER = {
+    "ONEDNN_MAX_CPU_ISA": "SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI",
+    "ATEN_CPU_CAPABILITY": "default avx2",
 }
-"""Variables that hold PyTorch to an older processor; nonsense in them it would ignore."""
+"""Values of the variables that hold PyTorch to a processor without bfloat16 products."""
+NEWER = {
+    "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16 AVX512_CORE_FP16 AVX512_CORE_AMX AVX512_CORE_AMX_FP16 "
+    "AVX10_1_512 AVX10_1_512_AMX AVX10_1_512_AMX_FP16 AVX10_2_512 AVX10_2_512_AMX_2 DEFAULT ALL",
+    "ATEN_CPU_CAPABILITY": "avx512 sve sve128 sve256 vsx zvector",
+}
+VARIABLES = {name: tuple(f"{OLDER[name]} {NEWER[name]}".split()) for name in OLDER}
+"""All their values; nonsense PyTorch would ignore."""
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -56,23 +39,15 @@ def native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and _cpu_has_bfloat16() and not _held_to_older()
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    native = any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    # oneDNN reads its variable in either case.
+    isa, capability = (os.environ.get(name, "") for name in OLDER)
+    held = isa.upper() in OLDER["ONEDNN_MAX_CPU_ISA"].split()
+    held |= capability in OLDER["ATEN_CPU_CAPABILITY"].split()
+    return device.type == "cpu" and native and not held
 
 
 def number_format(wished: str, device: torch.device) -> Format:
     """The format in which a device does what a setting's `precision` wishes."""
     return "bfloat16" if wished == "bfloat16" and native_bfloat16(device) else "float32"
-
-
-def _cpu_has_bfloat16() -> bool:
-    import torch
-
-    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _held_to_older() -> bool:
-    """Whether the user holds oneDNN or ATen to instructions without bfloat16 products."""
-    isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    older = ONEDNN_ISAS[: ONEDNN_ISAS.index("AVX512_CORE_BF16")]
-    return isa in older or os.environ.get("ATEN_CPU_CAPABILITY", "") in ATEN_CAPABILITIES[:2]

@@ -6,7 +6,6 @@ code, D coordinates, K neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,42 +21,32 @@ FAR = np.float32(1e38)  # stands for infinity, which fast arithmetic may not see
 
 @njit(parallel=True, fastmath=True)
 def scan(
-    bits_NR: Any, first: Any, queries: Any, bank_MD: Any, best_NK: Any, index_NK: Any, limits: Any
-) -> None:
+    products_NR: Any, first: Any, queries: Any, bank_MD: Any, best_NK: Any, index_NK: Any,
+    limits: Any,
+) -> None:  # fmt: skip
     """Measure the pairs whose product reaches its query's threshold; keep the nearest, in order.
 
-    ``bits_NR`` are the products' bits for a block of the bank that begins at row ``first``,
-    ``queries`` (points (N, D), squared norms (N,)), ``limits`` (slack, fine, threads). The squared
-    distances ``best_NK`` and the bank rows ``index_NK`` are changed in place.
+    ``products_NR`` are of a block of the bank that begins at row ``first``, ``queries`` (points
+    (N, D), squared norms (N,)), ``limits`` (slack, fine, threads). The squared distances
+    ``best_NK`` and the bank rows ``index_NK`` are changed in place.
     """
-    threads = limits[2]
-    # Many small parts in turn: images differ in how much has to be measured.
-    parts = min(len(bits_NR), 16 * threads)
-    for part in prange(parts):
-        marks_R = np.zeros(bits_NR.shape[1], dtype=np.int8)
-        for x in range(len(bits_NR) * part // parts, len(bits_NR) * (part + 1) // parts):
-            _scan_row(bits_NR[x], first, queries, x, bank_MD, best_NK, index_NK, limits, marks_R)
-
-
-@njit(fastmath=True)
-def _scan_row(
-    bits_R: Any, first: Any, queries: Any, x: Any, bank_MD: Any, best_NK: Any, index_NK: Any,
-    limits: Any, marks_R: Any,
-) -> None:  # fmt: skip
     points_ND, squares_N = queries
     last = best_NK.shape[1] - 1
-    bound = _as_bits(_threshold(squares_N[x], best_NK[x, last], limits), bits_R)
-    _mark(bits_R, bound, marks_R)
-    groups = marks_R.view(np.int64)
-    for group in range(len(groups)):
-        if groups[group] != 0:
-            for j in range(MARKS * group, MARKS * group + MARKS):
-                if marks_R[j] != 0 and _reaches(bits_R[j], bound):
-                    distance = squared(points_ND, x, bank_MD, first + j)
-                    if distance < best_NK[x, last]:
-                        _insert(best_NK, index_NK, x, distance, first + j)
-                        worst = best_NK[x, last]
-                        bound = _as_bits(_threshold(squares_N[x], worst, limits), bits_R)
+    # Many small parts in turn: images differ in how much has to be measured.
+    parts = min(len(products_NR), 16 * limits[2])
+    for part in prange(parts):
+        marks_R = np.zeros(products_NR.shape[1], dtype=np.int8)
+        for x in range(len(products_NR) * part // parts, len(products_NR) * (part + 1) // parts):
+            bound = _threshold(squares_N[x], best_NK[x, last], limits)
+            for j in range(len(marks_R)):  # without a branch it compiles to vectors
+                marks_R[j] = np.int8(products_NR[x, j] >= bound)
+            for group in np.flatnonzero(marks_R.view(np.int64)):
+                for j in range(MARKS * group, MARKS * group + MARKS):
+                    if marks_R[j] != 0 and products_NR[x, j] >= bound:
+                        distance = squared(points_ND, x, bank_MD, first + j)
+                        if distance < best_NK[x, last]:
+                            _insert(best_NK, index_NK, x, distance, first + j)
+                            bound = _threshold(squares_N[x], best_NK[x, last], limits)
 
 
 @njit(fastmath=True)
@@ -65,37 +54,6 @@ def _threshold(square: Any, worst: Any, limits: Any) -> Any:
     """The least product whose pair is measured."""
     slack, fine = limits[0], limits[1]
     return np.float32(0.5) * (square * (1 - slack) - worst * (1 + fine))
-
-
-@njit(fastmath=True)
-def _as_bits(threshold: Any, bits_R: Any) -> Any:
-    """The threshold rounded down to the products' type, as bits."""
-    bound = np.empty(1, dtype=np.float32)
-    bound[0] = threshold
-    whole = bound.view(np.int32)[0]
-    if bits_R.itemsize == 4:
-        return whole
-    high = whole >> 16
-    # Cutting off the low bits brings a negative number nearer to zero, so above the bound.
-    return high + 1 if whole < 0 and whole & 0xFFFF else high
-
-
-@njit(fastmath=True)
-def _reaches(bits: Any, bound: Any) -> Any:
-    # Bits of numbers above zero are ordered as the numbers are, those below zero the other way.
-    return bits >= bound if bound > 0 else (bits >= 0) | (bits <= bound)
-
-
-@njit(fastmath=True)
-def _mark(bits_R: Any, bound: Any, marks_R: Any) -> None:
-    """Mark every product that reaches the bound; loops without a branch compile to vectors."""
-    bound = bits_R.dtype.type(bound)
-    if bound > 0:
-        for j in range(len(marks_R)):
-            marks_R[j] = np.int8(bits_R[j] >= bound)
-    else:
-        for j in range(len(marks_R)):
-            marks_R[j] = np.int8((bits_R[j] >= 0) | (bits_R[j] <= bound))
 
 
 @njit(parallel=True, fastmath=True)
@@ -192,16 +150,11 @@ def _reaching(typing: Any, coded: Any, bounds_N: Any, x: Any, bank: Any, group: 
     from llvmlite import ir
     from numba.core import cgutils, types
 
-    i32, i64 = ir.IntType(32), ir.IntType(64)
-    ints, floats = ir.VectorType(i32, LANES), ir.VectorType(ir.FloatType(), LANES)
+    i32, i64, f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+    ints, floats = ir.VectorType(i32, LANES), ir.VectorType(f32, LANES)
     half, shorts = ir.VectorType(i32, LANES // 2), ir.VectorType(ir.IntType(16), LANES)
 
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        def arrays(argument: int) -> Iterator[Any]:
-            for i, kind in enumerate(signature.args[argument]):
-                part = b.extract_value(arguments[argument], i)
-                yield context.make_array(kind)(context, b, part)
-
         def load(kind: Any, data: Any, index: Any) -> Any:
             return b.load(b.gep(b.bitcast(data, kind.as_pointer()), [index]), align=4)
 
@@ -209,48 +162,41 @@ def _reaching(typing: Any, coded: Any, bounds_N: Any, x: Any, bank: Any, group: 
             one = b.insert_element(ir.Constant(kind, ir.Undefined), value, i32(0))
             return b.shuffle_vector(one, one, ir.Constant(ir.VectorType(i32, kind.count), None))
 
-        codes, scales = arrays(0)
-        rows, lengths, halves = arrays(3)
+        (codes, scales), (rows, lengths, halves) = (
+            [
+                context.make_array(kind)(context, b, b.extract_value(arguments[argument], i))
+                for i, kind in enumerate(signature.args[argument])
+            ]
+            for argument in (0, 3)
+        )
         bounds = context.make_array(bounds_N)(context, b, arguments[1])
         steps = cgutils.unpack_tuple(b, rows.shape)[1]
         queries = [b.add(arguments[2], i64(q)) for q in range(QUAD)]
         madd = cgutils.get_or_insert_function(
             b.module, ir.FunctionType(half, [shorts, shorts]), "llvm.x86.avx2.pmadd.wd"
         )
-        before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
-        b.branch(loop)
-
-        b.position_at_end(loop)
-        step, sums = b.phi(i64), [[b.phi(half), b.phi(half)] for _ in queries]
-        place = b.mul(b.add(b.mul(arguments[4], steps), step), i64(2))
-        low, high = (load(shorts, rows.data, b.add(place, i64(p))) for p in range(2))
-        added = []
-        for query, pair in zip(queries, sums, strict=True):
-            code = load(i32, codes.data, b.add(b.mul(query, steps), step))
-            code = b.bitcast(splat(half, code), shorts)
-            added.append(
-                [b.add(s, b.call(madd, [code, r])) for s, r in zip(pair, (low, high), strict=True)]
-            )
-        following = b.add(step, i64(1))
-        step.add_incoming(i64(0), before)
-        step.add_incoming(following, loop)
-        for phis, news in zip(sums, added, strict=True):
-            for phi, new in zip(phis, news, strict=True):
-                phi.add_incoming(ir.Constant(half, None), before)
-                phi.add_incoming(new, loop)
-        b.cbranch(b.icmp_unsigned("<", following, steps), loop, after)
-
-        b.position_at_end(after)
+        # LLVM keeps them in registers.
+        nothing = ir.Constant(half, None)
+        sums = [[cgutils.alloca_once_value(b, nothing) for _ in range(2)] for _ in queries]
+        with cgutils.for_range(b, steps) as loop:
+            place = b.mul(b.add(b.mul(arguments[4], steps), loop.index), i64(2))
+            pair = [load(shorts, rows.data, b.add(place, i64(p))) for p in range(2)]
+            for query, totals in zip(queries, sums, strict=True):
+                code = load(i32, codes.data, b.add(b.mul(query, steps), loop.index))
+                code = b.bitcast(splat(half, code), shorts)
+                for total, row in zip(totals, pair, strict=True):
+                    b.store(b.add(b.load(total), b.call(madd, [code, row])), total)
         hits = i64(0)
         length, square = (load(floats, part.data, arguments[4]) for part in (lengths, halves))
-        for q, (query, pair) in enumerate(zip(queries, added, strict=True)):
-            product = b.shuffle_vector(*pair, ir.Constant(ints, list(range(LANES))))
+        for q, (query, totals) in enumerate(zip(queries, sums, strict=True)):
+            ends = (b.load(total) for total in totals)
+            product = b.shuffle_vector(*ends, ir.Constant(ints, list(range(LANES))))
             value = b.fmul(b.sitofp(product, floats), length)
-            value = b.fmul(value, splat(floats, load(ir.FloatType(), scales.data, query)))
-            value = b.fadd(value, square)
-            bound = splat(floats, load(ir.FloatType(), bounds.data, query))
-            reach = b.bitcast(b.fcmp_ordered(">=", value, bound), ir.IntType(LANES))
-            hits = b.or_(hits, b.shl(b.zext(reach, i64), i64(LANES * q)))
+            value = b.fmul(value, splat(floats, load(f32, scales.data, query)))
+            bound = splat(floats, load(f32, bounds.data, query))
+            reach = b.fcmp_ordered(">=", b.fadd(value, square), bound)
+            bits = b.zext(b.bitcast(reach, ir.IntType(LANES)), i64)
+            hits = b.or_(hits, b.shl(bits, i64(LANES * q)))
         return hits
 
     return types.int64(coded, bounds_N, x, bank, group), build

@@ -7,10 +7,9 @@ norms. So with e = (leading coordinates, norm of the rest)
     (||q||² - ||q - b||²) / 2 = q·b - ||b||²/2 <= e_q·e_b - ||b||²/2
 
 for any orthonormal directions; good ones make it tight. The right side is the product of two
-"codes": a query's is (e_q, 1, 1), a bank row's is (e_b, high, low) with high + low = -||b||²/2.
-Codes are multiplied in bfloat16 where the CPU does that fast, else as int16 where it has AVX2, else
-in float32. A pair is measured in float32 only if its product reaches (||q||² - worst)/2; worst is
-the K-th best ||q - b||² so far.
+"codes": a query's is (e_q, 1), a bank row's is (e_b, -||b||²/2). They are multiplied as int16 where
+the CPU has AVX2, else in float32. A pair is measured in float32 only if its product reaches
+(||q||² - worst)/2; worst is the K-th best ||q - b||² so far.
 
 ``slack`` bounds the rounding of a product as a share of (||q||² + ||b||²)/2: a pair is dropped only
 if it cannot matter. A code holds its numbers to ``unit``, so e_q·e_b is off by at most
@@ -38,18 +37,16 @@ import torch
 from torch import Tensor
 
 from kernels import _numba
-from kernels._formats import native_bfloat16
 from kernels._scan import FAR, LANES, MARKS, QUAD, scan, scan_int16
 
-LEADING = 93  # with the norm of the rest and -||b||²/2 in two parts: 96 columns
+LEADING = 94  # with the norm of the rest and -||b||²/2: 96 columns
 LEADING_INT16 = 79  # with the norm of the rest: 80 columns
 SAMPLE = 2048  # rows from which the directions are computed
 ENOUGH = 0.8  # share of the energy that makes the leading coordinates worth their cost
 PIECE = 1 << 14  # rows that are centred and turned at once
 POINTS = 2048  # points whose codes are multiplied at once
 LARGEST = 32767  # of the numbers of an int16 code
-UNIT = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
-BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+UNIT = 2.0**-24  # of float32
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,9 @@ class Screen:
     @property
     def slack(self) -> float:
         """The largest rounding of a product, as a share of (||q||² + ||b||²) / 2."""
-        unit = UNIT.get(self.dtype, 1.01 * (1 + self.fine) * math.sqrt(self.width) * 2.0**-16)
+        unit = UNIT
+        if self.dtype == torch.int16:
+            unit = 1.01 * (1 + self.fine) * math.sqrt(self.width) * 2.0**-16
         return 2 * unit + unit**2 + self.fine
 
     def codes(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +86,7 @@ class Screen:
                 -(-n // QUAD) * QUAD, self.width + self.width % 2, dtype=torch.int16
             )
         else:
-            codes_NW = torch.ones(n, self.width + 2, dtype=self.dtype)
+            codes_NW = torch.ones(n, self.width + 1)
         for first in range(0, n, PIECE):
             part = slice(first, min(first + PIECE, n))
             e_PL = self._turned(rows_ND[part], squares_N[part])
@@ -126,9 +125,8 @@ class Screen:
             return pairs, scales_M.view(-1, LANES), half_M.view(-1, LANES)
         bank_MW = codes_NW.new_zeros(-(-m // MARKS) * MARKS, codes_NW.shape[1])
         bank_MW[:m] = codes_NW
-        bank_MW[:m, -2] = half_N
-        bank_MW[:m, -1] = half_N - bank_MW[:m, -2].float()
-        bank_MW[m:, -2] = -float(FAR)
+        bank_MW[:m, -1] = half_N
+        bank_MW[m:, -1] = -float(FAR)
         return (bank_MW,)
 
     def search(
@@ -153,7 +151,7 @@ class Screen:
             packed = tuple(part.numpy() for part in bank)
         else:
             size = min(POINTS, len(points)), min(block, len(bank[0]))
-            space = torch.empty(size, dtype=self.dtype)
+            space = torch.empty(size)
         with _numba.threads() as threads:
             limits = np.float32(self.slack), np.float32(self.fine), threads
             for start in range(0, len(points), POINTS):
@@ -167,8 +165,7 @@ class Screen:
                     codes_RW = bank[0][first : first + block]
                     products_NR = space[: len(points[part]), : len(codes_RW)]
                     torch.mm(codes_NW[part], codes_RW.T, out=products_NR)
-                    bits_NR = products_NR.view(BITS[self.dtype]).numpy()
-                    scan(bits_NR, first, queries, rows, *nearest, limits)
+                    scan(products_NR.numpy(), first, queries, rows, *nearest, limits)
 
 
 def screen_of(rows_MD: Tensor) -> Screen:
@@ -176,7 +173,7 @@ def screen_of(rows_MD: Tensor) -> Screen:
     # On one thread: small factorisations meet at hundreds of barriers, slow when busy.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    dtype = _code_dtype()
+    dtype = torch.int16 if _numba.avx2() else torch.float32
     try:
         leading = LEADING_INT16 if dtype == torch.int16 else LEADING
         mean_D, basis_DL = _directions(rows_MD, leading)
@@ -184,15 +181,8 @@ def screen_of(rows_MD: Tensor) -> Screen:
         torch.set_num_threads(threads)
     d = rows_MD.shape[1]
     width = d if basis_DL is None else basis_DL.shape[1] + 1
-    fine = UNIT[torch.float32] * (4 * d * width**0.5 + 32 * d + 64)
+    fine = UNIT * (4 * d * width**0.5 + 32 * d + 64)
     return Screen(mean_D, basis_DL, dtype, fine)
-
-
-def _code_dtype() -> torch.dtype:
-    """The type of codes whose products this CPU makes fastest."""
-    if native_bfloat16(torch.device("cpu")):
-        return torch.bfloat16
-    return torch.int16 if _numba.avx2() else torch.float32
 
 
 def _directions(rows_MD: Tensor, leading: int) -> tuple[Tensor, Tensor | None]:

@@ -5,8 +5,6 @@ Shape suffixes: N queries (Q a block), M bank rows (R a block), D coordinates, W
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,16 +17,8 @@ QUERIES = 1 << 14  # whose codes are held at once
 ROWS = 1024  # of the bank in a block of products; it stays in the cache
 
 
-class _Prepared(NamedTuple):
-    """A bank's screen and codes, made before the first query of a version of the bank."""
-
-    version: int
-    screen: Screen
-    codes: tuple[Tensor, ...]
-
-
-# State of the module on purpose: a bank is searched batch after batch, and what is prepared for it
-# lives exactly as long as the bank itself.
+# State of the module on purpose: a bank is searched batch after batch, and what is prepared for a
+# version of it, screen and codes, lives as long as the bank itself.
 _PREPARED = WeakTensorKeyDictionary()
 
 
@@ -48,15 +38,12 @@ def search(queries_ND: Tensor, bank_MD: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 def _prepare(bank_MD: Tensor) -> tuple[Screen, tuple[Tensor, ...]]:
     """The bank's screen and codes; made once while the bank is unchanged."""
-    if bank_MD.is_inference():  # has no version that would tell of a change
-        return _screen_and_codes(bank_MD)
-    prepared: _Prepared | None = _PREPARED.get(bank_MD)
-    if prepared is None or prepared.version != bank_MD._version:
-        prepared = _Prepared(bank_MD._version, *_screen_and_codes(bank_MD))
-        _PREPARED[bank_MD] = prepared
-    return prepared.screen, prepared.codes
-
-
-def _screen_and_codes(bank_MD: Tensor) -> tuple[Screen, tuple[Tensor, ...]]:
-    screen = screen_of(bank_MD)
-    return screen, screen.as_bank(*screen.codes(bank_MD))
+    prepared = _PREPARED.get(bank_MD)
+    # A tensor of inference has no version that would tell of a change.
+    version = None if bank_MD.is_inference() else bank_MD._version
+    if prepared is None or prepared[0] != version:
+        screen = screen_of(bank_MD)
+        prepared = version, screen, screen.as_bank(*screen.codes(bank_MD))
+        if version is not None:
+            _PREPARED[bank_MD] = prepared
+    return prepared[1], prepared[2]

@@ -23,18 +23,17 @@ WEIGHTINGS = ("softmax", "inverse", "uniform")
 
 
 def topk_edit(
-    queries_ND: Tensor,
-    bank_MD: Tensor,
-    k: int,
-    weighting: str = "softmax",
-    temperature: float = 1.0,
+    queries_ND: Tensor, bank_MD: Tensor, k: int, weighting: str = "softmax", temperature: float = 1
 ) -> Tensor:
     """Return edited_ND float32: every query replaced by the weighted mean of its k neighbours.
 
     ``inverse`` with a neighbour at distance 0 returns the mean of the neighbours at distance 0.
     Raises ValueError as ``topk_l2`` does, and on an unknown weighting or temperature <= 0.
     """
-    check_weighting(weighting, temperature)
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     if queries_ND.is_cuda and usable(queries_ND):
         return topk_edit_gpu(queries_ND, bank_MD, k, weighting, temperature)
     distances_NK, indices_NK = topk_l2(queries_ND, bank_MD, k)
@@ -42,11 +41,7 @@ def topk_edit(
 
 
 def topk_edit_reference(
-    queries_ND: Tensor,
-    bank_MD: Tensor,
-    k: int,
-    weighting: str = "softmax",
-    temperature: float = 1.0,
+    queries_ND: Tensor, bank_MD: Tensor, k: int, weighting: str = "softmax", temperature: float = 1
 ) -> Tensor:
     """The truth in plain torch: search, weigh, gather and mix."""
     distances_NK, indices_NK = topk_l2_reference(queries_ND, bank_MD, k)
@@ -71,14 +66,6 @@ def mix(bank_MD: Tensor, indices_NK: Tensor, weights_NK: Tensor) -> Tensor:
     for weight_N, index_N in zip(weights_NK.T, indices_NK.T, strict=True):
         edited_ND.addcmul_(weight_N[:, None], bank_MD[index_N].float())
     return edited_ND
-
-
-def check_weighting(weighting: str, temperature: float) -> None:
-    """Raise ValueError on an unknown weighting or a temperature that is not positive."""
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
 
 
 def topk_edit_gpu(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from methods.parts.backbone import Features, Pixels
 from methods.parts.batches import Batches
 from methods.parts.cost import Cost
+from methods.parts.progress import OnProgress as OnProgress
+from methods.parts.progress import Progress as Progress
+from methods.parts.progress import quiet as quiet
 from methods.parts.seeds import derive
 
 
@@ -27,29 +30,6 @@ class Scores(NamedTuple):
     """(B, S, S) float32, at the resolution of the view."""
     images: Tensor
     """(B,) float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """A report of a running `fit`: `step` of `steps` of the named stage are done."""
-
-    stage: str
-    step: int
-    steps: int
-    loss: float | None = None
-    yardsticks: Mapping[str, float] = field(default_factory=dict)
-    """Name -> loss of a predictor that needs no training, which `loss` must beat."""
-    note: str = ""
-    """A line for the user; the numbers beside it say nothing."""
-    where: str = ""
-    """The address of the machine, on a cluster."""
-
-
-OnProgress = Callable[[Progress], None]
-
-
-def quiet(*told: object) -> None:
-    """A listener that ignores what it is told."""
 
 
 class Keeper:
@@ -125,8 +105,8 @@ class Method(nn.Module, ABC):
         """Learn from normal samples; `keeper` lets a training by gradients go on after a crash."""
 
     @abstractmethod
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores:
-        """Score a batch; `keys` identify the images, so that noise depends on them alone."""
+    def score(self, inputs: Tensor, knobs: Any) -> Scores:
+        """Score a batch; an image's score depends on nothing but the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +174,7 @@ class SearchesBank(Protocol):
     def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
         """The neighbours of the inputs."""
 
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Any, neighbours: Neighbours | None = None
-    ) -> Scores:
+    def score(self, inputs: Tensor, knobs: Any, neighbours: Neighbours | None = None) -> Scores:
         """The scores as by `Method.score`; `neighbours` come of a search that serves the knobs."""
 
 
@@ -204,7 +182,7 @@ class SearchesBank(Protocol):
 class Explains(Protocol):
     """A method that shows what happens on the way to its scores."""
 
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Any) -> dict[str, Tensor]:
         """Maps (B, g, g) or (B, S, S), by what they show; those named "A to B" have one unit."""
 
 
@@ -213,12 +191,4 @@ class Exports(Protocol):
     """A method whose scores `torch.export` or ONNX can't express as they are computed."""
 
     def program(self) -> Method:
-        """Its twin that they can express; no score of it depends on an image's key."""
-
-
-@runtime_checkable
-class Diffuses(Protocol):
-    """A method that corrupts features step by step."""
-
-    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        """Features (B, C, g, g) after t corruption steps."""
+        """Its twin that they can express."""

@@ -14,7 +14,7 @@ the top 1 %. Real-IAD: `dropout=0.4`, `iterations=50000`. ViT-L: `layers=4,6,8,1
 Named: anomalib's port is `mlp_bias=false`, `eps=1e-8`, `iterations=5000`, `sigma=0`.
 
 Differs: no batch is dropped, their sizes differ by one at most; blocks are averaged before they are
-kept in halves; maps are brought from 256 pixels to the size of the view, where pixels are scored.
+kept in halves; maps are brought from 256 pixels to the size of the view.
 
 Ours: `grid` > 0 takes the layers of any other backbone, aligned to that grid and standardised, as
 tokens in one group. `quick` and `smoke` do, as no transformer's weights come as a package: they
@@ -26,35 +26,27 @@ the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import (
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, quiet
 from methods.networks.noisy_decoder import NoisyDecoder
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches, Draws
-from methods.parts.checks import above_zero, at_least, check_evaluated
-from methods.parts.cost import Cost, training_cost
-from methods.parts.maps import evaluated
-from methods.parts.mining import distances, easy_share, hard_mined
+from methods.parts.checks import at_least
+from methods.parts.config import of_config
+from methods.parts.cost import Cost
+from methods.parts.maps import TOP_SEARCH
+from methods.parts.mining import easy_share, hard_mined
 from methods.parts.tokens import (
-    Layout,
     TokenReader,
     check_decoder,
+    decoder_cost,
+    decoder_of,
     mean_of,
     token_view,
 )
@@ -105,26 +97,20 @@ class Dinomaly(Method):
         super().__init__(config, seed=seed)
         self.config: Dinomaly.Config = config
         self.reader = TokenReader(self.inputs(config))
-        # In eval mode until it is trained: a loaded model must not drop out while it scores.
-        self.network = _network(config, self.reader.layout).eval()
+        self.network = decoder_of(NoisyDecoder, config, self.reader.layout)
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """Two means of blocks, with class and register tokens, or layers on a grid."""
-        return token_view(config, prefix="all", groups=config.groups, norm=False)
+        return token_view(config, prefix="all")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train bottleneck and decoder."""
-        config = self.config
         self.reader.fit(train)
-        recipe = Recipe.of(
-            config,
-            optimiser="stable_adamw",
-            schedule="warm_cosine",
-            **duration(config, len(train)),
-        )
+        how = {"optimiser": "stable_adamw", "schedule": "warm_cosine"}
+        recipe = of_config(Recipe, self.config, **how, **duration(self.config, len(train)))
         optimise(self.network, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, rebuild: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
@@ -139,47 +125,28 @@ class Dinomaly(Method):
         return torch.stack(losses_B).mean(dim=0)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Tokens (B, L), or features (B, C, g, g), to maps (B, S, S) and image scores (B,)."""
-        side = self.inputs(self.config).side
         groups_BTC = self.reader(inputs.to(self.device))
         with autocast(self.device, self.config.precision):
             rebuilt_BTC = accelerated(self.network)(mean_of(groups_BTC))
-        errors_BT = [distances(*pair) for pair in zip(groups_BTC, rebuilt_BTC, strict=True)]
-        error_BT = self.reader.patches(torch.stack(errors_BT).mean(dim=0))
-        how = knobs.scored_at, knobs.window, knobs.sigma, knobs.top
-        return evaluated(self.reader.as_map(error_BT), side, *how, by_way_of=side)
-
-
-def _network(config: Dinomaly.Config, layout: Layout) -> NoisyDecoder:
-    return NoisyDecoder(
-        layout.channels,
-        layout.groups,
-        layers=config.decoder_layers,
-        heads=config.heads,
-        dropout=config.dropout,
-        mlp_bias=config.mlp_bias,
-    )
+        return self.reader.compared(groups_BTC, rebuilt_BTC, knobs)
 
 
 def check(config: Dinomaly.Config, knobs: Dinomaly.Knobs, images: int) -> None:
-    """Heads must split the channels, groups the layers of the decoder."""
-    at_least(config, 0, "grid")
-    check_evaluated(knobs)
-    at_least(config, 1, "epochs", "iterations", "batch_size", "groups", "decoder_layers", "heads")
-    at_least(config, 0, "warmup", "easy_after", "easy_factor", "weight_decay")
-    above_zero(config, "learning_rate", "clip", "eps")
+    """Shares lie in [0, 1); what `check_decoder` asks."""
+    at_least(config, 1, "iterations")
+    at_least(config, 0, "easy_after", "easy_factor")
     for name in ("dropout", "easy"):
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name}={getattr(config, name)}: must be in [0, 1)")
-    check_decoder(config, Layout.of(Dinomaly.inputs(config)))
+    check_decoder(config, knobs, Dinomaly.inputs(config))
 
 
 def cost(config: Dinomaly.Config, images: int) -> Cost:
     """Bottleneck and decoder over every image of every step."""
-    layout = Layout.of(Dinomaly.inputs(config))
-    shape, samples = (layout.tokens, layout.channels), samples_seen(config, images)
-    return training_cost(lambda: _network(config, layout), shape, samples=samples)
+    view, samples = Dinomaly.inputs(config), samples_seen(config, images)
+    return decoder_cost(NoisyDecoder, config, view, samples)
 
 
 QUICK = Dinomaly.Config(
@@ -209,9 +176,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    stages=lambda config, knobs: (
-        Stage({"sigma": (0.0, 2.0, 4.0)}),
-        Stage({"top": (0.001, 0.01, 0.05)}),
-    ),
+    stages=lambda config, knobs: TOP_SEARCH,
     passes=lambda knobs: 1,
 )

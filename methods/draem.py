@@ -21,7 +21,6 @@ Shape legend: B images, S side of the image, or of the window that is trained on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,14 +38,14 @@ from methods.painting.textures import (
     Source,
     folder_textures,
     own_textures,
-    texture_bytes,
     texture_files,
     textures_sha256,
 )
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import Pixels
 from methods.parts.batches import Batches, Draws
-from methods.parts.checks import above_zero, at_least
+from methods.parts.checks import above_zero, at_least, check_map
+from methods.parts.config import of_config
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import error_map, image_score
 from methods.parts.training import Recipe, optimise
@@ -86,7 +85,7 @@ class Draem(Method):
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: Draem.Config = config
-        network = RebuildAndTell(config.rebuild_width, config.segment_width)
+        network = of_config(RebuildAndTell, config)
         self.network = network.to(memory_format=torch.channels_last).eval()
 
     @classmethod
@@ -104,7 +103,7 @@ class Draem(Method):
             if config.textures == OWN
             else folder_textures(_texture_folder(config), config.image_size, on_progress)
         )
-        recipe = Recipe.of(config, drops=(0.8, 0.9), drop_to=0.2)
+        recipe = of_config(Recipe, config, drops=(0.8, 0.9), drop_to=0.2)
         losses = partial(self.losses, source)
         optimise(self.network, losses, train, recipe, self.seed, on_progress, keeper)
 
@@ -114,9 +113,8 @@ class Draem(Method):
         """Squared error + (1 - SSIM) of the rebuilt image + focal loss of the logits: (B,)."""
         clean_B3SS = self._view(images_B3SS, draws)
         damaged_B3SS, mask_B1SS = self.damage(clean_B3SS, source, draws)
-        rebuilt_B3SS, logits_B2SS = network(
-            damaged_B3SS.contiguous(memory_format=torch.channels_last)
-        )
+        damaged_B3SS = damaged_B3SS.contiguous(memory_format=torch.channels_last)
+        rebuilt_B3SS, logits_B2SS = network(damaged_B3SS)
         with torch.autocast(self.device.type, enabled=False):
             rebuilt_B3SS, logits_B2SS = rebuilt_B3SS.float(), logits_B2SS.float()
             error_B = (rebuilt_B3SS - clean_B3SS).square().mean(dim=(1, 2, 3))
@@ -142,14 +140,14 @@ class Draem(Method):
         return torch.where(mask_B1SS, painted_B3SS, clean_B3SS), mask_B1SS
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
         _, logits_B2SS = self._segment(inputs)
         maps_BSS = logits_B2SS.softmax(dim=1)[:, 1]
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Knobs) -> dict[str, Tensor]:
         """The distance by which the first network changes the image."""
         rebuilt_B3SS, _ = self._segment(inputs)
         return {"original to rebuilt": error_map(inputs.to(self.device) - rebuilt_B3SS)}
@@ -175,8 +173,7 @@ def check(config: Draem.Config, knobs: Draem.Knobs, images: int) -> None:
     for name in ("damaged", "most_transparent", "turned"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name}={getattr(config, name)}: must be in 0..1")
-    if not 1 <= knobs.pool <= config.image_size:
-        raise ValueError(f"pool={knobs.pool}: must be in 1..{config.image_size}")
+    check_map(knobs, config.image_size)
     if config.textures != OWN:
         texture_files(_texture_folder(config))
 
@@ -185,17 +182,12 @@ def cost(config: Draem.Config, images: int) -> Cost:
     """Both networks over every image in every epoch, and a folder's textures in memory."""
     side, held_bytes = _window(config), 0
     if config.textures != OWN:
-        held_bytes = texture_bytes(_texture_folder(config), config.image_size)
+        held_bytes = 3 * config.image_size**2 * len(texture_files(_texture_folder(config)))
     return Cost(held_bytes=held_bytes) + training_cost(
-        lambda: RebuildAndTell(config.rebuild_width, config.segment_width),
+        lambda: of_config(RebuildAndTell, config),
         (3, side, side),
         samples=images * config.epochs,
     )
-
-
-def stages(config: Draem.Config, knobs: Draem.Knobs) -> tuple[Stage, ...]:
-    """The pooling of the image score."""
-    return (Stage({"pool": (1, 5, 11, 21, 41)}),)
 
 
 def files_sha256(config: Draem.Config) -> str:
@@ -248,7 +240,7 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    stages=stages,
+    stages=lambda config, knobs: (Stage({"pool": (1, 5, 11, 21, 41)}),),
     passes=lambda knobs: 1,
     files_sha256=files_sha256,
     # Published DRAEM draws from DTD: with other textures it is another method.

@@ -21,29 +21,20 @@ the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import (
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
-from methods.networks.flow import Flow
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
+from methods.networks.flow import Flows
 from methods.parts.accelerating import accelerated, autocast
-from methods.parts.aggregate import Shape, unflatten
+from methods.parts.aggregate import unflatten
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_map
+from methods.parts.config import of_config
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, TILTS, image_score, layer_weights, smooth_upsample
 from methods.parts.shapes import layer_shapes
@@ -87,18 +78,18 @@ class FastFlow(Method):
         super().__init__(config, seed=seed)
         self.config: FastFlow.Config = config
         self.shapes = layer_shapes(self.inputs(config))
-        self.flows = Flows(self.shapes, config)
+        self.flows = of_config(Flows, config, shapes=self.shapes)
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The layers, each at its own resolution."""
-        return Features.of(config, resize=config.image_size, aggregate="pyramid")
+        return of_config(Features, config, resize=config.image_size, aggregate="pyramid")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train the flows, and the norms in front of them, by maximum likelihood."""
-        recipe = Recipe.of(self.config)
+        recipe = of_config(Recipe, self.config)
         optimise(self.flows, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, flows: nn.Module, pyramid_BL: Tensor, draws: Draws) -> Tensor:
@@ -110,7 +101,7 @@ class FastFlow(Method):
         return torch.stack(losses_B).sum(dim=0)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         with autocast(self.device, self.config.precision):
             latents = accelerated(self.flows)(*unflatten(inputs.to(self.device), self.shapes))
@@ -141,34 +132,9 @@ def check(config: FastFlow.Config, knobs: FastFlow.Knobs, images: int) -> None:
 def cost(config: FastFlow.Config, images: int) -> Cost:
     """The flows over every image in every epoch."""
     shapes = layer_shapes(FastFlow.inputs(config))
-    return training_cost(lambda: Flows(shapes, config), *shapes, samples=images * config.epochs)
-
-
-def stages(config: FastFlow.Config, knobs: FastFlow.Knobs) -> tuple[Stage, ...]:
-    """Whether maps hold the log-Jacobian, the weights of layers, then how maps become scores."""
-    return Stage({"log_jacobian": (False, True)}), Stage({"layer_tilt": TILTS}), *SEARCH
-
-
-class Flows(nn.Module):
-    """A norm and a flow for each layer."""
-
-    def __init__(self, shapes: Sequence[Shape], config: FastFlow.Config) -> None:
-        super().__init__()
-        kernels = [config.kernels[i % len(config.kernels)] for i in range(config.flow_steps)]
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(shape) if config.layer_norm else nn.Identity() for shape in shapes
-        )
-        self.flows = nn.ModuleList(
-            Flow(channels, kernels=kernels, hidden_ratio=config.hidden_ratio, clamp=config.clamp)
-            for channels, _, _ in shapes
-        )
-
-    def forward(self, *layers_BChw: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The latent (B, C, h, w) and log-determinant (B, h, w) of each layer."""
-        return [
-            flow(norm(layer_BChw))
-            for layer_BChw, norm, flow in zip(layers_BChw, self.norms, self.flows, strict=True)
-        ]
+    return training_cost(
+        lambda: of_config(Flows, config, shapes=shapes), *shapes, samples=images * config.epochs
+    )
 
 
 QUICK = FastFlow.Config(
@@ -201,6 +167,10 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    stages=stages,
+    stages=lambda config, knobs: (
+        Stage({"log_jacobian": (False, True)}),
+        Stage({"layer_tilt": TILTS}),
+        *SEARCH,
+    ),
     passes=lambda knobs: 1,
 )

@@ -11,7 +11,7 @@ warm-up over 100 steps, cosine to 1e-4, weight decay 1e-4, clip 0.1, 200 epochs,
 `layers=4,6,8,10,12,14,16,18`, `heads=16`.
 
 Differs: no batch is dropped, their sizes differ by one at most; blocks are averaged before they are
-kept in halves; maps are brought from 256 pixels to the size of the view, where pixels are scored.
+kept in halves; maps are brought from 256 pixels to the size of the view.
 
 Ours: `grid` > 0 takes the layers of any other backbone, aligned to that grid and standardised, as
 tokens in one group. `quick` and `smoke` do, as no transformer's weights come as a package: they
@@ -23,35 +23,27 @@ the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import (
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, quiet
 from methods.networks.prototype_decoder import PrototypeDecoder
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches, Draws
-from methods.parts.checks import above_zero, at_least, check_evaluated
-from methods.parts.cost import Cost, training_cost
-from methods.parts.maps import evaluated
-from methods.parts.mining import distances, softly_mined
+from methods.parts.checks import at_least
+from methods.parts.config import of_config
+from methods.parts.cost import Cost
+from methods.parts.maps import TOP_SEARCH
+from methods.parts.mining import softly_mined
 from methods.parts.tokens import (
-    Layout,
     TokenReader,
     check_decoder,
+    decoder_cost,
+    decoder_of,
     mean_of,
     token_view,
 )
@@ -99,19 +91,20 @@ class InpFormer(Method):
         super().__init__(config, seed=seed)
         self.config: InpFormer.Config = config
         self.reader = TokenReader(self.inputs(config))
-        self.network = _network(config, self.reader.layout).eval()
+        self.network = decoder_of(PrototypeDecoder, config, self.reader.layout)
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """Two means of blocks, patches alone, or layers on a grid."""
-        return token_view(config, prefix="none", groups=config.groups, norm=False)
+        return token_view(config, prefix="none")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train prototypes, bottleneck and decoder."""
         self.reader.fit(train)
-        recipe = Recipe.of(self.config, optimiser="stable_adamw", schedule="warm_cosine")
+        how = {"optimiser": "stable_adamw", "schedule": "warm_cosine"}
+        recipe = of_config(Recipe, self.config, **how)
         optimise(self.network, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, rebuild: nn.Module, inputs: Tensor, draws: Draws) -> Tensor:
@@ -127,43 +120,25 @@ class InpFormer(Method):
         return loss_B
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Tokens (B, L), or features (B, C, g, g), to maps (B, S, S) and image scores (B,)."""
-        side = self.inputs(self.config).side
         groups_BTC = self.reader(inputs.to(self.device))
         with autocast(self.device, self.config.precision):
             rebuilt_BTC, _ = accelerated(self.network)(mean_of(groups_BTC))
-        errors_BT = [distances(*pair) for pair in zip(groups_BTC, rebuilt_BTC, strict=True)]
-        error_Bgg = self.reader.as_map(torch.stack(errors_BT).mean(dim=0))
-        how = knobs.scored_at, knobs.window, knobs.sigma, knobs.top
-        return evaluated(error_Bgg, side, *how, by_way_of=side)
-
-
-def _network(config: InpFormer.Config, layout: Layout) -> PrototypeDecoder:
-    return PrototypeDecoder(
-        layout.channels,
-        layout.groups,
-        prototypes=config.prototypes,
-        layers=config.decoder_layers,
-        heads=config.heads,
-    )
+        return self.reader.compared(groups_BTC, rebuilt_BTC, knobs)
 
 
 def check(config: InpFormer.Config, knobs: InpFormer.Knobs, images: int) -> None:
-    """Heads must split the channels, groups the layers of the decoder."""
-    at_least(config, 0, "grid")
-    check_evaluated(knobs)
-    at_least(config, 1, "epochs", "batch_size", "groups", "decoder_layers", "heads", "prototypes")
-    at_least(config, 0, "warmup", "mining", "gather", "weight_decay")
-    above_zero(config, "learning_rate", "clip", "eps")
-    check_decoder(config, Layout.of(InpFormer.inputs(config)))
+    """There is a prototype, and what `check_decoder` asks."""
+    at_least(config, 1, "prototypes")
+    at_least(config, 0, "mining", "gather")
+    check_decoder(config, knobs, InpFormer.inputs(config))
 
 
 def cost(config: InpFormer.Config, images: int) -> Cost:
     """Prototypes, bottleneck and decoder over every image in every epoch."""
-    layout = Layout.of(InpFormer.inputs(config))
-    shape, samples = (layout.tokens, layout.channels), images * config.epochs
-    return training_cost(lambda: _network(config, layout), shape, samples=samples)
+    view, samples = InpFormer.inputs(config), images * config.epochs
+    return decoder_cost(PrototypeDecoder, config, view, samples)
 
 
 QUICK = InpFormer.Config(
@@ -192,9 +167,6 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    stages=lambda config, knobs: (
-        Stage({"sigma": (0.0, 2.0, 4.0)}),
-        Stage({"top": (0.001, 0.01, 0.05)}),
-    ),
+    stages=lambda config, knobs: TOP_SEARCH,
     passes=lambda knobs: 1,
 )

@@ -12,6 +12,10 @@ weighting (softmax of negative distances), the number of DDIM steps (10), t and 
 image score (16, as UniAD), residual blocks (2) and attention (the two coarsest levels). The U-Net
 then has 354 million parameters.
 
+Differs: at test all images are corrupted with one noise, which the seed draws and the model keeps.
+So a picture has one score under any name, in any batch and in an exported program, and none stands
+above another because its noise was kinder; what a draw of it does is seen between seeds.
+
 Ours: `parameterisation="preconditioned"` (`networks/preconditioning.py`), for a U-Net that is
 narrower than its features: as published its loss can't fall below 1 - base / C. `quick` and `smoke`
 have it.
@@ -21,10 +25,7 @@ Shape legend: B images, C channels, g grid cells a side, S pixels a side of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -48,12 +49,21 @@ from methods.networks.preconditioning import PrincipalAxes, too_narrow
 from methods.networks.unet import UNet
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features
-from methods.parts.bank import KS, MemoryBank, Standardise, TemperatureUnit, Weighting, coresets
+from methods.parts.bank import (
+    KS,
+    MemoryBank,
+    Standardise,
+    TemperatureUnit,
+    Weighting,
+    coresets,
+    editing_search,
+)
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
+from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import editing_maps, error_map, image_score, smooth_upsample
-from methods.parts.seeds import derive, image_noise
+from methods.parts.seeds import generator
 from methods.parts.shapes import feature_channels
 from methods.parts.training import Recipe, optimise
 
@@ -107,6 +117,11 @@ class LafitE(Method):
         sigma: float = 4.0
         pool: int = 16
 
+    alpha_bar_N: Tensor
+    weights_N: Tensor
+    noise_Cgg: Tensor
+    """The noise that every image is corrupted with."""
+
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: LafitE.Config = config
@@ -114,22 +129,26 @@ class LafitE(Method):
         self.standardise = Standardise(channels)
         self.bank = MemoryBank()
         self.axes = PrincipalAxes(channels)
-        self.unet = noise_predictor(channels, config)
+        self.unet = of_config(UNet, config, channels=channels)
         # Shapes are the same either way: a state says itself what its U-Net was taught.
         taught = torch.tensor(config.parameterisation == "preconditioned")
         self.register_buffer("preconditioned", taught)
-        self.alpha_bar_N = diffusion.cosine_schedule(config.diffusion_steps)
-        self.alpha_bar: list[float] = self.alpha_bar_N.tolist()
+        alpha_bar_N = diffusion.cosine_schedule(config.diffusion_steps)
+        self.register_buffer("alpha_bar_N", alpha_bar_N, persistent=False)
+        self.alpha_bar: list[float] = alpha_bar_N.tolist()
         level_N, equal = self._trained_levels(), config.loss_weights == "equal"
         weights_N = torch.ones_like(level_N) if equal else diffusion.min_snr_weights(level_N)
-        self.weights_N = weights_N.float()
-        self.noise_of: Callable[..., Tensor] = partial(image_noise, derive(seed, "corruption"))
-        """noise_of(keys, shape): the noise of images, (B, *shape)."""
+        self.register_buffer("weights_N", weights_N.float(), persistent=False)
+        shape = channels, config.feature_size, config.feature_size
+        # Drawn once: a picture has one score, whatever it is called and whoever scores it.
+        noise_Cgg = torch.randn(*shape, generator=generator(seed, "corruption"))
+        self.register_buffer("noise_Cgg", noise_Cgg)
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """Eq. 1: the first stages of the backbone, aligned to one grid."""
-        return Features.of(config, resize=config.image_size, grid=config.feature_size)
+        sizes = {"resize": config.image_size, "grid": config.feature_size}
+        return of_config(Features, config, **sizes)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -147,7 +166,7 @@ class LafitE(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        recipe, yardsticks = Recipe.of(config, optimiser="adamw"), self.yardsticks()
+        recipe, yardsticks = of_config(Recipe, config, optimiser="adamw"), self.yardsticks()
 
         def tell(progress: Progress) -> None:
             on_progress(replace(progress, yardsticks=yardsticks))
@@ -157,26 +176,21 @@ class LafitE(Method):
     def losses(self, network: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
         """Eq. 6: the mean squared error of the predicted noise, (B,)."""
         clean_BCgg = self.standardise(features_BCgg)
-        weights_N = self.weights_N.to(self.device)
-        steps_B = draws.integers(1, len(weights_N) + 1)
+        steps_B = draws.integers(1, len(self.weights_N) + 1)
         noise_BCgg = draws.normal(*clean_BCgg.shape[1:])
-        alpha_bar_N = self.alpha_bar_N.to(self.device)
-        noisy_BCgg = diffusion.corrupt(clean_BCgg, steps_B, noise_BCgg, alpha_bar_N)
+        noisy_BCgg = diffusion.corrupt(clean_BCgg, steps_B, noise_BCgg, self.alpha_bar_N)
         errors_BCgg = self._noise(network, noisy_BCgg, steps_B) - noise_BCgg
-        return weights_N[steps_B - 1] * errors_BCgg.square().mean(dim=(1, 2, 3))
+        return self.weights_N[steps_B - 1] * errors_BCgg.square().mean(dim=(1, 2, 3))
 
     def yardsticks(self) -> dict[str, float]:
         """The loss of three predictors that need no training, over the steps that are trained."""
-        return self.axes.yardsticks(self._trained_levels(), self.weights_N)
+        return self.axes.yardsticks(self._trained_levels().cpu(), self.weights_N.cpu())
 
     def _trained_levels(self) -> Tensor:
         """alpha_bar of the steps 1, 2, ... that are trained: (N,)."""
         return self.alpha_bar_N[1 : last_trained_step(self.config) + 1]
 
-    @classmethod
-    def bank_search(cls, knobs: Knobs) -> BankSearch | None:
-        """The search of the editing, if there is one."""
-        return BankSearch(knobs.coreset, knobs.k) if knobs.k else None
+    bank_search = staticmethod(editing_search)
 
     @torch.inference_mode()
     def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
@@ -187,14 +201,13 @@ class LafitE(Method):
     def score(
         self,
         inputs: Tensor,
-        keys: Sequence[str],
         knobs: Knobs,
         neighbours: Neighbours | None = None,
     ) -> Scores:
-        """Features (B, C, g, g) and image keys to maps (B, S, S) and image scores (B,)."""
+        """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs, neighbours)
-        difference_BCgg = features_BCgg - self.reconstruct(edited_BCgg, keys, knobs)
+        difference_BCgg = features_BCgg - self.reconstruct(edited_BCgg, knobs)
         if knobs.score_space == "raw":
             difference_BCgg = difference_BCgg * self.standardise.std
         # Aligned as the layers were laid on the grid (`align`).
@@ -204,47 +217,38 @@ class LafitE(Method):
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
-        """Figure 1's distances, and beside them that from normal on the principal axes alone."""
+    def explain(self, inputs: Tensor, knobs: Knobs) -> dict[str, Tensor]:
+        """Figure 1: how far editing and diffusion each move the features."""
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs)
-        rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
-        maps = editing_maps(features_BCgg, edited_BCgg, rebuilt_BCgg)
-        return maps | {"off the principal axes": error_map(self.axes.whitened(features_BCgg))}
-
-    @torch.inference_mode()
-    def corrupted(self, inputs: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        """Eq. 8 on the unedited features (Figure 5), standardised."""
-        return self._corrupt(self._standardised(inputs), keys, t)
+        rebuilt_BCgg = self.reconstruct(edited_BCgg, knobs)
+        return editing_maps(features_BCgg, edited_BCgg, rebuilt_BCgg)
 
     def edit(
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
         """Eq. 10 on standardised features; the features themselves where k = 0."""
-        if (search := self.bank_search(knobs)) is None:
+        if knobs.k == 0:
             return features_BCgg
-        how = knobs.weighting, knobs.temperature, knobs.temperature_unit
-        edited_BCgg = self.bank.edit(features_BCgg, search, *how, neighbours)
         # The bank's rows come channels-last, in which a CPU convolves slower.
-        return edited_BCgg.contiguous()
+        return self.bank.edit(features_BCgg, knobs, neighbours).contiguous()
 
-    def reconstruct(self, edited_BCgg: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:
+    def reconstruct(self, edited_BCgg: Tensor, knobs: Knobs) -> Tensor:
         """Eqs. 11 and 7 on standardised features: corrupt to step t, denoise; none if t = 0."""
         if knobs.t == 0:
             return edited_BCgg
-        noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
-        steps = knobs.t, knobs.steps
-        return diffusion.ddim_denoise(noisy_BCgg, self._predict, *steps, self.alpha_bar)
+        noisy_BCgg = self._corrupt(edited_BCgg, knobs.t)
+        return diffusion.ddim_denoise(
+            noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar
+        )
 
     def _standardised(self, features_BCgg: Tensor) -> Tensor:
         standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
         return standardised_BCgg
 
-    def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        noise_BCgg = self.noise_of(keys, features_BCgg.shape[1:])
+    def _corrupt(self, features_BCgg: Tensor, t: int) -> Tensor:
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
-        noise_BCgg, alpha_bar_N = noise_BCgg.to(self.device), self.alpha_bar_N.to(self.device)
-        return diffusion.corrupt(features_BCgg, steps_B, noise_BCgg, alpha_bar_N)
+        return diffusion.corrupt(features_BCgg, steps_B, self.noise_Cgg, self.alpha_bar_N)
 
     def _predict(self, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
         with autocast(self.device, self.config.precision):
@@ -254,15 +258,7 @@ class LafitE(Method):
         """The noise in features that are corrupted to these steps, in float32."""
         if self.config.parameterisation == "noise":
             return network(noisy_BCgg, steps_B).float()
-        alpha_bar_N = self.alpha_bar_N.to(self.device)
-        return self.axes.noise(network, noisy_BCgg, steps_B, alpha_bar_N)
-
-    def program(self) -> LafitE:
-        """A twin with the noise of one image without a key: a program can't draw any."""
-        twin, grid = copy(self), self.config.feature_size
-        noise_1Cgg = self.noise_of([""], (len(self.axes.variances_C), grid, grid))
-        twin.noise_of = lambda keys, shape: noise_1Cgg
-        return twin
+        return self.axes.noise(network, noisy_BCgg, steps_B, self.alpha_bar_N)
 
 
 def last_trained_step(config: LafitE.Config) -> int:
@@ -285,7 +281,7 @@ def check(config: LafitE.Config, knobs: LafitE.Knobs, images: int) -> None:
         raise ValueError(f"steps={knobs.steps}: must be in 1..t={knobs.t}")
     if knobs.t == knobs.k == 0:
         raise ValueError("t=0 and k=0: neither editing nor diffusion is left")
-    check_bank(config.bank_rate, knobs.coreset, knobs.k, images * config.feature_size**2)
+    check_bank(config, knobs, images * config.feature_size**2)
 
 
 def caution(config: LafitE.Config) -> str:
@@ -302,8 +298,12 @@ def cost(config: LafitE.Config, images: int) -> Cost:
     """The bank, and the U-Net over every image in every epoch."""
     channels, grid = feature_channels(LafitE.inputs(config)), config.feature_size
     bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-    shapes, samples = ((channels, grid, grid), ()), images * config.epochs
-    return bank + training_cost(lambda: noise_predictor(channels, config), *shapes, samples=samples)
+    return bank + training_cost(
+        lambda: of_config(UNet, config, channels=channels),
+        (channels, grid, grid),
+        (),
+        samples=images * config.epochs,
+    )
 
 
 def stages(config: LafitE.Config, knobs: LafitE.Knobs) -> tuple[Stage, ...]:
@@ -333,17 +333,6 @@ def ablation(
 def passes(knobs: LafitE.Knobs) -> int:
     """The number of DDIM steps."""
     return knobs.steps if knobs.t else 0
-
-
-def noise_predictor(channels: int, config: LafitE.Config) -> UNet:
-    """The U-Net of a configuration."""
-    return UNet(
-        channels,
-        base=config.base,
-        multipliers=config.multipliers,
-        blocks=config.blocks,
-        attention_levels=config.attention_levels,
-    )
 
 
 # Chosen on held-out normal images and anomalies made of them. By held-out loss against seconds of
@@ -395,4 +384,6 @@ METHOD = Declaration(
     ablation=ablation,
     passes=passes,
     caution=caution,
+    # 1: one noise for all images.
+    revision=lambda config: 1,
 )

@@ -19,7 +19,6 @@ pyramid, S side of the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,6 +30,7 @@ from methods.parts.aggregate import unflatten
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches
 from methods.parts.checks import check_map
+from methods.parts.config import of_config
 from methods.parts.cost import Cost
 from methods.parts.dist import total
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
@@ -89,13 +89,15 @@ class PaDiM(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The layers, each at its own resolution."""
-        return Features.of(config, aggregate="pyramid", channels=None)
+        return of_config(Features, config, aggregate="pyramid", channels=None)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Mean and factored covariance, some positions at a time; nothing is trained."""
-        spans = self._spans()
+        positions, width = self.mean_PD.shape
+        step = max(1, min(-(-positions // 4), AT_ONCE // (8 * width**2)))
+        spans = [slice(start, min(start + step, positions)) for start in range(0, positions, step)]
         for number, span in enumerate(spans):
             mean_PD, covariance_PDD = self._moments(train, span, number, len(spans), on_progress)
             self.mean_PD[span] = mean_PD.to(self.mean_PD)
@@ -105,12 +107,6 @@ class PaDiM(Method):
             for start, covariance_FDD in zip(starts, covariance_PDD.split(FACTORED), strict=True):
                 factor_FDD = torch.linalg.cholesky(covariance_FDD).to(self.mean_PD)
                 self.factor_PDD[start : start + len(factor_FDD)] = factor_FDD
-
-    def _spans(self) -> list[slice]:
-        """The positions that each pass over the data sums."""
-        positions, width = self.mean_PD.shape
-        step = max(1, min(-(-positions // 4), AT_ONCE // (8 * width**2)))
-        return [slice(start, min(start + step, positions)) for start in range(0, positions, step)]
 
     def _moments(
         self, train: Batches, span: slice, number: int, spans: int, on_progress: OnProgress
@@ -145,7 +141,7 @@ class PaDiM(Method):
         return torch.cat(rows_BDP, dim=1).permute(2, 0, 1)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         centred_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
         # A few at a time: the solver copies the factors that it is given.

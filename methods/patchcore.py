@@ -23,7 +23,6 @@ neighbours of the nearest row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -47,6 +46,7 @@ from methods.parts.backbone import LITE0, Features
 from methods.parts.bank import KS, MemoryBank, coresets
 from methods.parts.batches import Batches
 from methods.parts.checks import at_least, check_bank, check_map
+from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, coreset_rows
 from methods.parts.maps import image_score, smooth_upsample
 from methods.parts.shapes import feature_channels
@@ -92,7 +92,7 @@ class PatchCore(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """Locally aware patch features."""
-        return Features.of(config, aggregate="patches")
+        return of_config(Features, config, aggregate="patches")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -122,7 +122,6 @@ class PatchCore(Method):
     def score(
         self,
         inputs: Tensor,
-        keys: Sequence[str],
         knobs: Knobs,
         neighbours: Neighbours | None = None,
     ) -> Scores:
@@ -169,7 +168,7 @@ def check(config: PatchCore.Config, knobs: PatchCore.Knobs, images: int) -> None
     at_least(config, 0, "starts")
     check_map(knobs, config.grid)
     patches = images * config.grid**2
-    check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
+    check_bank(config, knobs, patches)
     rows = coreset_rows(patches, knobs.coreset)
     if knobs.reweight == 1 or knobs.reweight > rows:
         raise ValueError(

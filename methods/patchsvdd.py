@@ -25,9 +25,7 @@ image, D embedding, h and w grid cells of one scale. A leading 2 stands for the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -59,7 +57,8 @@ from methods.parts.accelerating import autocast
 from methods.parts.backbone import Pixels
 from methods.parts.bank import MemoryBank
 from methods.parts.batches import Batches, Draws
-from methods.parts.checks import above_zero, at_least, check_pool
+from methods.parts.checks import above_zero, at_least, check_map, up_to_one
+from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.dist import total
 from methods.parts.maps import image_score
@@ -104,8 +103,7 @@ class PatchSVDD(Method):
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.config: PatchSVDD.Config = config
-        network = Pretext(config.width, config.embedding, config.initial)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = of_config(Pretext, config).to(memory_format=torch.channels_last)
         self.coarse, self.fine = MemoryBank(), MemoryBank()
         side = config.image_size
         self.register_buffer("mean", torch.zeros(3, side, side))
@@ -120,26 +118,22 @@ class PatchSVDD(Method):
     ) -> None:
         """Take the mean image, train the encoder, then fill the two banks with its embeddings."""
         config = self.config
-        self._fit_mean(train)
-        recipe = Recipe.of(config, drops=())
-        samples = _repeated(train, config.patches)
-        optimise(self.network, self.losses, samples, recipe, self.seed, on_progress, keeper)
-        for index, bank in enumerate((self.coarse, self.fine)):
-            bank.fit(
-                train,
-                partial(self._embed_scale, index),
-                _scales(config)[index].rate,
-                projection=None,
-                seed=self.seed,
-                on_progress=on_progress,
-            )
-
-    def _fit_mean(self, train: Batches) -> None:
-        """The mean image of all categories together."""
         sum_3SS = torch.zeros(self.mean.shape, dtype=torch.float64)
         for batch in train.ordered(64):
             sum_3SS += batch.inputs.double().sum(dim=0)
         self.mean.copy_(total(sum_3SS.to(self.device)) / len(train))
+        recipe = of_config(Recipe, config, drops=())
+        samples = _repeated(train, config.patches)
+        optimise(self.network, self.losses, samples, recipe, self.seed, on_progress, keeper)
+        for index, (bank, scale) in enumerate(self._scales()):
+            bank.fit(
+                train,
+                lambda images_B3SS, index=index: self.embed(images_B3SS)[index],
+                scale.rate,
+                projection=None,
+                seed=self.seed,
+                on_progress=on_progress,
+            )
 
     def losses(self, pretext: nn.Module, images_B3SS: Tensor, draws: Draws) -> Tensor:
         """Cross entropy of directions + lambda x distance of the jittered, of both scales: (B,)."""
@@ -180,16 +174,14 @@ class PatchSVDD(Method):
             )
         return coarse_BDhw.float(), fine_BDhw.float()
 
-    def _embed_scale(self, index: int, images_B3SS: Tensor) -> Tensor:
-        return self.embed(images_B3SS)[index]
+    def _scales(self) -> zip[tuple[MemoryBank, Scale]]:
+        return zip((self.coarse, self.fine), scales(self.config), strict=True)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
         scales_BSS = []
-        for bank, embedded_BDhw, scale in zip(
-            (self.coarse, self.fine), self.embed(inputs), _scales(self.config), strict=True
-        ):
+        for embedded_BDhw, (bank, scale) in zip(self.embed(inputs), self._scales(), strict=True):
             nearest = bank.search(embedded_BDhw, BankSearch(scale.rate, k=1))
             distances_Bhw, side = nearest.distances[..., 0], self.config.image_size
             scales_BSS.append(spread(distances_Bhw, side, scale.patch, scale.stride))
@@ -206,7 +198,7 @@ class PatchSVDD(Method):
 def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None:
     """Strides must fit the grids of the two encoders; rates lie in (0, 1]."""
     at_least(config, COARSE, "image_size")
-    check_pool(knobs, config.image_size)
+    check_map(knobs, config.image_size)
     at_least(config, 1, "width", "embedding", "patches", "epochs", "batch_size")
     at_least(config, 0, "noise", "svdd_weight")
     above_zero(config, "learning_rate")
@@ -214,30 +206,23 @@ def check(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs, images: int) -> None
         raise ValueError(f"fine_stride={config.fine_stride}: must be even, at least 2")
     if config.coarse_stride < 2 or config.coarse_stride % 2 or FINE % config.coarse_stride:
         raise ValueError(f"coarse_stride={config.coarse_stride}: must be 2, 4, 8, 16 or 32")
-    for name in ("coarse_rate", "fine_rate"):
-        if not 0 < getattr(config, name) <= 1:
-            raise ValueError(f"{name}={getattr(config, name)}: must be in (0, 1]")
+    up_to_one(config, "coarse_rate", "fine_rate")
 
 
 def cost(config: PatchSVDD.Config, images: int) -> Cost:
     """Two banks, and four patches of each size for each of an epoch's samples."""
-    counts = [cells(config.image_size, each.patch, each.stride) ** 2 for each in _scales(config)]
+    counts = [cells(config.image_size, each.patch, each.stride) ** 2 for each in scales(config)]
     costs = training_cost(
-        lambda: Pretext(config.width, config.embedding),
+        lambda: of_config(Pretext, config),
         (3, COARSE, COARSE),
         (3, FINE, FINE),
         samples=images * config.patches * config.epochs,
         rows=4,
     )
     costs = replace(costs, pass_flops=costs.pass_flops / 4 * max(counts))
-    for scale, count in zip(_scales(config), counts, strict=True):
+    for scale, count in zip(scales(config), counts, strict=True):
         costs += bank_cost(images * count, scale.rate, config.embedding, None)
     return costs
-
-
-def stages(config: PatchSVDD.Config, knobs: PatchSVDD.Knobs) -> tuple[Stage, ...]:
-    """The scale, or the way to combine both; then the pooling of the image score."""
-    return Stage({"combine": ("coarse", "fine", "product", "sum")}), Stage({"pool": (1, 4, 16)})
 
 
 class Scale(NamedTuple):
@@ -248,7 +233,7 @@ class Scale(NamedTuple):
     rate: float
 
 
-def _scales(config: PatchSVDD.Config) -> tuple[Scale, Scale]:
+def scales(config: PatchSVDD.Config) -> tuple[Scale, Scale]:
     """The coarse and the fine scale."""
     return (
         Scale(COARSE, config.coarse_stride, config.coarse_rate),
@@ -259,7 +244,7 @@ def _scales(config: PatchSVDD.Config) -> tuple[Scale, Scale]:
 def _repeated(train: Batches, times: int) -> Batches:
     """The batches of an epoch that shows each image so many times."""
     return Batches(
-        train.keys * times,
+        len(train) * times,
         lambda indices: train.fetch([index % len(train) for index in indices]),
         seed=train.seed,
     )
@@ -301,6 +286,9 @@ METHOD = Declaration(
     },
     check=check,
     cost=cost,
-    stages=stages,
+    stages=lambda config, knobs: (
+        Stage({"combine": ("coarse", "fine", "product", "sum")}),
+        Stage({"pool": (1, 4, 16)}),
+    ),
     passes=lambda knobs: 1,
 )

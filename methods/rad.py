@@ -15,7 +15,7 @@ Weights of DINOv3 are given to those who agree to its licence; DINOv2's are free
 `backbone=vit_base_patch14_reg4_dinov2.lvd142m`.
 
 Differs: features are kept in halves; where there are fewer images than `k_image`, all are taken;
-maps are brought from 256 pixels to the size of the view, where pixels are scored.
+maps are brought from 256 pixels to the size of the view.
 
 Ours: `bank_rate` below 1 keeps a part of the images, those that cover the others by their class
 tokens; at 1 nothing is drawn and every seed gives the same model. `grid` > 0 takes the layers of
@@ -28,7 +28,6 @@ side of the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,20 +36,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.topk import topk_l2
-from methods.base import (
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches
-from methods.parts.checks import at_least, check_evaluated
+from methods.parts.checks import at_least, check_evaluated, up_to_one
 from methods.parts.cost import Cost, coreset_rows
 from methods.parts.image_bank import ImageBank
 from methods.parts.maps import evaluated
@@ -97,7 +87,7 @@ class Rad(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """Class token and patches after each block, or layers on a grid."""
-        return token_view(config, prefix="class", groups=0, norm=True)
+        return token_view(config, prefix="class", norm=True)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -119,7 +109,7 @@ class Rad(Method):
         return parts_BChw if self.config.grid else parts_BChw[1::2]
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Tokens (B, L), or features (B, C, g, g), to maps (B, S, S) and image scores (B,)."""
         # Halves, as the normal ones: an image that was kept is at distance 0.
         values = inputs.to(self.device).half()
@@ -128,16 +118,14 @@ class Rad(Method):
             self._distances(one_1L, rows_K, knobs.radius)
             for one_1L, rows_K in zip(values.flatten(1).split(1), rows_BK, strict=True)
         ]
-        side = self.inputs(self.config).side
-        how = knobs.scored_at, knobs.window, knobs.sigma, knobs.top
-        return evaluated(torch.stack(errors_gg), side, *how)
+        return evaluated(torch.stack(errors_gg), self.inputs(self.config).side, knobs)
 
     def _distances(self, one_1L: Tensor, rows_K: Tensor, radius: int) -> Tensor:
         """The mean over layers of each patch's distance to the nearest similar one: (g, g)."""
         pairs = zip(self.layers(one_1L), self.layers(self.bank.images_ML), strict=True)
         # One layer of the similar images at a time: 900 of them take 8 GB in float32.
         distances_gg = [
-            nearest(directions(one_1Cgg.float())[0], directions(all_MCgg[rows_K].float()), radius)
+            nearby(directions(one_1Cgg.float())[0], directions(all_MCgg[rows_K].float()), radius)
             for one_1Cgg, all_MCgg in pairs
         ]
         return torch.stack(distances_gg).mean(dim=0)
@@ -148,13 +136,6 @@ def directions(patches_BCgg: Tensor) -> Tensor:
     return F.normalize(patches_BCgg, dim=1)
 
 
-def nearest(patches_Cgg: Tensor, similar_KCgg: Tensor, radius: int) -> Tensor:
-    """One minus the largest cosine with similar patches within the radius: (g, g)."""
-    if radius >= patches_Cgg.shape[-1] - 1:
-        return everywhere(patches_Cgg, similar_KCgg)
-    return nearby(patches_Cgg, similar_KCgg, radius)
-
-
 def nearby(patches_Cgg: Tensor, similar_KCgg: Tensor, radius: int) -> Tensor:
     """One minus the largest cosine with patches at most `radius` rows and columns away: (g, g).
 
@@ -162,6 +143,8 @@ def nearby(patches_Cgg: Tensor, similar_KCgg: Tensor, radius: int) -> Tensor:
     far are masked, which costs less than to gather those that are not.
     """
     side = patches_Cgg.shape[-1]
+    if radius >= side - 1:
+        return everywhere(patches_Cgg, similar_KCgg)
     columns_g = torch.arange(side, device=patches_Cgg.device)
     far_gg = (columns_g[:, None] - columns_g).abs() > radius
     best_g = []
@@ -195,8 +178,7 @@ def check(config: Rad.Config, knobs: Rad.Knobs, images: int) -> None:
     check_evaluated(knobs)
     at_least(knobs, 1, "k_image")
     at_least(knobs, 0, "radius")
-    if not 0 < config.bank_rate <= 1:
-        raise ValueError(f"bank_rate={config.bank_rate}: must be in (0, 1]")
+    up_to_one(config, "bank_rate")
 
 
 def cost(config: Rad.Config, images: int) -> Cost:

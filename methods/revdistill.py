@@ -30,22 +30,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import (
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
 from methods.networks.mirrored_student import Student
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_map
+from methods.parts.config import of_config
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, TILTS, image_score, layer_weights, smooth_upsample
 from methods.parts.shapes import layer_shapes
@@ -98,13 +90,13 @@ class RevDistill(Method):
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The teacher's layers, each at its own resolution."""
-        return Features.of(config, resize=config.image_size, aggregate="pyramid")
+        return of_config(Features, config, resize=config.image_size, aggregate="pyramid")
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
     ) -> None:
         """Train the student; the teacher is frozen."""
-        recipe = Recipe.of(self.config, betas=(0.5, 0.999))
+        recipe = of_config(Recipe, self.config, betas=(0.5, 0.999))
         optimise(self.student, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, rebuild: nn.Module, pyramid_BL: Tensor, draws: Draws) -> Tensor:
@@ -120,26 +112,23 @@ class RevDistill(Method):
         return torch.stack(losses_B).sum(dim=0)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
+        teacher_BChw = unflatten(inputs.to(self.device), self.shapes)
+        with autocast(self.device, self.config.precision):
+            student_BChw = accelerated(self.student)(*teacher_BChw)
+        apart = (
+            1 - F.cosine_similarity(layer_BChw, rebuilt_BChw.float())
+            for layer_BChw, rebuilt_BChw in zip(teacher_BChw, student_BChw, strict=True)
+        )
         side = self.config.image_size
         weights = layer_weights(len(self.shapes), knobs.layer_tilt)
         layers_BSS = [
             smooth_upsample(weight * distances_Bhw, side, knobs.sigma, align_corners=True)
-            for weight, distances_Bhw in zip(weights, self.cosine_maps(inputs), strict=True)
+            for weight, distances_Bhw in zip(weights, apart, strict=True)
         ]
         maps_BSS = torch.stack(layers_BSS).sum(dim=0)
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
-
-    def cosine_maps(self, pyramid_BL: Tensor) -> list[Tensor]:
-        """One minus the cosine at each location of each layer: (B, h, w)."""
-        teacher_BChw = unflatten(pyramid_BL.to(self.device), self.shapes)
-        with autocast(self.device, self.config.precision):
-            student_BChw = accelerated(self.student)(*teacher_BChw)
-        return [
-            1 - F.cosine_similarity(layer_BChw, rebuilt_BChw.float())
-            for layer_BChw, rebuilt_BChw in zip(teacher_BChw, student_BChw, strict=True)
-        ]
 
 
 def check(config: RevDistill.Config, knobs: RevDistill.Knobs, images: int) -> None:
@@ -168,13 +157,8 @@ def cost(config: RevDistill.Config, images: int) -> Cost:
 
 
 def _student(config: RevDistill.Config, shapes: Sequence[Shape]) -> Student:
-    """The student of a teacher with layers of these shapes."""
-    return Student(
-        [channels for channels, _, _ in shapes],
-        bottleneck_blocks=config.bottleneck_blocks,
-        decoder_blocks=config.decoder_blocks,
-        relu=ends_in_relu(config.backbone) if config.relu is None else config.relu,
-    )
+    relu = ends_in_relu(config.backbone) if config.relu is None else config.relu
+    return of_config(Student, config, channels=[shape[0] for shape in shapes], relu=relu)
 
 
 def ends_in_relu(backbone: str) -> bool:

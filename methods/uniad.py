@@ -15,7 +15,6 @@ Shape legend: B images, C channels, g grid cells a side, S side of the map in pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -44,9 +43,11 @@ from methods.parts.bank import (
     TemperatureUnit,
     Weighting,
     coresets,
+    editing_search,
 )
 from methods.parts.batches import Batches, Draws
 from methods.parts.checks import above_zero, at_least, check_bank, check_map
+from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import SEARCH, editing_maps, error_map, image_score, smooth_upsample
 from methods.parts.shapes import feature_channels
@@ -111,12 +112,15 @@ class UniAD(Method):
         # Editing is LafitE's, in its space. The auto-encoder reads raw features, as published.
         self.standardise = Standardise(channels) if config.bank_rate else nn.Identity()
         # In eval mode until it is trained: a loaded model must not drop out while it scores.
-        self.network = reconstructor(channels, config).eval()
+        self.network = of_config(
+            Reconstructor, config, channels=channels, grid=config.feature_size
+        ).eval()
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
         """The first stages of the backbone, aligned to one grid."""
-        return Features.of(config, resize=config.image_size, grid=config.feature_size)
+        sizes = {"resize": config.image_size, "grid": config.feature_size}
+        return of_config(Features, config, **sizes)
 
     def fit(
         self, train: Batches, *, on_progress: OnProgress = quiet, keeper: Keeper | None = None
@@ -133,7 +137,8 @@ class UniAD(Method):
                 seed=self.seed,
                 on_progress=on_progress,
             )
-        recipe = Recipe.of(config, optimiser="adamw", **duration(config, len(train)))
+        lasting = duration(config, len(train))
+        recipe = of_config(Recipe, config, optimiser="adamw", **lasting)
         optimise(self.network, self.losses, train, recipe, self.seed, on_progress, keeper)
 
     def losses(self, rebuild: nn.Module, features_BCgg: Tensor, draws: Draws) -> Tensor:
@@ -145,10 +150,7 @@ class UniAD(Method):
         rebuilt_BCgg: Tensor = rebuild(jittered_BCgg)
         return (rebuilt_BCgg.float() - features_BCgg).square().mean(dim=(1, 2, 3))
 
-    @classmethod
-    def bank_search(cls, knobs: Knobs) -> BankSearch | None:
-        """The search of the editing, if there is one."""
-        return BankSearch(knobs.coreset, knobs.k) if knobs.k else None
+    bank_search = staticmethod(editing_search)
 
     @torch.inference_mode()
     def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
@@ -163,7 +165,6 @@ class UniAD(Method):
     def score(
         self,
         inputs: Tensor,
-        keys: Sequence[str],
         knobs: Knobs,
         neighbours: Neighbours | None = None,
     ) -> Scores:
@@ -178,7 +179,7 @@ class UniAD(Method):
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Knobs) -> dict[str, Tensor]:
         """Figure 1: how far editing and the auto-encoder each move the features."""
         features_BCgg = inputs.to(self.device)
         edited_BCgg = self.edit(features_BCgg, knobs)
@@ -188,11 +189,10 @@ class UniAD(Method):
         self, features_BCgg: Tensor, knobs: Knobs, neighbours: Neighbours | None = None
     ) -> Tensor:
         """LafitE's eq. 10 on raw features; the features themselves where k = 0."""
-        if (search := self.bank_search(knobs)) is None:
+        if knobs.k == 0:
             return features_BCgg
         assert isinstance(self.standardise, Standardise), "k > 0 was refused without a bank"
-        how = knobs.weighting, knobs.temperature, knobs.temperature_unit
-        edited_BCgg = self.bank.edit(self._standardised(features_BCgg), search, *how, neighbours)
+        edited_BCgg = self.bank.edit(self._standardised(features_BCgg), knobs, neighbours)
         return self.standardise.inverse(edited_BCgg)
 
     def reconstruct(self, edited_BCgg: Tensor) -> Tensor:
@@ -202,28 +202,12 @@ class UniAD(Method):
         return rebuilt_BCgg.float()
 
 
-def reconstructor(channels: int, config: UniAD.Config) -> Reconstructor:
-    """The auto-encoder of a configuration."""
-    return Reconstructor(
-        channels,
-        grid=config.feature_size,
-        width=config.width,
-        heads=config.heads,
-        feed_forward=config.feed_forward,
-        dropout=config.dropout,
-        neighbours=config.neighbours,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-    )
-
-
 def check(config: UniAD.Config, knobs: UniAD.Knobs, images: int) -> None:
     """Width must split over heads and rows + columns; editing needs a bank."""
-    at_least(config, 1, "epochs", "iterations", "batch_size")
+    at_least(config, 1, "epochs", "iterations", "batch_size", "projection")
     at_least(config, 1, "encoder_layers", "decoder_layers", "heads")
     if config.epochs is None and config.iterations is None:
         raise ValueError("epochs or iterations: one of them must be a number")
-    at_least(config, 1, "projection")
     above_zero(config, "learning_rate", "clip")
     above_zero(knobs, "temperature")
     check_map(knobs, config.image_size)
@@ -235,16 +219,18 @@ def check(config: UniAD.Config, knobs: UniAD.Knobs, images: int) -> None:
     if not (knobs.rebuild or knobs.k):
         raise ValueError("rebuild=False and k=0: neither editing nor the auto-encoder is left")
     if knobs.k:
-        patches = images * config.feature_size**2
-        check_bank(config.bank_rate, knobs.coreset, knobs.k, patches)
+        check_bank(config, knobs, images * config.feature_size**2)
 
 
 def cost(config: UniAD.Config, images: int) -> Cost:
     """The bank if there is one, and the network over every image in every epoch."""
     channels, grid = feature_channels(UniAD.inputs(config)), config.feature_size
     bank = bank_cost(images * grid**2, config.bank_rate, channels, config.projection)
-    shape, samples = (channels, grid, grid), samples_seen(config, images)
-    return bank + training_cost(lambda: reconstructor(channels, config), shape, samples=samples)
+    return bank + training_cost(
+        lambda: of_config(Reconstructor, config, channels=channels, grid=grid),
+        (channels, grid, grid),
+        samples=samples_seen(config, images),
+    )
 
 
 def stages(config: UniAD.Config, knobs: UniAD.Knobs) -> tuple[Stage, ...]:
@@ -258,10 +244,8 @@ def ablation(
     config: UniAD.Config, knobs: UniAD.Knobs
 ) -> dict[str, tuple[UniAD.Config, UniAD.Knobs]]:
     """Table 4's last two rows, and edit-only; all keep a bank, so that they share a fit."""
-    banked, edited = (
-        replace(config, bank_rate=knobs.coreset),
-        replace(knobs, k=knobs.k or EDITING_K),
-    )
+    banked = replace(config, bank_rate=knobs.coreset)
+    edited = replace(knobs, k=knobs.k or EDITING_K)
     return {
         "": (banked, replace(knobs, k=0)),
         "with editing": (banked, edited),

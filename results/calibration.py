@@ -124,26 +124,24 @@ def alarm_metrics(
     found: dict[str, Measured] = {}
     for alpha in ALPHAS:
         for kind, scores in ((OWN, held.get(category)), (ONE, everything)):
-            names = alarm_name("false", alpha, kind), alarm_name("recall", alpha, kind)
-            if scores is None:
-                why = "all categories together have no threshold of their own"
-                found |= dict.fromkeys(names, Measured(None, why))
-                continue
+            alarms_M, reason = None, "all categories together have no threshold of their own"
             try:
-                alarms_M = scores_M > threshold(scores, alpha)
+                if scores is not None:
+                    alarms_M = scores_M > threshold(scores, alpha)
             except ValueError as error:
-                found |= dict.fromkeys(names, Measured(None, str(error)))
-                continue
-            for name, of_M, what in zip(names, (~labels_M, labels_M), WHAT, strict=True):
-                found[name] = (
-                    Measured(float(alarms_M[of_M].mean()))
-                    if of_M.any()
-                    else Measured(None, f"no {what} test images")
-                )
+                reason = str(error)
+            for measure, what, of_M in (
+                ("false", "normal", ~labels_M),
+                ("recall", "anomalous", labels_M),
+            ):
+                if alarms_M is None:
+                    measured = Measured(None, reason)
+                elif not of_M.any():
+                    measured = Measured(None, f"no {what} test images")
+                else:
+                    measured = Measured(float(alarms_M[of_M].mean()))
+                found[alarm_name(measure, alpha, kind)] = measured
     return found
-
-
-WHAT = ("normal", "anomalous")
 
 
 def alarm_name(measure: str, alpha: float, kind: str) -> str:

@@ -66,28 +66,27 @@ class Evidence(NamedTuple):
     pictures: list[dict[str, Any]]
 
 
-def curves_path(out: Path, cell_id: str) -> Path:
-    """The file of a cell's curves over pixels."""
-    return out / "pixel_curves" / f"{cell_id}.parquet"
-
-
 def pictures_path(out: Path, cell_id: str) -> Path:
     """The file of a cell's pictures."""
     return out / "pictures" / f"{cell_id}.parquet"
+
+
+def _curves_path(out: Path, cell_id: str) -> Path:
+    return out / "pixel_curves" / f"{cell_id}.parquet"
 
 
 def write_evidence(out: Path, cell_id: str, evidence: Evidence, *, replace: bool = False) -> None:
     """Publish curves and pictures, where there are any, as `results.table.write_rows` does."""
     curves, pictures = evidence
     if curves:
-        write_rows(curves_path(out, cell_id), curves, CURVES_SCHEMA, replace=replace)
+        write_rows(_curves_path(out, cell_id), curves, CURVES_SCHEMA, replace=replace)
     if pictures:
         write_rows(pictures_path(out, cell_id), pictures, PICTURES_SCHEMA, replace=replace)
 
 
 def read_curves(out: Path, cell_id: str) -> pl.DataFrame:
     """The points of a cell's curves; no rows where there is no file."""
-    return _read(curves_path(out, cell_id), CURVES_SCHEMA)
+    return _read(_curves_path(out, cell_id), CURVES_SCHEMA)
 
 
 def read_pictures(out: Path, cell_id: str) -> pl.DataFrame:
@@ -126,7 +125,8 @@ def pixel_curves(
         counts_3B[0] += np.bincount(bins_HW[~mask_HW], minlength=bins)
         if mask_HW.any():
             counts_3B[1] += np.bincount(bins_HW[mask_HW], minlength=bins)
-            counts_3B[2] += np.bincount(bins_HW[mask_HW], _shares(mask_HW), minlength=bins)
+            shares_A = 1 / region_sizes(mask_HW[None])
+            counts_3B[2] += np.bincount(bins_HW[mask_HW], shares_A, minlength=bins)
     above_3B = np.cumsum(counts_3B[:, ::-1], axis=1)
     above_3B /= above_3B[:, -1:].copy()
     curves_3P = np.concatenate((np.zeros((3, 1)), above_3B[:, :-1], np.ones((3, 1))), axis=1)
@@ -156,11 +156,6 @@ def _thresholds(
     if len(normal):
         quantiles.append(np.quantile(normal, 1 - shares**2, method="nearest"))
     return np.unique(np.concatenate(quantiles))
-
-
-def _shares(mask_HW: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The share (A,) of its 8-connected region that each anomalous pixel is."""
-    return 1 / region_sizes(mask_HW[None])
 
 
 def _read(path: Path, schema: pa.Schema) -> pl.DataFrame:

@@ -2,13 +2,15 @@
 
 Images, weights, textures, settings and the revision of the code make a row, besides the names that
 were asked for. Where cells of equal names differ in one of them, `#` and six digits of a hash of it
-tell their names apart, and a note says what the difference is.
+tell their names apart, and a note says what the difference is. What all rows of a table share is
+said of the table, not of each row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -21,11 +23,13 @@ HALF = 16
 """Hex digits of a data fingerprint that are of its training images; the rest are of test images."""
 DIGITS = 6
 """Hex digits of a hash in a name."""
-ADDED = ("data", "data_note", "variant_note")
+ADDED = ("data", "data_note", "variant_note", "shared")
 """The columns that `told_apart` adds."""
 
 _DATA = ("benchmark", "mode", "only")
-_ROW = ("benchmark", "data", "mode", "preset", "profile", "method", "variant", "only")
+_TABLE = ("benchmark", "data", "mode", "preset", "profile")
+_ROW = (*_TABLE, "method", "variant", "only")
+_NEXT_PART = re.compile(r", (?=[\w.]+=|tuned|refit|#|backbone )")
 Cell = dict[str, Any]
 
 
@@ -47,7 +51,8 @@ def told_apart(frame: pl.DataFrame) -> pl.DataFrame:
     `benchmark` ends with a hash where data sets of one name lie in several folders, and `data`, a
     new column, is one where a data set had several images; it is empty elsewhere. `variant` ends
     with one where weights, textures, settings or code differ. `data_note` and `variant_note`, new
-    columns too, say what differs.
+    columns too, say what differs. `shared` has the settings and the backbone that all rows of a
+    table have.
     """
     cells = _cells(frame)
     for versions in _conflicts(cells, _DATA, ("images_fingerprint",)):
@@ -56,6 +61,10 @@ def told_apart(frame: pl.DataFrame) -> pl.DataFrame:
         _name(versions, "benchmark" if elsewhere else "data", "data_note", _images_of)
     for versions in _conflicts(cells, _ROW, ("config_hash", "weights_sha256")):
         _name(versions, "variant", "variant_note", _settings_of)
+    for table in _grouped(cells, _TABLE).values():
+        shared = ", ".join(_shared(table))
+        for cell in table:
+            cell["shared"] = shared
     names = ("cell_id", "benchmark", "variant", *ADDED)
     schema = dict.fromkeys(names, pl.String)
     told = pl.DataFrame([{name: cell[name] for name in names} for cell in cells], schema=schema)
@@ -63,6 +72,17 @@ def told_apart(frame: pl.DataFrame) -> pl.DataFrame:
         told, on="cell_id", how="left", maintain_order="left"
     )
     return rows.select(*frame.columns, *ADDED)
+
+
+def parts(variant: str) -> list[str]:
+    """The settings and words that a variant's name has."""
+    return _NEXT_PART.split(variant) if variant else []
+
+
+def backbone_of(config_json: str | None) -> str | None:
+    """The backbone in a row's settings; None where there is none."""
+    name = json.loads(config_json or "{}").get("backbone")
+    return name if isinstance(name, str) else None
 
 
 def distinct_ends(paths: Iterable[str]) -> list[str]:
@@ -102,14 +122,28 @@ def _conflicts(
     cells: Sequence[Cell], group: Sequence[str], content: Sequence[str]
 ) -> Iterator[list[Version]]:
     """The versions of each group of cells that has several."""
-    groups: dict[str, dict[str, list[Cell]]] = {}
-    for cell in cells:
-        key, mark = ("\0".join(str(cell[name]) for name in names) for names in (group, content))
-        mark = hashlib.sha256(mark.encode()).hexdigest()
-        groups.setdefault(key, {}).setdefault(mark, []).append(cell)
-    for versions in groups.values():
+    for members in _grouped(cells, group).values():
+        versions = _grouped(members, content)
         if len(versions) > 1:
-            yield [Version(mark, of_mark) for mark, of_mark in versions.items()]
+            yield [
+                Version(hashlib.sha256(key.encode()).hexdigest(), of_version)
+                for key, of_version in versions.items()
+            ]
+
+
+def _grouped(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, list[Cell]]:
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault("\0".join(str(cell[name]) for name in names), []).append(cell)
+    return groups
+
+
+def _shared(cells: Sequence[Cell]) -> list[str]:
+    """The settings that all cells name, and the backbone of all that have one."""
+    first, *others = [parts(cell["variant"]) for cell in cells]
+    settings = [part for part in first if "=" in part and all(part in other for other in others)]
+    backbones = {backbone_of(cell["config_json"]) for cell in cells} - {None}
+    return settings + [f"backbone {name}" for name in backbones if len(backbones) == 1]
 
 
 def _name(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -69,23 +70,23 @@ def f1_max(curve: Curve) -> float:
     return float(np.max(2 * curve.hits / (curve.hits + curve.false + curve.hits[-1])))
 
 
-def aupro(curve: Curve) -> float:
-    """Area under mean region overlap against FPR up to AUPRO_LIMIT, divided by that limit.
+def aupro(curve: Curve, limit: float = AUPRO_LIMIT) -> float:
+    """Area under mean region overlap against FPR up to `limit`, divided by it.
 
     The piece that crosses the limit is cut by linear interpolation. Definition: Bergmann et al.,
     "The MVTec Anomaly Detection Dataset" (IJCV 2021), with 8-connected regions.
     """
-    inside = np.searchsorted(curve.false_before, AUPRO_LIMIT * curve.normals, side="right")
+    inside = np.searchsorted(curve.false_before, limit * curve.normals, side="right")
     upto = slice(inside + 1)
     # A tie between both kinds moves along a diagonal, so each score gives two of P points.
     false_P = np.stack((curve.false_before[upto], curve.false[upto]), axis=1).ravel()
     overlap_P = np.concatenate(([0.0], np.repeat(curve.overlap[upto], 2)[:-1]))
     fpr_P = np.concatenate(([0.0], false_P / curve.normals, [1.0]))
     pro_P = np.concatenate(([0.0], overlap_P, [1.0]))
-    end = np.searchsorted(fpr_P, AUPRO_LIMIT, side="right")
-    at_limit = np.interp(AUPRO_LIMIT, fpr_P[end - 1 : end + 1], pro_P[end - 1 : end + 1])
-    area = np.trapezoid(np.append(pro_P[:end], at_limit), np.append(fpr_P[:end], AUPRO_LIMIT))
-    return float(area / AUPRO_LIMIT)
+    end = np.searchsorted(fpr_P, limit, side="right")
+    at_limit = np.interp(limit, fpr_P[end - 1 : end + 1], pro_P[end - 1 : end + 1])
+    area = np.trapezoid(np.append(pro_P[:end], at_limit), np.append(fpr_P[:end], limit))
+    return float(area / limit)
 
 
 # A new metric is one function of the curve and one entry here.
@@ -101,6 +102,7 @@ _METRICS: dict[str, tuple[Callable[[Curve], float], str]] = {
         f"mean overlap of 8-connected regions against FPR up to {AUPRO_LIMIT}, "
         f"area divided by {AUPRO_LIMIT}",
     ),
+    "pixel_aupro_5": (partial(aupro, limit=0.05), "the same up to an FPR of 0.05, divided by it"),
 }
 METRICS: dict[str, str] = {name: definition for name, (_, definition) in _METRICS.items()}
 IMAGE_METRICS: tuple[str, ...] = tuple(name for name in METRICS if name.startswith("image_"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "cell_id": pa.string(),
     "mode": pa.string(),  # "multi-class" or "separate"
     "preset": pa.string(),
-    "profile": pa.string(),  # the conventions of the metrics: default, uniad, patchcore or ader
+    "profile": pa.string(),  # the conventions of the metrics, see results.profiles
     "benchmark": pa.string(),
     "location": pa.string(),  # the folder that its images lay in; null: none was named
     "published_categories": pa.int64(),  # of the whole data set; null: not known
@@ -113,25 +112,33 @@ def scores_path(out: Path, cell_id: str) -> Path:
 
 
 def write_part(path: Path, rows: Sequence[Mapping[str, Any]], *, replace: bool = False) -> None:
-    """Publish rows of SCHEMA at `path`, whole or not at all.
-
-    Of several writers of one path the first wins and the others change nothing, unless `replace`
-    is true. Raises ValueError for rows that do not fit the schema and OSError, naming the path and
-    the bytes needed, where the file cannot be written.
-    """
-    for number, row in enumerate(rows):
-        if row.get("status") == DONE:
-            _check_done(row, f"{path.name}, row {number}")
+    """Publish rows of SCHEMA at `path`, as `write_rows` does."""
     write_rows(path, rows, SCHEMA, replace=replace)
 
 
 def write_rows(
     path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, *, replace: bool = False
 ) -> None:
-    """Publish rows of another schema, such as SCORES_SCHEMA, as `write_part` does."""
+    """Publish rows of a schema, such as SCORES_SCHEMA, whole or not at all.
+
+    Of several writers of one path the first wins and the others change nothing, unless `replace`
+    is true. Raises ValueError for rows that do not fit the schema and OSError, naming the path and
+    the bytes needed, where the file cannot be written.
+    """
+    for number, row in enumerate(rows):
+        if wrong := sorted(row.keys() ^ set(schema.names)):
+            raise ValueError(f"{path.name}, row {number}: missing or unknown: {', '.join(wrong)}")
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(
+                    f"{path.name}, row {number}: {name} is {value}; write null and a reason"
+                )
     buffer = pa.BufferOutputStream()
-    table = _table(rows, schema, path.name)
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    try:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path.name}: {error}") from error
     write_whole(path, memoryview(buffer.getvalue()), replace=replace)
 
 
@@ -143,15 +150,11 @@ def read(folder: Path, only: Collection[str] | None = None) -> pl.DataFrame:
     Raises ResultsError where the folder holds no results, and for a part that cannot be read or is
     of another schema, naming it.
     """
-    parts = _read_tables(folder / "parts", only=only)
-    failures = _read_tables(folder / "failures", only=only)
-    if not parts and not failures:
+    done, failed = (read_kind(folder / kind, SCHEMA, only) for kind in ("parts", "failures"))
+    if done.is_empty() and failed.is_empty():
         raise ResultsError(
             f"{folder}: no results here (parts/*.parquet); name a run's --out folder"
         )
-    empty = SCHEMA.empty_table()
-    done = pl.DataFrame(pa.concat_tables([empty, *parts]))
-    failed = pl.DataFrame(pa.concat_tables([empty, *failures]))
     newest = failed.filter(pl.col("finished_at") == pl.col("finished_at").max().over("cell_id"))
     return told_apart(pl.concat([done, newest.join(done, on="cell_id", how="anti")]))
 
@@ -172,69 +175,23 @@ def torn(path: Path, *, pages: bool = True) -> str:
     return ""
 
 
-def read_part(path: Path, schema: pa.Schema = SCHEMA, advice: str = AGAIN) -> pl.DataFrame:
-    """The rows of one file; raises ResultsError as `read` does, with `advice` for a damaged one."""
-    return pl.DataFrame(_read_table(path, schema, advice))
-
-
 def read_scores(folder: Path) -> pl.DataFrame:
     """All rows of SCORES_SCHEMA under an output folder; raises ResultsError as `read` does."""
     return read_kind(folder / "scores", SCORES_SCHEMA)
 
 
-def read_kind(folder: Path, schema: pa.Schema) -> pl.DataFrame:
-    """All rows of another schema in a folder; raises ResultsError as `read` does."""
-    parts = _read_tables(folder, schema)
-    return pl.DataFrame(pa.concat_tables([schema.empty_table(), *parts]))
-
-
-def _check_done(row: Mapping[str, Any], where: str) -> None:
-    if not row.get("category") or not row.get("metric"):
-        raise ValueError(f"{where}: a finished cell's row needs a category and a metric")
-    if (row.get("value") is None) != bool(row.get("reason")):
-        raise ValueError(f"{where}: {row['metric']} needs a value, or no value and a reason")
-
-
-def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, where: str) -> pa.Table:
-    if not rows:
-        raise ValueError(f"{where}: no rows to write")
-    for number, row in enumerate(rows):
-        if unknown := sorted(row.keys() - set(schema.names)):
-            raise ValueError(f"{where}, row {number}: unknown column {', '.join(unknown)}")
-        if missing := [name for name in schema.names if name not in row]:
-            raise ValueError(f"{where}, row {number}: missing column {', '.join(missing)}")
-    columns = [_column([row[field.name] for row in rows], field, where) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _column(values: list[Any], field: pa.Field, where: str) -> pa.Array:
-    for number, value in enumerate(values):
-        problem = ""
-        if value is None and not field.nullable:
-            problem = "is required"
-        elif isinstance(value, float) and not math.isfinite(value):
-            problem = f"is {value}; write null and a reason"
-        elif isinstance(value, datetime) and value.tzinfo is None:
-            problem = "has no time zone; write UTC"
-        if problem:
-            raise ValueError(f"{where}, row {number}: column {field.name} {problem}")
-    try:
-        return pa.array(values, type=field.type)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: column {field.name} is not {field.type}: {error}") from error
-
-
-def _read_tables(
-    folder: Path, schema: pa.Schema = SCHEMA, only: Collection[str] | None = None
-) -> list[pa.Table]:
-    return [
-        _read_table(path, schema)
+def read_kind(folder: Path, schema: pa.Schema, only: Collection[str] | None = None) -> pl.DataFrame:
+    """All rows of a schema in a folder; `only` and ResultsError as for `read`."""
+    parts = [
+        read_part(path, schema)
         for path in sorted(folder.glob("[!.]*.parquet"))
         if only is None or path.stem.partition("-")[0] in only
     ]
+    return pl.concat([pl.DataFrame(schema.empty_table()), *parts])
 
 
-def _read_table(path: Path, schema: pa.Schema = SCHEMA, advice: str = AGAIN) -> pa.Table:
+def read_part(path: Path, schema: pa.Schema = SCHEMA, advice: str = AGAIN) -> pl.DataFrame:
+    """The rows of one file; raises ResultsError as `read` does, with `advice` for a damaged one."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except PermissionError as error:
@@ -252,4 +209,4 @@ def _read_table(path: Path, schema: pa.Schema = SCHEMA, advice: str = AGAIN) -> 
             f"{SCHEMA_VERSION} with {len(schema.names)}; read it with the {PRODUCER} that wrote "
             "it, or run into another folder (--out)"
         )
-    return table.select(schema.names).cast(schema)
+    return pl.DataFrame(table.select(schema.names).cast(schema))

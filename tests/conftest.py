@@ -38,7 +38,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 TOGETHER = {
-    "ray": ("cluster_memory", "cluster_reach", "cluster_tasks", "search_tuning"),
+    "ray": ("cluster_reach", "cluster_tasks", "search_tuning"),
     "sweep": ("search_choice", "search_stages"),
 }
 """Files that share a fixture that takes long to make."""

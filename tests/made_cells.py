@@ -17,7 +17,6 @@ def smoke_cells(
     preset: str = "smoke",
     overrides: Sequence[str] = (),
     held: Held | None = None,
-    calibrate: float | None = None,
     **others: Any,
 ) -> list[Cell]:
     selection = Selection(
@@ -28,4 +27,4 @@ def smoke_cells(
         overrides=list(overrides),
         **others,
     )
-    return plan(selection, held=held, calibrate=calibrate)
+    return plan(selection, held=held)

@@ -91,14 +91,25 @@ def _pictures(number: int, defective: bool, score: float) -> dict[str, Any]:
         "kind": KINDS[number],
         "score": score,
         "image": _grain(number),
-        "mask": _grain(0) if defective else None,
-        "map": _grain(number + 1),
+        "mask": spot(0.3, 0.05) if defective else None,
+        "map": spot(0.7 if KINDS[number] == MISS else 0.3, 0.2),
         "low": 0.0,
         "high": 2.0,
         "level": 0.5,
         "licence": "made for tests",
         "source": "tests/made_reports.py",
     }
+
+
+@cache
+def spot(place: float, radius: float) -> bytes:
+    """A grey picture that is bright around a point of its diagonal, and fades at its radius."""
+    far = np.hypot(*(np.mgrid[:SIZE, :SIZE] / SIZE - place))
+    file = io.BytesIO()
+    Image.fromarray((255 * (1 - far / radius).clip(0, 1) ** 0.5).astype(np.uint8)).save(
+        file, "WEBP"
+    )
+    return file.getvalue()
 
 
 @cache

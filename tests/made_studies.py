@@ -12,16 +12,18 @@ from made_cells import smoke_cells
 
 from benchmarks.base import sealed
 from harness.plan.cell import Cell
-from harness.plan.options import SearchOptions, Selection
+from harness.plan.options import Say, SearchOptions, Selection
+from harness.plan.plan import plan
 from harness.search.choice import freeze
 from harness.search.models import LoadedModel, score_setting
-from harness.search.study import Study, plan_studies
+from harness.search.study import Study, by_row, checked, grids_of, held_by
 from harness.search.tuning import Score, search_stages
 from harness.store.journal import entries
 from harness.store.store import FitFacts, Store
 from harness.work.cache import FeatureCache
 from harness.work.place import Place
 from harness.work.rows import finished_rows
+from methods.base import quiet
 from results.metrics import Measured
 from results.table import SCHEMA, write_part
 
@@ -31,26 +33,38 @@ UNMEASURED = ("test_images", "score_seconds", "images_per_second")
 def study(
     method: str,
     *space: str,
-    objective: str = "image_auroc",
-    joint: bool = False,
     selector: str = "paper",
     overrides: Sequence[str] = (),
     seeds: int = 1,
+    categories: Sequence[str] = (),
+    benchmark: str = "shapes",
+    **options: Any,
 ) -> Study:
     """Planned while the test split is sealed, as `tune` does."""
-    with sealed():
-        options = SearchOptions(
-            space=list(space), objective=objective, joint=joint, selector=selector, anomalies=1
-        )
-        selection = Selection(
-            benchmarks=["shapes"],
-            methods=[method],
-            seeds=seeds,
-            preset="smoke",
-            overrides=list(overrides),
-        )
-        [planned] = plan_studies(selection, options)
+    selection = Selection(
+        benchmarks=[benchmark],
+        methods=[method],
+        seeds=seeds,
+        preset="smoke",
+        overrides=list(overrides),
+        categories=list(categories),
+    )
+    options = {"anomalies": 1, "folds": 1} | options
+    asked = SearchOptions(space=list(space), selector=selector, **options)
+    [planned] = planned_studies(selection, asked)
     return planned
+
+
+def planned_studies(selection: Selection, options: SearchOptions, say: Say = quiet) -> list[Study]:
+    """The studies of a selection, planned while the test split is sealed, as `tune` does."""
+    with sealed():
+        cells = plan(selection, held=held_by(options))
+        grids = grids_of(cells, options)
+        planned = [
+            Study(cells=seeds, options=options, grids=grids[seeds[0].method])
+            for seeds in by_row(cells)
+        ]
+        return checked(planned, say)
 
 
 def made_place(out: Path, cache: FeatureCache) -> Place:
@@ -102,11 +116,12 @@ def separable(knobs: Any) -> float:
 
 
 class Sweep:
-    """A whole robust search of LafitE's knobs, and what it noted of its work."""
+    """A whole anchored search of LafitE's knobs, and what it noted of its work."""
 
     def __init__(self, place: Place) -> None:
-        self.place, self.study = place, study("lafite", selector="robust")
+        self.place, self.study = place, study("lafite", selector="anchored")
         with sealed():
-            self.knobs, self.results = search_stages(self.study, place, score_here)
-        self.choice = freeze(place.store, self.study, self.knobs, self.results, "test")
+            self.found, self.results = search_stages(self.study, place, score_here)
+        self.knobs = self.found.knobs
+        self.choice = freeze(place.store, self.study, self.found, self.results, "test")
         self.logged = list(entries(place.store.out / "work.jsonl"))

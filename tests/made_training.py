@@ -17,9 +17,12 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 
 def made(count: int, seed: int = 0) -> Batches:
     """Samples whose input is their own index."""
-    return Batches(
-        [f"k{i}" for i in range(count)], lambda i: torch.tensor(i).view(-1, 1), seed=seed
-    )
+    return Batches(count, lambda i: torch.tensor(i).view(-1, 1), seed=seed)
+
+
+def served(values: Tensor, seed: int = 0) -> Batches:
+    """These inputs as training samples."""
+    return Batches(len(values), lambda indices: values[list(indices)], seed=seed)
 
 
 def order_of(batches: list[Batch]) -> list[int]:
@@ -29,7 +32,7 @@ def order_of(batches: list[Batch]) -> list[int]:
 def drawn(count: int, seed: int = 0, *, step: int = 0, positions: Tensor | None = None) -> Draws:
     """The draws for a batch of so many samples, or for those at these positions in it."""
     own = torch.arange(count) if positions is None else positions
-    batch = Batch(torch.zeros(len(own), 1), (), own, count)
+    batch = Batch(torch.zeros(len(own), 1), own, count)
     return Draws(batch, torch.device("cpu"), seed, step=step)
 
 
@@ -37,8 +40,7 @@ COUNT = 13
 
 
 def features() -> Batches:
-    values = numbers(COUNT, 6, 3, 3) * 2 + 1
-    return Batches([str(i) for i in range(COUNT)], lambda i: values[list(i)])
+    return served(numbers(COUNT, 6, 3, 3) * 2 + 1)
 
 
 def regress(network: nn.Module, values: Tensor, draws: Draws) -> Tensor:

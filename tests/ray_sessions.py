@@ -9,6 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.work.place import Place
+from harness.work.task import Task
+from methods.base import OnProgress
+
 PATIENCE = 400
 
 
@@ -59,3 +63,21 @@ def _wait_for_silence(session: int) -> None:
             return
         time.sleep(0.5)
     os.killpg(session, signal.SIGKILL)
+
+
+def most_at_once(names: str, place: Place, memory: int = 0) -> int:
+    """How many of these tasks, of two seconds each, ran at the same time."""
+    from harness.cluster.tasks import on_ray
+
+    def stamping(name: str) -> Task:
+        def run(place: Place, tell: OnProgress) -> None:
+            began = time.time()
+            time.sleep(2)
+            (place.store.out / name).write_text(f"{began} {time.time()}")
+
+        return Task(name, run, memory=memory)
+
+    errors = [error for _, error in on_ray([*map(stamping, names)], place, lambda *_: None)]
+    assert not any(errors), errors
+    spans = [tuple(map(float, (place.store.out / name).read_text().split())) for name in names]
+    return max(sum(begin <= start < end for begin, end in spans) for start, _ in spans)

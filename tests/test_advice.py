@@ -36,16 +36,14 @@ class Case(NamedTuple):
     asked_again: dict[str, object] = {}  # noqa: RUF012
 
 
-def attempt(
-    root: Path, asked: dict[str, object], calibrate: float | None = None
-) -> tuple[str, str]:
+def attempt(root: Path, asked: dict[str, object]) -> tuple[str, str]:
     """What a command that trains nothing would say: its error, and its notes."""
     words = {"benchmarks": [str(root / "parts")], "methods": ["draem"], "preset": "smoke"}
     selection = Selection(**(words | {"seeds": 1} | asked))  # type: ignore[arg-type]
     screen = io.StringIO()
     notes: list[str] = []
     try:
-        cells = plan(selection, calibrate=calibrate, say=notes.append)
+        cells = plan(selection, say=notes.append)
         check_data(
             cells,
             FeatureCache(root=root / "cache"),
@@ -137,7 +135,7 @@ CASES = {
     ),
     "a folder too deep": Case(
         image(f"{TEST}/good/deep/x.png"), "images lie one folder higher; move them",
-        lambda root: (moved(f"{TEST}/good/deep/x.png", f"{TEST}/good/x.png")(root)),
+        moved(f"{TEST}/good/deep/x.png", f"{TEST}/good/x.png"),
     ),
     "no image by its ending": Case(
         lambda root: (root / TRAIN / "good/x.heic").write_bytes(b"?"),
@@ -162,18 +160,10 @@ CASES = {
         moved(f"{TRUTH}/crack/000_mask.png", f"{TRUTH}/crack/000.png"), "name it 000_mask.png",
         moved(f"{TRUTH}/crack/000.png", f"{TRUTH}/crack/000_mask.png"),
     ),
-    "a folder of masks with a capital": Case(
-        moved(f"{TRUTH}/crack", f"{TRUTH}/Crack"), "name its folder crack",
-        moved(f"{TRUTH}/Crack", f"{TRUTH}/crack"),
-    ),
     "a mask of two images": Case(
         image(f"{TEST}/crack/000.bmp"), "give the images different names",
         lambda root: [moved(f"{TEST}/crack/000.bmp", f"{TEST}/crack/900.bmp")(root),
                       mask(f"{TRUTH}/crack/900_mask.png")(root)],
-    ),
-    "a mask twice": Case(
-        mask(f"{TRUTH}/crack/000_mask.bmp"), "remove one of the two",
-        removed(f"{TRUTH}/crack/000_mask.bmp"),
     ),
     "a mask missing": Case(
         removed(f"{TRUTH}/crack/000_mask.png"), "add ground_truth/crack/000_mask.png",
@@ -223,13 +213,6 @@ CASES = {
     "no training images": Case(
         removed(TRAIN), "put normal ones into bolt/train/good", image(f"{TRAIN}/good/0.png")
     ),
-    "a category that is not there": Case(
-        nothing, "did you mean 'bolt'", nothing, {"categories": ["bold"]}, {"categories": ["bolt"]}
-    ),
-    "a folder that is not there": Case(
-        nothing, "give a data set's name or an existing path", nothing,
-        {"benchmarks": ["./part"]}, {"benchmarks": ["./parts"]},
-    ),
     "hidden files among textures": Case(
         lambda root: [image("textures/a.png")(root),
                       (root / "textures/b.png").write_bytes(b"?")],
@@ -249,9 +232,7 @@ def test_advice_that_is_followed_helps(
     case.spoil(tmp_path)
     error, _ = attempt(tmp_path, case.asked)
     assert re.search(case.said, error), error
-    assert all(
-        line.startswith(("/", "draem", "parts", "./part", "...")) for line in error.split("\n")
-    )
+    assert all(line.startswith(("/", "draem", "...")) for line in error.split("\n"))
     case.follow(tmp_path)
     assert attempt(tmp_path, case.asked_again)[0] == ""
 
@@ -274,7 +255,7 @@ def test_what_was_checked_once_is_checked_again_when_anything_changed(tmp_path: 
 def test_where_images_are_held_out_to_calibrate_test_images_are_checked_too(tmp_path: Path) -> None:
     write_category(tmp_path / BOLT)
     next((tmp_path / TEST).glob("*/*.png")).write_bytes(b"no image")
-    assert "is not an image" in attempt(tmp_path, {}, calibrate=0.3)[0]
+    assert "is not an image" in attempt(tmp_path, {"calibrate": 0.3})[0]
 
 
 def test_what_is_worth_knowing_is_said_each_time(tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from results.analysis.election import Election, Image
+from results.analysis.anchored import Comparison, Group
 from results.analysis.selection import (
     ALL,
     AVERAGE,
     agreement,
     by_setting,
-    detected,
-    objective,
+    image_auroc,
     opinions,
+    regrets,
 )
 
 
@@ -61,10 +61,10 @@ def test_correlations_regret_and_rank() -> None:
     )
     a, b, mean, blur = agreement(opinion, TEST, chosen="2").to_dicts()
     assert (a["category"], b["category"], mean["category"]) == ("a", "b", "mean")
-    # One adjacent swap of four: Spearman 1 - 6 * 2 / 60, Kendall (5 - 1) / 6.
-    assert a["spearman"] == pytest.approx(0.8) and a["kendall"] == pytest.approx(4 / 6)
+    # One adjacent swap of four: 1 - 6 * 2 / 60.
+    assert a["spearman"] == pytest.approx(0.8)
     assert (a["best"], a["chosen"], a["regret"], a["rank"]) == (0.8, 0.8, 0.0, 1)
-    assert b["spearman"] is None and b["kendall"] is None, "a constant has no ranks"
+    assert b["spearman"] is None, "a constant has no ranks"
     assert b["regret"] == pytest.approx(40) and b["rank"] == 4
     # Means on test: 0.55, 0.65, 0.65, 0.8.
     assert mean["best"] == pytest.approx(0.8) and mean["regret"] == pytest.approx(15)
@@ -74,45 +74,28 @@ def test_correlations_regret_and_rank() -> None:
     assert blur["regret"] == pytest.approx(30)
 
 
-def test_opinions_weigh_ranks_or_means() -> None:
-    images = [
-        Image(f"{c}{n}", c, f, f"{c}{n}") for c in "ab" for f in ("blur", "scar") for n in range(4)
-    ]
-    random = np.random.default_rng(0)
-    election = Election(random.normal(size=(2, 3, len(images))), images)
-    robust, plain = (
-        opinions(election, ["x", "y", "z"], by_rank=by_rank).sort(
-            "family", "category", "knobs_json"
-        )
-        for by_rank in (True, False)
-    )
-    for family in ("blur", "scar"):
-        of = robust.filter(family=family, category="a")["value"].to_list()
-        members = [
-            n for n, image in enumerate(images) if image.category == "a" and image.family == family
-        ]
-        assert of == pytest.approx(election.differences.mean(0)[:, members].mean(1).tolist())
-    whole = pl.col("family") == ALL, pl.col("category") == AVERAGE
-    assert robust.filter(*whole)["value"].to_list() == pytest.approx(election.scores.tolist())
-    assert plain.filter(*whole)["value"].to_list() == pytest.approx(
-        election.values.mean(0).tolist()
-    )
+def test_opinions_are_distances_by_category_and_mean_gains() -> None:
+    groups = [Group("blur", "a"), Group("blur", "b"), Group("scar", "a")]
+    rows = np.array([[1.0, 2, 4], [1, 3, 1], [2, 2, 5]])
+    case = Comparison(groups, rows, np.stack([rows] * 10), 0)
+    found = opinions(case, ["x", "y", "z"])
+
+    def of(family: str, category: str) -> list[float]:
+        return found.filter(family=family, category=category)["value"].to_list()
+
+    assert of("blur", "b") == [1, 3, 1] and of("blur", AVERAGE) == [0, 1.5, 1.5]
+    assert of(ALL, "a") == [1.5, 2, 4.5] and of(ALL, AVERAGE) == [0, 0.75, 2.25]
 
 
-def test_a_curve_goes_from_weak_to_strong_in_bins_of_about_equal_counts() -> None:
-    rows = detected([0.1, 0.3, 0.2, 0.4, 0.5, 0.3], [1, 2, 1, 3, 3, 2], bins=3)
-    assert [(row["from"], row["to"], row["images"]) for row in rows] == [
-        (1, 1, 2),
-        (2, 2, 2),
-        (3, 3, 2),
-    ]
-    assert [row["auroc"] for row in rows] == pytest.approx([0.65, 0.8, 0.95])
-    assert rows[0]["error"] == pytest.approx(0.05)
-    assert len(detected([0.1, 0.2], [2, 2], bins=5)) == 1
-    levels = detected([0.0] * 9, [1, 1, 1, 1, 2, 3, 3, 3, 3], bins=3)
-    assert [(row["from"], row["images"]) for row in levels] == [(1, 4), (2, 1), (3, 4)]
-    sizes = detected([0.0] * 100, [float(size) for size in range(100)], bins=5)
-    assert [row["images"] for row in sizes] == [20] * 5
+def test_regrets_are_of_each_seed() -> None:
+    both = pl.concat([rows({"a": (0.9, 0.8, 0.5)}), rows({"a": (0.6, 0.6, 0.8)}, seed=1)])
+    chosen, own, median = regrets(both, {"chosen": "1", "own": "2"})
+    assert (chosen["setting"], median["setting"]) == ("chosen", "median setting")
+    assert chosen["regret"] == pytest.approx((0.1 + 0.2) / 2) and chosen["seeds"] == 2
+    assert own["regret"] == pytest.approx((0.4 + 0.0) / 2)
+    assert own["spread"] == pytest.approx(0.4 / 2**0.5) and own["test"] == pytest.approx(0.65)
+    assert median["regret"] == pytest.approx((0.1 + 0.2) / 2)
+    assert regrets(rows({"a": (0.9, 0.8)}), {"chosen": "1"})[0]["spread"] is None
 
 
 def test_seeds_are_averaged_before_anything_is_compared() -> None:
@@ -127,14 +110,6 @@ def test_a_setting_that_was_not_revealed_is_an_error() -> None:
         agreement(opinion, TEST.filter(pl.col("knobs_json") != "1"), chosen="2")
 
 
-def test_the_objective_is_a_mean_of_means_over_real_categories() -> None:
-    cell = pl.DataFrame(
-        {
-            "metric": ["image_auroc"] * 3 + ["pixel_ap"] * 2,
-            "category": ["a", "b", "(pooled)", "a", "b"],
-            "value": [0.8, 0.6, 0.0, 0.2, None],
-        }
-    )
-    assert objective(cell, ["image_auroc"]) == pytest.approx(0.7)
-    assert objective(cell, ["image_auroc", "pixel_ap"]) == pytest.approx((0.7 + 0.2) / 2)
-    assert objective(cell, ["image_ap"]) is None
+def test_the_image_auroc_of_a_cell_is_a_mean_over_real_categories() -> None:
+    assert image_auroc(rows({"a": (0.8,), "b": (0.6,)})) == pytest.approx(0.7)
+    assert image_auroc(rows({"a": (None,)})) is None

@@ -11,7 +11,8 @@ from made_data import write_category, write_image, write_mask
 from benchmarks.base import DataError
 from benchmarks.parts.content import check
 from harness.plan.cell import open_benchmark
-from harness.plan.datasets import pieces
+from harness.plan.datasets import in_pieces, opened
+from harness.plan.options import Selection
 
 ROWS = [
     *({"image": f"i/{n}.png", "split": "train", "label": "0", "mask": ""} for n in range(3)),
@@ -40,7 +41,8 @@ def test_a_table_is_a_data_set(folder: Path, ending: str) -> None:
     assert [sample.defect for sample in benchmark.test()] == ["defect", "good", "scratch"]
     marked = [s for s in benchmark.test() if s.anomalous]
     assert all(benchmark.read_mask(sample).sum() == 9 for sample in marked)  # type: ignore[union-attr]
-    [data] = pieces(str(path), None, [], "multi-class")
+    selection = Selection(benchmarks=[str(path)])
+    [data] = in_pieces(*opened(str(path), selection), str(path), selection)
     assert (data.name, data.train_images, data.test_images) == ("bolts", 3, 3)
     assert data.open().categories() == ("bolts",), "found again from what a row keeps"
 

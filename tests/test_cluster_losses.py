@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 from made_cells import smoke_cells
+from ray_sessions import most_at_once
 
 from harness.plan.cell import Cell
 from harness.plan.options import Resources
@@ -158,16 +159,6 @@ def undisturbed(cells: Sequence[Cell], place: Place, out: Path) -> Store:
 
 def test_two_cells_share_a_gpu_and_a_third_waits(nodes: Any, tmp_path: Path) -> None:
     """A GPU that only Ray counts: what is placed, not what is computed."""
-    from harness.cluster.tasks import on_ray
-
-    def stamping(name: str) -> Callable[[Place, OnProgress], None]:
-        def run(place: Place, tell: OnProgress) -> None:
-            began = time.time()
-            time.sleep(2)
-            (place.store.out / name).write_text(f"{began} {time.time()}")
-
-        return run
-
     node = nodes.add_node(num_cpus=4, num_gpus=1)
     ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
     place = Place(
@@ -176,14 +167,10 @@ def test_two_cells_share_a_gpu_and_a_third_waits(nodes: Any, tmp_path: Path) -> 
         resources=Resources(gpus=0.5),
     )
     try:
-        for _, error in on_ray([Task(name, stamping(name)) for name in "abcd"], place, unseen):
-            assert error is None
+        assert most_at_once("abcd", place) == 2
     finally:
         ray.shutdown()
         nodes.remove_node(node)
-    spans = [tuple(map(float, (tmp_path / name).read_text().split())) for name in "abcd"]
-    at_once = [sum(begin <= start < end for begin, end in spans) for start, _ in spans]
-    assert max(at_once) == 2
 
 
 def test_a_cell_that_no_machine_can_hold_is_refused(

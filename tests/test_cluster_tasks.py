@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_cells import smoke_cells
-from ray_sessions import PATIENCE, ended_when, workers_of
+from ray_sessions import PATIENCE, ended_when, most_at_once, workers_of
 
 from harness.plan.cell import Cell
 from harness.plan.options import Resources
@@ -63,21 +63,9 @@ def test_a_killed_run_goes_on_wider_and_keeps_what_was_finished(out: Path) -> No
 
 
 def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
+    wanted = ["-m", "patchcore", "-m", "lafite", "--set", "lafite.learning_rate=1e30", "--seeds=1"]
     done = subprocess.run(
-        command(
-            out,
-            "-m",
-            "patchcore",
-            "-m",
-            "lafite",
-            "--set",
-            "lafite.learning_rate=1e30",
-            "--seeds=1",
-        ),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
+        command(out, *wanted), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 3, done.stdout + done.stderr
     assert "failed shapes lafite" in done.stderr
@@ -86,6 +74,22 @@ def test_a_failed_cell_is_a_row_and_the_exit_code_is_3(out: Path) -> None:
     assert failed["method"].to_list() == ["lafite"]
     assert failed["status"].to_list() == ["diverged"]
     assert set(frame.filter(pl.col("status") == "done")["method"]) == {"patchcore"}
+
+
+def test_two_that_need_a_machines_memory_do_not_share_it(tmp_path: Path, ray_here: None) -> None:
+    from harness.cluster.session import largest_memory
+
+    place = Place(
+        store=Store(tmp_path).prepare(), cache=FeatureCache.default(), resources=Resources(gpus=0.0)
+    )
+
+    def at_once(share: float) -> int:
+        return most_at_once("ab", place, memory=int(share * largest_memory()))
+
+    at_once(0.1)  # processes that have imported everything
+    assert at_once(0.3) == 2
+    assert at_once(0.6) == 1
+    assert at_once(9.0) == 1, "more than there is: each has the machine alone"
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +101,7 @@ def one() -> Cell:
 @pytest.fixture(scope="module")
 def trained(one: Cell, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Where the cell's model is trained and scored in this process, as one worker does it."""
-    store = Store(tmp_path_factory.mktemp("runs"))
-    store.prepare()
+    store = Store(tmp_path_factory.mktemp("runs")).prepare()
     place = Place(store=store, cache=FeatureCache.default(), resources=Resources(patience=60))
     run_job([one], place, quiet)
     return place
@@ -107,7 +110,7 @@ def trained(one: Cell, tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def spread(one: Cell, trained: Place, ray_here: None) -> Iterator[Spread]:
     """Two workers that score: started once, as that takes longest."""
-    from harness.cluster.scoring import scoring_workers
+    from harness.cluster.fitting import scoring_workers
 
     # Patient: what else runs on the machine may keep their imports from the processors.
     with scoring_workers(one, with_resources(trained, workers=2, patience=240)) as spread:
@@ -122,8 +125,8 @@ def test_two_workers_score_what_one_scores(
     one: Cell, trained: Place, spread: Spread, tmp_path: Path
 ) -> None:
     shutil.copytree(trained.store.out / "models", tmp_path / "models")
-    both = replace(trained, store=Store(tmp_path), scorers=lambda *_: nullcontext(spread))
-    both.store.prepare()
+    store = Store(tmp_path).prepare()
+    both = replace(trained, store=store, scorers=lambda *_: nullcontext(spread))
     run_job([one], both, quiet)
     # 80 images in pieces of 32: three, the last one smaller, for two workers.
     stores = (trained.store, both.store)
@@ -139,7 +142,7 @@ def test_two_workers_score_what_one_scores(
 def test_workers_that_can_not_be_had_are_not_waited_for(
     one: Cell, trained: Place, spread: Spread, tmp_path: Path
 ) -> None:
-    from harness.cluster.scoring import scoring_workers
+    from harness.cluster.fitting import scoring_workers
     from harness.cluster.session import check_room
     from harness.cluster.tasks import on_ray
 
@@ -150,8 +153,7 @@ def test_workers_that_can_not_be_had_are_not_waited_for(
         check_room(Resources(cpus=cores + 1))
     # Two cores are held by the scoring workers.
     hurried = with_resources(trained, workers=cores, patience=3)
-    hurried = replace(hurried, store=Store(tmp_path))
-    hurried.store.prepare()
+    hurried = replace(hurried, store=Store(tmp_path).prepare())
     with pytest.raises(RuntimeError, match="did not start within 3 s"):  # noqa: SIM117
         with scoring_workers(one, hurried):
             pass
@@ -171,43 +173,3 @@ def test_a_killed_scoring_worker_is_replaced(one: Cell, trained: Place, spread: 
     got += coming
     for piece, wanted in zip(got, here.spread(pieces, one.knobs), strict=True):
         np.testing.assert_array_equal(piece.images_N, wanted.images_N)
-
-
-def test_restarts_are_capped_and_the_last_reason_is_told(
-    one: Cell, trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ray.train import TrainingFailedError
-
-    from harness.cluster import fitting
-
-    asked = {}
-
-    class Trainer:
-        def __init__(self, worker: object, **settings: object) -> None:
-            asked.update(settings)
-
-        def fit(self) -> None:
-            raise TrainingFailedError("rank 1 died\nout of memory")
-
-    monkeypatch.setattr(fitting, "TorchTrainer", Trainer)
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0")  # restored afterwards
-    place = replace(with_resources(trained, workers=2), store=Store(tmp_path))
-    with pytest.raises(RuntimeError, match="out of memory \\(on 2 workers\\)"):
-        fitting.fit_on_workers(one, place, telling=None, number=0)  # type: ignore[arg-type]
-    limits = asked["run_config"].failure_config
-    assert (limits.max_failures, limits.controller_failure_limit) == (2, 0)
-    assert asked["torch_config"].timeout_s == place.resources.patience
-    assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == str(place.resources.patience)
-
-
-def test_a_lost_node_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.cluster import tasks
-
-    both = [{"NodeID": n, "NodeManagerAddress": f"10.0.0.{n}", "Alive": True} for n in "12"]
-    lost = [both[0], both[1] | {"Alive": False}]
-    looks = iter([both, both, lost, lost])
-    monkeypatch.setattr(tasks.ray, "nodes", lambda: next(looks))
-    monkeypatch.setattr(tasks, "NODES_SECONDS", 0.0)
-    nodes = tasks.Nodes()
-    assert [nodes.gone() for _ in range(4)] == [set(), set(), {"2"}, set()]
-    assert nodes.lost(["10.0.0.1", "10.0.0.2", None]) == {"10.0.0.2"}

@@ -105,9 +105,20 @@ def test_images_of_another_category_and_of_none_are_named(
     assert found == {*named, "disc/train/good/noise.png: is unlike the rest of disc"}
 
 
-def test_people_get_a_table_and_a_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit):
-        command(str(folder))
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == "0 faults, 0 warnings, 1 notes"
-    assert printed.startswith("note     sizes        bolt: ")
+def test_people_get_a_verdict_first_and_the_next_step_last(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told() -> list[str]:
+        with pytest.raises(typer.Exit):
+            command(str(folder))
+        return capsys.readouterr().out.splitlines()
+
+    verdict, note, last = told()
+    assert verdict == f"{folder} can be run" and note.startswith("note     sizes        bolt: ")
+    assert last == f"next: lafite-bench run {folder} --preset quick --seeds 2"
+    write_image(folder / "bolt/train/good/large.png", 77, size=(40, 30))
+    assert told()[0] == f"{folder} can be run, mind the 1 warning"
+    (folder / "bolt/test/crack/000.png").write_bytes(b"no image")
+    verdict, *_, last = told()
+    assert verdict == f"{folder} can't be run: 1 fault"
+    assert last == f"next: mend the faults, then lafite-bench doctor {folder}"

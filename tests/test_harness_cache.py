@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from made_data import write_category, write_image
 from benchmarks.base import DataError
 from harness.plan.registry import UsageError
 from harness.work import cache as caching
-from harness.work.cache import FeatureCache, missing_features
+from harness.work.cache import FeatureCache
 from harness.work.features import FeatureSet, feature_set
 from methods.base import Progress, quiet
 
@@ -41,26 +40,14 @@ def made(tmp_path: Path) -> tuple[FeatureCache, Path, bytes]:
     return cache, path, path.read_bytes()
 
 
-def other_process(path: Path) -> None:
-    """Forget what was seen to be sound, as a new process has."""
-    caching._sha256_of.cache_clear()
-
-
 DAMAGE: dict[str, Callable[[Path, bytes], object]] = {
     "cut off": lambda path, whole: path.write_bytes(whole[: len(whole) // 2]),
-    "cut in its header": lambda path, whole: path.write_bytes(whole[:40]),
     "empty": lambda path, whole: path.write_bytes(b""),
     "zeroed": lambda path, whole: path.write_bytes(whole[:128] + bytes(len(whole) - 128)),
-    "zeroed whole": lambda path, whole: path.write_bytes(bytes(len(whole))),
     "one bit": lambda path, whole: path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])),
-    "foreign array": lambda path, whole: np.save(path, np.zeros((3, 4))),
-    "a pickle": lambda path, whole: np.save(path, np.array([{}]), allow_pickle=True),
     "no facts": lambda path, whole: path.with_suffix(".json").unlink(),
-    "facts cut off": lambda path, whole: path.with_suffix(".json").write_text('{"images": 9'),
-    "facts of another version": lambda path, whole: path.with_suffix(".json").write_text(
-        '{"images": 96, "seconds": 1.0}'
-    ),
-    "facts that are none": lambda path, whole: path.with_suffix(".json").write_text("[]"),
+    "facts cut off": lambda path, whole: path.with_suffix(".json").write_text('{"seconds": 9'),
+    "facts without a hash": lambda path, whole: path.with_suffix(".json").write_text("{}"),
     "facts in no encoding": lambda path, whole: path.with_suffix(".json").write_bytes(b"\xff\xfe"),
 }
 
@@ -71,23 +58,14 @@ def test_a_damaged_entry_is_found_said_and_made_again(
 ) -> None:
     cache, path, whole = made
     DAMAGE[damage](path, whole)
-    other_process(path)
+    caching._sha256_of.cache_clear()  # what was seen to be sound, as a new process has not
     assert not cache.has(train_set())
     told: list[Progress] = []
-    rows, facts = cache.read(train_set(), CPU, told.append)
-    assert path.read_bytes() == whole and len(rows) == facts["images"]
+    rows, _ = cache.read(train_set(), CPU, told.append)
+    assert path.read_bytes() == whole and len(rows) == 24
     [note] = [progress.note for progress in told if progress.note]
     assert note.startswith(f"{path} is not whole (") and note.endswith("made again")
     assert cache.has(train_set())
-
-
-def test_damage_is_found_by_the_driver_too(made: tuple[FeatureCache, Path, bytes]) -> None:
-    cache, path, whole = made
-    cells = smoke_cells("draem", categories=["disc"])
-    assert len(missing_features(cells, cache)) == 1
-    path.write_bytes(whole[:-9])
-    other_process(path)
-    assert len(missing_features(cells, cache)) == 2
 
 
 def test_another_users_file_is_left_alone_and_named(
@@ -98,7 +76,7 @@ def test_another_users_file_is_left_alone_and_named(
     def closed(file: Path) -> str:
         raise PermissionError(13, "Permission denied", str(file))
 
-    other_process(path)
+    caching._sha256_of.cache_clear()
     monkeypatch.setattr(caching, "file_sha256", closed)
     with pytest.raises(DataError, match=r"\.npy: this cached file of another user .* chmod a\+r"):
         cache.has(train_set())
@@ -107,23 +85,16 @@ def test_another_users_file_is_left_alone_and_named(
 
 def test_the_budget_counts_all_and_removes_what_is_ours(tmp_path: Path) -> None:
     old = time.time() - 2 * caching.STALE_SECONDS
-    begun = f".{'a' * 24}.npy.{'b' * 32}.tmp"
-    for name in ("foreign.bin", "mine.npy", begun, f"{'c' * 24}.npy"):
+    crashed, writing = (f".{'a' * 24}.npy.{letter * 32}.tmp" for letter in "bc")
+    for name in ("foreign.bin", "mine.npy", crashed, writing, f"{'c' * 24}.npy"):
         (tmp_path / name).write_bytes(bytes(5000))
     (tmp_path / f"{'c' * 24}.json").write_text("{}")
-    os.utime(tmp_path / begun, (old, old))
+    os.utime(tmp_path / crashed, (old, old))
     cache = FeatureCache(root=tmp_path, budget_gb=1e-5)  # 10 kB: less than what is foreign
     cache.make([train_set()], CPU, quiet)
     left = {path.name for path in tmp_path.iterdir()}
     kept = cache.path(train_set())
-    assert left == {"foreign.bin", "mine.npy", kept.name, kept.with_suffix(".json").name}
-
-
-def test_what_is_being_written_now_stays(tmp_path: Path) -> None:
-    begun = tmp_path / f".{'a' * 24}.npy.{'b' * 32}.tmp"
-    begun.write_bytes(bytes(5000))
-    FeatureCache(root=tmp_path, budget_gb=1e-9).make([train_set()], CPU, quiet)
-    assert begun.exists()
+    assert left == {"foreign.bin", "mine.npy", writing, kept.name, kept.with_suffix(".json").name}
 
 
 def _read(root: Path, go: object, answers: object) -> None:
@@ -167,7 +138,7 @@ def test_an_entry_that_another_command_removed_is_made_again(
     assert len(tries) == 2 and path.read_bytes() == whole and len(rows)
 
 
-@pytest.mark.parametrize("value", ["40GB", "nan", "-1", "0", "forty"])
+@pytest.mark.parametrize("value", ["40GB", "nan", "-1"])
 def test_an_odd_budget_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAFITE_BENCH_CACHE_GB", value)
     with pytest.raises(UsageError, match=rf"^LAFITE_BENCH_CACHE_GB={value}: give gigabytes as a"):
@@ -231,11 +202,6 @@ def test_a_full_disk_is_said_before_a_page_is_written(
     ):
         cache.make([train_set()], CPU, quiet)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_facts_name_the_hash(made: tuple[FeatureCache, Path, bytes]) -> None:
-    facts = json.loads(made[1].with_suffix(".json").read_text())
-    assert set(facts) == {"images", "seconds", "sha256"}
 
 
 def test_images_and_weights_that_are_not_the_planned_ones_make_no_features(tmp_path: Path) -> None:

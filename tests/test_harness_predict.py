@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +117,7 @@ def test_the_command_says_score_p_value_and_verdict_and_skips_what_it_can_not_re
     tables = {}
     for name in ("t.parquet", "t.csv"):
         folder = str(images[0].parent)
-        assert call("predict", model, folder, "--format", name[2:], "--out", name).code == 0
+        assert call("predict", model, folder, "--out", name).code == 0
         reader = pl.read_parquet if name.endswith("parquet") else pl.read_csv
         tables[name] = reader(tmp_path / name)
     assert tables["t.csv"].shape == tables["t.parquet"].shape == (len(images), 3)
@@ -138,8 +140,7 @@ def test_no_two_images_get_one_map(tmp_path: Path) -> None:
         (("MODEL", "IMAGE", "--alpha", "2"), "give a share between 0 and 1"),
         (("MODEL", "IMAGE", "--category", "gaer"), "did you mean 'gear'"),
         (("MODEL", "IMAGE", "--cell", "0"), "no model that a finished cell 0 used"),
-        (("MODEL", "IMAGE", "--format", "parquet"), "name a file with --out"),
-        (("MODEL", "IMAGE", "--format", "xml"), "--format xml: "),
+        (("MODEL", "IMAGE", "--out", "scores.xml"), "end it with .jsonl, .csv, .parquet"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -151,9 +152,26 @@ def test_bad_input_is_one_line(
     assert done.err.count("\n") == 1
 
 
-def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path: Path) -> None:
-    import shutil
+def test_of_several_models_one_is_named_by_its_method_or_by_its_folder(
+    runs: Place, images: list[Path], tmp_path: Path, call: Call
+) -> None:
+    out, image = tmp_path / "runs", str(images[0])
+    for method in ("padim", "patchcore"):
+        shutil.copytree(model_of(runs), out / "models" / method)
+        [use] = (out / "models" / method / "cells").glob("*.json")
+        use.write_text(json.dumps(json.loads(use.read_text()) | {"method": method}))
+    refused = call("predict", str(out), image)
+    assert refused.code == 2 and "which model? -m METHOD" in refused.err
+    first, second = re.findall("  (.+) on shapes.*: (.+)", refused.err)
+    assert first == ("padim", str(out / "models/padim"))
+    assert call("predict", second[1], image).code == 0
+    assert call("predict", str(out), image, "-m", second[0]).code == 0
+    assert "did you mean 'padim'" in call("predict", str(out), image, "-m", "pdim").err
+    shutil.rmtree(out / "models/padim")
+    assert call("predict", str(out), image).code == 0, "the only one needs no name"
 
+
+def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(model_of(runs), copy)
     [use] = (copy / "cells").glob("*.json")
@@ -170,7 +188,7 @@ def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path:
 
 
 def test_folders_files_and_globs_are_found_once(tmp_path: Path) -> None:
-    for name in ("a/1.png", "a/b/2.jpg", "a/notes.txt"):
+    for name in ("a/1.png", "a/b/2.jpg", "a/notes.txt", "a/._1.png", "a/.thumbs/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     files = found([str(tmp_path / "a"), f"{tmp_path}/a/*.png", str(tmp_path / "a/1.png")])

@@ -25,7 +25,7 @@ from harness.work.execute import built, run, run_job
 from harness.work.place import Place
 from harness.work.rows import failure_row
 from methods.base import Progress, quiet
-from results.files import locked, whole_folder
+from results.files import locked
 from results.table import read, read_scores, torn
 
 
@@ -150,16 +150,6 @@ def test_what_a_crash_left_half_written_goes_after_a_day(tmp_path: Path) -> None
     assert not old.exists() and not scratch.exists() and young.exists()
 
 
-def test_of_two_that_fill_a_folder_the_first_wins_and_none_fails(tmp_path: Path) -> None:
-    target = tmp_path / "deep/folder"
-    with whole_folder(target) as first:
-        (first / "who").write_text("first")
-        with whole_folder(target) as second:
-            (second / "who").write_text("second")
-    assert (target / "who").read_text() == "second"
-    assert [path.name for path in target.parent.iterdir()] == ["folder"]
-
-
 def _work(out: Path, cache: Path, go: object) -> None:
     torch.set_num_threads(1)
     place = Place(store=Store(out), cache=FeatureCache(root=cache))
@@ -202,9 +192,8 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     process.kill()
     process.join(60)
     assert path.exists(), "the file stays, which says nothing"
-    started = time.monotonic()
-    with locked(path, lambda: None):
-        assert time.monotonic() - started < 5
+    with locked(path, lambda: pytest.fail("waits")):
+        pass
     assert not path.exists()
 
 

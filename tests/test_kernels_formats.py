@@ -65,16 +65,6 @@ def test_networks_multiply_in_the_format_of_the_processor(monkeypatch: pytest.Mo
             assert layer(row).dtype == torch.float32
 
 
-def test_kernels_screen_in_the_format_of_the_processor(processor: Any) -> None:
-    from kernels import _screen
-
-    rows = torch.randn(300, 20, generator=torch.Generator().manual_seed(0))
-    processor(**NEW)
-    assert _screen.screen_of(rows).dtype == torch.bfloat16
-    processor(avx2=True)
-    assert _screen.screen_of(rows).dtype != torch.bfloat16
-
-
 @pytest.mark.parametrize(("name", "value"), [("ONEDNN_MAX_CPU_ISA", "AVX3"),
                                              ("ATEN_CPU_CAPABILITY", "avx3")])  # fmt: skip
 def test_nonsense_in_a_variable_is_one_line(name: str, value: str) -> None:

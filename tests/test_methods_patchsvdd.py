@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from made_features import one_thread  # noqa: F401
-from made_training import drawn, numbers
+from made_training import drawn, numbers, served
 from torch import Tensor
 
 from harness.checks.subject import batches, inputs
@@ -23,7 +23,7 @@ from methods.networks.patch_encoder import (
     jittered,
     spread,
 )
-from methods.parts.batches import Batches, Draws
+from methods.parts.batches import Draws
 from methods.parts.windows import anywhere
 from methods.patchsvdd import METHOD, PatchSVDD
 
@@ -103,7 +103,7 @@ def test_a_pixel_has_the_mean_of_the_patches_that_hold_it(
 def trained(**changes: object) -> tuple[PatchSVDD, Tensor]:
     images = torch.rand(7, 3, 80, 80, generator=torch.Generator().manual_seed(1))
     method = PatchSVDD(replace(CONFIG, **changes), seed=0)
-    method.fit(Batches([str(i) for i in range(7)], lambda i: images[list(i)]))
+    method.fit(served(images))
     return method, images
 
 
@@ -118,21 +118,11 @@ def test_scores_are_brute_force_distances_multiplied() -> None:
         rows, near = (x.permute(0, 2, 3, 1).flatten(0, 2).double() for x in (normal, embedded))
         apart = torch.cdist(near, rows).amin(dim=1).view(2, *embedded.shape[2:])
         scales.append(spread(apart.float(), 80, patch, stride))
-    scores = method.score(queries, ["a", "b"], KNOBS)
+    scores = method.score(queries, KNOBS)
     torch.testing.assert_close(scores.maps, scales[0] * scales[1], rtol=1e-4, atol=1e-6)
     assert torch.equal(scores.images, scores.maps.flatten(1).amax(dim=1))
-    summed = method.score(queries, ["a", "b"], replace(KNOBS, combine="sum"))
+    summed = method.score(queries, replace(KNOBS, combine="sum"))
     torch.testing.assert_close(summed.maps, scales[0] + scales[1], rtol=1e-4, atol=1e-6)
-
-
-def test_all_patches_are_kept_where_the_rates_are_one() -> None:
-    whole = {"coarse_rate": 1.0, "fine_rate": 1.0}
-    method, images = trained(**whole)
-    counts = [len(images) * cells(80, patch, stride) ** 2 for patch, stride in ((64, 16), (32, 8))]
-    assert [len(bank.rows_MD) for bank in (method.coarse, method.fine)] == counts
-    paper = replace(METHOD.presets["paper"].config, **whole)
-    METHOD.check(paper, KNOBS, 10)
-    assert METHOD.cost(paper, 10).bank_rows == 10 * (13**2 + 57**2)
 
 
 def test_the_loss_is_cross_entropy_and_lambda_times_distance() -> None:

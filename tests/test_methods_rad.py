@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +10,14 @@ import timm
 import torch
 import torch.nn.functional as F
 from made_features import made_inputs, one_thread  # noqa: F401
-from made_training import numbers
+from made_training import numbers, served
 from torch import Tensor
 
 from kernels.kcenter import kcenter_order_reference
-from methods import rad
 from methods.parts.backbone import Extractor
-from methods.parts.batches import Batches
 from methods.parts.maps import evaluated
 from methods.parts.shapes import feature_numbers
-from methods.rad import EVERYWHERE, METHOD, Rad, cost, directions, everywhere, nearby
+from methods.rad import EVERYWHERE, METHOD, Rad, cost, directions
 
 PAPER, KNOBS = METHOD.presets["paper"]
 TINY = replace(PAPER, backbone="vit_tiny_patch16_224", resize=64, crop=48, layers=(2, 5))
@@ -31,7 +28,7 @@ def filled(config: Rad.Config, count: int) -> tuple[Rad, Tensor]:
     """A bank of random images, and these."""
     method = Rad(config)
     values = made_inputs(method, count).half().float()
-    method.fit(Batches([str(i) for i in range(count)], lambda i: values[list(i)]))
+    method.fit(served(values))
     return method, values
 
 
@@ -70,34 +67,20 @@ def test_scores_are_those_of_a_plain_loop(k: int, radius: int) -> None:
     method, values = filled(TINY, 5)
     queries = numbers(2, values.shape[1], seed=9).half().float()
     knobs = replace(KNOBS, k_image=k, radius=radius, scored_at=30)
-    found = method.score(queries, ["a", "b"], knobs)
+    found = method.score(queries, knobs)
     classes, normal = taken_apart(values)
     own_classes, images = taken_apart(queries)
     errors = torch.tensor(
         [plain_distance(images[i], classes, normal, own_classes[i], k, radius) for i in range(2)]
     ).view(2, 3, 3)
-    wanted = evaluated(errors, 48, 30, knobs.window, knobs.sigma, knobs.top)
+    wanted = evaluated(errors, 48, knobs)
     torch.testing.assert_close(found.maps, wanted.maps, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.images, wanted.images, rtol=1e-4, atol=1e-5)
 
 
-def test_of_the_similar_images_one_layer_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[weakref.ref[Tensor]] = []
-
-    def watched(patches: Tensor, similar: Tensor, radius: int) -> Tensor:
-        assert not any(layer() is not None for layer in held)
-        held.append(weakref.ref(similar))
-        return nearby(patches, similar, radius)
-
-    monkeypatch.setattr(rad, "nearby", watched)
-    method, values = filled(TINY, 5)
-    method.score(values[:2], ["a", "b"], KNOBS)
-    assert len(held) == 4
-
-
 def test_the_map_is_upsampled_and_blurred_as_officially() -> None:
     errors = numbers(2, 3, 3).abs()
-    found = evaluated(errors, 48, 40, KNOBS.window, KNOBS.sigma, KNOBS.top)
+    found = evaluated(errors, 48, replace(KNOBS, scored_at=40))
     maps = F.interpolate(errors[:, None], 40, mode="bilinear", align_corners=False)
     apart = torch.arange(5.0) - 2
     kernel = torch.exp(-(apart[:, None] ** 2 + apart[None] ** 2) / 2)
@@ -106,15 +89,6 @@ def test_the_map_is_upsampled_and_blurred_as_officially() -> None:
     torch.testing.assert_close(found.maps, wanted)
     ranked = maps.flatten(1).sort(dim=1, descending=True).values
     torch.testing.assert_close(found.images, ranked[:, :16].mean(dim=1))
-
-
-def test_a_radius_across_the_grid_looks_everywhere() -> None:
-    patches = F.normalize(numbers(6, 4, 4), dim=0)
-    similar = F.normalize(numbers(5, 6, 4, 4, seed=1), dim=1)
-    torch.testing.assert_close(
-        nearby(patches, similar, 3), everywhere(patches, similar), rtol=1e-5, atol=1e-5
-    )
-    assert (nearby(patches, similar, 1) >= everywhere(patches, similar) - 1e-5).all()
 
 
 def test_at_a_rate_below_one_images_are_kept_that_cover_the_others() -> None:
@@ -146,8 +120,8 @@ def test_one_pass_on_a_transformer_with_random_weights(tmp_path: Path) -> None:
     method = Rad(config)
     pixels = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     values = Extractor(method.inputs(config), tmp_path / "w.pth")(pixels)
-    method.fit(Batches(["a", "b"], lambda indices: values[list(indices)]))
-    found = method.score(values, ["a", "b", "c"], KNOBS)
+    method.fit(served(values[:2]))
+    found = method.score(values, KNOBS)
     assert found.maps.shape == (3, 48, 48)
     assert found.images[2] > found.images[:2].max() + 0.001, "the third is not in the bank"
 

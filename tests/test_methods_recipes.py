@@ -6,7 +6,7 @@ Every number here is the publication's; no network is trained.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,18 +16,16 @@ from made_features import (
     made_inputs,
     one_thread,  # noqa: F401
 )
-from made_training import drawn, numbers
+from made_training import drawn, numbers, served
 from torch import Tensor, nn
 
 from harness.plan.registry import load
 from methods.base import Method
 from methods.draem import METHOD, Draem
 from methods.painting.textures import own_textures
-from methods.parts.backbone import Features, Tokens
-from methods.parts.batches import Batches
+from methods.parts.backbone import Features
 from methods.parts.shapes import feature_numbers
 from methods.parts.stable_adamw import StableAdamW
-from methods.parts.training import Recipe
 
 IMAGES = 3
 
@@ -41,7 +39,7 @@ class Published(NamedTuple):
     decay: float
     epochs: int
     batch_size: int
-    drops: dict[float, float]
+    factors: dict[float, float]
     """The factor on the rate from each share of the training on; 1 before the first."""
     tiny: dict[str, Any]
     clip: float | None = None
@@ -115,7 +113,7 @@ def what_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Metho
     )
     values = made_inputs(method, IMAGES)
     with pytest.raises(Seen):
-        method.fit(Batches([str(i) for i in range(IMAGES)], lambda i: values[list(i)]))
+        method.fit(served(values))
     return method, asked
 
 
@@ -140,27 +138,11 @@ def test_the_paper_preset_is_trained_as_published(
     assert recipe.iterations == published.iterations
     assert (recipe.clip, recipe.precision) == (published.clip, "float32")
     assert len(batches) == published.samples
-
-
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if PUBLISHED[name].drops is COSINE])
-def test_the_rate_follows_the_published_cosine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe: Recipe = what_is_optimised(name, monkeypatch)[1][3]
-    for done, factor in COSINE.items():
-        assert recipe.rate(done, 10_000) == pytest.approx(factor, abs=1e-6)
-
-
-STEPPED = [name for name in PUBLISHED if PUBLISHED[name].drops is not COSINE]
-
-
-@pytest.mark.parametrize("name", STEPPED)
-def test_the_rate_falls_where_and_as_far_as_published(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe: Recipe = what_is_optimised(name, monkeypatch)[1][3]
-    factor, epochs = 1.0, PUBLISHED[name].epochs
-    for epoch in range(epochs):
-        factor = PUBLISHED[name].drops.get(epoch / epochs, factor)
-        assert recipe.rate(epoch / epochs) == pytest.approx(factor), f"epoch {epoch}"
+    factor = 1.0
+    for done in sorted({epoch / 1000 for epoch in range(1000)} | published.factors.keys()):
+        factor = published.factors.get(done, factor)
+        if published.factors is not COSINE or done in COSINE:
+            assert recipe.rate(done, 10_000) == pytest.approx(factor, abs=1e-6), done
 
 
 def view_of_draem(images: Tensor, **settings: Any) -> Tensor:
@@ -210,7 +192,7 @@ class Spy(nn.Module):
 def test_draems_networks_see_values_from_0_to_1_and_no_statistics_of_imagenet() -> None:
     images = numbers(60, 3, 64, 64).mul(3).sigmoid()
     method, network = Draem(replace(METHOD.presets["smoke"].config, turned=0.3)), Spy()
-    source = own_textures(Batches([str(i) for i in range(60)], lambda i: images[list(i)]))
+    source = own_textures(served(images))
     method.losses(source, network, images, drawn(60))
     assert network.shown.min() >= 0 and network.shown.max() <= 1
     assert not torch.equal(network.shown, images)
@@ -218,7 +200,7 @@ def test_draems_networks_see_values_from_0_to_1_and_no_statistics_of_imagenet() 
     method.losses(source, network, images, drawn(60))
     assert torch.equal(network.shown, images), "what is neither turned nor damaged stays as it is"
     method.network = network
-    method.score(images, [], METHOD.presets["smoke"].knobs)
+    method.score(images, METHOD.presets["smoke"].knobs)
     assert torch.equal(network.shown, images)
 
 
@@ -252,41 +234,3 @@ def test_the_paper_preset_sees_the_published_features(name: str, cells: int, cha
     declared = load("methods", name)
     view = declared.method.inputs(declared.presets["paper"].config)
     assert feature_numbers(view) == cells * channels
-
-
-DINOV2 = Tokens(
-    backbone="vit_base_patch14_reg4_dinov2.lvd142m",
-    layers=(2, 3, 4, 5, 6, 7, 8, 9),
-    resize=448,
-    crop=392,
-    groups=2,
-    norm=False,
-)
-DINOV3 = Tokens(
-    backbone="vit_base_patch16_dinov3.lvd1689m",
-    layers=(3, 6, 9, 11),
-    resize=512,
-    crop=448,
-    prefix="class",
-    groups=0,
-    norm=True,
-)
-SCORED = {"scored_at": 256, "window": 5, "top": 0.01}
-
-
-@pytest.mark.parametrize(
-    ("name", "view", "knobs"),
-    [
-        ("dinomaly", replace(DINOV2, prefix="all"), {**SCORED, "sigma": 4.0}),
-        ("inpformer", replace(DINOV2, prefix="none"), {**SCORED, "sigma": 4.0}),
-        ("rad", DINOV3, {**SCORED, "sigma": 1.0, "k_image": 150, "radius": 1}),
-    ],
-)
-def test_the_paper_preset_reads_and_scores_tokens_as_published(
-    name: str, view: Tokens, knobs: dict[str, Any]
-) -> None:
-    declared = load("methods", name)
-    config, ours = declared.presets["paper"]
-    assert declared.method.inputs(config) == view
-    assert (view.grid, view.aggregate, view.precision) == (0, "pyramid", "float32")
-    assert asdict(ours) == knobs

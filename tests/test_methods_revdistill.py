@@ -57,8 +57,6 @@ def apart(method: RevDistill, values: Tensor) -> list[np.ndarray]:
 def test_maps_are_scipys_cosine_distances() -> None:
     method, values = RevDistill(CONFIG), pyramid(2)
     wanted = apart(method, values)
-    for scores, layer in zip(method.cosine_maps(values), wanted, strict=True):
-        np.testing.assert_allclose(scores.detach().numpy(), layer, atol=1e-5)
     upsampled = sum(
         F.interpolate(
             torch.from_numpy(layer)[:, None], (64, 64), mode="bilinear", align_corners=True
@@ -66,7 +64,7 @@ def test_maps_are_scipys_cosine_distances() -> None:
         for layer in wanted
     )
     smooth = np.stack([gaussian_filter(layer, 4.0) for layer in upsampled[:, 0].numpy()])
-    scores = method.score(values, ["a", "b"], replace(KNOBS, sigma=4.0))
+    scores = method.score(values, replace(KNOBS, sigma=4.0))
     np.testing.assert_allclose(scores.maps.numpy(), smooth, atol=1e-5)
     np.testing.assert_allclose(scores.images.numpy(), smooth.max(axis=(1, 2)), atol=1e-5)
 
@@ -109,16 +107,6 @@ def test_the_student_of_a_wide_resnet_has_the_official_shapes() -> None:
     assert wide == [1024, 512, 256, 128]
     # `de_wide_resnet50_2` without its unused last layer.
     assert sum(parameter.numel() for parameter in student.grow.parameters()) == 24_917_504
-
-
-@pytest.mark.parametrize("relu", [True, False])
-def test_rebuilt_layers_may_be_negative_where_the_teachers_can(relu: bool) -> None:
-    torch.manual_seed(0)
-    student = Student((6, 8, 10), bottleneck_blocks=1, decoder_blocks=(1, 2, 1), relu=relu)
-    layers = [numbers(2, c, s, s) for c, s in ((6, 16), (8, 8), (10, 4))]
-    for rebuilt, layer in zip(student(*layers), layers, strict=True):
-        assert rebuilt.shape == layer.shape
-        assert bool((rebuilt < 0).any()) is not relu
 
 
 def non_negative(config: RevDistill.Config) -> bool:

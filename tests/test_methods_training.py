@@ -42,14 +42,6 @@ def test_every_batch_of_every_epoch_has_draws_of_its_own() -> None:
     assert len(set(seen)) == len(seen) == 9
 
 
-def test_the_step_schedule_drops_as_often_as_it_is_told() -> None:
-    assert [recipe(1000).rate(e / 1000) for e in (0, 799, 800, 999)] == [1.0, 1.0, 0.1, 0.1]
-    schedule = recipe(700, drops=(0.8, 0.9), drop_to=0.2)
-    rates = [schedule.rate(e / 700) for e in (0, 559, 560, 629, 630, 699)]
-    assert rates == pytest.approx([1.0, 1.0, 0.2, 0.2, 0.04, 0.04])
-    assert recipe(1, drops=()).rate(0.99) == 1.0
-
-
 def test_one_cycle_warms_up_and_ends_near_zero() -> None:
     schedule = recipe(1, schedule="one_cycle")
     rates = [schedule.rate(done / 1000) for done in range(1000)]

@@ -8,15 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from made_training import drawn, numbers
+from made_training import drawn, numbers, served
 from torch import Tensor, nn
 
-from methods.base import BankSearch
-from methods.lafite import LafitE
-from methods.networks.masked_transformer import EncoderLayer, neighbour_mask
-from methods.parts.backbone import LITE0
-from methods.parts.batches import Batches
-from methods.uniad import METHOD, UniAD, reconstructor
+from methods.networks.masked_transformer import EncoderLayer, Reconstructor, neighbour_mask
+from methods.parts.config import of_config
+from methods.uniad import METHOD, UniAD
 
 CONFIG = UniAD.Config(
     width=16, heads=2, feed_forward=32, feature_size=10, encoder_layers=1, decoder_layers=1
@@ -31,6 +28,10 @@ def test_the_mask_blocks_exactly_the_window(grid: int, window: int) -> None:
     for query, key in itertools.product(range(grid**2), repeat=2):
         (y, x), (v, u) = divmod(query, grid), divmod(key, grid)
         assert blocked[query, key] == (abs(y - v) <= window // 2 and abs(x - u) <= window // 2)
+
+
+def reconstructor(channels: int, config: UniAD.Config) -> Reconstructor:
+    return of_config(Reconstructor, config, channels=channels, grid=config.feature_size)
 
 
 def seen_by(layer: nn.Module, attention: str, changed: int) -> Tensor:
@@ -77,13 +78,6 @@ def test_queries_are_learned_in_each_decoder_layer() -> None:
     assert all(q.grad is not None and bool(q.grad.any()) for q in queries)
 
 
-def test_positions_are_columns_then_rows() -> None:
-    network = reconstructor(5, CONFIG)
-    position = network.position().view(10, 10, 16)
-    for y, x in [(0, 0), (3, 7), (9, 1)]:
-        assert torch.equal(position[y, x], torch.cat([network.column[x], network.row[y]]))
-
-
 def test_tokens_keep_their_place() -> None:
     """The error at a location compares its own feature: rows and columns are not swapped."""
     torch.manual_seed(0)
@@ -101,11 +95,6 @@ def test_paper_sizes() -> None:
     with torch.device("meta"):
         network = reconstructor(272, config)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7_717_392
-    shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
-    assert shapes["enter.weight"] == (256, 272) and shapes["leave.weight"] == (272, 256)
-    assert shapes["row"] == shapes["column"] == (14, 128)
-    assert shapes["decoder.3.queries"] == (196, 256)
-    assert shapes["encoder.3.tail.feed_forward.0.weight"] == (1024, 256)
     assert len(network.encoder) == len(network.decoder) == 4
     assert network.encoder[0].attention.num_heads == 8
 
@@ -139,7 +128,7 @@ def test_image_score_is_the_largest_average_of_16_by_16_pixels() -> None:
     with torch.inference_mode():
         error = (values - method.network(values)).square().sum(dim=1).sqrt()
     maps = F.interpolate(error[:, None], (80, 80), mode="bilinear", align_corners=True)[:, 0]
-    scores = method.score(values, ["a", "b"], UniAD.Knobs())
+    scores = method.score(values, UniAD.Knobs())
     torch.testing.assert_close(scores.maps, maps)
     windows = maps.unfold(1, 16, 1).unfold(2, 16, 1).mean(dim=(3, 4))
     torch.testing.assert_close(scores.images, windows.amax(dim=(1, 2)))
@@ -148,7 +137,7 @@ def test_image_score_is_the_largest_average_of_16_by_16_pixels() -> None:
 def test_editing_first_gives_the_network_bank_rows() -> None:
     method = made(bank_rate=0.5, epochs=1)
     values = numbers(6, 40, 10, 10)
-    method.fit(Batches([str(i) for i in range(6)], lambda i: values[list(i)]))
+    method.fit(served(values))
     method.eval()
     queries = numbers(1, 40, 10, 10, seed=5)
     knobs = UniAD.Knobs(k=3, coreset=0.5, pool=1)
@@ -156,29 +145,12 @@ def test_editing_first_gives_the_network_bank_rows() -> None:
     mean, std = mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
     with torch.inference_mode():
         # In the space of LafitE's editing, though the network reads raw features.
-        edited = method.bank.edit((queries - mean) / std, BankSearch(0.5, 3)) * std + mean
+        edited = method.bank.edit((queries - mean) / std, knobs) * std + mean
         errors = {True: queries - method.network(edited), False: queries - edited}
     for rebuild, error in errors.items():
-        scores = method.score(queries, ["a"], replace(knobs, rebuild=rebuild))
+        scores = method.score(queries, replace(knobs, rebuild=rebuild))
         # Compared with the unedited features.
         wanted = F.interpolate(
             error.norm(dim=1, keepdim=True), (224, 224), mode="bilinear", align_corners=True
         )[:, 0]
         torch.testing.assert_close(scores.maps, wanted, rtol=1e-4, atol=1e-4)
-
-
-def test_editing_is_lafites() -> None:
-    """Equal features, banks and knobs: the same mix, weights included."""
-    shared = {"backbone": LITE0, "layers": (0, 1), "image_size": 64, "feature_size": 10}
-    uniad = UniAD(replace(CONFIG, **shared, bank_rate=0.5, epochs=1))
-    lafite = LafitE(
-        LafitE.Config(**shared, base=16, multipliers=(1,), blocks=1, bank_rate=0.5, epochs=1)
-    )
-    values = 3 * numbers(6, 40, 10, 10) * torch.arange(1, 41).view(1, -1, 1, 1) + 5
-    for method in (uniad, lafite):
-        method.fit(Batches([str(i) for i in range(6)], lambda i: values[list(i)]))
-    queries = values[:2] + numbers(2, 40, 10, 10, seed=5)
-    unit = {"temperature": 0.3, "temperature_unit": "root_channels"}
-    edited = uniad.edit(queries, UniAD.Knobs(k=3, coreset=0.5, **unit))
-    standardised = lafite.edit(lafite.standardise(queries), LafitE.Knobs(k=3, coreset=0.5, **unit))
-    torch.testing.assert_close(edited, lafite.standardise.inverse(standardised))

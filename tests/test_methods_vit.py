@@ -14,7 +14,6 @@ from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from torch import Tensor
 
-from harness.work.features import encoded
 from methods.parts import shapes, vit
 from methods.parts.aggregate import unflatten
 from methods.parts.backbone import Extractor, Tokens, WeightsMissing
@@ -94,25 +93,6 @@ def read(view: Tokens, path: Path) -> list[Tensor]:
     flat = Extractor(view, path)(images(view.side))
     assert flat.shape == (2, shapes.feature_numbers(view))
     return unflatten(flat, shapes.layer_shapes(view))
-
-
-def test_the_published_view_has_28_by_28_patches_a_class_and_four_registers() -> None:
-    view = Tokens(
-        resize=448, crop=392, backbone="vit_base_patch14_reg4_dinov2.lvd142m",
-        layers=tuple(range(2, 10)), prefix="all", groups=2,
-    )  # fmt: skip
-    shapes.check_features(view)
-    assert shapes.layer_shapes(view) == ((768, 5, 1), (768, 28, 28)) * 2
-    # 2.4 MB an image in halves.
-    assert shapes.feature_numbers(view) * 2 == 2_423_808
-
-
-def test_rotary_positions_need_no_resampling(tmp_path: Path) -> None:
-    name = "vit_small_patch16_dinov3"
-    path, _ = stored(tmp_path, name)
-    view = Tokens(resize=64, backbone=name, layers=(3, 11), prefix="class", norm=True)
-    assert shapes.layer_shapes(view) == ((384, 1, 1), (384, 4, 4)) * 2
-    assert read(view, path)[1].isfinite().all()
 
 
 def cubic(x: float) -> float:
@@ -263,10 +243,3 @@ def test_what_no_token_depends_on_may_be_in_the_file(tmp_path: Path) -> None:
     torch.save(model.state_dict() | dict.fromkeys(others, torch.ones(1)), tmp_path / "more.pth")
     for one, other in zip(read(VIEW, path), read(VIEW, tmp_path / "more.pth"), strict=True):
         assert torch.equal(one, other)
-
-
-def test_tokens_fit_half_precision_as_all_features(tmp_path: Path) -> None:
-    path, _ = stored(tmp_path, TINY)
-    views = (images(64) * 255).byte().numpy()
-    [halves] = encoded(views, Extractor(VIEW, path), [VIEW])
-    assert halves.dtype == "float16" and halves.shape[1] == shapes.feature_numbers(VIEW)

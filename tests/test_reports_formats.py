@@ -1,14 +1,12 @@
-"""Number formats in rows and reports: what was done, whatever was wished."""
+"""Number formats in rows: what was done, whatever was wished."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from made_features import need_lite0
-from made_rows import made_frame
 
 from harness.plan.options import Selection
 from harness.plan.plan import plan
@@ -18,19 +16,7 @@ from harness.work.execute import run
 from harness.work.features import formats
 from harness.work.place import Place
 from kernels import _formats
-from results.reports.text import render
 from results.table import read
-
-SEEDS = {("lafite", seed, "screw"): 0.9 for seed in (0, 1)}
-
-
-def test_seeds_of_unlike_formats_are_named() -> None:
-    frame = made_frame(SEEDS, precision="float32")
-    said = "seeds of unlike number formats are averaged: bfloat16 on float32 features, float32"
-    assert said not in render(frame, "md")
-    second = pl.when(pl.col("seed") == 1).then(pl.lit("bfloat16 on float32 features"))
-    mixed = frame.with_columns(precision=second.otherwise(pl.col("precision")))
-    assert f"lafite: {said}" in render(mixed, "md")
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -37,6 +37,10 @@ def _values(seeds: int = 3, categories: int = 8, noise: float = 0.001, **means: 
         (_values(a=0.5, bb=0.7, seeds=1, categories=2), "2 categories can't tell it from a"),
         (_values(a=0.5), "a reaches 53.6 % in image_auroc, alone"),
         (_values(seeds=1, a=0.5, b=0.6, c=0.7, d=0.8, e=0.9), "from d, c, b and 1 more"),
+        (
+            _values(a=0.5, bb=0.45) | {("bb", seed, "c1"): 0.99 for seed in range(3)},
+            "bb leads in image_auroc (55.2 %), but is lower on most products than a",
+        ),
     ],
 )  # fmt: skip
 def test_the_sentence_follows_the_verdict(values: dict, words: str) -> None:
@@ -52,6 +56,12 @@ def test_a_row_that_lacks_categories_leads_nothing() -> None:
     only = {key: value for key, value in values.items() if key[0] == "broken"}
     other = {("a", 0, "c9"): 0.5}
     assert _leader(only | other).sentence == "no method has image_auroc of every category yet"
+
+
+def test_a_metric_that_was_not_asked_for_is_not_told() -> None:
+    found = _leader(_values(a=0.5, bb=0.7), "image_ap")
+    assert not found.told
+    assert found.sentence.endswith("other products were not asked about in this metric")
 
 
 def test_equal_rows_are_not_led() -> None:

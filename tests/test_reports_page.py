@@ -9,12 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_reports import publish, write_cell
+from made_reports import publish, spot, write_cell
 
 from results import table
-from results.evidence import pictures_path, read_pictures
+from results.evidence import pictures_path
 from results.identity import POOLED
-from results.reports.page.gallery import Picture, telling_pair, within
+from results.reports.page.gallery import Picture, peak_on_defect, telling_pair, within
 from results.reports.page.page import page
 from results.reports.page.selectors import selectors
 
@@ -28,19 +28,14 @@ class Words(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.text, self.tags, self.inside = "", [], ""
-        self.feed(text)
+        self.text, self.tags = "", []
+        self.feed(re.sub(r"(<(style|script)[^>]*>).*?</\2>", r"\1</\2>", text, flags=re.DOTALL))
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        self.inside = tag
-
-    def handle_endtag(self, tag):
-        self.inside = ""
 
     def handle_data(self, data):
-        if self.inside not in ("script", "style"):
-            self.text += data
+        self.text += data
 
 
 def _data(text: str) -> dict:
@@ -64,47 +59,30 @@ def test_eight_methods_21_categories_and_5_seeds_take_25_megabytes(
     assert len(data["traced"]) == 8 * (7 * (15 + 6 + 2) + 3 * 2)
 
 
-def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
-    publish(tmp_path, "mvtec", MVTEC[:2], "lafite")
-    text = page(tmp_path)
-    for tag, attributes in Words(text).tags:
-        for name in ("src", "href", "xlink:href", "action", "srcset"):
-            value = attributes.get(name) or ""
-            assert value.startswith(("#", "data:image/webp")) or not value, (tag, name, value[:60])
-        assert not any(name.startswith("on") for name in attributes)
-    assert "url(" not in re.sub(r"url\(#[\w${}]+\)", "", text) and "@import" not in text
-
-
 NASTY = ("<script>alert(1)</script>", '" onload="alert(1)', "$x_{&amp;}$ | a.b", "</script><b>")
 
 
-def test_names_do_not_break_out(tmp_path: Path) -> None:
+def test_names_do_not_break_out_and_the_page_asks_for_nothing(tmp_path: Path) -> None:
     categories = [f"{name} {number}" for number, name in enumerate(NASTY)]
     for name in NASTY[:3]:
         publish(tmp_path, NASTY[0], categories, name, variant=NASTY[1])
     text = page(tmp_path)
     words = Words(text)
     assert sum(tag == "script" for tag, _ in words.tags) == 2, "the data and the page's own"
-    assert not any("onload" in attributes for _, attributes in words.tags)
     assert not any(tag == "b" and not attributes for tag, attributes in words.tags[-3:])
     for name in (*categories, *NASTY[:3]):
         assert name in words.text
-    [choice] = _data(text)["choices"]
-    assert choice["categories"][:-1] == sorted(categories)
+    for tag, attributes in words.tags:
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            value = attributes.get(name) or ""
+            assert value.startswith("#") or not value, (tag, name, value[:60])
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in re.sub(r"url\(#[\w${}]+\)", "", text) and "@import" not in text
 
 
-def test_results_without_evidence_are_shown_and_what_is_missing_is_said(tmp_path: Path) -> None:
-    publish(tmp_path, "mvtec", MVTEC[:2], "lafite", evidence=False)
-    publish(tmp_path, "mvtec", MVTEC[:2], "uniad", evidence=False)
-    words = Words(page(tmp_path))
-    text = " ".join(words.text.split())
-    assert "The folder has no pictures of 2 of the cells" in text
-    [choice] = _data(page(tmp_path))["choices"]
-    assert "image scores: this folder holds none" in choice["missing"][0]
-    assert _data(page(tmp_path))["pictures"] == []
-
-
-def test_a_data_set_without_masks_says_why_there_are_no_pixel_curves(tmp_path: Path) -> None:
+def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
+    for method in ("lafite", "uniad"):
+        publish(tmp_path, "mvtec", MVTEC[:2], method, evidence=False)
     cell = publish(tmp_path, "elpv", ["mono"], "uniad")
     part = table.part_path(tmp_path, cell)
     rows = table.read_part(part).to_dicts()
@@ -113,9 +91,12 @@ def test_a_data_set_without_masks_says_why_there_are_no_pixel_curves(tmp_path: P
             row |= {"value": None, "reason": "elpv has image labels only"}
     table.write_part(part, rows, replace=True)
     (tmp_path / "pixel_curves" / f"{cell}.parquet").unlink()
-    data = _data(page(tmp_path))
-    assert data["choices"][0]["missing"][0] == "pixel curves: elpv has image labels only"
-    assert data["curves"] == {}
+    text = page(tmp_path)
+    assert "The folder has no pictures of 2 of the cells" in " ".join(Words(text).text.split())
+    elpv, mvtec = _data(text)["choices"]
+    assert "image scores: this folder holds none" in mvtec["missing"][0]
+    assert elpv["missing"][0] == "pixel curves: elpv has image labels only"
+    assert _data(text)["curves"] == {}
 
 
 def test_a_folder_of_failures_is_a_report_too(tmp_path: Path) -> None:
@@ -169,18 +150,53 @@ def test_pictures_that_do_not_fit_are_left_out_evenly_the_mildest_first() -> Non
     assert within(same, 20) == (sorted(same, key=lambda picture: picture.rank), 3)
 
 
-def test_the_first_screen_has_a_defect_that_is_found_and_one_that_is_missed() -> None:
-    scores = {0: (0.9, 0.8), 1: (0.2, 0.1)}
-    pictures = [
-        _picture(label, rank)._replace(score=score)
-        for label, both in scores.items()
-        for rank, score in enumerate(both)
-    ]
+def test_a_defect_is_found_where_its_map_is_highest() -> None:
+    mask = spot(0.3, 0.05)
+    assert peak_on_defect(spot(0.3, 0.2), mask) and peak_on_defect(spot(0.34, 0.2), mask)
+    assert not peak_on_defect(spot(0.7, 0.2), mask)
+
+
+def test_the_first_screen_has_a_clear_find_and_a_clear_miss() -> None:
+    mask, there, elsewhere = spot(0.3, 0.05), spot(0.3, 0.2), spot(0.7, 0.2)
     starts = {"0.0.0": 0.5, "0.0.1": 0.5}
-    assert telling_pair(pictures, 0, [0, 1], starts) == [0, 2], "the best method misses none"
-    assert telling_pair(pictures, 0, [0], starts) == [0]
-    assert telling_pair(pictures, 0, [0], {"0.0.0": None}) == [0], "none is called defective"
-    assert telling_pair(pictures, 1, [0], starts) == []
+
+    def pair(*seen: tuple[int, float, bytes], masked: bool = True) -> list[int]:
+        pictures = [
+            _picture(label, rank)._replace(
+                score=score,
+                map=map_file,
+                mask=mask if masked else None,
+                on_defect=map_file == there if masked else None,
+            )
+            for rank, (label, score, map_file) in enumerate(seen)
+        ]
+        assert telling_pair(pictures, 1, [0], starts) == [], "another section"
+        return telling_pair(pictures, 0, [0, 1], starts)
+
+    high, low = (0, 0.9, elsewhere), (0, 0.6, there)
+    assert pair(high, low) == [1], "an alarm for another place is no find"
+    assert pair(high) == []
+    assert pair((0, 0.2, there), (0, 0.3, elsewhere)) == [1], "the map shows nothing of it"
+    assert pair(low, (1, 0.2, elsewhere)) == [0, 1], "the best method misses none"
+    assert pair(low, high, masked=False) == [1], "without masks the highest score"
+
+
+def test_a_threshold_that_calls_all_images_defective_finds_nothing(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
+    path = table.scores_path(tmp_path, cell)
+    rows = table.read_part(path, table.SCORES_SCHEMA).to_dicts()
+    for number, row in enumerate(rows):
+        row["score"] = 0.5 + number / 100 if not row["label"] else 0.5
+    table.write_rows(path, rows, table.SCORES_SCHEMA, replace=True)
+    data = _data(page(tmp_path))
+    assert data["blind"] == ["0.0.0", "0.1.0"] and data["first"] == [[]]
+
+
+def test_no_axis_leaves_100_percent(tmp_path: Path) -> None:
+    publish(tmp_path, "mvtec", MVTEC[:2], "lafite", evidence=False)
+    charts = [json.loads(text) for text in re.findall(r"data-chart='(.*?)'", page(tmp_path))]
+    axes = [chart[axis] for chart in charts for axis in ("x", "y")]
+    assert {tuple(axis["limits"]) for axis in axes if "%" in axis.get("name", "")} == {(0, 100)}
 
 
 def test_the_title_says_what_was_compared_and_how_much_of_it(tmp_path: Path) -> None:
@@ -204,14 +220,6 @@ def test_losses_of_kept_models_are_drawn(tmp_path: Path) -> None:
     assert drawn["lines"][0]["y"] == [3.0, 2.5, 0.5]
 
 
-def test_a_broken_file_of_pictures_is_named(tmp_path: Path) -> None:
-    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
-    assert read_pictures(tmp_path, cell).height == 12
-    pictures_path(tmp_path, cell).write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=cell):
-        page(tmp_path)
-
-
 def _tried(out: Path, values: dict[int, tuple[float, float]], config: str) -> None:
     """Settings t of a search, as `tune --reveal` leaves them: (pseudo-validation, test)."""
     for t, pair in values.items():
@@ -225,9 +233,7 @@ def _tried(out: Path, values: dict[int, tuple[float, float]], config: str) -> No
             table.part_path(out, cell).rename(out / folder / f"{cell}.parquet")
 
 
-def test_figure_6_shows_each_tried_setting_on_both_sets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figure_6_shows_each_tried_setting_on_both_sets(tmp_path: Path) -> None:
     values = {100: (0.70, 0.81), 200: (0.75, 0.80), 300: (0.72, 0.83)}
     _tried(tmp_path, values, '{"epochs": 10}')
     _tried(tmp_path, {t: (0.1, 0.1) for t in values}, '{"epochs": 2000}')  # another search
@@ -236,44 +242,39 @@ def test_figure_6_shows_each_tried_setting_on_both_sets(
     choice = {
         "benchmark": "mixed", "method": "lafite", "preset": "quick", "knobs": {"t": 200, "k": 0},
         "frozen_at": "2026-01-02T12:00:00.5+00:00", "config": {"epochs": 10},
-        "kept_fingerprint": "kept0",
+        "kept_fingerprint": "kept0", "verdict": {"why": "5 of 9 families agree"},
         "stages": [{"knobs": ["t"], "best": 1, "tried": [*tried, failed]}],
     }  # fmt: skip
     path = tmp_path / "choices" / "mixed-lafite-1.json"
     path.parent.mkdir()
     path.write_text(json.dumps(choice))
     [hidden] = selectors(tmp_path)
-    assert hidden.agreement is None and not hidden.charts
-    agreement = {"category": "screw", "settings": 3, "spearman": None, "kendall": 0.5, "best": 0.83}
+    assert not hidden["tables"] and not hidden["charts"]
+    agreement = {"category": "screw", "settings": 3, "spearman": None, "best": 0.83}
     agreement |= {"chosen": 0.8, "regret": 3.0, "rank": 3}
-    size = [{"from": 0.001, "to": 0.02, "images": 7, "auroc": 0.75, "error": 0.05}]
-    revealed = {"agreement": [agreement | {"family": "blur"}], "detected": {"size": size}}
+    regret = {"setting": "chosen", "test": 0.8, "regret": 0.03, "spread": None, "seeds": 1}
+    revealed = {"regrets": [regret], "agreement": [agreement | {"family": "blur"}]}
     path.with_suffix(".revealed.json").write_text(json.dumps(revealed))
     [shown] = selectors(tmp_path)
-    [[curve]] = [table.rows for table in shown.detected]
-    assert [entry.text for entry in curve] == ["0.1 to 2", "7", "75.0"]
-    assert (shown.name, shown.chosen) == ("mixed lafite, quick", "t = 200, k = 0")
-    [row] = shown.agreement.rows
-    assert [entry.text for entry in row] == [
-        "blur",
-        "screw",
-        "–",
-        "0.50",
-        "83.0",
-        "80.0",
-        "3.0",
-        "3",
-    ]
-    [chart] = shown.charts
+    assert (shown["name"], shown["chosen"]) == ("mixed lafite, quick", "t = 200, k = 0")
+    [[fell_short], [row]] = [table.rows for table in shown["tables"]]
+    assert [entry.text for entry in fell_short] == ["chosen", "80.0", "3.0"]
+    texts = [entry.text for entry in row]
+    assert texts == ["blur", "screw", "–", "83.0", "80.0", "3.0", "3"]
+    [chart] = shown["charts"]
     assert chart["title"] == "pseudo-validation and test against t"
-    monkeypatch.setattr("results.reports.page.selectors.knob", lambda *drawn: drawn)
-    [[name, steps, heights, chosen]] = selectors(tmp_path)[0].charts
-    assert (name, steps, chosen) == ("t", [100, 200, 300], 200)
-    assert heights["pseudo-validation"] == pytest.approx([70, 75, 72])
-    assert heights["test"] == pytest.approx([81, 80, 83])
+    assert [rule["x"] for rule in chart["rules"]] == [200]
+    pseudo, test = chart["lines"]
+    assert pseudo["x"] == test["x"] == [100, 200, 300]
+    assert pseudo["y"] == pytest.approx([70, 75, 72])
+    assert test["y"] == pytest.approx([81, 80, 83])
 
 
-def test_a_damaged_choice_is_named(tmp_path: Path) -> None:
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    cell = publish(tmp_path, "mvtec", MVTEC[:1], "lafite")
+    pictures_path(tmp_path, cell).write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=cell):
+        page(tmp_path)
     path = tmp_path / "choices" / "x.json"
     path.parent.mkdir()
     path.write_text("{")

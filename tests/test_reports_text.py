@@ -1,4 +1,4 @@
-"""Means, deviations and gaps of the report, and names that try to break out of its tables."""
+"""Means, deviations and notes of the report, and names that try to break out of its tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from made_rows import NOON, framed, made_row
+from made_rows import NOON, framed, made_frame, made_row
 
 from results.analysis import summary
+from results.analysis.cells import row_named
+from results.files import ResultsError
 from results.identity import POOLED
 from results.metrics import METRICS
 from results.reports import text as report
@@ -63,22 +65,21 @@ def test_mean_over_categories_then_mean_and_std_over_seeds():
     assert row["pooled"] == pytest.approx(0.55)
     assert (row["categories"], row["expected"], row["complete"]) == (2, 2, True)
     assert row["fit_seconds"] == pytest.approx(10.5)
+    assert _only_row(_frame(_rows({"a": 0.9, "b": 0.7})))["std"] is None, "of one seed"
 
 
-def test_one_seed_has_no_std():
-    row = _only_row(_frame(_rows({"a": 0.9, "b": 0.7})))
-    assert (row["seeds"], row["std"]) == (1, None)
-
-
-def test_an_undefined_category_marks_the_mean_as_incomplete():
-    frame = _frame(_rows({"a": 0.9, "b": None, "c": 0.7}))
-    row = _only_row(frame)
-    assert (row["categories"], row["expected"], row["complete"]) == (2, 3, False)
-    assert row["reason"] == "no anomalous test images"
+def test_a_category_that_one_method_lacks_marks_its_mean_as_incomplete():
+    lacking = _rows({"a": 0.9, "b": None, "c": 0.7, ("a", "pixel_ap"): None})
+    frame = _frame(lacking, _rows({"a": 0.9, "b": 0.5, "c": 0.7}, method="uniad"))
+    for rows, expected in ((_frame(lacking), 2), (frame, 3)):
+        row = summary.summary(rows).filter(metric=AUROC).row(0, named=True)
+        assert (row["categories"], row["expected"]) == (2, expected)
+        assert (row["complete"], row["reason"]) == (expected == 2, "no anomalous test images")
     text = report.render(frame, "terminal")
     assert "80.0 *" in text
     assert "* patchcore, image_auroc: over 2 of 3 categories only, not comparable" in text
-    assert "– image_auroc of b: no anomalous test images" in text
+    assert "– image_auroc of b: no anomalous test images\n" in text
+    assert "pixel_ap, %" not in text, "nobody measured it"
 
 
 def test_only_categories_measured_with_every_seed_are_averaged():
@@ -102,11 +103,10 @@ def test_a_separate_model_has_no_pooled_score_of_the_whole():
         _rows({"b": 0.7, POOLED: 0.7}, cell_id="b0", mode="separate"),
     )
     row = _only_row(frame)
-    assert row["mean"] == pytest.approx(0.8)
-    assert row["pooled"] is None
+    assert (row["mean"], row["pooled"]) == (pytest.approx(0.8), None)
 
 
-def test_two_models_never_make_one_mean():
+def test_two_models_never_make_one_mean_and_of_equal_ones_the_newest_is_shown():
     later = NOON + timedelta(hours=1)
     frame = _frame(
         _rows({"a": 0.9, "b": 0.7}, cell_id="first"),
@@ -116,33 +116,23 @@ def test_two_models_never_make_one_mean():
     assert row["mean"] == pytest.approx(0.8)
     assert (row["categories"], row["expected"]) == (2, 3)
     assert "1 finished cells not shown" in report.render(frame, "md")
+    equal = _rows({"a": 0.9}, cell_id="new", finished_at=later), _rows({"a": 0.1}, cell_id="old")
+    assert _only_row(_frame(*equal))["mean"] == pytest.approx(0.9)
 
 
-def test_of_equal_cells_the_newest_is_shown():
-    later = NOON + timedelta(hours=1)
+def test_failed_cells_are_counted_and_a_method_that_only_failed_stays_in_the_table():
+    error = "NaN loss \x1b[31mat step 3\nwith a traceback below"
     frame = _frame(
-        _rows({"a": 0.9}, cell_id="new", finished_at=later), _rows({"a": 0.1}, cell_id="old")
+        _rows({"a": 0.9}), _failed(1, error), _failed(0, "no memory", method="uniad", cell_id="u")
     )
-    assert _only_row(frame)["mean"] == pytest.approx(0.9)
-
-
-def test_failed_cells_are_counted_and_shown():
-    frame = _frame(
-        _rows({"a": 0.9}), _failed(1, "NaN loss \x1b[31mat step 3\nwith a traceback below")
-    )
-    assert _only_row(frame)["failed"] == 1
-    text = report.render(frame, "terminal")
-    assert "diverged: patchcore, seed 1: NaN loss  at step 3\n" in text
-    assert "\x1b" not in text
-
-
-def test_a_method_that_only_failed_stays_in_the_table():
-    frame = _frame(_rows({"a": 0.9}), _failed(0, "no memory", method="uniad"))
     rows = summary.summary(frame).to_dicts()
     assert [(r["method"], r["mean"], r["failed"]) for r in rows] == [
-        ("patchcore", 0.9, 0),
+        ("patchcore", 0.9, 1),
         ("uniad", None, 1),
     ]
+    text = report.render(frame, "terminal")
+    assert "diverged: patchcore, seed 1: NaN loss  at step 3\n" in text
+    assert "\x1b" not in text and "no memory" in text
     assert "no memory" in report.render(_frame(_failed(0, "no memory")), "terminal")
 
 
@@ -163,14 +153,87 @@ def test_new_names_need_no_edit():
     )
     text = report.render(frame, "md")
     assert "**sound_eer, % (± std over seeds)**" in text
-    assert "| newcomer k=3 | 25.0 | 1 |" in text
+    assert "| newcomer | 25.0 | 1 |" in text
+    assert text.startswith("mixed · multi-class · quick · k=3  ")
 
 
-def test_a_kind_of_metric_that_nobody_measured_is_a_note_not_a_table():
-    frame = _frame(_rows({"a": 0.9, ("a", "pixel_ap"): None}))
-    text = report.render(frame, "terminal")
-    assert "pixel_ap, %" not in text
-    assert "– pixel_ap of a: no anomalous test images" in text
+B4, LITE = (f'{{"backbone": "tf_efficientnet_{name}"}}' for name in ("b4", "lite0"))
+
+
+def test_what_all_rows_share_is_said_once_and_rows_are_called_by_the_rest():
+    variants = ("precision=float32", "precision=float32, tuned", "precision=float32, layers=[1, 2]")
+    cells = [
+        _rows({"a": 0.9}, variant=variant, cell_id=variant, config_json=LITE)
+        for variant in variants
+    ]
+    frame = _frame(*cells, _rows({"a": 0.8}, method="padim", variant=variants[0], config_json=LITE))
+    title, *lines = report.render(frame, "md", brief=True).splitlines()
+    assert title == (
+        "mixed · multi-class · quick · precision=float32, backbone tf_efficientnet_lite0  "
+    )
+    names = [line.split(" | ")[0] for line in lines if line.startswith(("| padim", "| patchcore"))]
+    plain, layers = "| patchcore", r"| patchcore layers=\[1, 2\]"
+    assert sorted(names) == ["| padim", plain, layers, "| patchcore tuned"]
+    frame = _frame(*cells, _rows({"a": 0.8}, method="padim", config_json=B4))
+    title, *lines = report.render(frame, "md", brief=True).splitlines()
+    assert title == "mixed · multi-class · quick  "
+    assert any(line.startswith("| patchcore precision=float32, tuned |") for line in lines)
+    said = "backbone tf_efficientnet_b4: padim; tf_efficientnet_lite0: patchcore precision=float32,"
+    assert said in " ".join(" ".join(lines).split())
+    assert "| padim | 80.0 | 1 | tf_efficientnet_b4 |" in report.render(frame, "md")
+
+
+def test_any_words_that_only_one_row_has_name_it():
+    variants = ("precision=float32, sigma=2", "precision=float32, tuned")
+    frame = _frame(
+        *(_rows({"a": 0.9}, variant=variant, cell_id=variant) for variant in variants),
+        _rows({"a": 0.9}, method="padim", variant="k=3"),
+    )
+    meant = {
+        "padim": "padim k=3",
+        "patchcore tuned": "patchcore precision=float32, tuned",
+        "patchcore sigma=2": "patchcore precision=float32, sigma=2",
+    }
+    assert {name: row_named(frame, name) for name in meant} == meant
+    with pytest.raises(ResultsError, match=r"'patchcore' is one of 2 rows: which of patchcore pr"):
+        row_named(frame, "patchcore")
+    with pytest.raises(ResultsError, match="no results of 'lafite'; there are: padim k=3; patchc"):
+        row_named(frame, "lafite")
+    plain = _frame(_rows({"a": 0.9}), _rows({"a": 0.9}, variant="sigma=2", cell_id="s"))
+    assert row_named(plain, "patchcore") == "patchcore"
+
+
+def test_rows_of_another_view_stand_in_a_section_that_names_it_and_are_not_ranked_together():
+    both = {("a", AUROC): 0.9, ("a", "pixel_ap"): 0.6}
+    frame = _frame(
+        _rows(both),
+        _rows(both, profile="patchcore", cell_id="p"),
+        _rows(both, profile="patchcore", cell_id="l", method="lafite"),
+    )
+    titles = [line for line in report.render(frame, "md").splitlines() if line.startswith("mixed")]
+    assert titles == [
+        f"mixed · multi-class · quick · {view}  "
+        for view in (
+            "pixels of the whole image at 256",
+            "metrics of patchcore · pixels of its centre, 224 of 256 at 224",
+        )
+    ]
+    assert [section.present for section in sections(frame)] == [
+        ["patchcore"],
+        ["lafite", "patchcore"],
+    ]
+    assert {pair["profile"] for s in sections(frame) for pair in s.pairs("pixel_ap")} == {
+        "patchcore"
+    }
+
+
+def test_seeds_of_unlike_formats_are_named() -> None:
+    frame = made_frame({("lafite", seed, "screw"): 0.9 for seed in (0, 1)}, precision="float32")
+    said = "seeds of unlike number formats are averaged: bfloat16 on float32 features, float32"
+    assert said not in report.render(frame, "md")
+    second = pl.when(pl.col("seed") == 1).then(pl.lit("bfloat16 on float32 features"))
+    mixed = frame.with_columns(precision=second.otherwise(pl.col("precision")))
+    assert f"lafite: {said}" in report.render(mixed, "md")
 
 
 def test_sections_keep_modes_and_presets_apart():
@@ -188,26 +251,15 @@ def test_sections_keep_modes_and_presets_apart():
     ]
 
 
-NASTY = "a|b [red]x[/red] <b>`\n| # y"
-
-
-def test_markdown_names_stay_in_their_cell():
-    text = report.render(_frame(_rows({NASTY: 0.5, "ok": 0.9})), "md")
-    (line,) = [line for line in text.splitlines() if line.startswith("| a\\|b")]
+def test_names_stay_in_their_cell():
+    frame = _frame(_rows({"a|b [red]x[/red] <b>`\n| # y": 0.5, "ok": 0.9, "=cmd()": 0.1}))
+    (line,) = [line for line in report.render(frame, "md").splitlines() if line.startswith("| a")]
     assert line == r"| a\|b \[red\]x\[/red\] \<b\>\` \| \# y | 50.0 |"
-
-
-def test_terminal_names_are_no_markup_and_lines_keep_the_width():
-    text = report.render(_frame(_rows({"[red]x[/red] [": 0.5, "ok": 0.9})), "terminal", width=80)
-    assert "[red]x[/red] [" in text
-    assert max(map(len, text.splitlines())) <= 80
-
-
-def test_csv_is_the_summary_and_holds_no_formula():
-    frame = _frame(_rows({"=cmd()": 0.5, "ok": 0.9}))
+    text = report.render(frame, "terminal", width=80)
+    assert "[red]x[/red]" in text and max(map(len, text.splitlines())) <= 80
     parsed = pl.read_csv(io.StringIO(report.render(frame, "csv")))
-    assert parsed["mean"].to_list() == [0.7]
-    assert parsed["worst_category"].to_list() == ["'=cmd()"]
+    assert parsed["mean"].to_list() == [0.5]
+    assert parsed["worst_category"].to_list() == ["'=cmd()"], "a spreadsheet would run it"
 
 
 METHODS = ("draem", "fastflow", "lafite", "padim", "patchcore", "patchsvdd", "revdistill", "uniad")
@@ -241,7 +293,7 @@ def test_a_brief_report_is_one_table_of_80_columns_and_the_notes(width):
     text = report.render(frame, "terminal", width, brief=True)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0] == "mixed · multi-class · quick"
+    assert lines[0] == "mixed · multi-class · quick · pixels of the whole image at 256"
     assert sum("─" in line for line in lines) == 1  # the rule below a header: one table
     (header,) = [line.split() for line in lines if line.lstrip().startswith("method")]
     assert header == ["method", "image_auroc", "image_ap", "seeds", "fit", "s", "images/s"]
@@ -261,8 +313,8 @@ def test_a_brief_report_has_all_metrics_where_they_fit():
     lines = report.render(frame, "md", brief=True).splitlines()
     assert "| method | image_auroc | image_ap | sound_eer | seeds | fit s | images/s |" in lines
     assert "| draem | – | – | – | 0 | – | – |" in lines
-    assert r"| patchcore | 90.0 \* | 80.0 \* | 10.0 \* | 1 | 10.0 | 5.0 |" in lines
-    assert r"| uniad | 70.0 | 60.0 \* | – | 1 | 10.0 | 5.0 |" in lines
+    assert r"| patchcore | 90.0 \* | **80.0** | 10.0 | 1 | 10.0 | 5.0 |" in lines
+    assert r"| uniad | 70.0 | 60.0 | – | 1 | 10.0 | 5.0 |" in lines
     assert r"\* patchcore, image_auroc: over 1 of 2 categories only, not comparable  " in lines
     assert "– image_auroc of b: no anomalous test images  " in lines
     assert lines[-1] == "diverged: draem, seed 0: no memory  "
@@ -275,31 +327,24 @@ def test_a_brief_report_knows_no_metric_by_name():
     assert sum("sound_metric_0   sound_metric_1 " in line for line in lines) == 1
 
 
-def test_a_report_is_brief_on_demand_alone():
+def test_a_report_is_brief_on_demand_alone_and_another_format_is_refused():
     frame = _grid(METRICS)
     whole = report.render(frame, "md")
-    assert report.render(frame, "md", brief=False) == whole
     assert "image_ap by category" in whole and "cost of one seed**" in whole
     for fmt in ("csv", "latex"):
         assert report.render(frame, fmt, brief=True) == report.render(frame, fmt)
-
-
-def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match=r"'pdf'.*terminal, md, latex or csv"):
-        report.render(_frame(_rows({"a": 0.5})), "pdf")
+        report.render(frame, "pdf")
 
 
 def test_a_brief_report_has_the_best_first_and_says_whether_that_is_told():
     values = {f"c{number}": 0.9 - number / 100 for number in range(9)}
     frame = _frame(
         *(
-            _rows({c: v - 0.1 + s / 1000 for c, v in values.items()}, method="uniad", seed=s)
+            _rows({c: v - lower + s / 1000 for c, v in values.items()}, method=name, seed=s)
+            for name, lower in (("uniad", 0.1), ("lafite", 0.0))
             for s in (0, 1)
-        ),
-        *(
-            _rows({c: v + s / 1000 for c, v in values.items()}, method="lafite", seed=s)
-            for s in (0, 1)
-        ),
+        )
     )
     lines = report.render(frame, "md", brief=True).splitlines()
     table = [line for line in lines if line.startswith(("| lafite", "| uniad"))]
@@ -314,21 +359,13 @@ def test_a_brief_report_has_the_best_first_and_says_whether_that_is_told():
     assert "\x1b" not in report.render(frame, "terminal", brief=True)
 
 
-def test_a_brief_report_says_whom_it_can_not_tell_the_best_from():
-    frame = _frame(
-        _rows({"a": 0.9}), _rows({"a": 0.8}, method="uniad"), _rows({"a": 0.7}, method="padim")
-    )
-    text = " ".join(report.render(frame, "md", brief=True).split())
-    assert (
-        "patchcore leads in image_auroc (90.0 %); 1 seed on 1 category can't tell it from" in text
-    )
-    assert "padim and uniad" in text or "uniad and padim" in text
+def test_a_brief_report_of_one_row_leads_nothing():
     alone = report.render(_frame(_rows({"a": 0.9})), "md", brief=True)
     assert "leads" not in alone and "± std" not in alone and "mean over categories" not in alone
 
 
 def test_a_title_says_what_is_missing_of_a_published_data_set():
-    rows = [row | {"published_categories": 15} for row in _rows({"a": 0.9, "b": 0.8})]
-    assert report.render(_frame(rows), "md").startswith("mixed · multi-class · quick · 2 of 15 cat")
-    rows = [row | {"published_categories": 2} for row in rows]
-    assert report.render(_frame(rows), "md").splitlines()[0] == "mixed · multi-class · quick  "
+    for known, end in ((15, "quick · 2 of 15 categories"), (2, "quick")):
+        rows = [row | {"published_categories": known} for row in _rows({"a": 0.9, "b": 0.8})]
+        title = report.render(_frame(rows), "md").splitlines()[0]
+        assert title == f"mixed · multi-class · {end}  "

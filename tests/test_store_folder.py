@@ -199,8 +199,13 @@ def test_processes_of_one_machine_wait_for_one_another_and_machines_where_a_disk
 
 
 def test_no_name_leads_out_of_the_folder(folder: Folder, tmp_path: Path) -> None:
-    for name in ("../x", f"{tmp_path}/x", "a/../../x"):
-        for ask in (folder.local, lambda name: folder.put(name, b"1")):
+    names = ["../x", f"{tmp_path}/x", "a/../../x"]
+    if isinstance(folder, Near):  # nor, at the driver, by a link
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home/link").symlink_to(tmp_path)
+        names.append("link/x")
+    for name in names:
+        for ask in (folder.local, folder.remove, lambda name: folder.put(name, b"1")):
             if not isinstance(folder, Uri) or ask == folder.local:
                 with pytest.raises((UsageError, ValueError), match="outside"):
                     ask(name)

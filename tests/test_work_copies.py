@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -136,59 +135,33 @@ def test_no_room_for_the_data_is_one_line(
     assert not old.exists(), "a copy that nobody used for a day makes room"
 
 
-REFUSAL = (
-    b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-    b"Content-Length: 52\r\n\r\n<Error><Code>AccessDenied</Code><Message/></Error>\r\n"
-)
+class Refusing(BaseHTTPRequestHandler):
+    """Answers as S3 does to a missing key, a wrong one, and one that may only read."""
 
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.end_headers()
+        self.wfile.write(b"<Error><Code>AccessDenied</Code><Message/></Error>")
 
-class _Listening:
-    """A port of this machine; each connection is handed to `serve` in a thread of its own."""
-
-    def __init__(self, serve: object) -> None:
-        self.serve = serve
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.open = True
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while self.open:
-            with suppress(OSError):
-                client, _ = self.socket.accept()
-                threading.Thread(target=self._one, args=(client,), daemon=True).start()
-
-    def _one(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
-            client.settimeout(5)
-            client.recv(65536)
-            self.serve(client)  # type: ignore[operator]
-
-    def __enter__(self) -> int:
-        return int(self.port)
-
-    def __exit__(self, *error: object) -> None:
-        self.open = False
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+    do_PUT = do_HEAD = do_POST = do_DELETE = do_GET
 
 
 def test_a_store_that_refuses_is_one_line(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S3 answers 403 to a missing key, a wrong one, and one that may only read."""
     monkeypatch.setenv("LAFITE_BENCH_CACHE", str(tmp_path))
     nobodys = copy_of(Address("s3://nobody-has-it/x", "writes results"))
     with pytest.raises(UsageError, match=r"can't write results there \(.*NO_SUCH_BUCKET"):
         Store(nobodys).prepare()
-    with _Listening(lambda client: client.sendall(REFUSAL)) as port:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         refused = copy_of(Address("s3://bucket/refused", "writes results"))
         with pytest.raises(UsageError, match=r"can't write results .*(ACCESS_DENIED|403)"):
             Store(refused).prepare()
         with pytest.raises(UsageError, match=r"can't read .*(ACCESS_DENIED|403)"):
             copy_of(Address("s3://bucket/refused", "reads results"))
+        server.shutdown()
 
 
 @pytest.mark.slow

@@ -7,25 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
 from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import check, duplicates, losses, map_threads
-from benchmarks.parts.images import load_masks, vanished
-from harness.checks.strangers import strangers
+from benchmarks.parts.images import load_masks, load_views, vanished
 from harness.plan.cell import Cell, digest
 from harness.plan.datasets import MOST_PROBLEMS
 from harness.plan.options import first_few
-from harness.plan.registry import load
 from harness.screen.progress import counter, noting
 from harness.work.cache import FeatureCache
-from methods.parts.backbone import WeightsMissing
+from methods.parts.backbone import LITE0, Extractor, Features, WeightsMissing, find_weights
 from results.files import write_whole
+from results.profiles import PROFILES
 
 MOST_NOTES = 2
 """Images of a kind that a run names; `doctor` names more."""
@@ -35,6 +35,17 @@ SMALL, ALIKE = 32, 0.75
 """Near-copies, scaled down to so many pixels, differ by less than so many of 255 on average."""
 ODD = 6.0
 """Robust standard deviations of brightness beyond which an image is worth a look."""
+POOLED = Features(backbone=LITE0, layers=(3, 4), resize=160, grid=1)
+BATCH = 32
+NEIGHBOURS, MOST_OF_THEM = 11, 0.6
+"""An image is of another category if so many of its nearest are. Of the normal images of shapes,
+ELPV, and screw with metal_plate and commutator none is named; of three that are moved from each
+category to another all are."""
+APART = 8.0
+"""Robust standard deviations of the distance to the middle of a category, beyond which an image is
+like none of them."""
+FEWEST = 8
+"""Images of which a category has a middle."""
 Weight = Literal["fault", "warning", "note"]
 View = tuple[int, int | None]
 """How an image is seen: the side of its resize, and of the crop."""
@@ -49,7 +60,7 @@ class Finding(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The images to examine, and the views in which methods see them."""
+    """The images to examine, and the views in which their pixels are judged."""
 
     benchmark: Benchmark
     train: Sequence[Sample]
@@ -69,8 +80,8 @@ def check_data(
         if cell.purpose == "tuned":
             continue  # the same images as those of the row beside it
         content = cell.data.train_fingerprint + cell.data.test_fingerprint
-        view = load("methods", cell.method).method.inputs(cell.config)
-        views.setdefault(content, (cell, set()))[1].add((view.resize, view.crop))
+        profile = PROFILES[cell.profile]
+        views.setdefault(content, (cell, set()))[1].add((profile.resize, profile.crop))
     for content, (cell, of_data) in views.items():
         rules = {"content": content, "views": sorted(map(str, of_data)), "rules": RULES}
         mark = cache.root / f"checked-{digest(rules | {'trust_masks': trust_masks})}"
@@ -93,7 +104,7 @@ def _noted(mark: Path) -> list[str] | None:
 def _notes(cell: Cell, views: set[View], console: Console, trust_masks: bool) -> list[str]:
     """Notes on the data; DataError for images that can't be used."""
     data, benchmark = cell.data, cell.data.open()
-    train = benchmark.train(data.categories)
+    train = [*benchmark.train(data.categories), *data.open_reserved()[1]]
     test = [] if cell.role.sealed else benchmark.test(data.categories)
     with counter(f"checking {data.label}", len(train + test), console) as count:
         images = Images(benchmark, train, test, views)
@@ -185,14 +196,20 @@ def _looks(images: Images) -> Iterator[Finding]:
         words = ", ".join(f"{w} x {h} ({n})" for (h, w), n in shapes.most_common(3))
         line = f"{category}: {len(shapes)} of width x height: {words}"
         yield Finding("warning" if len(shapes) > 1 else "note", "sizes", line)
-        light = {sample: float(of.small.mean()) for sample, of in mine.items()}
-        middle = float(np.median([*light.values()]))
-        spread = float(np.median([abs(value - middle) for value in light.values()]))
-        for sample, value in light.items():
-            if abs(value - middle) > ODD * max(1.4826 * spread, 1.0):
+        light_N = np.array([of.small.mean() for of in mine.values()])
+        middle, spread = np.median(light_N), _spread(light_N, 1.0)
+        for sample, value in zip(mine, light_N, strict=True):
+            if abs(value - middle) > ODD * spread:
                 words = f"mean brightness {value:.0f}, usual in {category} is {middle:.0f}"
                 yield Finding("warning", "exposure", f"{sample.key}: {words}")
         yield from _near(mine, {sample for sample in images.test if sample in mine})
+
+
+def _spread(values_N: NDArray[np.floating[Any]], least: float) -> float:
+    """A robust standard deviation, of `least` at least."""
+    from scipy.stats import median_abs_deviation  # half a second, which `run` need not wait for
+
+    return max(float(median_abs_deviation(values_N, scale="normal")), least)
 
 
 def _near(seen: dict[Sample, _Seen], tested: set[Sample]) -> Iterator[Finding]:
@@ -205,3 +222,49 @@ def _near(seen: dict[Sample, _Seen], tested: set[Sample]) -> Iterator[Finding]:
         if apart_N[nearest] < ALIKE:
             line = f"{sample.key}: looks like {train[nearest].key} of the training images"
             yield Finding("warning", "near-copies", line)
+
+
+def strangers(benchmark: Benchmark, samples: Sequence[Sample]) -> Iterator[str]:
+    """A line for each normal image whose nearest are of another category, or that is far from all.
+
+    WeightsMissing where the backbone is not here.
+    """
+    from sklearn.neighbors import NearestNeighbors  # seconds, which `run` need not wait for
+
+    if len(samples) < 2:
+        return
+    pooled_ND = _pooled(benchmark, samples)
+    names_N = np.array([sample.category for sample in samples])
+    count, far = min(NEIGHBOURS, len(samples) - 1), _far(pooled_ND, names_N)
+    found = NearestNeighbors(n_neighbors=count).fit(pooled_ND)
+    for number, nearest in enumerate(found.kneighbors(return_distance=False)):
+        key, own = samples[number].key, samples[number].category
+        [(name, votes)] = Counter(names_N[nearest]).most_common(1)
+        if name != own and votes >= MOST_OF_THEM * count:
+            yield f"{key}: looks like {name}, by features of {LITE0}"
+        elif number in far:
+            yield f"{key}: is unlike the rest of {own}, by features of {LITE0}"
+
+
+def _pooled(benchmark: Benchmark, samples: Sequence[Sample]) -> NDArray[np.float32]:
+    """One vector of length 1 an image: the mean of its features over all places."""
+    extractor = Extractor(POOLED, find_weights(POOLED))
+    found = []
+    for start in range(0, len(samples), BATCH):
+        views = load_views(benchmark, samples[start : start + BATCH], POOLED.resize, POOLED.crop)
+        found.append(extractor(torch.from_numpy(views).float() / 255).flatten(1))
+    return torch.nn.functional.normalize(torch.cat(found)).numpy()
+
+
+def _far(pooled_ND: NDArray[np.float32], names_N: NDArray[np.str_]) -> set[int]:
+    """The images that are far from the middle, the median, of their category."""
+    found: set[int] = set()
+    for name in np.unique(names_N):
+        mine = np.flatnonzero(names_N == name)
+        if len(mine) < FEWEST:
+            continue
+        values = pooled_ND[mine]
+        apart_M = np.linalg.norm(values - np.median(values, axis=0), axis=1)
+        limit = np.median(apart_M) + APART * _spread(apart_M, 1e-6)
+        found |= set(mine[apart_M > limit].tolist())
+    return found

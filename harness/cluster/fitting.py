@@ -1,4 +1,4 @@
-"""Ray Train: one fit on many workers.
+"""Many workers that fit one model as a Ray Train job, and many that score with it.
 
 The result store is the truth; Ray's own state is disposable.
 """
@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import ActorPool
 
 from harness.cluster.relay import own_folder
 from harness.cluster.session import RETRIES, demand, late, settle
 from harness.cluster.telling import Telling
 from harness.plan.cell import Cell
-from harness.work.execute import learn
-from harness.work.place import Place
-from methods.base import Diverged, Progress
+from harness.work.execute import Scorer, built, learn
+from harness.work.place import Piece, Place, Spread
+from methods.base import Diverged, Progress, quiet
 
 
 def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> None:
@@ -55,13 +60,13 @@ def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> N
         ),
     )
     try:
-        trainer.fit()
+        diverged = trainer.fit().return_value
     except TrainingFailedError as error:
         if "startup timed out" in str(error):
             raise late(resources) from None
         last = str(error).strip().splitlines()[-1]
         raise RuntimeError(f"{last} (on {resources.workers} workers)\n{error}") from None
-    if diverged := place.store.diverged(cell):
+    if diverged:
         raise Diverged(diverged)
 
 
@@ -74,17 +79,69 @@ def _state(place: Place) -> Path:
     return out / "ray"
 
 
-def _fit_worker(settings: dict[str, Any]) -> None:
-    """The function that each Ray Train worker runs."""
+def _fit_worker(settings: dict[str, Any]) -> str:
+    """The function that each Ray Train worker runs; why the training diverged, if it did."""
     cell, place, telling, number = (settings[k] for k in ("cell", "place", "telling", "number"))
-    place = settle(place)
 
     def tell(progress: Progress) -> None:
         if dist.get_rank() == 0:
             telling.tell(number, progress)
 
     try:
-        learn(cell, cell.data.open_kept(), place, tell)
+        learn(cell, cell.data.open_kept(), settle(place), tell)
     except Diverged as error:
-        # Raised, Ray would start it again; it would only diverge again.
-        place.store.note_diverged(cell, str(error))
+        return str(error)  # raised, Ray would start it again, to diverge again
+    return ""
+
+
+@contextmanager
+def scoring_workers(cell: Cell, place: Place) -> Iterator[Spread]:
+    """A `Spread` over as many processes as fit a model, which load the cell's from the store.
+
+    One that dies is started again, RETRIES times at most; one that is silent for longer than the
+    patience fails the cell.
+    """
+    resources, needs = place.resources, demand(place.resources)
+    start = ray.remote(
+        num_cpus=needs.get("CPU", 0),
+        num_gpus=needs.get("GPU", 0),
+        max_restarts=RETRIES,
+        max_task_retries=RETRIES,
+    )(_ScoringWorker)
+    workers = [start.remote(cell, place) for _ in range(resources.workers)]
+    ready = [worker.__ray_ready__.remote() for worker in workers]
+    try:
+        if ray.wait(ready, num_returns=len(ready), timeout=resources.patience)[1]:
+            raise late(resources)
+        ray.get(ready)
+        yield partial(_spread, workers, resources.patience)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+class _ScoringWorker:
+    """Holds the trained model in a process of its own."""
+
+    def __init__(self, cell: Cell, place: Place) -> None:
+        place = settle(place)
+        method = built(cell, place)
+        if place.store.load_model(cell, method) is None:
+            raise RuntimeError(f"{place.store.model(cell)}: the trained model is gone")
+        self.scorer = Scorer(cell, method, place, quiet)
+
+    def piece(self, indices: range, knobs: Any) -> Piece:
+        return self.scorer.piece(indices, knobs)
+
+
+def _spread(
+    workers: Sequence[Any], patience: int, ranges: Sequence[range], knobs: Any
+) -> Iterator[Piece]:
+    pool = ActorPool(workers)
+    for indices in ranges:
+        pool.submit(lambda worker, indices: worker.piece.remote(indices, knobs), indices)
+    for _ in ranges:
+        try:
+            yield pool.get_next(timeout=patience)
+        except TimeoutError:
+            raise RuntimeError(f"a scoring worker was silent for {patience} s") from None

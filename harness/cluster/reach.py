@@ -109,7 +109,11 @@ def let_go() -> None:
     What a node's raylet started ends when it misses it, but what was just starting may wait a
     minute for it first: it is killed.
     """
-    started = _by_raylet()
+    started = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == "raylet":
+                started[child] = child.children(recursive=True)
     with patch.object(subprocess.Popen, "terminate", subprocess.Popen.kill):
         ray.shutdown()
     left = [process for raylet in started if not raylet.is_running() for process in started[raylet]]
@@ -117,16 +121,6 @@ def let_go() -> None:
     for process in waiting:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _by_raylet() -> dict[psutil.Process, list[psutil.Process]]:
-    """Each raylet that this process started, and all that it started in turn."""
-    found = {}
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            if child.name() == "raylet":
-                found[child] = child.children(recursive=True)
-    return found
 
 
 def gone(address: str) -> bool:

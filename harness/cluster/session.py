@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import torch
 
-from harness.cluster.preflight import REFUSED_SECONDS, Wanted, preflight
+from harness.cluster.preflight import REFUSED_SECONDS, preflight
 from harness.cluster.reach import check_address, check_answers, let_go, watched
 from harness.cluster.relay import at_node, home
 from harness.plan.addresses import COPIES, address_of
@@ -68,8 +68,7 @@ def session(
             gate = None
             if reach:
                 on_gpu = bool(resources.gpus)
-                wanted = Wanted(tuple(cells), cache, inputs, on_gpu)
-                apart, gate = preflight(wanted, reach, say)
+                apart, gate = preflight(cells, inputs, reach, say, on_gpu=on_gpu)
                 if apart:
                     nodes, out = ", ".join(apart), address_of(store.out)
                     say(f"{out} is not seen from {nodes}: results are handed over from there")
@@ -180,13 +179,6 @@ def room(resources: Resources) -> int:
     return sum(min(int(node.get(kind, 0) / need) for kind, need in needs.items()) for node in nodes)
 
 
-def free(resources: Resources) -> int:
-    """How many workers may find room now; which nodes it is on is not known."""
-    sizes = ray.available_resources()
-    needs = demand(resources)
-    return min(int(sizes.get(kind, 0) / need) for kind, need in needs.items())
-
-
 def check_room(resources: Resources) -> None:
     """UsageError if the cluster can never give what one cell asks for."""
     if (slots := room(resources)) < resources.workers:
@@ -216,8 +208,8 @@ def settle(place: Place, linger: float = REFUSED_SECONDS) -> Place:
     """
     torch.set_num_threads(place.resources.cpus)
     SHAPES.update(place.shapes)
-    if place.gate is not None and place.home is not None:
-        place.gate.check(place.home.mark, linger)
+    if place.gate is not None:
+        place.gate.check(linger)
     for folder, address in place.inputs.items():
         have_input(folder, address)
     return at_node(place)

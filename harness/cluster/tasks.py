@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,8 +15,7 @@ import ray
 
 from harness.cluster import reach
 from harness.cluster.preflight import NodeRefused
-from harness.cluster.scoring import scoring_workers
-from harness.cluster.session import RETRIES, demand, free, largest_memory, room, settle
+from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
 from harness.cluster.telling import Telling
 from harness.store.store import Store
 from harness.work.execute import AWAITED
@@ -64,9 +63,6 @@ class _Dispatch:
         self.shared, self.resources = ray.put(place), place.resources
         self.remote = ray.remote(max_retries=0)(_in_worker)
         self.largest = largest_memory()
-        self.places = room(self.resources)
-        self.counted = time.monotonic()
-        """When places were looked at."""
         self.rest = list(range(len(tasks)))
         """Numbers of tasks not handed out yet; the first that is ready comes next."""
         self.over: set[int] = set()
@@ -76,7 +72,10 @@ class _Dispatch:
         self.losses: Counter[int] = Counter()
         self.avoided: set[str] = set()
         """Ray's ids of the nodes that may not work, or are gone."""
-        self.nodes = Nodes()
+        self.alive: dict[str, str] = {}
+        """Addresses of the nodes that there are, by Ray's ids."""
+        self.looked = 0.0
+        """When that was asked."""
 
     def run(self) -> Iterator[Outcome]:
         self._hand_out()
@@ -104,24 +103,16 @@ class _Dispatch:
 
         Handed to Ray all at once, tasks that need different things would run in any order.
         """
+        places = room(self.resources) if self.rest else 0
         for number in list(self.rest):
             if not self.over.issuperset(self.tasks[number].after):
                 continue
             taken = sum(map(self._size, self.waiting.values()))
             # Fits of several workers that could not all be placed would take them from one another.
-            if self.waiting and taken + self._size(number) > self._places(taken):
+            if self.waiting and taken + self._size(number) > places:
                 return
             self.rest.remove(number)
             self._start(number)
-
-    def _places(self, taken: int) -> int:
-        """How many workers the cluster holds; more where places stay free, since what was handed
-        out waits for memory: a smaller task may pass."""
-        if time.monotonic() - self.counted >= NODES_SECONDS:
-            self.counted, self.places = time.monotonic(), room(self.resources)
-            if self.resources.workers == 1:
-                self.places = max(self.places, taken + free(self.resources))
-        return self.places
 
     def _size(self, number: int) -> int:
         """How many workers a task takes."""
@@ -151,14 +142,23 @@ class _Dispatch:
         self.waiting[reference] = number
 
     def _ended(self) -> list[Any]:
-        """References of tasks that finished, or whose node was lost, since the last poll."""
-        if gone := self.nodes.gone():
-            self.avoided |= gone
-            self._start_unheard()
+        """References of tasks that finished, or whose node was lost, since the last poll.
+
+        Ray says within a minute which nodes are gone, but lets who waits for a task there wait on:
+        where a cable was pulled, nobody tells it that the connection is no more.
+        """
+        if time.monotonic() - self.looked >= NODES_SECONDS:
+            before, self.looked = self.alive, time.monotonic()
+            self.alive = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
+            if gone := before.keys() - self.alive.keys():
+                self.avoided |= gone
+                self._start_unheard()
         ended, _ = ray.wait(list(self.waiting), timeout=POLL_SECONDS)
-        self._show_all()
-        lost = self.nodes.lost(self.where.get(number) for number in self.waiting.values())
-        with_node = [r for r, number in self.waiting.items() if self.where.get(number) in lost]
+        for number, progress in self.telling.heard():
+            self.where[number] = progress.where
+            self.show(number, progress)
+        there = {None, "", *self.alive.values()}
+        with_node = [r for r, number in self.waiting.items() if self.where.get(number) not in there]
         return list(dict.fromkeys([*ended, *with_node]))
 
     def _start_unheard(self) -> None:
@@ -178,37 +178,6 @@ class _Dispatch:
         self.losses[number] += isinstance(error, ProcessLost)
         return isinstance(error, ProcessLost) and self.losses[number] <= RETRIES
 
-    def _show_all(self) -> None:
-        for number, progress in self.telling.heard():
-            self.where[number] = progress.where
-            self.show(number, progress)
-
-
-class Nodes:
-    """Which nodes are gone.
-
-    Ray says so within a minute, but lets who waits for a task there wait on: where a cable was
-    pulled, nobody tells it that the connection is no more.
-    """
-
-    def __init__(self) -> None:
-        self.looked = 0.0
-        self.alive: dict[str, str] = {}
-        """Addresses, by the name that Ray has for each."""
-
-    def gone(self) -> set[str]:
-        """Ray's names of those that are gone since the last look."""
-        if time.monotonic() - self.looked < NODES_SECONDS:
-            return set()
-        before = self.alive
-        self.alive = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
-        self.looked = time.monotonic()
-        return before.keys() - self.alive.keys()
-
-    def lost(self, addresses: Iterable[str | None]) -> set[str]:
-        """The addresses, of these, where no node is any more."""
-        return {a for a in addresses if a and a not in self.alive.values()}
-
 
 def _in_worker(task: Task, place: Place, telling: Telling, number: int) -> None:
     """The function that a task's process runs."""
@@ -223,7 +192,8 @@ def _in_worker(task: Task, place: Place, telling: Telling, number: int) -> None:
     tell(STARTED)
     place = replace(place, store=Store(place.store.folder.patient(say)))
     if place.resources.workers > 1 and task.fits:
-        from harness.cluster.fitting import fit_on_workers  # a second's import that few need
+        # A second's import that few need.
+        from harness.cluster.fitting import fit_on_workers, scoring_workers
 
         with place.store.lock(task.fits.fit_id, partial(tell, AWAITED)):
             fit_on_workers(task.fits, place, telling, number)

@@ -29,16 +29,16 @@ def command(
     torch.set_num_threads(1)  # networks this small are slower on two
     broken, console = 0, Console()
     promises = kept(Subject(method))
-    for number in range(len(PROMISES)):
-        with console.status(f"{method}: {PROMISES[number].says} ({number + 1}/{len(PROMISES)})"):
-            promise, error = next(promises)
+    for number, promise in enumerate(PROMISES, 1):
+        with console.status(f"{method}: {promise.says} ({number}/{len(PROMISES)})"):
+            _, error = next(promises)
         verdict = "ok" if error is None else "-" if isinstance(error, NotAsked) else "BROKEN"
         broken += verdict == "BROKEN"
         line = f"{verdict:7}{promise.says}"
         if error is not None:
-            kind = type(error).__name__
-            asked = kind in ("AssertionError", "NotAsked")
-            line += f": {'' if asked else kind + ' '}{' '.join(str(error).split())}"
+            asked = isinstance(error, (AssertionError, NotAsked))
+            kind = "" if asked else f"{type(error).__name__} "
+            line += f": {kind}{' '.join(str(error).split())}"
         if verdict == "BROKEN":
             line += f". To mend: {promise.mend}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)

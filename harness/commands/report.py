@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,12 +14,8 @@ from harness.plan.options import DEFAULT_OUT, Results, completing, keeping
 from harness.plan.registry import UsageError, did_you_mean
 
 FORMATS = ("terminal", "md", "latex", "csv", "parquet", "html")
-TABLES = "tables"
-if TYPE_CHECKING:
-    import polars as pl
-
 POLL_SECONDS = 2.0
-PAGE = "report.html"
+PAGE, TABLES = "report.html", "tables"
 
 
 def command(
@@ -33,6 +30,13 @@ def command(
             autocompletion=completing(FORMATS),
         ),
     ] = "terminal",
+    metric: Annotated[
+        list[str] | None,
+        keeping(
+            "--metric",
+            help="The metric that is tested, image_auroc by default; give it again for more.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, keeping(help="File to write; default of html: report.html in the folder.")
     ] = None,
@@ -46,78 +50,74 @@ def command(
     """
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
-    for text in reports(path, format_, out, watch=watch):
+    for text in reports(path, format_, out, metric or (), watch=watch):
         typer.echo(text)
 
 
-def reports(folder: Path, fmt: str, out: Path | None, *, watch: bool) -> Iterator[str]:
+def reports(
+    folder: Path, fmt: str, out: Path | None, metrics: Sequence[str] = (), *, watch: bool
+) -> Iterator[str]:
     """The text to print: the report, or the path of the file that it was written to.
 
-    With `watch` one more each time that cells have finished or failed, until Ctrl-C; it waits for
-    the first. ResultsError for a folder without results, UsageError where `out` can't be written.
+    Pairs are tested in `metrics`, by default in PRIMARY. With `watch` one more each time that cells
+    have finished or failed, until Ctrl-C; it waits for the first. ResultsError for a folder without
+    results or of other metrics, UsageError where `out` can't be written.
     """
-    from harness.screen.progress import shown
+    from harness.screen.progress import working
 
+    seen = None
     try:
-        seen = _state(folder)
-        while watch and not seen:
-            time.sleep(POLL_SECONDS)
-            seen = _state(folder)
-        with shown("making the report"):
-            made = _report(folder, fmt, out)
-        yield made
-        while watch:
-            time.sleep(POLL_SECONDS)
-            if (now := _state(folder)) != seen:
+        while watch or seen is None:
+            now = _state(folder)
+            if now != seen and (now or not watch):
+                with working("making the report"):
+                    made = _report(folder, fmt, out, metrics)
+                yield made
                 seen = now
-                yield _report(folder, fmt, out)
+            if watch:
+                time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         if not watch:
             raise
 
 
-def _report(folder: Path, fmt: str, out: Path | None) -> str:
+def _report(folder: Path, fmt: str, out: Path | None, metrics: Sequence[str]) -> str:
     from harness.plan.addresses import address_of
     from harness.screen.progress import columns
-    from harness.store.folder import folder_at
     from harness.work.copies import refresh
+    from results.analysis.statistics import PRIMARY
     from results.calibration import read_held
     from results.reports.text import frames, render
     from results.table import read, read_scores
 
     refresh(folder)
-    if fmt == "parquet":
-        tables = frames(read(folder), read_scores(folder), read_held(folder))
-        return _tables(tables, out or folder / TABLES)
+    metrics = metrics or PRIMARY
     if fmt == "html":
         from results.reports.page.page import page  # jinja2, for this alone
 
-        text, out = page(folder), out or folder / PAGE
-    else:
-        scores, held = read_scores(folder), read_held(folder)
-        text = render(read(folder), fmt, columns(), scores=scores, held=held)
-        if out is None:
-            return text
-    try:
-        folder_at(out.parent).put(out.name, text.encode(), replace=True)
-    except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror or error}; name another file") from None
-    return address_of(out)
-
-
-def _tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> str:
-    """A Parquet file for each table, its columns as `results/README.md` has them."""
-    import io
-
-    from harness.plan.addresses import address_of
-    from harness.store.folder import folder_at
-
+        return _written(out or folder / PAGE, page(folder, metrics).encode())
+    frame, scores, held = read(folder), read_scores(folder), read_held(folder)
+    if fmt != "parquet":
+        text = render(frame, fmt, columns(), scores, held, metrics=metrics)
+        return text if out is None else _written(out, text.encode())
+    tables, out = frames(frame, scores, held, metrics), out or folder / TABLES
     for name, table in tables.items():
         buffer = io.BytesIO()
         table.write_parquet(buffer)
-        file = f"{folder.name}/{name}.parquet"
-        folder_at(folder.parent).put(file, buffer.getvalue(), replace=True)
-    return f"{address_of(folder)}/: {', '.join(tables)}"
+        _written(out / f"{name}.parquet", buffer.getvalue())
+    return f"{address_of(out)}/: {', '.join(tables)}"
+
+
+def _written(path: Path, content: bytes) -> str:
+    """Write a file on a disk or below a URI; its address."""
+    from harness.plan.addresses import address_of
+    from harness.store.folder import folder_at
+
+    try:
+        folder_at(path.parent).put(path.name, content, replace=True)
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.strerror or error}; name another file") from None
+    return address_of(path)
 
 
 def _state(folder: Path) -> frozenset[tuple[str, Any]]:

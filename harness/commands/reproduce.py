@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.plan.options import Results, selecting
+from harness.plan.options import DataRoot, Results, selecting
 from harness.plan.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ CLOSE = 1e-3
 def command(
     path: Results,
     *,
-    row: Annotated[str, selecting(help="The cell_id of a stored row.")],
+    row: Annotated[str, selecting(help="The cell_id of a stored row: a name in OUT/parts.")],
+    data: DataRoot = None,
 ) -> bool:
     """Do a stored cell again from its images, and say whether the same scores come out.
 
@@ -44,7 +45,7 @@ def command(
     if row not in known:
         raise UsageError(f"--row {row}: {did_you_mean(row, sorted(known)[:20])}")
     stored = before.filter(cell_id=row)
-    cell = stored_cell(store, row)
+    cell = stored_cell(store, row, data)
     said = stored["code_version"][0]
     if said != (here := code_version()):
         typer.echo(f"the row is of {said}, this is {here}")
@@ -61,14 +62,14 @@ def command(
 
 def _compared(was: pl.DataFrame, now: pl.DataFrame) -> bool:
     both = was.select("key", "score").join(now.select("key", again="score"), on="key")
-    if len(both) != len(was) or len(both) != len(now):
+    if not len(both) == len(was) == len(now):
         typer.echo("other test images than the row's")
         return False
-    if both["score"].equals(both["again"]):
+    score, again = both["score"].to_numpy(), both["again"].to_numpy()
+    if (score == again).all():
         typer.echo(f"all {len(both)} scores are the same, bit by bit")
         return True
-    scale = max(float(both["score"].abs().max() or 0), 1e-12)  # type: ignore[arg-type]
-    worst = float((both["score"] - both["again"]).abs().max() or 0) / scale  # type: ignore[arg-type]
+    worst = float(abs(score - again).max() / max(abs(score).max(), 1e-12))
     typer.echo(
         f"scores differ by {worst:.2g} of the largest at most; up to {CLOSE:g} is another CPU"
     )

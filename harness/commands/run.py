@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from harness.work.place import Place
     from harness.work.task import Driver
 
-OF_ITS_OWN = ("benchmarks", "methods", "seeds")
-"""Fields of a selection that `tune` is given for each row, or has another default of."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -46,10 +44,6 @@ class RunOptions:
     refit: Annotated[
         bool, selecting("--refit", help="As --tuned, trained on all training images again.")
     ] = False
-    calibrate: Annotated[
-        float | None,
-        selecting(min=0, max=0.9, help="Hold out this share of normal images to set thresholds."),
-    ] = None
     overwrite: Annotated[bool, keeping("--overwrite", help="Do finished cells again.")] = False
     dry_run: Annotated[bool, keeping("--dry-run", help="Print the cells and their cost only.")] = (
         False
@@ -65,17 +59,9 @@ class RunOptions:
 
     def faults(self) -> list[str]:
         """A line for what can't be asked for together."""
-        lines = []
-        if self.calibrate and self.chosen:
-            lines.append(
-                "--calibrate and --tuned: what chose the knobs can't calibrate; give the chosen "
-                "ones with --set, or leave one of them out"
-            )
         if self.ablation and self.chosen:
-            lines.append(
-                "--tuned and --ablation: a choice is made for one row; ask for one of them"
-            )
-        return lines
+            return ["--tuned and --ablation: a choice is made for one row; ask for one of them"]
+        return []
 
 
 def command(
@@ -87,30 +73,31 @@ def command(
     """
     from rich.console import Console
 
-    console = Console(stderr=True)
-    with console.status("starting"):
-        from harness.plan.plan import plan
-        from harness.screen.live import check_logs
-        from harness.screen.progress import hashing, noting
-        from harness.store.store import Store
-        from harness.work.cache import FeatureCache
-        from results.reports.numbers import counted
+    from harness.plan.plan import plan
+    from harness.screen.live import check_logs
+    from harness.screen.progress import counter, noting
+    from results.reports.numbers import counted
 
-    store, note = Store(out), noting(console)
-    said: list[str] = []
-    with hashing(console) as count:
+    console = Console(stderr=True)
+    note, said = noting(console), list[str]()
+    with counter("planning: images read", None, console) as count:
         cells = plan(
             selection,
             ablation=options.ablation,
-            calibrate=options.calibrate,
             need_weights=not options.dry_run,
             say=said.append,
             count=count,
             found=[*check_logs(options.log), *options.faults()],
         )
-    if not options.dry_run:
-        for line in said:
-            note(line)
+    for line in said:
+        note(line)
+    with console.status("starting"):  # after planning: a word at fault is told within a second
+        from harness.checks.data import check_data
+        from harness.screen.driver import on_cluster, on_screen
+        from harness.store.store import Store
+        from harness.work.cache import FeatureCache
+
+    store = Store(out)
     if options.chosen:
         cells += _tuned(cells, selection, store, options.refit, note)
     if not options.dry_run:
@@ -118,43 +105,23 @@ def command(
     todo = [cell for cell in cells if options.overwrite or not store.done(cell)]
     done = f"{counted(len(cells), 'cell')}, {len(cells) - len(todo)} of them done already"
     console.print(done, highlight=False)
-    with FeatureCache.lasting(resources.cache or options.dry_run, out, note) as cache:
-        if options.dry_run:
-            failed = 0
-            _show_cost(cells, todo, cache, resources, Console())
-        else:
-            try:
-                failed = _do(cells, todo, store, cache, selection, options, resources, console)
-            except KeyboardInterrupt:
-                raise Stopped(_stopped(cells, store, options.overwrite)) from None
-            _print(cells, store, cache if resources.cache else None, Console())
-    for line in said:
-        note(line)
+    if options.dry_run:
+        with FeatureCache.lasting(True, out, note) as cache:
+            _show_cost(cells, todo, cache, resources)
+        return True
+    failed = 0
+    with FeatureCache.lasting(resources.cache, out, note) as cache:
+        try:
+            check_data(todo, cache, console, trust_masks=selection.trust_masks)
+            if todo:
+                given = console, resources, store, cache, todo, note
+                with on_cluster(*given, overwrite=options.overwrite) as place:
+                    drive = on_screen(console, options.log, lambda: _table(cells, store, console))
+                    failed = _do(todo, place, drive, console)
+        except KeyboardInterrupt:
+            raise Stopped(_stopped(cells, store, options.overwrite)) from None
+        _print(cells, store, cache if resources.cache else None)
     return failed == 0
-
-
-def _do(
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
-    store: Store,
-    cache: FeatureCache,
-    selection: Selection,
-    options: RunOptions,
-    resources: Resources,
-    console: Console,
-) -> int:
-    """Do what is left of the cells; returns how many failed."""
-    from harness.checks.data import check_data
-    from harness.screen.driver import on_cluster, on_screen
-    from harness.screen.progress import noting
-
-    if not todo:
-        return 0
-    check_data(todo, cache, console, trust_masks=selection.trust_masks)
-    given = console, resources, store, cache, todo, noting(console)
-    with on_cluster(*given, overwrite=options.overwrite) as place:
-        drive = on_screen(console, options.log, lambda: _so_far(cells, store, console))
-        return _run(todo, place, drive, console)
 
 
 def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
@@ -175,21 +142,20 @@ def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
 
 
 def _show_cost(
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
-    cache: FeatureCache,
-    resources: Resources,
-    console: Console,
+    cells: Sequence[Cell], todo: Sequence[Cell], cache: FeatureCache, resources: Resources
 ) -> None:
     """Shows the plan's cost, and the cautions to read before it runs."""
+    from rich.console import Console
+
     from harness.screen.estimate import cautions, estimate, totals
 
+    console = Console()
     console.print(estimate(cells, todo))
     for line in [*totals(todo, cache, resources), *cautions(cells)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _run(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) -> int:
+def _do(todo: Sequence[Cell], place: Place, drive: Driver, console: Console) -> int:
     """Do the cells; returns how many failed."""
     from rich.markup import escape
 
@@ -217,7 +183,7 @@ def _tuned(
     from harness.plan.addresses import address_of
     from harness.search.choice import tuned
 
-    options = [*typed_again(selection, but=OF_ITS_OWN), "--out", address_of(store.out)]
+    options = [*typed_again(selection), "--out", address_of(store.out)]
     plain = {cell.cell_id for cell in cells}
     rows = tuned(cells, store, refit=refit, options=options)
     for row in rows:
@@ -226,42 +192,30 @@ def _tuned(
     return [row for row in rows if row.cell_id not in plain]
 
 
-def _so_far(cells: Sequence[Cell], store: Store, console: Console) -> str:
-    """The main table of the cells that are done; empty where there is none yet."""
-    from methods.base import quiet
-
-    with suppress(ValueError, OSError):
-        return _rows(cells, store, console, quiet)
-    return ""
-
-
-def _rows(cells: Sequence[Cell], store: Store, console: Console, note: Say) -> str:
-    """The main table of the cells that are done or failed; ValueError where there is none."""
+def _table(cells: Sequence[Cell], store: Store, console: Console) -> str:
+    """The main table of the cells that are done or failed; empty where there is none."""
+    from results.files import ResultsError
     from results.reports.text import render
     from results.table import read
 
-    ids = {cell.cell_id for cell in cells}
-    for kind in ("parts", "failures"):
-        store.folder.local(kind)
-    try:
-        frame = read(store.out)
-    except ValueError as error:  # of another program or version: its rows are not ours to show
-        note(f"{error}; the table is of this command's cells alone")
-        frame = read(store.out, only=ids)
-    mine = frame.filter(frame["cell_id"].is_in(ids))
-    styled = console.color_system is not None
-    return render(mine, "terminal", console.width, brief=True, styled=styled)
+    with suppress(ResultsError, OSError):
+        for kind in ("parts", "failures"):
+            store.folder.local(kind)
+        frame = read(store.out, only={cell.cell_id for cell in cells})
+        styled = console.color_system is not None
+        return render(frame, "terminal", console.width, brief=True, styled=styled)
+    return ""
 
 
-def _print(
-    cells: Sequence[Cell], store: Store, cache: FeatureCache | None, console: Console
-) -> None:
+def _print(cells: Sequence[Cell], store: Store, cache: FeatureCache | None) -> None:
     """The main table of the cells, and where everything lies."""
-    from harness.plan.addresses import address_of
-    from harness.screen.progress import noting
+    from rich.console import Console
 
+    from harness.plan.addresses import address_of
+
+    console = Console()
     # Not by the console, which takes the codes of bold letters out.
-    print(_rows(cells, store, console, noting(console)))
+    print(_table(cells, store, console))
     out = address_of(store.out)
     for what, where in (
         ("rows as Parquet", f"{out}/parts/"),
@@ -269,7 +223,24 @@ def _print(
         ("cached features", cache and cache.root),
         ("all tables", f"lafite-bench report {out}"),
         ("pictures, in a browser", f"lafite-bench report {out} --format html"),
-        ("score a new image", f"lafite-bench predict {out}/models/FIT IMAGE"),
+        ("score an image", _example(cells, store)),
     ):
         if where:
             console.print(f"{what:23} {where}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _example(cells: Sequence[Cell], store: Store) -> str:
+    """The command that scores an image with the first model that there is; empty without one."""
+    from harness.plan.addresses import address_of
+    from harness.plan.options import is_address
+
+    for cell in filter(store.done, cells):
+        model = store.model(cell)
+        if is_address(address_of(model)) or not model.is_dir():
+            continue
+        data, benchmark = cell.data, cell.data.open()
+        split = benchmark.test if data.test_images else benchmark.train
+        path = split(data.categories)[0].path
+        image = "IMAGE" if path is None else str(path)
+        return shlex.join(["lafite-bench", "predict", str(model), image])
+    return ""

@@ -30,7 +30,7 @@ def command(
     data: DataRoot = None,
     out: Annotated[Path, keeping(help="Folder of PNG files.")] = Path("preview"),
 ) -> None:
-    """Draw what a trained model sees: image, mask, map, distances, features at several t.
+    """Draw what a trained model sees: image, mask, map and distances.
 
     Example: lafite-bench show results/runs --category screw -m patchcore
     """
@@ -38,7 +38,7 @@ def command(
 
     with Console(stderr=True).status("starting") as status:
         from harness.store.store import Store
-        from harness.use.panels import cloud, panel
+        from harness.use.panels import panel
         from harness.use.predict import load
         from harness.use.trained import find_cell
         from harness.work.features import open_split
@@ -55,10 +55,6 @@ def command(
             status.update(f"drawing {number} of {len(chosen)}: {sample.key}")
             panel(model, benchmark, sample).savefig(out / _name(sample), dpi=110)
             typer.echo(str(out / _name(sample)))
-        status.update("drawing features at several t")
-        if (figure := cloud(model, benchmark, chosen)) is not None:
-            figure.savefig(out / "cloud.png", dpi=110)
-            typer.echo(str(out / "cloud.png"))
 
 
 def _name(sample: Sample) -> str:

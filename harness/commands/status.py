@@ -34,14 +34,11 @@ def what_runs(out: Path) -> Iterator[str]:
     from harness.screen.progress import lasting
     from results.files import record_in
 
-    now = time.time()
     for path in sorted((out / "running").glob("[!.]*.json")):
         # It ended while we looked, or is no file of ours.
         with suppress(OSError, ValueError, TypeError, KeyError):
             told = record_in(path.read_bytes())
-            work = [f"  {line}, for {lasting(now - since)}" for line, since in told["work"]]
-            left = f", about {lasting(told['left'])} left" if told["left"] else ""
-            silent, lasts = now - told["heard"], lasting(told["heard"] - told["since"])
+            silent, (head, *doing) = time.time() - told["heard"], told["lines"]
             gone = f"; silent for {lasting(silent)}: is it still there?" if silent > SILENT else ""
-            yield f"{path.stem}, {told['done']} in {lasts}{left}{gone}"
-            yield from work
+            yield f"{path.stem}, {head}{gone}"
+            yield from (f"  {line}" for line in doing)

@@ -15,6 +15,7 @@ from harness.plan.options import (
     Selection,
     searching,
     seldom,
+    typed_again,
 )
 
 if TYPE_CHECKING:
@@ -50,21 +51,32 @@ def command(
     """
     from rich.console import Console
 
+    from harness.plan.plan import check_words
+
+    check_words(selection)
     console = Console(stderr=True)
     with console.status("starting"):
         from benchmarks.base import sealed
         from harness.checks.data import check_data
+        from harness.plan.addresses import address_of
+        from harness.plan.plan import plan
         from harness.screen.driver import on_cluster
-        from harness.screen.progress import hashing, noting
+        from harness.screen.progress import counter, noting
         from harness.screen.search import Search
         from harness.search.choice import frozen
-        from harness.search.study import plan_studies
+        from harness.search.study import Study, by_row, checked, grids_of, held_by
         from harness.store.store import Store
         from harness.work.cache import FeatureCache
 
     store, printed, note = Store(out), Console(), noting(console)
-    with hashing(console) as count, sealed():
-        studies = plan_studies(selection, search, say=note, count=count)
+    with counter("planning: images read", None, console) as count, sealed():
+        cells = plan(selection, held=held_by(search), say=note, count=count)
+        grids = grids_of(cells, search)
+        studies = [
+            Study(cells=seeds, options=search, grids=grids[seeds[0].method])
+            for seeds in by_row(cells)
+        ]
+        studies = checked(studies, note)
     store.prepare(note)
     if withdraw:
         return all([_withdrawn(store, study, printed) for study in studies])
@@ -75,7 +87,8 @@ def command(
         needed = [cell for study in work for cell in study.every]
         given = console, resources, store, cache, needed, note
         with on_cluster(*given) if work else nullcontext() as place:
-            on_screen = Search(store, place, console, printed)
+            again = [*typed_again(selection), "--out", address_of(out)]
+            on_screen = Search(again, store, place, console, printed)
             return all([on_screen.finish(study, revealed=reveal) for study in studies])
 
 

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.base import Benchmark
+from benchmarks.base import Benchmark, Sample
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import nfc, printable
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
-from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
-from benchmarks.parts.synthesis.pseudo import PseudoValidation
+from benchmarks.parts.synthesis.families import LEFT_OUT, MADE
+from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out
 from harness.plan.addresses import address_of
 from harness.plan.overrides import PATHS
 from harness.plan.registry import (
@@ -27,7 +27,7 @@ from harness.plan.registry import (
     names,
     source_of,
 )
-from results.profiles import DEFAULT_PROFILE
+from results.profiles import DEFAULT_PROFILE, PROFILES
 
 CELL_SCHEMA = 1
 """Raised when the code changes what every cell gives; for one method there is its `revision`."""
@@ -39,7 +39,6 @@ class Purpose(NamedTuple):
     """The consequences of why a cell is scored."""
 
     split: Split
-    """The split that it is scored on."""
     label: str
     """The split's name in its rows."""
     folder: str
@@ -76,16 +75,16 @@ class Held(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[Any]) -> Held:
         """Values of a record, which has lists for tuples and may lack fields at their defaults."""
-        fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
-        return cls(*fields)
+        return cls(*map(_as_it_was, values))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """One data set as it lies on disk: its name or path, where to look, which categories.
 
-    Where images are held out, training and its fingerprint are of the kept ones. The fingerprint
-    of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in tuning.
+    Where images are reserved or held out, training and its fingerprint are of the others. The
+    fingerprint of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in
+    tuning.
     """
 
     name: str
@@ -101,13 +100,21 @@ class Data:
     """The number of categories of the whole data set; None: not known."""
     limit: int | None = None
     """At most so many images of each category and kind, for a first look."""
+    reserved: float = 0.0
+    """The share of normal images that only says where alarms begin: to all else it is not there."""
     held: Held | None = None
     whole_fingerprint: str | None = None
-    """The fingerprint of all training images, where some are held out; None: not known."""
+    """The fingerprint of all training images, where some are not learned; None: not known."""
 
     def open(self) -> Benchmark:
-        """The data set itself."""
-        return open_benchmark(self.benchmark, self.root, self.limit)
+        """The data set, but for what is reserved."""
+        benchmark = open_benchmark(self.benchmark, self.root, self.limit)
+        return benchmark.without(reserve(benchmark, self.categories, self.reserved))
+
+    def open_reserved(self) -> tuple[Benchmark, list[Sample]]:
+        """The reserved images, and the data set that reads them."""
+        benchmark = open_benchmark(self.benchmark, self.root, self.limit)
+        return benchmark, reserve(benchmark, self.categories, self.reserved)
 
     def open_kept(self) -> Benchmark:
         """The data set to learn from, without what is held out."""
@@ -121,8 +128,9 @@ class Data:
 
     @property
     def images_fingerprint(self) -> str | None:
-        """Identity of all images, whatever is held out; None: not known."""
-        train = self.train_fingerprint if self.held is None else self.whole_fingerprint
+        """Identity of all images, whatever is learned of them; None: not known."""
+        all_learned = self.held is None and not self.reserved
+        train = self.train_fingerprint if all_learned else self.whole_fingerprint
         return train and train + self.test_fingerprint
 
     @property
@@ -143,8 +151,7 @@ class Data:
 class Cell:
     """One cell of the result table, and the whole truth about it.
 
-    `identity` is its content: two cells with equal content are one, whatever the paths and the
-    words they were asked for with.
+    Two cells with equal content are one, whatever the paths and words they were asked for with.
     """
 
     data: Data
@@ -160,19 +167,16 @@ class Cell:
     purpose: str = "run"
     """One of PURPOSES."""
     profile: str = DEFAULT_PROFILE
-    calibrated: bool = False
-    """Whether held-out normal images, which chose nothing, say where alarms begin."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether reserved images, which chose nothing, say where its alarms begin."""
+        return self.data.reserved > 0 and self.role.shown
 
     @property
     def role(self) -> Purpose:
         """The consequences of the cell's purpose."""
         return PURPOSES[self.purpose]
-
-    @property
-    def pixels(self) -> bool:
-        """Whether pixel metrics are measured: a robust search ranks image scores alone."""
-        held = self.data.held
-        return self.role.shown or held is None or PAPER in held.families
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -188,10 +192,9 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """Names the cell."""
+        measured = asdict(PROFILES[self.profile])
         tested = {"test": self.data.test_fingerprint, "knobs": asdict(self.knobs)}
-        if self.profile != DEFAULT_PROFILE:
-            tested["profile"] = self.profile
-        return digest(self._learned() | tested)
+        return digest(self._learned() | tested | {"measured": measured})
 
     @cached_property
     def config_hash(self) -> str:
@@ -200,7 +203,8 @@ class Cell:
             {
                 "schema": CELL_SCHEMA,
                 "method": self.method,
-                "config": asdict(self.config) | self._default_paths,
+                "config": asdict(self.config)
+                | {f.name: f.default for f in fields(self.config) if f.name in PATHS},
                 "knobs": asdict(self.knobs),
             }
             | self.revision
@@ -217,17 +221,13 @@ class Cell:
         } | self.revision
 
     @property
-    def _default_paths(self) -> dict[str, Any]:
-        return {field.name: field.default for field in fields(self.config) if field.name in PATHS}
-
-    @property
     def revision(self) -> dict[str, Any]:
         """The part of the identity that tells of code which scores equal settings otherwise."""
-        revision = load("methods", self.method).revision(self.config)
-        package = source_of("methods", self.method)
-        return ({"revision": revision} if revision else {}) | (
-            {"package": package} if package else {}
-        )
+        facts = {
+            "revision": load("methods", self.method).revision(self.config),
+            "package": source_of("methods", self.method),
+        }
+        return {name: fact for name, fact in facts.items() if fact}
 
     @property
     def label(self) -> str:
@@ -237,10 +237,7 @@ class Cell:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The cell as JSON can hold it, with addresses of files; `cell_in` reads it.
-
-        Without the file of the backbone's weights, which its settings name.
-        """
+        """The cell as JSON can hold it, with addresses of files, without that of its weights."""
         record = asdict(self)
         del record["weights"]
         data, config = record["data"], record["config"]
@@ -271,16 +268,21 @@ def cell_in(record: Mapping[str, Any]) -> Cell:
     return Cell(
         **own
         | {
-            "data": settings(Data, data | {"root": root, "held": held and settings(Held, held)}),
-            "config": settings(method.Config, record["config"]),
-            "knobs": settings(method.Knobs, record["knobs"]),
+            "data": _from_json(
+                Data, data | {"root": root, "held": held and _from_json(Held, held)}
+            ),
+            "config": _from_json(method.Config, record["config"]),
+            "knobs": _from_json(method.Knobs, record["knobs"]),
         }
     )
 
 
-def settings(kind: type, values: Mapping[str, Any]) -> Any:
-    """A Config, Knobs or the like from JSON, where tuples came back as lists."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+def _from_json(kind: type, values: Mapping[str, Any]) -> Any:
+    return kind(**{name: _as_it_was(value) for name, value in values.items()})
+
+
+def _as_it_was(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
 def without_paths(config: Any) -> dict[str, Any]:
@@ -294,6 +296,17 @@ def digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def reserve(benchmark: Benchmark, categories: Sequence[str], share: float) -> list[Sample]:
+    """The normal images of these categories that say where alarms begin.
+
+    They are drawn before any others are held out, so none of them trains a model or chooses a knob.
+    DataError as `hold_out`.
+    """
+    if not share:
+        return []
+    return hold_out(benchmark, benchmark.train(categories), share, purpose="calibrate")[1]
+
+
 def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Benchmark:
     """A named data set, or by its path any folder in the MVTec layout or table of images."""
     benchmark = _whole(name, root)
@@ -302,7 +315,10 @@ def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Be
 
 def _whole(name: str, root: Path | None) -> Benchmark:
     if is_known("benchmarks", name):
-        return _plugged_in(name, root)
+        benchmark = load("benchmarks", name)(root)
+        if isinstance(benchmark, Benchmark):
+            return benchmark
+        raise UsageError(f"{name}: BENCHMARK(root) gives no Benchmark; see benchmarks/README.md")
     if is_manifest(Path(name)):
         return manifest_benchmark(nfc(Path(name).stem), Path(name))
     if "/" in name or name.startswith(".") or Path(name).is_dir():
@@ -315,10 +331,3 @@ def _whole(name: str, root: Path | None) -> Benchmark:
         return folder_benchmark(nfc(last), folder)
     hint = did_you_mean(name, [*names("benchmarks"), *installed("benchmarks")])
     raise UsageError(f"unknown data set '{name}'; {hint}, or the path of a folder or table")
-
-
-def _plugged_in(name: str, root: Path | None) -> Benchmark:
-    benchmark = load("benchmarks", name)(root)
-    if not isinstance(benchmark, Benchmark):
-        raise UsageError(f"{name}: BENCHMARK(root) gives no Benchmark; see benchmarks/README.md")
-    return benchmark

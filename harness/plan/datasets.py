@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks.base import Benchmark, DataError
+from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.inventory import nfc
 from benchmarks.parts.manifest import is_manifest
 from benchmarks.parts.synthesis.pseudo import PseudoValidation
-from harness.plan.cell import Data, Held, open_benchmark
-from harness.plan.options import Say, first_few
+from harness.plan.cell import Data, Held, open_benchmark, reserve
+from harness.plan.options import Say, Selection, first_few
 from harness.plan.registry import UsageError, did_you_mean, is_known
-from methods.base import quiet
+from methods.parts.progress import quiet
 
 Count = Callable[[int], None]
 """Told of so many more that are done."""
@@ -24,60 +25,88 @@ FEW = 5
 """Held-out normal images of a category below which a choice is cautioned."""
 
 
-def pieces(
-    name: str, root: Path | None, wanted: Sequence[str], mode: str, limit: int | None = None
-) -> list[Data]:
-    """The data set as one piece, or a piece for each category, as it lies on disk."""
-    benchmark, chosen = opened(name, root, wanted, limit=limit)
-    return in_pieces(benchmark, chosen, name, root, mode, limit=limit)
+def opened(
+    name: str,
+    selection: Selection,
+    held: Held | None = None,
+    say: Say | None = None,
+) -> tuple[Benchmark, tuple[str, ...]]:
+    """The data set and the categories to use, as far as names of files tell.
+
+    With `say` the folder is checked, DataError, and categories that can't be used are left out with
+    a word; one without any test images can be calibrated.
+    """
+    benchmark = open_benchmark(name, selection.root, selection.limit)
+    wanted = [nfc(category) for category in selection.categories]
+    check_categories(name, benchmark, wanted)
+    present = benchmark.categories()
+    chosen = tuple(category for category in present if not wanted or category in wanted)
+    if say is not None:
+        chosen = _usable(benchmark, chosen, held, say, bool(selection.calibrate))
+    return benchmark, chosen
 
 
 def in_pieces(
     benchmark: Benchmark,
     chosen: tuple[str, ...],
     name: str,
-    root: Path | None,
-    mode: str,
+    selection: Selection,
     held: Held | None = None,
     say: Say = quiet,
-    *,
-    limit: int | None = None,
     count: Count = quiet,
 ) -> list[Data]:
     """An opened data set as one piece, or a piece for each of the chosen categories, hashed.
 
     With `held`, to tune on: what is scored is the pseudo-validation, no test image is opened.
     """
-    groups = [chosen] if mode == "multi-class" else [(category,) for category in chosen]
-    found = [_piece(benchmark, name, root, group, held, say, count) for group in groups]
-    if limit is None:
-        return found
-    return [replace(data, name=limited(data.name, limit), limit=limit) for data in found]
+    reserved = selection.calibrate or 0.0
+    path = Path(name)
+    is_path = (path.is_dir() or is_manifest(path)) and not is_known("benchmarks", name)
+    last = nfc(path.resolve().name if path.is_dir() else path.stem) if is_path else name
+    parts = []
+    for group in (
+        [chosen] if selection.mode == "multi-class" else [(category,) for category in chosen]
+    ):
+        kept = benchmark.without(reserve(benchmark, group, reserved))
+        source, seen, split = kept, held, kept.test
+        if held is not None:
+            seen, source = held_and_seen(kept, group, held, say)
+            split = source.validation
+        all_images = fingerprint(benchmark, benchmark.train(group)) if reserved else None
+        parts.append(
+            Data(
+                name=limited(last, selection.limit),
+                benchmark=str(path.resolve()) if is_path else name,
+                root=selection.root.resolve() if selection.root else None,
+                categories=group,
+                **_images(source, source.train(group), split(group), count),
+                published_categories=len(benchmark.published) or None,
+                limit=selection.limit,
+                reserved=reserved,
+                held=seen,
+                whole_fingerprint=all_images,
+            )
+        )
+    return parts
 
 
-def opened(
-    name: str,
-    root: Path | None,
-    wanted: Sequence[str],
-    held: Held | None = None,
-    say: Say | None = None,
-    *,
-    limit: int | None = None,
-    untested: bool = False,
-) -> tuple[Benchmark, tuple[str, ...]]:
-    """The data set and the categories to use, as far as names of files tell.
+def _images(
+    benchmark: Benchmark, train: Sequence[Sample], scored: Sequence[Sample], count: Count = quiet
+) -> dict[str, Any]:
+    """The fields of Data that say which images these are, and how many."""
+    return {
+        "train_fingerprint": fingerprint(benchmark, train, count),
+        "test_fingerprint": fingerprint(benchmark, scored, count),
+        "train_images": len(train),
+        "test_images": len(scored),
+    }
 
-    With `say` the folder is checked, DataError, and categories that can't be used are left out with
-    a word; where there are no test images at all it may stay `untested`.
-    """
-    benchmark = open_benchmark(name, root, limit)
-    wanted = [nfc(category) for category in wanted]
-    check_categories(name, benchmark, wanted)
-    present = benchmark.categories()
-    chosen = tuple(category for category in present if not wanted or category in wanted)
-    if say is not None:
-        chosen = _usable(benchmark, chosen, held, say, untested)
-    return benchmark, chosen
+
+def whole(data: Data) -> Data:
+    """The same data with nothing held out, to be scored on its test images."""
+    benchmark = data.open()
+    train, test = benchmark.train(data.categories), benchmark.test(data.categories)
+    return replace(data, held=None, **_images(benchmark, train, test))
 
 
 def limited(name: str, limit: int | None) -> str:
@@ -128,10 +157,17 @@ def with_held_out(data: Data, held: Held) -> Data:
     return replace(
         data,
         held=held,
-        whole_fingerprint=data.train_fingerprint,
+        whole_fingerprint=data.whole_fingerprint or data.train_fingerprint,
         train_fingerprint=fingerprint(pseudo, samples),
         train_images=len(samples),
     )
+
+
+def held_out_again(data: Data, held: Held, say: Say = quiet) -> Data:
+    """Data to tune on with other images held out, hashed; `say` as for `held_and_seen`."""
+    held, pseudo = held_and_seen(data.open(), data.categories, held, say)
+    train, scored = pseudo.train(data.categories), pseudo.validation(data.categories)
+    return replace(data, held=held, **_images(pseudo, train, scored))
 
 
 def held_and_seen(
@@ -165,33 +201,3 @@ def held_and_seen(
         where = f"{benchmark.location or benchmark.name}: held-out normal images"
         say(f"{where}: {', '.join(few)}; what so few tell may be chance (--share holds out more)")
     return held, seen
-
-
-def _piece(
-    benchmark: Benchmark,
-    name: str,
-    root: Path | None,
-    categories: tuple[str, ...],
-    held: Held | None,
-    say: Say,
-    count: Count,
-) -> Data:
-    if held is None:
-        source, train, test = benchmark, benchmark.train(categories), benchmark.test(categories)
-    else:
-        held, source = held_and_seen(benchmark, categories, held, say)
-        train, test = source.train(categories), source.validation(categories)
-    path = Path(name)
-    is_path = (path.is_dir() or is_manifest(path)) and not is_known("benchmarks", name)
-    return Data(
-        name=nfc(path.resolve().name if path.is_dir() else path.stem) if is_path else name,
-        benchmark=str(path.resolve()) if is_path else name,
-        root=root.resolve() if root else None,
-        categories=categories,
-        train_fingerprint=fingerprint(source, train, count),
-        test_fingerprint=fingerprint(source, test, count),
-        train_images=len(train),
-        test_images=len(test),
-        published_categories=len(benchmark.published) or None,
-        held=held,
-    )

@@ -109,7 +109,9 @@ DataRoot = Annotated[
         help="Where data sets lie.",
     ),
 ]
-SELECTORS = ("robust", "paper")
+SELECTORS = ("anchored", "paper")
+CHEAP = "cheap"
+PREFERENCES = ("near", CHEAP)
 ANOMALIES = 3
 """Made anomalies of each held-out image; of nine families each is then on a third of the images."""
 CATEGORIES = selecting("--category", help="Default: all present.")
@@ -172,13 +174,18 @@ class Selection:
         int | None,
         selecting(min=2, help="At most so many images of each category and kind: a first look."),
     ] = None
+    calibrate: Annotated[
+        float | None,
+        selecting(min=0, max=0.9, help="Reserve this share of normal images to set thresholds."),
+    ] = None
     overrides: Annotated[
         list[str], selecting("--set", help="METHOD.FIELD=VALUE, e.g. lafite.k=5.")
     ] = field(default_factory=list)
     profile: Annotated[
         str,
         seldom(
-            "--metric-profile", help="default, or metrics as uniad, patchcore or ader take them."
+            "--metric-profile",
+            help="default, or metrics as uniad, patchcore, ader or dinomaly take them.",
         ),
     ] = "default"
     root: DataRoot = None
@@ -194,21 +201,26 @@ class SearchOptions:
     space: Annotated[
         list[str], searching(help="METHOD.KNOB=1,3,5 or start:stop:step, not its own grid.")
     ] = field(default_factory=list)
-    objective: Annotated[str, searching(help="A metric, or several joined by +, averaged.")] = (
-        "image_auroc"
-    )
     selector: Annotated[
         str,
         searching(
             metavar="|".join(SELECTORS),
-            help="Ranks of many families of anomalies, or the highest mean, as published.",
+            help="What families of anomalies agree is better, or the highest mean, as published.",
         ),
-    ] = "robust"
+    ] = "anchored"
+    prefer: Annotated[
+        str,
+        searching(
+            metavar="|".join(PREFERENCES),
+            help="Of settings that can't be told apart: near to the preset's, or the cheapest.",
+        ),
+    ] = "near"
     share: Share = 0.1
     anomalies: Anomalies = ANOMALIES
     folds: Annotated[
-        int, seldom(min=1, help="Hold out so many shares in turn; each is a training.")
-    ] = 1
+        int | None,
+        seldom(min=1, help="Shares held out in turn; default: all if learning is cheap, or 1."),
+    ] = None
     leave_out: Annotated[
         bool,
         seldom("--leave-out", help="Two more trainings, each without half of the categories."),
@@ -240,15 +252,19 @@ class Resources:
     ] = True
 
 
-def typed_again(request: Selection, but: Sequence[str]) -> list[str]:
+OF_ITS_OWN = ("benchmarks", "methods", "seeds")
+"""Fields of a selection that differ between `tune` and `run`, or are given for each row."""
+
+
+def typed_again(request: Selection) -> list[str]:
     """The words of a command line that ask for the same, where it is not the default.
 
-    All options of the request count, `but` these fields.
+    For `run` of `tune` and the other way round: all options count but those OF_ITS_OWN.
     """
     hints = get_type_hints(type(request), include_extras=True)
     defaults = type(request)(benchmarks=request.benchmarks)
     words = []
-    for name in (name for name in hints if name not in but):
+    for name in (name for name in hints if name not in OF_ITS_OWN):
         value, [option] = getattr(request, name), hints[name].__metadata__
         flag = f"--{name}" if option.default is ... else option.default
         if value is True:

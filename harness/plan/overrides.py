@@ -65,12 +65,11 @@ def with_overrides(method: str, config: Any, knobs: Any, values: dict[str, str])
 
 def variant_of(values: dict[str, str]) -> str:
     """A name for settings that differ from the preset's, so that no table mixes them with it."""
-    shown = {
-        name: Path(text).name if name in PATHS else text
+    return ", ".join(
+        f"{name}={Path(text).name if name in PATHS else text}"
         for name, text in sorted(values.items())
         if name != "weights"
-    }
-    return ", ".join(f"{name}={text}" for name, text in shown.items())
+    )
 
 
 def _absolute(text: str) -> str:
@@ -90,10 +89,8 @@ def typed(text: str, kind: Any) -> Any:
     """Text to a value of a field's type; ValueError says what the field takes."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        if text.lower() == "none":
-            return None
-        kind = next(option for option in arguments if option is not type(None))
-        return typed(text, kind)
+        kind = next(option for option in arguments if option is not types.NoneType)
+        return None if text.lower() == "none" else typed(text, kind)
     if origin is Literal:
         if text not in arguments:
             raise ValueError(f"takes one of {', '.join(arguments)}")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from benchmarks.base import Benchmark, DataError
 from benchmarks.parts.inventory import nfc
+from benchmarks.parts.synthesis.pseudo import held_of
 from harness.plan.cell import Cell, Data, Held
-from harness.plan.datasets import Count, in_pieces, limited, opened, with_held_out
+from harness.plan.datasets import Count, in_pieces, limited, opened
 from harness.plan.options import MODES, PRESETS, Say, Selection
 from harness.plan.overrides import parse_overrides, variant_of, with_overrides
-from harness.plan.registry import UsageError, did_you_mean, load, names
-from methods.base import Declaration, quiet
-from methods.parts.backbone import Features, WeightsMissing, file_sha256, find_weights
-from methods.parts.shapes import check_features
+from harness.plan.registry import UsageError, did_you_mean, load, names, unknown
+from methods.parts.progress import quiet
+from results.calibration import ALPHAS, needed
 from results.identity import distinct_ends
 from results.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from methods.base import Declaration
 
 Found = TypeVar("Found")
 MISSING = "missing"
@@ -30,7 +34,6 @@ def plan(
     *,
     ablation: bool = False,
     held: Held | None = None,
-    calibrate: float | None = None,
     need_weights: bool = True,
     say: Say = quiet,
     count: Count = quiet,
@@ -38,41 +41,32 @@ def plan(
 ) -> list[Cell]:
     """All cells of data sets x methods x seeds.
 
-    UsageError, a line for each fault of words, settings, weights and data sets (and those that
-    were `found` before), if any can't run; those that cost nothing to see come before the rest.
+    UsageError, a line for each fault, if any can't run: of words and data sets (and those that were
+    `found` before), and else of settings and weights.
 
-    With `calibrate` this share of the normal images is held out from all of them, to say where
-    alarms begin. With `held` the cells are those of a search for knobs, see `in_pieces`. Without
+    With `held` the cells are those of a search for knobs, see `in_pieces`. Without
     `need_weights` a plan can be looked at where a backbone's weights are not to be had. `say` is
     told what is left out, `count` of images that are hashed.
     """
     faults = Faults(list(found))
-    faults.collect(_check_words, selection)
-    rows = faults.collect(_rows, selection, ablation) or []
-    there = {  # what costs nothing, before anything is hashed
-        name: faults.collect(
-            opened,
-            name,
-            selection.root,
-            selection.categories,
-            held,
-            say,
-            limit=selection.limit,
-            untested=bool(calibrate),
-        )
+    faults.collect(check_words, selection)
+    there = {
+        name: faults.collect(opened, name, selection, held, say)
         for name in dict.fromkeys(selection.benchmarks)
     }
+    faults.tell()  # before methods are loaded, which takes seconds
+    rows = faults.collect(_rows, selection, ablation) or []
     files = {row.method: faults.collect(_files, row, need_weights, say) for row in rows}
     faults.tell()
     parts = _parts(there, selection, held, say, count)
-    if calibrate:
-        parts = [with_held_out(data, Held(calibrate)) for data in parts]
+    if selection.calibrate and held is None:
+        for data in parts:
+            _tell_alarms(data, say)
     for data in parts:
         for row in rows:
             faults.collect(_check_settings, row, data)
     faults.tell()
-    why = {"purpose": "run" if held is None else "tune", "calibrated": bool(calibrate)}
-    return _cells(selection, parts, rows, files, **why)
+    return _cells(selection, parts, rows, files, "run" if held is None else "tune")
 
 
 def _cells(
@@ -80,9 +74,9 @@ def _cells(
     parts: Sequence[Data],
     rows: Sequence[Row],
     files: Mapping[str, tuple[Path | None, str] | None],
-    **why: Any,
+    purpose: str,
 ) -> list[Cell]:
-    """The cells of these rows on these data sets, each once; `why` they are scored."""
+    """The cells of these rows on these data sets, each once."""
     cells = [
         Cell(
             data=data,
@@ -96,7 +90,7 @@ def _cells(
             weights=file,
             weights_sha256=sha256,
             profile=selection.profile,
-            **why,
+            purpose=purpose,
         )
         for data in parts
         for row in rows
@@ -134,46 +128,41 @@ def _parts(
     count: Count,
 ) -> list[Data]:
     """The opened data sets in pieces; two of one name are told apart by folders."""
-    by_name = {
-        name: in_pieces(
-            *found,
-            name,
-            selection.root,
-            selection.mode,
-            held,
-            say,
-            limit=selection.limit,
-            count=count,
-        )
+    pieces = [
+        data
         for name, found in there.items()
         if found
-    }
-    places = sorted({data.benchmark for parts in by_name.values() for data in parts})
+        for data in in_pieces(*found, name, selection, held, say, count)
+    ]
+    places = sorted({data.benchmark for data in pieces})
     ends = dict(zip(places, distinct_ends(places), strict=True))
     by_content: dict[tuple[str, str], Data] = {}
-    for data in (data for parts in by_name.values() for data in parts):
+    for data in pieces:
         content = (data.train_fingerprint, data.test_fingerprint)
         if (twin := by_content.setdefault(content, data)).benchmark != data.benchmark:
             say(f"{data.benchmark}: holds the same images as {twin.benchmark}; one of them runs")
-    return [
-        replace(data, name=limited(nfc(ends[data.benchmark]), data.limit))
-        for parts in by_name.values()
-        for data in parts
-    ]
+    return [replace(d, name=limited(nfc(ends[d.benchmark]), d.limit)) for d in pieces]
 
 
-def _check_words(selection: Selection) -> None:
+def check_words(selection: Selection) -> None:
+    """UsageError, a line for each word that can't be meant; no method is loaded for it."""
+    words = (
+        ("--preset", selection.preset, PRESETS),
+        ("--mode", selection.mode, MODES),
+        ("--metric-profile", selection.profile, PROFILES),
+    )
     lines = [
-        f"{option} {word}: {did_you_mean(word, known)}"
-        for option, word, known in (
-            ("--preset", selection.preset, PRESETS),
-            ("--mode", selection.mode, MODES),
-            ("--metric-profile", selection.profile, PROFILES),
-        )
-        if word not in known
+        f"{o} {word}: {did_you_mean(word, known)}" for o, word, known in words if word not in known
     ]
     if selection.seeds < 1:
         lines.append(f"--seeds {selection.seeds}: give a number of seeds, at least 1")
+    lines += filter(None, (unknown("methods", name) for name in selection.methods))
+    profile = PROFILES.get(selection.profile)
+    if selection.calibrate and profile and profile.top:
+        lines.append(
+            f"--metric-profile {selection.profile} and --calibrate: it scores images by a rule of "
+            "its own, and alarms are of the model's scores; leave one of them out"
+        )
     if lines:
         raise UsageError("\n".join(lines))
 
@@ -185,12 +174,6 @@ class Row(NamedTuple):
     variant: str
     config: Any
     knobs: Any
-
-    @property
-    def declared(self) -> Declaration:
-        """The method's declaration."""
-        declaration: Declaration = load("methods", self.method)
-        return declaration
 
 
 def _rows(selection: Selection, ablation: bool) -> list[Row]:
@@ -220,15 +203,40 @@ def _rows(selection: Selection, ablation: bool) -> list[Row]:
 
 def declared(name: str) -> Declaration:
     """A method's declaration; UsageError for a wrong one of a user's method."""
+    from methods.base import Declaration
+
     said = load("methods", name)
     if not isinstance(said, Declaration):
         raise UsageError(f"{name}: METHOD is no Declaration; see methods/README.md")
     return said
 
 
+def _tell_alarms(data: Data, say: Say) -> None:
+    """Says which rates of false alarms the reserved images can't give."""
+    benchmark, reserved = data.open_reserved()
+    counts = Counter(sample.category for sample in reserved)
+    normal = Counter(sample.category for sample in benchmark.train(data.categories))
+    for alpha in ALPHAS:
+        wanted = needed(alpha)
+        few = [name for name, number in counts.items() if number < wanted]
+        if counts.total() < wanted:
+            enough = (
+                percent / 100
+                for percent in range(1, 91)
+                if sum(held_of(percent / 100, n) for n in normal.values()) >= wanted
+            )
+            advice = next((f"--calibrate {share:g}" for share in enough), "add images")
+            say(
+                f"{data.label}: {counts.total()} held-out normal images allow no alarm at "
+                f"{alpha:g}: {wanted} are needed ({advice})"
+            )
+        elif few:
+            say(f"{data.label}: no threshold of its own at {alpha:g} for {', '.join(few)}")
+
+
 def _check_settings(row: Row, data: Data) -> None:
     try:
-        row.declared.check(row.config, row.knobs, data.train_images)
+        declared(row.method).check(row.config, row.knobs, data.train_images)
     except ValueError as error:
         raise UsageError(f"{row.method} on {data.name}: {error}") from None
 
@@ -238,10 +246,13 @@ def _files(row: Row, need_weights: bool, say: Say) -> tuple[Path | None, str]:
 
     Where weights are not needed `say` is told which are to be fetched.
     """
-    view = row.declared.method.inputs(row.config)
+    from methods.parts.backbone import Features, WeightsMissing, file_sha256, find_weights
+    from methods.parts.shapes import check_features
+
+    view = declared(row.method).method.inputs(row.config)
     try:
         if not isinstance(view, Features):
-            return None, row.declared.files_sha256(row.config)
+            return None, declared(row.method).files_sha256(row.config)
         check_features(view)
         path = find_weights(view)
     except WeightsMissing as error:

@@ -106,8 +106,14 @@ def load(kind: str, name: str) -> Any:
             return entry.load()
         except Exception as error:
             raise UsageError(f"{name} ({package_of(entry)}): {_why(error)}; mend it") from None
+    raise UsageError(unknown(kind, name))
+
+
+def unknown(kind: str, name: str) -> str:
+    """The line on a name that no plug-in has, with the nearest; empty for one that there is."""
     known = [*names(kind), *installed(kind)]
-    raise UsageError(f"unknown {kind[:-1]} '{name}'; {did_you_mean(name, known)}")
+    hint = did_you_mean(name, known)
+    return "" if is_known(kind, name) else f"unknown {kind[:-1]} '{name}'; {hint}"
 
 
 def from_file(kind: str, path: Path) -> str:

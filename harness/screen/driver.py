@@ -11,8 +11,8 @@ from rich.console import Console
 from harness.screen.estimate import flops_per_second
 from harness.screen.eta import Clock, Kind
 from harness.screen.live import live
-from harness.screen.progress import bars, working
-from harness.screen.running import running
+from harness.screen.progress import Tasks, working
+from harness.screen.running import watched
 from harness.work.place import Place
 from harness.work.task import Driver, Outcome, Task
 
@@ -24,7 +24,7 @@ START_SECONDS = 5.0
 def on_cluster(console: Console, *given: Any, **named: Any) -> Iterator[Place]:
     """`harness.cluster.session.session`, whose start is shown."""
     with ExitStack() as stack:
-        with working(console, "starting Ray"):
+        with working("starting Ray", console):
             from harness.cluster.session import session
 
             place = stack.enter_context(session(*given, **named))
@@ -45,10 +45,10 @@ def on_screen(
         counted = {number for number, task in enumerate(tasks) if task.fits}
         rate = flops_per_second()
         clock = Clock([_expected(task, rate) for task in tasks], [task.cells for task in tasks])
+        overview = Tasks(title, labels, clock, counted)
         with (
-            bars(title, labels, console, clock, counted, rows) as show,
-            running(place.store.out, title, labels, show, clock, counted) as kept,
-            live(logs, place.store.out, labels, kept) as listener,
+            watched(overview, console, place.store.out, rows) as show,
+            live(logs, place.store.out, labels, show) as listener,
         ):
             yield from on_ray(tasks, place, listener)
 

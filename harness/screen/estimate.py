@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from rich.box import SIMPLE
-from rich.console import JustifyMethod
 from rich.table import Table
 
 from harness.plan.cell import Cell
@@ -23,7 +22,7 @@ from harness.work.jobs import jobs
 from harness.work.memory import machine_memory
 
 GIGA, TERA = 1e9, 1e12
-COLUMNS = ("data", "method", "cells", "to do", "bank GB", "train GB", "fit", "score")
+COLUMNS = ("cells", "to do", "bank GB", "train GB", "fit", "score")
 CAPTION = (
     "fit, score: TFLOP of what is to do. train GB: weights, gradients, two moments and textures; "
     "activations come on top. bank GB: while it is chosen"
@@ -32,36 +31,25 @@ CAPTION = (
 
 def estimate(cells: Sequence[Cell], todo: Sequence[Cell]) -> Table:
     """A line for each row of the report, and their sum; cells that share a fit learn once."""
-    table = Table(box=SIMPLE, caption=CAPTION, caption_justify="left", show_footer=True)
+    table = Table("data", "method", box=SIMPLE, caption=CAPTION, caption_justify="left")
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
     rows: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         rows.setdefault((cell.data.label, f"{cell.method} {cell.variant}".strip()), []).append(cell)
-    lines, undone = [], {cell.cell_id for cell in todo}
+    undone = {cell.cell_id for cell in todo}
     fits, scores = 0.0, 0.0
-    for (data, method), of_row in rows.items():
+    for row, of_row in rows.items():
         first, left = of_row[0], [cell for cell in of_row if cell.cell_id in undone]
         cost, works = cost_of(first), [work_of(group) for group in jobs(left)]
         fit = sum(work["fit"] for work in works)
         score = sum(sum(work.values()) for work in works) - fit
         fits, scores = fits + fit, scores + score
-        lines.append(
-            [
-                data,
-                method,
-                str(len(of_row)),
-                "no weights" if first.weights_sha256 == MISSING else str(len(left)),
-                f"{cost.bank_bytes / GIGA:.2f}",
-                f"{cost.training_bytes / GIGA:.2f}",
-                f"{fit / TERA:,.2f}",
-                f"{score / TERA:,.2f}",
-            ]
-        )
-    sums = [str(len(cells)), str(len(todo)), "", "", f"{fits / TERA:,.2f}", f"{scores / TERA:,.2f}"]
-    for name, footer in zip(COLUMNS, ["all", "", *sums], strict=True):
-        side: JustifyMethod = "left" if name in COLUMNS[:2] else "right"
-        table.add_column(name, footer=footer, justify=side, no_wrap=name not in COLUMNS[:2])
-    for line in lines:
-        table.add_row(*line)
+        to_do = "no weights" if first.weights_sha256 == MISSING else str(len(left))
+        sizes = (f"{size / GIGA:.2f}" for size in (cost.bank_bytes, cost.training_bytes))
+        table.add_row(*row, str(len(of_row)), to_do, *sizes, _tera(fit), _tera(score))
+    table.add_section()
+    table.add_row("all", "", str(len(cells)), str(len(todo)), "", "", _tera(fits), _tera(scores))
     return table
 
 
@@ -78,9 +66,9 @@ def totals(cells: Sequence[Cell], cache: FeatureCache, resources: Resources) -> 
     largest = max(needs, key=needs.__getitem__)
     here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "this CPU"
     return [
-        f"features: {len(missing)} sets to make in {len(passes)} passes, {making / TERA:,.2f} "
+        f"features: {len(missing)} sets to make in {len(passes)} passes, {_tera(making)} "
         f"TFLOP with reading images, {size / GIGA:.2f} GB of cache",
-        f"here: features, fits and scoring are {flops / TERA:,.2f} TFLOP, at least "
+        f"here: features, fits and scoring are {_tera(flops)} TFLOP, at least "
         f"{lasting(flops / rate)} at the {rate / GIGA:,.0f} GFLOP/s that a matrix product just "
         f"reached on {here} ({os.cpu_count()} CPUs); a run measures what it really takes",
         f"memory: {largest} needs {needs[largest] / GIGA:.1f} of {machine_memory() / GIGA:.0f} GB",
@@ -106,3 +94,7 @@ def flops_per_second() -> float:
     started = time.perf_counter()
     (a @ a).sum().item()
     return 2 * side**3 / (time.perf_counter() - started)
+
+
+def _tera(flops: float) -> str:
+    return f"{flops / TERA:,.2f}"

@@ -1,4 +1,4 @@
-"""Training losses while they come, and what they must beat, for TensorBoard and MLflow.
+"""Training losses while they come, and what they must beat, for TensorBoard, MLflow and W&B.
 
 Directly, not through Ray's callbacks: those of Tune hear of Tune's trials alone, and a fit is a Ray
 task or a Ray Train job, which refuses them. The driver hears every worker's progress for its bars
@@ -11,57 +11,60 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.plan.registry import UsageError, did_you_mean, first_line
 from harness.store.folder import folder_at
-from harness.work.task import Show
-from methods.base import Progress
+from methods.parts.progress import Progress
 
-Log = Callable[[str, str, int, float], None]
+if TYPE_CHECKING:
+    from harness.work.task import Show
+
+Log = Callable[[str, str, int, float], object]
 """Told the name of a training, the tag of a number, the epochs done and the number."""
 TAG = "train/loss"
 
 
 @contextmanager
 def live(kinds: Sequence[str], out: Path, labels: Sequence[str], show: Show) -> Iterator[Show]:
-    """Yields a `Show` that logs the losses of the items named by `labels` and tells `show` all."""
-    with ExitStack() as stack:
-        logs = {kind: stack.enter_context(_opened(kind, out)) for kind in kinds}
+    """Yields a `Show` that logs the losses of the items named by `labels` and tells `show` all.
 
-        def show_and_log(number: int, progress: Progress | None) -> None:
-            show(number, progress)
-            if progress is not None and progress.loss is not None:
-                beside = {f"{TAG} of {what}": at for what, at in progress.yardsticks.items()}
-                for kind, log in list(logs.items()):
-                    try:
-                        for tag, value in {TAG: progress.loss, **beside}.items():
-                            log(labels[number], tag, progress.step, value)
-                    except Exception as error:  # its server is away: the run goes on without it
-                        del logs[kind]
-                        note = f"--log {kind}: {first_line(error)}; it is told nothing more"
-                        show(number, replace(progress, note=note))
+    UsageError where a log can't be opened; one that ends later is left out with a note.
+    """
+    logs: dict[str, Log] = {}
+    ends = ExitStack()
+    for kind in kinds:
+        try:
+            logs[kind] = LOGS[kind](out, ends)
+        except Exception as error:
+            why = f"{first_line(error)}; mend it, or leave it out"
+            raise UsageError(f"--log {kind}: {why}") from None
 
+    def show_and_log(number: int, progress: Progress | None) -> None:
+        show(number, progress)
+        if progress is None or progress.loss is None:
+            return
+        beside = {f"{TAG} of {what}": at for what, at in progress.yardsticks.items()}
+        for kind, log in list(logs.items()):
+            try:
+                for tag, value in {TAG: progress.loss, **beside}.items():
+                    log(labels[number], tag, progress.step, value)
+            except Exception as error:  # its server is away: the run goes on without it
+                del logs[kind]
+                note = f"--log {kind}: {first_line(error)}; it is told nothing more"
+                show(number, replace(progress, note=note))
+
+    try:
         yield show_and_log
-
-
-@contextmanager
-def _opened(kind: str, out: Path) -> Iterator[Log]:
-    """A log; UsageError where it can't be opened, and no error of closing it."""
-    try:
-        log = LOGS[kind](out)
-        told = log.__enter__()
-    except Exception as error:
-        raise UsageError(f"--log {kind}: {first_line(error)}; mend it, or leave it out") from None
-    try:
-        yield told
     finally:
         with suppress(Exception):
-            log.__exit__(None, None, None)
-            for path in out.glob(f"{kind}*"):  # of a folder that is elsewhere
+            ends.close()
+        for path in (path for kind in kinds for path in out.glob(f"{kind}*")):
+            with suppress(Exception):  # of a folder that is elsewhere
                 folder_at(out).put(path.name, path, replace=True)
 
 
@@ -76,29 +79,23 @@ def check_logs(kinds: Sequence[str]) -> list[str]:
     return faults
 
 
-@contextmanager
-def _tensorboard(out: Path) -> Iterator[Log]:
+def _tensorboard(out: Path, ends: ExitStack) -> Log:
     """Event files under OUT/tensorboard, a folder a training."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writers: dict[str, Any] = {}
+    @cache
+    def writer(name: str) -> Any:
+        folder = out / "tensorboard" / re.sub(r"[^\w.,=()+ -]", "_", name)
+        return ends.enter_context(closing(SummaryWriter(folder)))
 
     def log(name: str, tag: str, epochs: int, value: float) -> None:
-        if name not in writers:
-            folder = re.sub(r"[^\w.,=()+ -]", "_", name)
-            writers[name] = SummaryWriter(out / "tensorboard" / folder)
-        writers[name].add_scalar(tag, value, epochs)
-        writers[name].flush()
+        writer(name).add_scalar(tag, value, epochs)
+        writer(name).flush()
 
-    try:
-        yield log
-    finally:
-        for writer in writers.values():
-            writer.close()
+    return log
 
 
-@contextmanager
-def _mlflow(out: Path) -> Iterator[Log]:
+def _mlflow(out: Path, ends: ExitStack) -> Log:
     """Runs of the experiment `lafite-bench`, where MLFLOW_TRACKING_URI says, else OUT/mlflow.db."""
     from mlflow import MlflowClient
 
@@ -106,42 +103,29 @@ def _mlflow(out: Path) -> Iterator[Log]:
     client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or here)
     known = client.get_experiment_by_name("lafite-bench")
     experiment = known.experiment_id if known else client.create_experiment("lafite-bench")
-    runs: dict[str, str] = {}
 
-    def log(name: str, tag: str, epochs: int, value: float) -> None:
-        if name not in runs:
-            runs[name] = client.create_run(experiment, run_name=name).info.run_id
-        client.log_metric(runs[name], tag, value, step=epochs)
+    @cache
+    def run(name: str) -> str:
+        begun: str = client.create_run(experiment, run_name=name).info.run_id
+        ends.callback(client.set_terminated, begun)
+        return begun
 
-    try:
-        yield log
-    finally:
-        for run in runs.values():
-            client.set_terminated(run)
+    return lambda name, tag, epochs, value: client.log_metric(run(name), tag, value, step=epochs)
 
 
-@contextmanager
-def _wandb(out: Path) -> Iterator[Log]:
+def _wandb(out: Path, ends: ExitStack) -> Log:
     """Runs of the project `lafite-bench`, under OUT/wandb; WANDB_MODE=offline sends nothing."""
     import wandb
 
-    runs: dict[str, Any] = {}
+    @cache
+    def run(name: str) -> Any:
+        settings = {"project": "lafite-bench", "dir": str(out), "reinit": "create_new"}
+        return ends.enter_context(wandb.init(name=name, **settings))
 
-    def log(name: str, tag: str, epochs: int, value: float) -> None:
-        if name not in runs:
-            runs[name] = wandb.init(
-                project="lafite-bench", name=name, dir=str(out), reinit="create_new"
-            )
-        runs[name].log({tag: value, "epochs": epochs})
-
-    try:
-        yield log
-    finally:
-        for run in runs.values():
-            run.finish()
+    return lambda name, tag, epochs, value: run(name).log({tag: value, "epochs": epochs})
 
 
-LOGS: dict[str, Callable[[Path], AbstractContextManager[Log]]] = {
+LOGS: dict[str, Callable[[Path, ExitStack], Log]] = {
     "tensorboard": _tensorboard,
     "mlflow": _mlflow,
     "wandb": _wandb,

@@ -7,27 +7,30 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import rich.progress
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
-    Progress,
+    MofNCompleteColumn,
     ProgressColumn,
     Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
 from harness.plan.addresses import named
 from harness.plan.options import Say, first_few
 from harness.screen.eta import Clock
-from harness.work.task import Show
-from methods import base
+from methods.parts.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.work.task import Show
 
 EVERY, LOOK = 60.0, 1.0
 """Seconds after which a log has another line, and between two looks whether it is time."""
@@ -39,12 +42,47 @@ BARS = 12
 """Lines of a terminal that are left to bars where a table stands above them."""
 
 
-class _Done(ProgressColumn):
-    """How many of how many."""
+class Tasks:
+    """The tasks under a title while they run: how far each is, and how long all will take.
 
-    def render(self, task: Task) -> Text:
-        done, total = task.fields.get("done", task.completed), task.fields.get("of", task.total)
-        return Text("" if total is None else f"{done:.0f}/{total:.0f}")
+    Of the tasks those `counted`, or all, are what there is to do; the others make ready for them.
+    """
+
+    def __init__(
+        self, title: str, labels: Sequence[str], clock: Clock, counted: Collection[int] = ()
+    ) -> None:
+        self.title, self.labels, self.clock = title, labels, clock
+        self.counted = counted or range(len(labels))
+        self.news: dict[int, Progress] = {}
+        """The last news of each that runs."""
+
+    def heard(self, number: int, news: Progress | None) -> None:
+        """Takes news of a task, None as it ends, as a `harness.work.task.Show`."""
+        self.clock.heard(number, news)
+        if news is None:
+            self.news.pop(number, None)
+        else:
+            self.news[number] = news
+
+    @property
+    def done(self) -> int:
+        """How many of those that count have ended."""
+        return sum(number in self.clock.took for number in self.counted)
+
+    def summary(self) -> str:
+        """All of them in one line: `cells: 1 of 4 done, about 0:45 left`."""
+        left = self.clock.left()
+        rest = f", about {lasting(left)} left" if left else ""
+        return f"{self.title}: {self.done} of {len(self.counted)} done{rest}"
+
+    def doing(self) -> list[str]:
+        """A line for each that runs."""
+        return [
+            f"{self.labels[number]}: {news.stage} {news.step:,} of {news.steps:,}"
+            + ("" if news.loss is None else f", loss {news.loss:.4f}")
+            + (f" on {news.where}" if news.where else "")
+            for number, news in sorted(self.news.copy().items())
+        ]
 
 
 class _Left(ProgressColumn):
@@ -58,37 +96,25 @@ class _Left(ProgressColumn):
         return Text("" if left is None or task.finished else f"{lasting(left)} left")
 
 
-def lasting(seconds: float) -> str:
-    """`0:45`, `12:05`, `1:02:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+class _Bars(rich.progress.Progress):
+    """Bars of one line at any width, below a table if there is one; names and notes are cut first.
 
-
-def _columns() -> list[ProgressColumn]:
-    """Columns of bars that take one line at any width: names and notes are cut first."""
-
-    def cut(ratio: int) -> Column:
-        return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
-
-    return [
-        TextColumn("{task.description}", table_column=cut(3), markup=False),
-        BarColumn(bar_width=12),
-        _Done(),
-        TextColumn("{task.fields[note]}", table_column=cut(2), markup=False),
-        TimeElapsedColumn(),
-        _Left(table_column=Column(no_wrap=True, min_width=9)),
-    ]
-
-
-class _Bars(Progress):
-    """Bars, below a table if there is one; all are taken away at the end."""
+    All are taken away at the end.
+    """
 
     above = ""
 
     def __init__(self, console: Console) -> None:
+        def cut(ratio: int) -> Column:
+            return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
+
         super().__init__(
-            *_columns(),
+            TextColumn("{task.description}", table_column=cut(3), markup=False),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", table_column=cut(2), markup=False),
+            TimeElapsedColumn(),
+            _Left(table_column=Column(no_wrap=True, min_width=9)),
             console=console,
             disable=not console.is_terminal,
             expand=True,
@@ -100,6 +126,13 @@ class _Bars(Progress):
             room = max(0, self.console.height - BARS)
             yield Text.from_ansi("\n".join(self.above.splitlines()[:room]) + "\n")
         yield from super().get_renderables()
+
+
+def lasting(seconds: float) -> str:
+    """`0:45`, `12:05`, `1:02:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @contextmanager
@@ -139,137 +172,88 @@ def columns() -> int:
     return shutil.get_terminal_size((120, 24)).columns
 
 
-def shown(what: str) -> Status:
-    """A spinner on stderr, for work that takes seconds and has no steps."""
-    return Console(stderr=True).status(what)
-
-
 @contextmanager
-def working(console: Console, what: str) -> Iterator[None]:
-    """Shows what is done, for work that has no steps."""
+def working(what: str, console: Console | None = None) -> Iterator[None]:
+    """Shows on stderr what is done, for work that takes seconds and has no steps."""
+    console = console or Console(stderr=True)
     with console.status(what), each_minute(console, lambda: what):
         yield
 
 
 @contextmanager
-def hashing(console: Console) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told of so many more images that were hashed while planning."""
-    hashed = 0
-    with (
-        console.status("planning: reading the data") as status,
-        each_minute(console, lambda: f"planning: {hashed:,} images hashed"),
-    ):
-
-        def count(more: int) -> None:
-            nonlocal hashed
-            hashed += more
-            status.update(f"planning: {hashed:,} images hashed")
-
-        yield count
-
-
-@contextmanager
-def counter(title: str, total: int, console: Console) -> Iterator[Callable[[], None]]:
-    """Yields a function that counts one more of `total` done."""
-    with tally(title, console) as show:
-        done = 0
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            show(done, total)
-
-        show(done, total)
-        yield count
-
-
-@contextmanager
-def tally(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yields `show(done, total)`, for work whose size is known when it begins."""
+def tally(
+    title: str, console: Console, total: int | None = None
+) -> Iterator[Callable[[int, int | None], None]]:
+    """Yields `show(done, total)`, for work whose size may be known only when it begins."""
     with _Bars(console) as progress:
-        task = progress.add_task(title, total=None, note="")
+        task = progress.add_task(title, total=total, note="")
         seen = progress.tasks[0]
 
         def line() -> str:
-            return f"{title}: {seen.completed:,.0f}" + (f" of {seen.total:,.0f}" * bool(seen.total))
+            of = f" of {seen.total:,.0f}" if seen.total else ""
+            return f"{title}: {seen.completed:,.0f}{of}"
 
         with each_minute(console, line):
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager
-def bars(
-    title: str,
-    labels: Sequence[str],
-    console: Console,
-    clock: Clock,
-    counted: Collection[int] = (),
-    rows: Callable[[], str] = lambda: "",
-) -> Iterator[Show]:
-    """Yields `show(number, progress)` for the tasks named by `labels`; None ends a task.
+def counter(title: str, total: int | None, console: Console) -> Iterator[Callable[..., None]]:
+    """Yields a function that counts one more, or so many, of `total` done; None: not known."""
+    done = 0
+    with tally(title, console, total) as show:
 
-    The time that is left is the clock's, which is told all. Of the tasks those `counted`, or all,
-    are what there is to do; the others only make ready for them. On a terminal `rows()`, a table of
-    what there is by then, stands above the bars as each of those ends. A log gets a line then, and
-    at least once a minute.
+        def count(more: int = 1) -> None:
+            nonlocal done
+            done += more
+            show(done, total)
+
+        yield count
+
+
+@contextmanager
+def bars(tasks: Tasks, console: Console, rows: Callable[[], str]) -> Iterator[Show]:
+    """Yields `show(number, progress)`, which tells the tasks all; None ends one.
+
+    On a terminal `rows()`, a table of what there is by then, stands above the bars as each of those
+    that count ends. A log gets a line then, and at least once a minute.
     """
-    counted = counted or range(len(labels))
-    working: dict[int, tuple[str, TaskID, base.Progress]] = {}
-
-    def done() -> int:
-        return sum(number in clock.took for number in counted)
+    drawn: dict[int, TaskID] = {}
 
     def line() -> str:
-        doing = [
-            f"{labels[n]}: {how_far(news)}" for n, (_, _, news) in sorted(working.copy().items())
-        ]
-        head = f"{title}: {done()} of {len(counted)} done, about {lasting(clock.left())} left"
-        return "; ".join([head, *(first_few(doing, MOST) or ["nothing runs yet"])])
+        doing = first_few(tasks.doing(), MOST) or ["nothing runs yet"]
+        return "; ".join([tasks.summary(), *doing])
 
     with _Bars(console) as progress, each_minute(console, line):
-        whole = progress.add_task(title, total=1.0, note="", clock=clock, done=0, of=len(counted))
+        whole = progress.add_task(tasks.title, total=len(tasks.counted), note="", clock=tasks.clock)
 
-        def ended(number: int) -> None:
-            if console.is_terminal:
-                progress.above = rows() if number in counted else progress.above
-                return
-            left = f"; about {lasting(clock.left())} left" if len(clock.took) < len(labels) else ""
-            took = f"{labels[number]} ended, {clock.took[number]:,.0f} s"
-            _log(console, f"{took}; {title}: {done()} of {len(counted)} done{left}")
-
-        def show(number: int, news: base.Progress | None) -> None:
+        def show(number: int, news: Progress | None) -> None:
+            label = tasks.labels[number]
             if news is not None and news.note:
-                noting(console)(f"{labels[number]}: {news.note}")
+                noting(console)(f"{label}: {news.note}")
                 return
-            if number in clock.took:
+            if number in tasks.clock.took:
                 return  # news of a task that ended, on their way for longer than its end
-            clock.heard(number, news)
-            progress.update(whole, completed=clock.share(), done=done())
-            if number in working and (news is None or working[number][0] != news.stage):
-                progress.remove_task(working.pop(number)[1])
-            if news is None:
-                ended(number)
+            tasks.heard(number, news)
+            progress.update(whole, completed=tasks.done)
+            if news is not None:
+                if number not in drawn:
+                    drawn[number] = progress.add_task(label, note="")
+                loss = "" if news.loss is None else f"loss {news.loss:.4f}"
+                progress.update(
+                    drawn[number],
+                    description=f"  {label}: {news.stage}",
+                    completed=news.step,
+                    total=news.steps,
+                    note=loss,
+                )
                 return
-            if number in working:
-                task = working[number][1]
+            if number in drawn:
+                progress.remove_task(drawn.pop(number))
+            if console.is_terminal:
+                progress.above = rows() if number in tasks.counted else progress.above
             else:
-                task = progress.add_task(f"  {labels[number]}: {news.stage}", total=None, note="")
-            working[number] = (news.stage, task, news)
-            progress.update(task, completed=news.step, total=news.steps, note=_loss(news))
+                took = f"{label} ended, {tasks.clock.took[number]:,.0f} s"
+                _log(console, f"{took}; {tasks.summary()}")
 
         yield show
-
-
-def how_far(news: base.Progress) -> str:
-    loss = "" if news.loss is None else f", loss {news.loss:.4f}"
-    return f"{news.stage} {news.step:,} of {news.steps:,}{loss}"
-
-
-def _loss(news: base.Progress) -> str:
-    """The loss, and the nearest that a predictor without training comes to it."""
-    if news.loss is None:
-        return ""
-    if not news.yardsticks:
-        return f"loss {news.loss:.4f}"
-    best = min(news.yardsticks, key=lambda name: news.yardsticks[name])
-    return f"loss {news.loss:.4f} ({best} {news.yardsticks[best]:.4f})"

@@ -9,66 +9,51 @@ import json
 import os
 import platform
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.screen.eta import Clock
-from harness.screen.progress import how_far
-from harness.store.folder import OnDisk, folder_at
-from harness.work.task import Show
-from methods.base import Progress
+from rich.console import Console
 
-EVERY, EVERY_AWAY = 1.0, 5.0
-"""Least seconds between two writes: to a disk, and to a folder that is elsewhere."""
+from harness.screen.progress import Tasks, bars, lasting
+from harness.store.folder import folder_at
+from methods.parts.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.work.task import Show
+
+EVERY = 5.0
+"""Least seconds between two writes."""
 
 
 @contextmanager
-def running(
-    out: Path,
-    title: str,
-    labels: Sequence[str],
-    show: Show,
-    clock: Clock,
-    counted: Collection[int] = (),
+def watched(
+    tasks: Tasks, console: Console, out: Path, rows: Callable[[], str] = lambda: ""
 ) -> Iterator[Show]:
-    """Yields a `Show` that keeps the file and tells `show` all; of the tasks those `counted`, or
-    all, are what there is to do."""
-    counted = counted or range(len(labels))
+    """Yields the `show` of `bars`, which keeps the file as well."""
     folder, name = folder_at(out), f"running/{platform.node()}-{os.getpid()}.json"
-    every, began = EVERY if isinstance(folder, OnDisk) else EVERY_AWAY, time.time()
-    work: dict[int, tuple[str, float]] = {}
-    written = 0.0
+    began, written = time.time(), 0.0
 
     def write() -> None:
         nonlocal written
         written = time.time()
-        done = sum(number in clock.took for number in counted)
-        content = {
-            "done": f"{title}: {done} of {len(counted)}",
-            "left": clock.left(),
-            "since": began,
-            "heard": written,
-            "work": list(work.values()),
-        }
+        lines = [f"{tasks.summary()}, after {lasting(written - began)}", *tasks.doing()]
         # A full disk, or a folder that is gone, is told by what is worked on, not by this.
         with suppress(OSError):
-            folder.put(name, json.dumps(content).encode(), replace=True)
+            content = json.dumps({"heard": written, "lines": lines})
+            folder.put(name, content.encode(), replace=True)
 
-    def show_and_keep(number: int, news: Progress | None) -> None:
-        show(number, news)
-        if news is None:
-            work.pop(number, None)
-        elif not news.note:
-            at = f" on {news.where}" if news.where else ""
-            since = work[number][1] if number in work else time.time()
-            work[number] = f"{labels[number]}: {how_far(news)}{at}", since
-        if news is None or time.time() - written >= every:
-            write()
+    with bars(tasks, console, rows) as show:
 
-    write()
-    try:
-        yield show_and_keep
-    finally:
-        with suppress(OSError):
-            folder.remove(name)
+        def show_and_keep(number: int, news: Progress | None) -> None:
+            show(number, news)
+            if news is None or time.time() - written >= EVERY:
+                write()
+
+        write()
+        try:
+            yield show_and_keep
+        finally:
+            with suppress(OSError):
+                folder.remove(name)

@@ -19,24 +19,14 @@ from typing import Any
 from harness.plan.cell import Cell, Data, Held
 from harness.plan.datasets import with_held_out
 from harness.plan.registry import UsageError, load
-from harness.search.decision import StageResult, record
+from harness.search.decision import NothingToChoose, StageResult, Verdict, score_cost
 from harness.search.study import Study, choice_key
 from harness.store.store import Store
 from results.files import record_in
 
 FEWEST_IMAGES = 4
 COIN, EQUAL = 0.5, 1e-9
-OPTIONS = {
-    "objective": "--objective",
-    "selector": "--selector",
-    "profile": "--metric-profile",
-    "seeds": "--seeds",
-    "space": "--space (or a grid of another version)",
-    "validation_fingerprint": "other held-out images",
-    "also_validated": "--folds or --leave-out",
-}
-"""The command-line option of each field of a study's record."""
-FIELDS = ("study", "knobs", "stages", "frozen_at")
+FIELDS = ("study", "held", "knobs", "stages", "frozen_at")
 """Fields without which a record is no choice."""
 
 
@@ -55,7 +45,7 @@ class Choice:
     @property
     def held(self) -> Held:
         """The images that were held out for it."""
-        return Held.of(self.record["study"]["held"])
+        return Held.of(self.record["held"])
 
     def knobs(self, method: str) -> Any:
         """The chosen knobs."""
@@ -63,28 +53,33 @@ class Choice:
 
 
 def freeze(
-    store: Store, study: Study, knobs: Any, results: Sequence[StageResult], code_version: str
+    store: Store, study: Study, found: Verdict, results: Sequence[StageResult], code_version: str
 ) -> Choice:
     """Write the choice, whole and once; where it was written meanwhile, that choice stays."""
-    last = results[-1]
     tried = {setting.knobs for stage in results for setting in stage.tried if setting.values}
     content = {
         "benchmark": study.first.data.name,
         "categories": list(study.first.data.categories),
         "method": study.first.method,
         "preset": study.first.preset,
-        "knobs": dataclasses.asdict(knobs),
+        "knobs": dataclasses.asdict(found.knobs),
+        "before": dataclasses.asdict(study.first.knobs),
+        "verdict": found._asdict()
+        | {
+            "knobs": None,
+            "flops": score_cost(study, found.knobs),
+            "flops_before": score_cost(study, study.first.knobs),
+        },
         "frozen_at": datetime.now(UTC).isoformat(),
         "code_version": code_version,
-        "value": fmean(last.tried[last.best].values),
-        "values": list(last.tried[last.best].values),
         "settings": len(tried),
         "train_fingerprint": study.train_fingerprint,
         "kept_fingerprint": study.first.data.train_fingerprint,
         "config": dataclasses.asdict(study.first.config),
         "weights_sha256": study.first.weights_sha256,
+        "held": list(study.first.data.held or ())[:5],
         "study": study.described(),
-        "stages": record(results),
+        "stages": [dataclasses.asdict(result) for result in results],
     }
     name = _name(study.first, study.key)
     store.folder.put(name, json.dumps(content, indent=1, default=str).encode())
@@ -92,27 +87,24 @@ def freeze(
     return Choice(path, json.loads(path.read_text()))
 
 
-def undecided(study: Study, results: Sequence[StageResult]) -> str:
-    """Why nothing is chosen, and what to do; empty where something can be.
-
-    A choice among equals, of what is no better than a coin, or by a handful of images would be
-    frozen for good and mean nothing.
-    """
+def check_meaning(study: Study, results: Sequence[StageResult]) -> None:
+    """NothingToChoose for a choice among equals, of what is no better than a coin, or by a handful
+    of images: it would be frozen for good."""
     means = [fmean(one.values) for stage in results for one in stage.tried if one.values]
     images = study.first.data.test_images
     if images < FEWEST_IMAGES:
-        return f"{images} pseudo-validation images tell nothing; hold out more of them (--share)"
-    if len(means) > 1 and max(means) - min(means) < EQUAL:
-        return (
-            f"all {len(means)} settings have {100 * means[0]:.1f} %; hold out more images "
-            "(--share), or rank by another --objective"
-        )
-    if all(name.endswith("auroc") for name in study.objective) and max(means, default=1.0) <= COIN:
-        return (
+        why = f"{images} pseudo-validation images tell nothing; hold out more of them (--share)"
+    elif study.published and len(means) > 1 and max(means) - min(means) < EQUAL:
+        same = f"{100 * means[0]:.1f} %"
+        why = f"all {len(means)} settings have {same}; hold out more images (--share)"
+    elif max(means) <= COIN:
+        why = (
             f"no setting is better than a coin ({100 * max(means):.1f} % at most), so what was "
             "learned finds no anomaly here; train longer, or try another method"
         )
-    return ""
+    else:
+        return
+    raise NothingToChoose(why)
 
 
 def withdraw(store: Store, study: Study) -> Path | None:
@@ -138,11 +130,11 @@ def frozen(store: Store, study: Study) -> Choice | None:
     choice = _read(store.folder.local(_name(study.first, study.key)))
     if choice is None:
         return None
-    frozen_study, wanted = choice.record["study"], json.loads(json.dumps(study.described()))
+    before, now = choice.record["study"], json.loads(json.dumps(study.described()))
     changed = [
-        line
-        for name in frozen_study | wanted
-        if (line := _typed(name, frozen_study.get(name), wanted.get(name)))
+        f"{name} {_short(before.get(name))}, now {_short(now[name])}"
+        for name in now
+        if before.get(name) != now[name]
     ]
     if changed:
         raise UsageError(
@@ -150,17 +142,6 @@ def frozen(store: Store, study: Study) -> Choice | None:
             "with --withdraw, or tune into another --out"
         )
     return choice
-
-
-def _typed(name: str, before: Any, now: Any) -> str:
-    """Differing options as they were typed: `--share 0.1, now 0.3`; empty where none differs."""
-    if before == now:
-        return ""
-    if name == "held" and before and now:
-        options = ("--share", "the draw", "--anomalies", "--folds", "families of anomalies")
-        each = zip(options, before, now, strict=False)
-        return "; ".join(f"{o} {_short(b)}, now {_short(n)}" for o, b, n in each if b != n)
-    return f"{OPTIONS.get(name, name)} {_short(before)}, now {_short(now)}"
 
 
 def tuned(
@@ -194,22 +175,17 @@ def tuned(
         if not refit:
             split = cell.data, choice.held
             if split not in held_out:
-                held_out[split] = _as_tuned(with_held_out(*split), choice)
+                held_out[split] = with_held_out(*split)
             row = replace(row, data=held_out[split])
+            if row.data.train_fingerprint != choice.record["kept_fingerprint"]:
+                raise UsageError(
+                    f"{choice.path}: made while other images were held out than this version holds "
+                    "out; tune again into another --out"
+                )
         rows.append(row)
     if missing:
         raise UsageError("\n".join(missing))
     return rows
-
-
-def _as_tuned(data: Data, choice: Choice) -> Data:
-    """The data, unless other images are held out of it than were for the choice."""
-    if data.train_fingerprint != choice.record["kept_fingerprint"]:
-        raise UsageError(
-            f"{choice.path}: made while other images were held out than this version holds out; "
-            "tune again into another --out"
-        )
-    return data
 
 
 def _check_sealed(choice: Choice, cell: Cell, store: Store) -> None:
@@ -246,5 +222,5 @@ def _read(path: Path) -> Choice | None:
 
 
 def _short(value: Any) -> str:
-    text = "the default" if value is None else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,103 +1,175 @@
-"""How a stage decides between the settings that it tried, from their rows in the store."""
+"""How a search decides between the settings that it tried, from their rows in the store."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from benchmarks.parts.synthesis.families import PAPER
 from harness.plan.cell import Cell
+from harness.plan.options import CHEAP
 from harness.plan.registry import load
 from harness.search.study import Study, bank_search
 from harness.store.store import Store
+from harness.work.cost import cost_of
 from methods.base import Stage
-from results.analysis.election import Election, Image, anomalous, paired_differences
-from results.analysis.selection import objective
+from results.analysis.anchored import (
+    PARTS,
+    Comparison,
+    Floats,
+    Group,
+    Image,
+    distances,
+    without_parts,
+)
+from results.analysis.selection import image_auroc
 from results.table import read_part
 
 
-class Tried(NamedTuple):
-    """A setting, and the objective of each seed; no values where a seed has none."""
+@dataclass(frozen=True)
+class Tried:
+    """A setting, and the image AUROC of each seed; no values where a seed has none."""
 
     knobs: Any
     values: tuple[float, ...]
 
 
-class StageResult(NamedTuple):
-    """The settings that a stage tried; `best` is the place of the chosen one among them."""
+@dataclass(frozen=True)
+class StageResult:
+    """The settings that a stage tried; `best` is the place of the one that is gone on from."""
 
-    stage: Stage
-    tried: list[Tried]
+    knobs: Sequence[str]
+    """The names of the knobs that it searched."""
+    fixed: Mapping[str, Any]
+    tried: Sequence[Tried]
     best: int
-    election: Election | None
-    """Why that one; None where the highest mean wins."""
 
     @property
     def chosen(self) -> Any:
-        """The knobs of the setting that was chosen."""
+        """The setting that the search goes on from."""
         return self.tried[self.best].knobs
 
 
-class NothingToChoose(RuntimeError):
-    """No setting of a stage has a value of the objective."""
+class Verdict(NamedTuple):
+    """The setting that is chosen, and why; gains are differences in d' to the anchor."""
+
+    knobs: Any
+    why: str
+    gain: float | None = None
+    """The expected gain; None where the highest mean is taken, as published."""
+    bound: float | None = None
+    """The lower bound of the gain; None where nothing can be said."""
+    families: dict[str, float] | None = None
+    """The gain in each family."""
 
 
-def decide(study: Study, stage: Stage, proposed: Sequence[Any], store: Store) -> StageResult:
-    """The election's winner, or with the paper's selector the highest mean over seeds, of equal
-    ones the earlier.
+class NothingToChoose(Exception):
+    """A choice among what was tried would mean nothing; the text says why, and what to do."""
 
-    NothingToChoose where no setting has a value.
+
+def decide(
+    study: Study, stage: Stage, proposed: Sequence[Any], anchor: Any, store: Store
+) -> StageResult:
+    """The setting that the search goes on from: see `verdict`, or as published the highest mean
+    over seeds, of equal ones the earlier.
+
+    NothingToChoose where no setting, or not even the anchor, has a value.
     """
     tried = [Tried(knobs, values(study, knobs, store)) for knobs in proposed]
     known = [place for place, setting in enumerate(tried) if setting.values]
-    if not known:
-        raise NothingToChoose(
-            f"{study.label}: no setting of {', '.join(stage.grid)} has a value of "
-            f"{' + '.join(study.objective)} on the pseudo-validation"
-        )
-    if study.selector == PAPER:
+    measured = [proposed[place] for place in known]
+    if not known or not (study.published or anchor in measured):
+        lacking = "the setting that it starts from has no" if known else "no setting has an"
+        raise NothingToChoose(f"{', '.join(stage.grid)}: {lacking} image AUROC on held-out images")
+    if study.published:
         best = max(known, key=lambda place: fmean(tried[place].values))
-        return StageResult(stage, tried, best, None)
-    election = elect(study, [proposed[place] for place in known], store)
-    best = known[election.winner([_cost(study, proposed[place]) for place in known])]
-    return StageResult(stage, tried, best, election)
+    else:
+        best = proposed.index(verdict(study, measured, anchor, store).knobs)
+    return StageResult(list(stage.grid), dict(stage.fixed), tried, best)
+
+
+def verdict(study: Study, settings: Sequence[Any], anchor: Any, store: Store) -> Verdict:
+    """The anchor, or a setting that families of anomalies agree is better.
+
+    With `--prefer cheap` the cheapest that is within noise of it.
+    """
+    compared = compare(study, settings, anchor, store)
+    count = len(compared.families)
+    if count < 2:
+        return Verdict(anchor, f"{count or 'no'} family can be measured, which tells nothing: kept")
+    best = compared.choice([_steps(knobs, anchor, settings) for knobs in settings])
+    why = "families disagree: kept"
+    if settings[best] != anchor:
+        why = f"{(compared.gains[:, best] > 0).sum()} of {count} families agree"
+    if study.options.prefer == CHEAP:
+        near, costs = compared.against(best), [score_cost(study, knobs) for knobs in settings]
+        cheap = min(near.within_noise, key=lambda place: (costs[place], -near.mean[place]))
+        if costs[cheap] < costs[best]:
+            why = f"the cheapest within noise, which may cost up to {-near.bound[cheap]:.2f} d'"
+            best = cheap
+    gains = zip(compared.families, compared.gains[:, best].tolist(), strict=True)
+    figures = float(compared.mean[best]), float(compared.bound[best])
+    return Verdict(settings[best], why, *figures, dict(gains))
 
 
 def values(study: Study, knobs: Any, store: Store) -> tuple[float, ...]:
-    """The objective of a setting, seed by seed; empty if a seed has none."""
-    own = study.at(knobs)[: len(study.cells)]
-    measured = [objective(read_part(store.part(cell)), study.objective) for cell in own]
-    known = tuple(value for value in measured if value is not None)
-    return known if len(known) == len(measured) else ()
+    """The image AUROC of a setting, seed by seed, over folds; empty if a cell has none."""
+    seeds = []
+    for own in study.cells:
+        cells = [c for c in study.at(knobs) if _whole(study, c) and c.seed == own.seed]
+        measured = [image_auroc(read_part(store.part(cell))) for cell in cells]
+        known = [value for value in measured if value is not None]
+        if len(known) < len(measured):
+            return ()
+        seeds.append(fmean(known))
+    return tuple(seeds)
 
 
-def elect(study: Study, settings: Sequence[Any], store: Store) -> Election:
+def compare(study: Study, settings: Sequence[Any], anchor: Any, store: Store) -> Comparison:
     """The settings before all anomalies of all cells of the study, from the scores in the store.
 
-    Seeds see the same images, so that their differences are averaged; other folds add images.
+    Folds are taken together; what is left out is measured by the model that did not learn it.
+    Distances are averaged over seeds.
     """
-    groups: dict[str, list[int]] = {}
+    seeds = []
+    for own in study.cells:
+        found: list[dict[Group, Floats]] = [{} for _ in range(PARTS + 1)]
+        for images, scores_SN in _scored(study, settings, own.seed, store):
+            sets = (distances(images, scores_SN), *without_parts(images, scores_SN))
+            for into, measured in zip(found, sets, strict=True):
+                into |= measured
+        groups = sorted(found[0])
+        nothing = np.full(len(settings), np.nan)
+        seeds.append(np.stack([[of.get(g, nothing) for g in groups] for of in found]))
+    whole_GS, *parts = np.mean(seeds, axis=0)
+    return Comparison(groups, whole_GS, np.stack(parts), settings.index(anchor))
+
+
+def _scored(
+    study: Study, settings: Sequence[Any], seed: int, store: Store
+) -> Iterator[tuple[list[Image], Floats]]:
+    """Images and what the settings give them, (S, N): of each half that was left out, then of all
+    folds together, each image once."""
+    together: dict[str, Image] = {}
+    columns: dict[str, Floats] = {}
     for place, cell in enumerate(study.every):
-        groups.setdefault(cell.data.test_fingerprint, []).append(place)
-    parts, voters = [], []
-    for places in groups.values():
-        images = images_of(study.every[places[0]])
-        parts.append(
-            np.stack(
-                [
-                    [_differences(study.at(knobs)[place], images, store) for knobs in settings]
-                    for place in places
-                ]
-            )
-        )
-        voters += anomalous(images)
-    return Election(np.concatenate(parts, axis=2), voters)
+        if cell.seed != seed:
+            continue
+        images = images_of(cell)
+        scores_SN = np.stack([_scores(study.at(knobs)[place], images, store) for knobs in settings])
+        if not _whole(study, cell):
+            yield images, scores_SN
+            continue
+        known = set(together)
+        for image, column in zip(images, scores_SN.T, strict=True):
+            if not {image.key, image.twin} & known:
+                together[image.key], columns[image.key] = image, column
+    yield list(together.values()), np.stack(list(columns.values()), axis=1)
 
 
 def images_of(cell: Cell) -> list[Image]:
@@ -110,46 +182,44 @@ def images_of(cell: Cell) -> list[Image]:
     return images
 
 
-def _differences(cell: Cell, images: Sequence[Image], store: Store) -> NDArray[np.float64]:
+def held_images(study: Study) -> dict[str, int]:
+    """Held-out normal images of each category, those of all folds."""
+    cells = (cell for cell in study.every if _whole(study, cell) and cell.seed == study.first.seed)
+    images = {image for cell in cells for image in images_of(cell) if not image.family}
+    return dict(sorted(Counter(image.category for image in images).items()))
+
+
+def _scores(cell: Cell, images: Sequence[Image], store: Store) -> Floats:
     scores = pl.read_parquet(store.trial_scores(cell), glob=False).sort("key")
     if scores["key"].to_list() != [image.key for image in images]:
         raise ValueError(f"{store.trial_scores(cell)}: holds scores of other images")
-    return paired_differences(images, scores["score"].to_numpy())
+    return scores["score"].to_numpy()
 
 
-def _cost(study: Study, knobs: Any) -> tuple[float, ...]:
-    """The cost of scoring with a setting: passes of the network, rows of a bank, neighbours."""
-    search = bank_search(study.first.method, knobs)
-    passes = load("methods", study.first.method).passes(knobs)
-    return (passes, search.coreset, search.k) if search else (passes, 0.0, 0.0)
+def _whole(study: Study, cell: Cell) -> bool:
+    """Whether a cell learned all categories of the study."""
+    return cell.data.categories == study.first.data.categories
 
 
-def record(results: Sequence[StageResult]) -> list[dict[str, Any]]:
-    """The stages as plain values: what was tried, what it gave, what was chosen and why."""
-    return [
-        {
-            "knobs": list(stage.grid),
-            "fixed": dict(stage.fixed),
-            "tried": [
-                {"knobs": dataclasses.asdict(knobs), "values": list(seeds)}
-                for knobs, seeds in tried
-            ],
-            "best": best,
-            "votes": election and _votes(election, tried),
-        }
-        for stage, tried, best, election in results
-    ]
+def _steps(knobs: Any, anchor: Any, settings: Sequence[Any]) -> int:
+    """Steps of the grids from the anchor: of a knob without an order one, where it differs."""
+    steps = 0
+    for name, value in asdict(knobs).items():
+        start, every = getattr(anchor, name), {getattr(setting, name) for setting in settings}
+        if isinstance(value, int | float):
+            low, high = sorted((value, start))
+            steps += sum(low < other <= high for other in every)
+        else:
+            steps += value != start
+    return steps
 
 
-def _votes(election: Election, tried: Sequence[Tried]) -> dict[str, Any]:
-    """An election as plain values; of settings, in the order of those that have a value."""
-    measured = [place for place, setting in enumerate(tried) if setting.values]
-    return {
-        "borda": election.scores.tolist(),
-        "error": election.errors.tolist(),
-        "tied": [measured[place] for place in election.tied],
-        "weights": [
-            {"category": group.category, "family": group.family, "weight": weight}
-            for group, weight in zip(election.groups, election.weights.tolist(), strict=True)
-        ],
-    }
+def score_cost(study: Study, knobs: Any) -> float:
+    """FLOPs to score an image with a setting: passes of the network and the search in its bank."""
+    first = study.first
+    cost, search = cost_of(first), bank_search(first.method, knobs)
+    bank = cost.score_flops / first.data.train_images
+    if study.bank_searches:
+        bank *= search.coreset / max(study.bank_searches).coreset if search else 0.0
+    passes: int = load("methods", first.method).passes(knobs)
+    return passes * cost.pass_flops + bank

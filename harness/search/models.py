@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from benchmarks.base import SealedError, sealed
@@ -18,6 +16,7 @@ from harness.plan.cell import Cell
 from harness.plan.registry import load
 from harness.search.space import reachable
 from harness.search.study import Study
+from harness.store.checkpoints import read_state, save_state
 from harness.store.store import Store
 from harness.work.cost import fit_flops, memory_of
 from harness.work.execute import Scorer, learn, publish, score, score_ranges
@@ -28,8 +27,8 @@ from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesB
 from methods.parts.backbone import file_sha256
 from results.files import record_in
 
-SUMS = "sha256.json"
-"""The file beside the neighbours that a search found, with the hashes of theirs."""
+TENSORS, FACTS = "neighbours.safetensors", "neighbours.json"
+"""The neighbours that a search found, and their hash."""
 
 
 def training_tasks(study: Study, place: Place) -> list[Task]:
@@ -59,7 +58,7 @@ def search_tasks(study: Study, store: Store) -> list[Task]:
     return [
         Task(f"{cell.label} coreset={search.coreset}", partial(_search_bank, cell, search))
         for cell, search in shared.values()
-        if not store.folder.exists(f"{store.neighbours(cell, search)}/{SUMS}")
+        if not store.folder.exists(f"{store.neighbours(cell, search)}/{FACTS}")
     ]
 
 
@@ -127,12 +126,16 @@ class LoadedModel:
         """The neighbours of all samples that the search finds; stored beside the model."""
         store = self.place.store
         name = store.neighbours(self.cell, search)
-        if (known := _read(store.folder.local(name))) is not None:
-            return known
+        folder = store.folder.local(name)
+        with suppress(OSError, ValueError):  # not there, or not what was written
+            sha256 = record_in((folder / FACTS).read_bytes(), "sha256")["sha256"]
+            return Neighbours(**read_state(folder / TENSORS, sha256))
         store.folder.remove(name)  # what a crash left of it
         found = self._search(search)
         with store.folder.scratch() as scratch:
-            _write(scratch, found)
+            save_state({k: v.cpu() for k, v in found._asdict().items()}, scratch / TENSORS)
+            facts = {"sha256": file_sha256(scratch / TENSORS)}
+            (scratch / FACTS).write_text(json.dumps(facts))
             store.folder.put(name, scratch)
         store.note("search", self.cell, **search._asdict())
         return found
@@ -156,24 +159,3 @@ def score_setting(study: Study, models: Sequence[LoadedModel], knobs: Any) -> No
 
 def _seal(cell: Cell) -> AbstractContextManager[None]:
     return sealed() if cell.role.sealed else nullcontext()
-
-
-def _write(folder: Path, neighbours: Neighbours) -> None:
-    sums = {}
-    for name, tensor in neighbours._asdict().items():
-        np.save(folder / f"{name}.npy", tensor.cpu().numpy())
-        sums[name] = file_sha256(folder / f"{name}.npy")
-    (folder / SUMS).write_text(json.dumps(sums))
-
-
-def _read(folder: Path) -> Neighbours | None:
-    """Stored neighbours; None without them, or where they are not what was written."""
-    files = {name: folder / f"{name}.npy" for name in Neighbours._fields}
-    try:
-        sums = record_in((folder / SUMS).read_bytes())
-        if any(file_sha256(file) != sums[name] for name, file in files.items()):
-            return None
-        arrays = [np.load(file, mmap_mode="c") for file in files.values()]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return Neighbours(*map(torch.from_numpy, arrays))

@@ -1,54 +1,60 @@
 """How good a frozen choice is: every setting that was tried, scored on the test split as well.
 
 OUT/revealed/<cell>.parquet         its rows, which nothing that chooses reads
-OUT/choices/<choice>.revealed.json  how pseudo-validation and test agree, by family and category,
-                                    and what the choice detects by level and size
+OUT/choices/<choice>.revealed.json  its regret, and how pseudo-validation and test agree
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from benchmarks.parts.synthesis.families import LEVELS, PAPER
-from harness.plan.datasets import pieces, with_held_out
+from harness.plan.datasets import whole, with_held_out
 from harness.plan.registry import load
 from harness.search.choice import Choice
-from harness.search.decision import elect
+from harness.search.decision import compare
 from harness.search.study import Study
 from harness.search.tuning import Score
+from harness.store.store import Store
 from harness.work.place import Place
-from results.analysis.election import Election
-from results.analysis.selection import agreement, detected, opinions
+from results.analysis.selection import ALL, agreement, by_setting, opinions, regrets
 from results.table import read_part
 
-METRIC = "image_auroc"
-SIZES = 5
-"""Bins of the curve by size."""
+
+class Revealed(NamedTuple):
+    """Tables of a revealed choice, as rows: see `selection.regrets` and `selection.agreement`."""
+
+    regrets: list[dict[str, Any]]
+    agreement: list[dict[str, Any]]
 
 
-def reveal(study: Study, choice: Choice, place: Place, score: Score) -> pl.DataFrame:
-    """Score what was tried on the test split; the table of `agreement`, which is written too."""
-    revealed, tried = _revealed(study, choice), _tried(study, choice)
-    if missing := revealed.missing(tried, place.store):
+def reveal(study: Study, choice: Choice, place: Place, score: Score) -> Revealed:
+    """Score what was tried, and the preset's own setting, on the test split; written too."""
+    revealed, tried, own = _revealed(study, choice), _tried(study, choice), study.first.knobs
+    every = list(dict.fromkeys([*tried, own]))
+    if missing := revealed.missing(every, place.store):
         score(revealed, missing, place)
-    rows = pl.concat(
-        read_part(place.store.part(cell)) for knobs in tried for cell in revealed.at(knobs)
-    )
-    knobs = choice.knobs(study.first.method)
-    election = elect(study, tried, place.store)
-    names = [json.dumps(dataclasses.asdict(setting)) for setting in tried]
-    thought = opinions(election, names, by_rank=study.selector != PAPER)
-    table = agreement(thought, rows, json.dumps(dataclasses.asdict(knobs)), METRIC)
-    found = _detected(study, election, tried.index(knobs))
-    content = {"agreement": table.to_dicts(), "detected": found}
+    rows = _rows(revealed, every, place.store)
+    if study.published:
+        thought = by_setting(_rows(study, tried, place.store)).with_columns(family=pl.lit(ALL))
+    else:
+        names = [json.dumps(asdict(setting)) for setting in every]
+        thought = opinions(compare(study, every, own, place.store), names)
+    chosen = json.dumps(asdict(choice.knobs(study.first.method)))
+    named = {"chosen": chosen, "the preset's": json.dumps(asdict(own))}
+    found = Revealed(regrets(rows, named), agreement(thought, rows, chosen).to_dicts())
+    content = json.dumps(found._asdict(), indent=1).encode()
     name = f"choices/{choice.path.stem}.revealed.json"
-    place.store.folder.put(name, json.dumps(content, indent=1).encode(), replace=True)
-    return table
+    place.store.folder.put(name, content, replace=True)
+    return found
+
+
+def _rows(study: Study, settings: Sequence[Any], store: Store) -> pl.DataFrame:
+    return pl.concat(read_part(store.part(c)) for knobs in settings for c in study.at(knobs))
 
 
 def _revealed(study: Study, choice: Choice) -> Study:
@@ -56,42 +62,12 @@ def _revealed(study: Study, choice: Choice) -> Study:
 
     Taking a frozen choice is what makes this safe: there is nothing left to choose.
     """
-    cells = []
-    for cell in study.cells:
-        [data] = pieces(
-            cell.data.benchmark,
-            cell.data.root,
-            cell.data.categories,
-            mode="multi-class",
-            limit=cell.data.limit,
-        )
-        cells.append(replace(cell, data=with_held_out(data, choice.held), purpose="reveal"))
-    return replace(study, cells=tuple(cells), extra=())
-
-
-def _detected(study: Study, election: Election, chosen: int) -> dict[str, list[dict[str, Any]]]:
-    """AUROC of made anomalies against normal images by the chosen setting, by level and by size."""
-    pseudo = study.first.data.open_held()
-    pseudo.unseen()  # draws all, side by side
-    drawn = {
-        sample.key: pseudo.drawn(sample)
-        for sample in pseudo.validation(study.first.data.categories)
-        if sample.anomalous and pseudo.target(sample)
-    }
-    pairs = [
-        (value, drawn[image.key])
-        for image, value in zip(
-            election.images, election.differences[:, chosen].mean(0), strict=True
-        )
-        if image.key in drawn
+    cells = [
+        replace(cell, data=with_held_out(whole(cell.data), choice.held), purpose="reveal")
+        for cell in study.cells
     ]
-    if not pairs:
-        return {}
-    values = [float(value) for value, _ in pairs]
-    return {
-        "level": detected(values, [draw.level for _, draw in pairs], len(LEVELS)),
-        "size": detected(values, [draw.size for _, draw in pairs], SIZES),
-    }
+    options = replace(study.options, folds=1, leave_out=False)
+    return replace(study, cells=tuple(cells), options=options)
 
 
 def _tried(study: Study, choice: Choice) -> list[Any]:

@@ -26,10 +26,6 @@ def stages_of(method: str, config: Any, knobs: Any, space: Mapping[str, str]) ->
     ]
     searched = {name for stage in stages for name in stage.grid}
     stages += [Stage({name: values}) for name, values in grids.items() if name not in searched]
-    if not stages:
-        raise UsageError(
-            f"{method} declares no knobs to tune; name some: --space {method}.KNOB=VALUES"
-        )
     for name, values in (entry for stage in stages for entry in stage.grid.items()):
         if not values:
             raise UsageError(
@@ -52,14 +48,20 @@ def settings(stage: Stage, start: Any) -> list[Any]:
     ]
 
 
+def anchored(stage: Stage, start: Any) -> list[Any]:
+    """The stage's settings, and where it starts from if that is none of them."""
+    anchor, proposed = replace(start, **stage.fixed), settings(stage, start)
+    return proposed if anchor in proposed else [anchor, *proposed]
+
+
 def reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
     """Every setting of every stage after every outcome of the stages before it."""
     outcomes = [start]
     for stage in stages:
         following = stage._replace(fixed={})
         for knobs in outcomes:
-            yield from settings(stage, knobs)
-        outcomes = [after for knobs in outcomes for after in settings(following, knobs)]
+            yield from anchored(stage, knobs)
+        outcomes = [after for knobs in outcomes for after in anchored(following, knobs)]
 
 
 def check_settings(stages: Sequence[Stage], cell: Cell) -> None:

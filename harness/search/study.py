@@ -1,42 +1,39 @@
-"""A study of `tune`: the knobs of one method on one data set, and the objective."""
+"""A study of `tune`: the knobs of one method on one data set, and what they are chosen on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from benchmarks.parts.content import fingerprint
 from benchmarks.parts.synthesis.families import LEFT_OUT, MADE, PAPER
+from benchmarks.parts.synthesis.pseudo import hold_out
 from harness.plan.cell import Cell, Data, Held, digest, without_paths
-from harness.plan.datasets import Count
-from harness.plan.options import SELECTORS, Say, SearchOptions, Selection
+from harness.plan.datasets import held_out_again
+from harness.plan.options import PREFERENCES, SELECTORS, Say, SearchOptions
 from harness.plan.overrides import parse_overrides
-from harness.plan.plan import plan
 from harness.plan.registry import UsageError, did_you_mean, load
 from harness.search.space import check_settings, joined, reachable, stages_of
 from harness.store.store import Store
-from methods.base import BankSearch, SearchesBank, Stage, quiet
-from results.metrics import METRICS, PIXEL_METRICS
-
-RANKED = "image_auroc"
-"""The metric that ranks of paired image scores stand for: their mean is its distance from 0.5."""
+from harness.work.cost import feature_flops, fit_flops
+from harness.work.features import feature_set
+from methods.base import BankSearch, SearchesBank, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A search for the knobs of one method on one data set."""
+    """A search for the knobs of one method on one data set; all else follows from its fields.
+
+    UsageError, in one line, from what can't be searched: see `checked`.
+    """
 
     cells: tuple[Cell, ...]
     """One a seed, with the knobs that the search starts from."""
-    extra: tuple[Cell, ...] = ()
-    """Cells of further folds and left-out halves: they vote, and are not reported."""
-    train_fingerprint: str
-    """The fingerprint of all training images, held-out ones too."""
-    stages: tuple[Stage, ...]
-    objective: tuple[str, ...]
-    selector: str = "robust"
+    options: SearchOptions
+    grids: Mapping[str, str]
+    """Values of `--space`, by knob."""
 
     @property
     def first(self) -> Cell:
@@ -54,6 +51,45 @@ class Study:
         return f"{self.first.data.label} {self.first.method}"
 
     @property
+    def published(self) -> bool:
+        """Whether the paper's selector chooses: the highest mean on its own kind of anomaly."""
+        return self.options.selector == PAPER
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the search; none where the method has no knobs and no grid was given."""
+        first = self.first
+        found = stages_of(first.method, first.config, first.knobs, self.grids)
+        return joined(found) if self.options.joint and found else found
+
+    @cached_property
+    def folds(self) -> int:
+        """How many shares are held out in turn: so many that each image is once, where learning is
+        cheap, which is no more FLOPs than reading the training images; else, and as published, one.
+        """
+        train = feature_set(self.first, "train")
+        if self.options.folds is not None:
+            return self.options.folds
+        if self.published or train is None or fit_flops(self.first) > feature_flops(train):
+            return 1
+        return folds_of(self.first.data, self.options.share)
+
+    @cached_property
+    def extra(self) -> tuple[Cell, ...]:
+        """Cells of further folds and left-out halves: they vote, and are not reported."""
+        return tuple(
+            replace(cell, data=data, variant=", ".join(filter(None, (cell.variant, name))))
+            for name, data in _other_data(self.first.data, self.folds, self.options)
+            for cell in self.cells
+        )
+
+    @cached_property
+    def train_fingerprint(self) -> str:
+        """The fingerprint of all training images, held-out ones too."""
+        benchmark = self.first.data.open()
+        return fingerprint(benchmark, benchmark.train(self.first.data.categories))
+
+    @cached_property
     def key(self) -> str:
         """Names what a choice is for."""
         return choice_key(self.first, self.train_fingerprint)
@@ -69,31 +105,31 @@ class Study:
     def bank_search(self, knobs: Any) -> BankSearch | None:
         """The search in a bank that serves this setting, and as many others as can be."""
         wanted = bank_search(self.first.method, knobs)
-        return wanted and max(search for search in self._bank_searches if search.serves(wanted))
+        return wanted and max(search for search in self.bank_searches if search.serves(wanted))
 
     @cached_property
-    def _bank_searches(self) -> set[BankSearch]:
+    def bank_searches(self) -> set[BankSearch]:
+        """The searches in a bank that the settings need."""
         every = reachable(self.stages, self.first.knobs)
         searches = (bank_search(self.first.method, knobs) for knobs in every)
         return {search for search in searches if search is not None}
 
     def described(self) -> dict[str, Any]:
-        """The facts that decide the choice, for the record and to compare."""
+        """The facts that decide the choice, as they are typed where they are options."""
+        options = self.options
         return {
-            "objective": list(self.objective),
-            "space": [
-                {
-                    "grid": {name: list(values) for name, values in stage.grid.items()},
-                    "fixed": dict(stage.fixed),
-                }
-                for stage in self.stages
+            "--space (or a grid of another version)": [
+                dict(stage.grid) | {"fixed": dict(stage.fixed)} for stage in self.stages
             ],
-            "seeds": [cell.seed for cell in self.cells],
-            "held": list(self.first.data.held or ())[:5],
-            "validation_fingerprint": self.first.data.test_fingerprint,
-            "profile": self.first.profile,
-            "selector": self.selector,
-            "also_validated": [cell.data.test_fingerprint for cell in self.extra],
+            "--seeds": len(self.cells),
+            "--metric-profile": self.first.profile,
+            "--selector": options.selector,
+            "--prefer": options.prefer,
+            "--share": options.share,
+            "--anomalies": options.anomalies,
+            "--folds": self.folds,
+            "--leave-out": options.leave_out,
+            "other held-out images": [cell.data.test_fingerprint for cell in self.every],
         }
 
 
@@ -117,114 +153,75 @@ def choice_key(cell: Cell, train_fingerprint: str) -> str:
     )
 
 
+def folds_of(data: Data, share: float) -> int:
+    """So many folds of a share hold out each training image once."""
+    benchmark = data.open()
+    samples, fold = benchmark.train(data.categories), 0
+    left = {sample.key for sample in samples}
+    while left:
+        left -= {sample.key for sample in hold_out(benchmark, samples, share, fold=fold)[1]}
+        fold += 1
+    return fold
+
+
 def held_by(options: SearchOptions) -> Held:
     """The images that a search holds out, and the families of anomalies that it makes of them."""
-    if options.selector not in SELECTORS:
-        raise UsageError(
-            f"--selector {options.selector}: {did_you_mean(options.selector, SELECTORS)}"
-        )
+    for option, word, known in (
+        ("--selector", options.selector, SELECTORS),
+        ("--prefer", options.prefer, PREFERENCES),
+    ):
+        if word not in known:
+            raise UsageError(f"{option} {word}: {did_you_mean(word, known)}")
     families = (PAPER,) if options.selector == PAPER else (*MADE, LEFT_OUT)
     return Held(options.share, anomalies=options.anomalies, families=families)
 
 
-def plan_studies(
-    selection: Selection, options: SearchOptions, *, say: Say = quiet, count: Count = quiet
-) -> list[Study]:
-    """The studies of a selection, one for each data set and method.
+def checked(studies: Sequence[Study], say: Say) -> list[Study]:
+    """The studies that have something to search; `say` is told of the others.
 
-    Methods that have nothing to tune are refused where the selection names them, else left out.
-    UsageError, in one line, for whatever can't be searched. `say` and `count` as for `plan`.
+    UsageError, in one line, for the first setting that can't be scored, and where none is left.
     """
-    held = held_by(options)
-    cells = plan(selection, held=held, say=say, count=count)
-    extra = _plan_extra(selection, options, cells, held, say)
+    silent = {study.first.method: study.label for study in studies if not study.stages}
+    advice = "declares no knobs to tune; name some: --space {}.KNOB=VALUES"
+    if len(found := [study for study in studies if study.stages]) == 0:
+        raise UsageError("\n".join(f"{method} {advice.format(method)}" for method in silent))
+    for method, label in silent.items():
+        say(f"{label} {advice.format(method)}; it is left out")
+    for study in found:
+        for cell in study.every:
+            check_settings(study.stages, cell)
+    return found
+
+
+def grids_of(cells: Sequence[Cell], options: SearchOptions) -> dict[str, dict[str, str]]:
+    """Values of `--space`, by method and knob; UsageError for a method that is not searched."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
-    spaces = parse_overrides(options.space, methods, option="--space", example="lafite.t=50:600:50")
-    groups: dict[tuple[Data, str], list[Cell]] = {}
+    example = "lafite.t=50:600:50"
+    return parse_overrides(options.space, methods, option="--space", example=example)
+
+
+def by_row(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """Planned cells that differ in their seed alone, together."""
+    rows: dict[tuple[Data, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.data, cell.method), []).append(cell)
-    return [
-        _study(seeds, [cell for cell in extra if _beside(cell, seeds[0])], spaces[method], options)
-        for (_, method), seeds in groups.items()
-        if selection.methods
-        or spaces[method]
-        or load("methods", method).stages(seeds[0].config, seeds[0].knobs)
-    ]
+        rows.setdefault((cell.data, cell.method), []).append(cell)
+    return [tuple(seeds) for seeds in rows.values()]
 
 
-def _plan_extra(
-    selection: Selection, options: SearchOptions, cells: Sequence[Cell], held: Held, say: Say
-) -> list[Cell]:
-    """Further cells that vote: of other folds, and without half of the categories.
-
-    UsageError where there is nothing to leave out.
-    """
-    extra: list[Cell] = []
-    for fold in range(1, options.folds):
-        other = plan(selection, held=held._replace(fold=fold))
-        extra += [_called(cell, f"fold {fold}") for cell in other]
+def _other_data(data: Data, folds: int, options: SearchOptions) -> Iterator[tuple[str, Data]]:
+    """The data with other images held out, and without half of the categories, each by its name."""
+    held, categories = held_by(options), data.categories
+    for fold in range(1, folds):
+        yield f"fold {fold}", held_out_again(data, held._replace(fold=fold))
     if not options.leave_out:
-        return extra
+        return
     if options.selector == PAPER:
-        raise UsageError("--leave-out: the paper makes its anomalies; take --selector robust")
-    for name, categories in dict.fromkeys((c.data.benchmark, c.data.categories) for c in cells):
-        if len(categories) == 1:
-            raise UsageError(
-                f"--leave-out: {name} is searched with one category; there is nothing to leave out"
-            )
-        for half in (categories[::2], categories[1::2]):
-            part = replace(selection, benchmarks=[name], categories=list(half))
-            learned = plan(part, held=held._replace(families=(LEFT_OUT,)), say=say)
-            extra += [
-                _called(cell, f"{len(half)} of {len(categories)} categories") for cell in learned
-            ]
-    return extra
-
-
-def _called(cell: Cell, name: str) -> Cell:
-    return replace(cell, variant=", ".join(filter(None, (cell.variant, name))))
-
-
-def _beside(cell: Cell, first: Cell) -> bool:
-    """Whether a cell votes on the choice for another: of the same method, and of its categories."""
-    same = (cell.data.benchmark, cell.method) == (first.data.benchmark, first.method)
-    return same and set(cell.data.categories) <= set(first.data.categories)
-
-
-def _study(
-    seeds: Sequence[Cell], extra: Sequence[Cell], space: dict[str, str], options: SearchOptions
-) -> Study:
-    first = seeds[0]
-    benchmark = first.data.open()
-    stages = stages_of(first.method, first.config, first.knobs, space)
-    if options.joint:
-        stages = joined(stages)
-    for cell in (first, *extra):
-        check_settings(stages, cell)
-    objective = objective_of(options.objective, benchmark.no_pixel_reason)
-    if options.selector != PAPER and objective != (RANKED,):
+        raise UsageError("--leave-out: the paper makes its anomalies; take --selector anchored")
+    if len(categories) == 1:
         raise UsageError(
-            f"--objective {options.objective}: the robust selector ranks image scores; "
-            f"add --selector {PAPER}"
+            f"--leave-out: {data.label} is searched with one category; nothing can be left out"
         )
-    return Study(
-        cells=tuple(seeds),
-        extra=tuple(extra),
-        train_fingerprint=fingerprint(benchmark, benchmark.train(first.data.categories)),
-        stages=stages,
-        objective=objective,
-        selector=options.selector,
-    )
-
-
-def objective_of(text: str, no_pixel_reason: str) -> tuple[str, ...]:
-    """Metrics joined by +; UsageError for an unknown one, or one that the data can't have."""
-    names = tuple(text.split("+"))
-    for name in names:
-        if name not in METRICS:
-            raise UsageError(f"--objective {text}: {did_you_mean(name, METRICS)}")
-        if name in PIXEL_METRICS and no_pixel_reason:
-            raise UsageError(
-                f"--objective {text}: {no_pixel_reason}; choose one that starts with image_"
-            )
-    return names
+    for half in (categories[::2], categories[1::2]):
+        learned = replace(data, categories=half)
+        name = f"{len(half)} of {len(categories)} categories"
+        yield name, held_out_again(learned, held._replace(families=(LEFT_OUT,)))

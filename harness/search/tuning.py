@@ -16,8 +16,8 @@ from ray import tune
 
 from harness.cluster.session import RETRIES, demand, largest_memory, room, settle
 from harness.search import space
-from harness.search.choice import Choice, freeze, undecided
-from harness.search.decision import StageResult, decide
+from harness.search.choice import Choice, check_meaning, freeze
+from harness.search.decision import StageResult, Verdict, decide, verdict
 from harness.search.models import LoadedModel, score_setting, search_tasks, training_tasks
 from harness.search.study import Study
 from harness.work.cost import memory_of
@@ -34,34 +34,43 @@ Shown = Callable[[Study, Sequence[Any]], AbstractContextManager[Show]]
 """Shows settings of a study while they are scored, told of each by its place in the sequence."""
 
 
-def choose(study: Study, place: Place, score: Score) -> Choice | str:
-    """Search, and freeze what was found; or why nothing can be chosen."""
-    knobs, results = search_stages(study, place, score)
-    if why := undecided(study, results):
-        return why
-    return freeze(place.store, study, knobs, results, place.code_version)
+def choose(study: Study, place: Place, score: Score) -> Choice:
+    """Search, and freeze what was found; NothingToChoose where that would mean nothing."""
+    found, results = search_stages(study, place, score)
+    check_meaning(study, results)
+    return freeze(place.store, study, found, results, place.code_version)
 
 
-def search_stages(study: Study, place: Place, score: Score) -> tuple[Any, list[StageResult]]:
-    """The knobs that the stages choose one after the other, and what each of them tried.
+def search_stages(study: Study, place: Place, score: Score) -> tuple[Verdict, list[StageResult]]:
+    """The choice among all that the stages tried, one after the other, and what each of them tried.
 
     Settings that are in the store are not tried again. NothingToChoose where no setting of a stage
     has a value; RuntimeError where rows did not arrive, as a part of them chooses nothing.
     """
-    knobs, results = study.first.knobs, list[StageResult]()
+    start = knobs = study.first.knobs
+    results, store = list[StageResult](), place.store
     for stage in study.stages:
-        proposed = space.settings(stage, knobs)
-        if missing := study.missing(proposed, place.store):
-            score(study, missing, place)
-        if lost := study.missing(missing, place.store):
-            raise RuntimeError(
-                f"{len(lost)} of {len(missing)} settings left no rows in {place.store.out}; "
-                "nothing is chosen from a part of them"
-            )
-        result = decide(study, stage, proposed, place.store)
+        proposed = (space.settings if study.published else space.anchored)(stage, knobs)
+        _have(study, proposed, place, score)
+        result = decide(study, stage, proposed, replace(knobs, **stage.fixed), store)
         results.append(result)
         knobs = replace(knobs, **{name: getattr(result.chosen, name) for name in stage.grid})
-    return knobs, results
+    if study.published:
+        return Verdict(knobs, "the highest mean wins, as published"), results
+    _have(study, [start, knobs], place, score)
+    tried = (one.knobs for result in results for one in result.tried if one.values)
+    return verdict(study, list(dict.fromkeys([start, *tried, knobs])), start, store), results
+
+
+def _have(study: Study, settings: Sequence[Any], place: Place, score: Score) -> None:
+    """Score the settings that the store lacks; RuntimeError where some are lacking still."""
+    if missing := study.missing(settings, place.store):
+        score(study, missing, place)
+    if lost := study.missing(missing, place.store):
+        raise RuntimeError(
+            f"{len(lost)} of {len(missing)} settings left no rows in {place.store.out}; "
+            "nothing is chosen from a part of them"
+        )
 
 
 def score_on_tune(

@@ -32,13 +32,7 @@ class Checkpoints(Keeper):
     and the `yardsticks` beside them come of `note`, and the losses are kept as well.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        name: str,
-        method: Method,
-        every: int,
-    ) -> None:
+    def __init__(self, folder: Folder, name: str, method: Method, every: int) -> None:
         self.folder, self.name = folder, name
         self.method = method
         self.every = every

@@ -29,7 +29,7 @@ from harness.plan.options import Say
 from harness.plan.registry import UsageError
 from harness.store.journal import add
 from harness.store.uris import OBJECTS, opened, reason
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.files import WRITING, locked, whole_file, whole_folder, write_whole
 
 THREADS = 16

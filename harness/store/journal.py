@@ -12,6 +12,9 @@ from typing import Any
 
 from results.files import record_in
 
+PUBLISHED = "published.jsonl"
+"""The log of finished cells, with hashes of their files."""
+
 
 def entry(**facts: Any) -> str:
     """A line with the time (UTC) and the facts."""

@@ -40,7 +40,7 @@ from harness.plan.options import Say
 from harness.plan.registry import UsageError, first_line
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.folder import Folder, OnDisk, folder_at
-from harness.store.journal import entries, entry
+from harness.store.journal import PUBLISHED, entries, entry
 from methods.base import BankSearch, Method, quiet
 from methods.parts.backbone import file_sha256
 from results.calibration import SCHEMA as CALIBRATION
@@ -73,9 +73,6 @@ class FitFacts(NamedTuple):
     """The number formats it was learned in, as `harness.work.features.formats` says them."""
 
 
-PUBLISHED = "published.jsonl"
-DIVERGED = "diverged"
-"""A note beside the checkpoints of a training that did."""
 RAYS_OWN = "runtime_resources"
 """The folder in which Ray puts the --working-dir of a job."""
 EVIDENCE = {
@@ -98,12 +95,6 @@ def load_state(folder: Path, method: Method) -> dict[str, Any]:
     record = record_in((folder / "fit.json").read_bytes(), "sha256")
     load_whole(method, read_state(folder / "model.safetensors", record["sha256"]))
     return record
-
-
-def whites(cell: Cell) -> dict[str, float | None]:
-    """The value of deep images that becomes 255, by category; new ones are to be read by it too."""
-    white = getattr(cell.data.open(), "white", None)
-    return {} if white is None else {name: white(name) for name in cell.data.categories}
 
 
 class Store:
@@ -199,7 +190,8 @@ class Store:
                 if scores:
                     write_rows(scores_path(scratch, cell.cell_id), scores, SCORES_SCHEMA)
                 write_evidence(scratch, cell.cell_id, evidence)
-                self.folder.put(self._use(cell), self._how_to_use(cell, held), replace=True)
+                use = f"{_model(cell)}/cells/{cell.cell_id}.json"
+                self.folder.put(use, _how_to_use(cell, held), replace=True)
             elif cell.role.split == "validation":
                 write_rows(scratch / f"trial_scores/{cell.cell_id}.parquet", scores, SCORES_SCHEMA)
             write_part(scratch / _part(cell), rows)
@@ -209,19 +201,6 @@ class Store:
                 self.folder.put(name, scratch / name, replace=replace)
         if cell.role.shown:
             self.log(PUBLISHED, {"cell": cell.cell_id, "files": hashes})
-
-    def _use(self, cell: Cell) -> str:
-        """The record of a cell that used a model, to use it again; it goes with the model."""
-        return f"{_model(cell)}/cells/{cell.cell_id}.json"
-
-    def _how_to_use(self, cell: Cell, held: Sequence[Row]) -> bytes:
-        record = {
-            "cell": cell.cell_id,
-            **cell.record,
-            "whites": whites(cell),
-            "held": [{name: row[name] for name in HELD_FIELDS} for row in held],
-        }
-        return json.dumps(record).encode()
 
     def audit(self, cells: Sequence[Cell]) -> None:
         """Note that the test split is about to be opened to score these cells.
@@ -304,19 +283,6 @@ class Store:
         """Name of the folder of checkpoints while the cell's model is being trained."""
         return f"{_model(cell)}.training"
 
-    def note_diverged(self, cell: Cell, why: str) -> None:
-        """Leave word for the driver that the training diverged."""
-        self.folder.put(f"{self.training(cell)}/{DIVERGED}", why.encode(), replace=True)
-
-    def diverged(self, cell: Cell) -> str:
-        """Why the training diverged, told once; empty if it did not."""
-        note = f"{self.training(cell)}/{DIVERGED}"
-        if not self.folder.exists(note):
-            return ""
-        why = self.folder.get(note).decode()
-        self.folder.remove(note)
-        return why
-
     def save_model(
         self,
         cell: Cell,
@@ -329,13 +295,8 @@ class Store:
         with self.folder.scratch() as scratch:
             state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
             save_state(state, scratch / "model.safetensors")
-            sha256 = file_sha256(scratch / "model.safetensors")
-            record = {
-                **facts._asdict(),
-                "losses": losses,
-                "yardsticks": dict(yardsticks),
-                "sha256": sha256,
-            }
+            told = {"losses": losses, "yardsticks": dict(yardsticks)}
+            record = facts._asdict() | told | {"sha256": file_sha256(scratch / "model.safetensors")}
             (scratch / "fit.json").write_text(json.dumps(record, indent=1))
             self.folder.put(_model(cell), scratch)
 
@@ -367,6 +328,18 @@ class Store:
             self.folder.move(_model(cell), f"models/{aside}")
         say(f"{folder} is damaged ({why}); moved to {aside}")
         return None
+
+
+def _how_to_use(cell: Cell, held: Sequence[Row]) -> bytes:
+    white = getattr(cell.data.open(), "white", None)
+    record = {
+        "cell": cell.cell_id,
+        **cell.record,
+        # The value of deep images that became 255: new ones are to be read by it too.
+        "whites": {name: white(name) for name in cell.data.categories} if white else {},
+        "held": [{name: row[name] for name in HELD_FIELDS} for row in held],
+    }
+    return json.dumps(record).encode()
 
 
 def _part(cell: Cell) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem, url_to_fs
@@ -38,13 +36,11 @@ def opened(address: str) -> tuple[AbstractFileSystem, str]:
         raise UsageError(f"{hidden}: a URI is seen by others; leave its key to the environment")
     try:
         if parts.scheme in BY_ARROW:
-            arrow, root = FileSystem.from_uri(_with_endpoint(address))
+            arrow, root = FileSystem.from_uri(address)
             files: AbstractFileSystem = _Arrow(arrow)
         else:
             files, root = url_to_fs(address, use_listings_cache=False)
-    except ImportError as error:  # says which package it wants
-        raise UsageError(f"{address}: {reason(error)}") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (ImportError, OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{address}: {reason(error)}") from None
     if not root.strip("/"):
         raise UsageError(f"{address}: names no folder; write {parts.scheme}://BUCKET/FOLDER")
@@ -67,19 +63,4 @@ class _Arrow(ArrowFSWrapper):  # type: ignore[misc]
         return {i.path: self._make_entry(i) for i in infos if i.type == FileType.File}
 
     def put_file(self, lpath: str, rpath: str, **asked: Any) -> None:
-        with Path(lpath).open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                self.pipe_file(rpath, b"")
-                return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                self.pipe_file(rpath, memoryview(content))
-
-
-def _with_endpoint(address: str) -> str:
-    """An s3 URI with the endpoint that AWS's other programs take from the environment."""
-    parts, endpoint = urlsplit(address), os.environ.get("AWS_ENDPOINT_URL", "")
-    if parts.scheme != "s3" or not endpoint or "endpoint_override" in parts.query:
-        return address
-    scheme, _, host = endpoint.rpartition("://")
-    query = urlencode({"endpoint_override": host.rstrip("/"), "scheme": scheme or "https"})
-    return parts._replace(query="&".join(filter(None, (parts.query, query)))).geturl()
+        self.pipe_file(rpath, Path(lpath).read_bytes())

@@ -16,26 +16,26 @@ from harness.plan.registry import UsageError, did_you_mean, first_line
 from harness.store.store import Store
 from harness.use.predict import cell_of, record_of, with_copies
 from harness.work.features import open_split
-from results.analysis.cells import labelled
+from results.analysis.cells import labelled, row_named
 from results.table import DONE, read
 
 
 def find_cell(
     store: Store, method: str, seed: int, category: str, data: Path | None = None
 ) -> Cell:
-    """The newest finished cell of a row of the report, by its name or by its method alone.
+    """The newest finished cell of a row of the report, as `row_named` takes its name.
 
     UsageError if there is none, and as `stored_cell`.
     """
     frame = labelled(read(store.out).filter(pl.col("status") == DONE))
-    by = "label" if method in frame["label"] else "method"
-    for column, wanted in ((by, method), ("seed", seed), ("category", category)):
+    row = row_named(frame, method)
+    for column, wanted in (("label", row), ("seed", seed), ("category", category)):
         present = [str(value) for value in frame[column].unique().sort()]
         frame = frame.filter(pl.col(column) == wanted)
         if frame.is_empty():
             hint = did_you_mean(str(wanted), present)
             raise UsageError(f"{store.out}: no finished cell with {column} '{wanted}'; {hint}")
-    newest = frame.sort(pl.col("variant") == "", "finished_at").row(-1, named=True)
+    newest = frame.sort("finished_at").row(-1, named=True)
     return stored_cell(store, newest["cell_id"], data)
 
 
@@ -65,14 +65,14 @@ def stored_cell(store: Store, cell_id: str, data: Path | None = None) -> Cell:
         why = f" ({first_line(error)})"
     raise UsageError(
         f"{store.out}: the images of cell {cell_id} are gone or changed since{why}; say where they "
-        "lie now (show --data DIR), or run it again with --overwrite"
+        "lie now (--data DIR), or run it again with --overwrite"
     )
 
 
 def _placed(data: dict[str, Any], moved: Path | None) -> dict[str, Any]:
     """The record of data, with its paths on this machine."""
-    if moved is None:
-        return with_copies(data, DATA_PATHS)
     name = data["benchmark"]
     of_its_own = is_address(name) or Path(name).is_absolute()
+    if moved is None or (of_its_own and Path(name).exists()):
+        return with_copies(data, DATA_PATHS)
     return data | {"benchmark" if of_its_own else "root": str(moved)}

@@ -37,17 +37,17 @@ from harness.plan.folders import spare_cache, usual_cache
 from harness.plan.options import Say
 from harness.plan.registry import UsageError, first_line
 from harness.store.folder import Folder
-from harness.work.features import BATCH, FeatureSet, encoded, feature_sets, read_ahead
+from harness.work.features import (
+    BATCH,
+    FeatureSet,
+    encoded,
+    feature_sets,
+    open_split,
+    read_ahead,
+)
 from methods.base import OnProgress, Progress, quiet
 from methods.parts import onnx
-from methods.parts.backbone import (
-    Extractor,
-    Features,
-    Tokens,
-    file_sha256,
-    joined,
-    load_backbone,
-)
+from methods.parts.backbone import Extractor, Features, Tokens, file_sha256, joined, load_backbone
 from methods.parts.shapes import layer_count
 from results.files import STALE_SECONDS, locked, record_in, whole_file, write_whole
 
@@ -111,7 +111,7 @@ class FeatureCache:
 
     def path(self, features: FeatureSet) -> Path:
         """The path of the set, also before it is made."""
-        identity = dataclasses.asdict(features.here) | {
+        identity: dict[str, Any] = dataclasses.asdict(features.here) | {
             "weights": None,  # their bytes count, not where they lie
             "bytes": features.weights_sha256,
             "samples": features.fingerprint,
@@ -125,8 +125,7 @@ class FeatureCache:
 
     def has(self, features: FeatureSet) -> bool:
         """Whether the set is there and whole; DataError where another user keeps it from us."""
-        path = self.path(features)
-        return path.exists() and not _fault(path)
+        return not _fault(self.path(features))
 
     def read(
         self, features: FeatureSet, device: torch.device, tell: OnProgress
@@ -152,8 +151,7 @@ class FeatureCache:
         with ExitStack() as locks:
             # In one order everywhere, or two would wait for each other.
             for path in sorted(missing):
-                lock = locked(path.with_suffix(".lock"), lambda: tell(waiting))
-                locks.enter_context(lock)
+                locks.enter_context(locked(path.with_suffix(".lock"), partial(tell, waiting)))
             missing = {path: f for path, f in missing.items() if not self.has(f)}
             for path in missing:
                 _remove_damaged(path, tell)
@@ -216,11 +214,11 @@ class FeatureCache:
         tell(making)
         try:
             with locked(path.with_suffix(".lock"), partial(tell, making)):
-                if not path.exists() or _fault(path):
+                if _fault(path):
                     _remove_damaged(path, tell)
                     count = layer_count(view.backbone)
                     pyramid = load_backbone(replace(view, layers=tuple(range(count))), weights)
-                    with _entry(path) as (scratch, _):
+                    with _entry(path, {}) as scratch:
                         onnx.export(pyramid, view.side, count, scratch)
             return onnx.Program(path, view.layers)
         except onnx.Unusable as error:
@@ -231,56 +229,49 @@ class FeatureCache:
     def _write(
         self, sets: Mapping[Path, FeatureSet], device: torch.device, tell: OnProgress
     ) -> None:
-        started = time.perf_counter()
-        with ExitStack() as entries:
-            written = {path: entries.enter_context(_entry(path)) for path in sets}
-            scratches = [scratch for scratch, _ in written.values()]
-            count = self._fill(scratches, [*sets.values()], device, tell)
-            for _, facts in written.values():
-                facts |= {"images": count, "seconds": time.perf_counter() - started}
-
-    def _fill(
-        self,
-        scratches: Sequence[Path],
-        sets: Sequence[FeatureSet],
-        device: torch.device,
-        tell: OnProgress,
-    ) -> int:
-        benchmark, samples = sets[0].open()
-        _check_planned(sets[0], benchmark, samples)
-        wanted = [features.view for features in sets if isinstance(features.view, Features)]
-        weights, sha256 = sets[0].weights, sets[0].weights_sha256
-        extractor = self.extractor(wanted, weights, sha256, device, tell)
+        started, first = time.perf_counter(), next(iter(sets.values()))
+        benchmark, samples = open_split(first.data, first.split)
+        _check_planned(first, benchmark, samples)
+        wanted = [
+            features.view for features in sets.values() if isinstance(features.view, Features)
+        ]
+        weights = first.weights, first.weights_sha256
+        extractor = self.extractor(wanted, *weights, device, tell)
         files: list[np.memmap[Any, np.dtype[Any]]] = []
+        facts: dict[str, Any] = {}
         done = 0
-        for pixels in read_ahead(benchmark, samples, sets[0].view, BATCH[device.type]):
-            batches = encoded(pixels, extractor, wanted)
-            if not files:
-                files = [
+        with ExitStack() as entries:
+            scratches = [entries.enter_context(_entry(path, facts)) for path in sets]
+            for pixels in read_ahead(benchmark, samples, first.view, BATCH[device.type]):
+                batches = encoded(pixels, extractor, wanted)
+                files = files or [
                     _reserved(scratch, (len(samples), *batch.shape[1:]), batch.dtype)
                     for scratch, batch in zip(scratches, batches, strict=True)
                 ]
-            for file, batch in zip(files, batches, strict=True):
-                file[done : done + len(batch)] = batch
-            done += len(pixels)
-            tell(Progress(stage="features", step=done, steps=len(samples)))
-        for file in files:
-            file.flush()
-        return done
+                for file, batch in zip(files, batches, strict=True):
+                    file[done : done + len(batch)] = batch
+                done += len(pixels)
+                tell(Progress(stage="features", step=done, steps=len(samples)))
+            for file in files:
+                file.flush()
+            facts["seconds"] = time.perf_counter() - started
 
     def _shrink(self, keep: Container[Path]) -> None:
         """Remove what a crash left, then the least recently read entries, until all fits."""
         sizes: dict[Path, int] = {}
+        read: dict[str, float] = {}
         for file in self.root.iterdir():
             with suppress(OSError):  # another process removes files too
-                status = file.stat()
-                if file.name.endswith(".tmp") and _is_stale(file, status):
+                status, ours = file.stat(), bool(ENTRY.fullmatch(file.name))
+                if ours and file.suffix == ".tmp" and time.time() - status.st_mtime > STALE_SECONDS:
                     file.unlink()
-                else:
-                    sizes[file] = status.st_size
+                    continue
+                sizes[file] = status.st_size
+                if ours and file.suffix == ".json":
+                    read[file.stem] = status.st_mtime
         used = sum(sizes.values())
         entries = [f for f in sizes if ENTRY.fullmatch(f.name) and f.suffix in (".npy", ".onnx")]
-        for entry in sorted(entries, key=_last_read):
+        for entry in sorted(entries, key=lambda entry: read.get(entry.stem, 0.0)):
             if used <= self.budget_gb * 1e9:
                 return
             if entry not in keep:
@@ -292,14 +283,12 @@ class FeatureCache:
 
 
 @contextmanager
-def _entry(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yields a scratch file that becomes the entry, and facts that are kept in the JSON beside it,
-    where its hash is noted too."""
-    facts: dict[str, Any] = {}
+def _entry(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """Yields a scratch file that becomes the entry; its hash is kept with the facts beside it."""
     with whole_file(path, replace=True) as scratch:
-        yield scratch, facts
-        facts["sha256"] = file_sha256(scratch)
-        write_whole(path.with_suffix(".json"), json.dumps(facts).encode(), replace=True)
+        yield scratch
+        noted = {**facts, "sha256": file_sha256(scratch)}
+        write_whole(path.with_suffix(".json"), json.dumps(noted).encode(), replace=True)
 
 
 def _remove_damaged(path: Path, tell: OnProgress) -> None:
@@ -327,9 +316,7 @@ def _fault(path: Path) -> str:
     """The fault of an entry, or nothing; DataError for another user's that is closed to us."""
     try:
         status = path.stat()
-        facts = record_in(path.with_suffix(".json").read_bytes())
-        if path.suffix == ".npy" and len(np.load(path, mmap_mode="r")) != facts["images"]:
-            return "it has other images than were noted"
+        facts = record_in(path.with_suffix(".json").read_bytes(), "sha256")
         if _sha256_of(path, status.st_size, status.st_mtime_ns) != facts["sha256"]:
             return "it has other bytes than were written"
     except PermissionError as error:
@@ -337,7 +324,7 @@ def _fault(path: Path) -> str:
             f"{error.filename}: this cached file of another user can't be read; let its owner "
             f"run chmod a+r {path.parent}/*, or set LAFITE_BENCH_CACHE to a folder of your own"
         ) from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         return first_line(error, kind=True)
     return ""
 
@@ -346,16 +333,6 @@ def _fault(path: Path) -> str:
 def _sha256_of(path: Path, size: int, modified: int) -> str:
     """The hash of a file, once a process as long as its size and time stay."""
     return file_sha256(path)
-
-
-def _last_read(entry: Path) -> float:
-    with suppress(OSError):
-        return entry.with_suffix(".json").stat().st_mtime
-    return 0.0
-
-
-def _is_stale(file: Path, status: os.stat_result) -> bool:
-    return bool(ENTRY.fullmatch(file.name)) and time.time() - status.st_mtime > STALE_SECONDS
 
 
 def _reserved(

@@ -12,8 +12,7 @@ from harness.plan.addresses import COPIES
 from harness.plan.options import Address, Say
 from harness.plan.registry import UsageError
 from harness.store.folder import OnDisk, Uri, folder_at
-from harness.work.cache import FeatureCache
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.files import STALE_SECONDS
 
 
@@ -23,6 +22,8 @@ def copy_of(address: Address) -> Path:
     Data and weights are there. Of results that are only read all is there but the models, which are
     fetched when they are wanted; those that are written go to the URI, not to this path.
     """
+    from harness.work.cache import FeatureCache
+
     root = FeatureCache.default(_say).root
     if address.use == "reads data":
         return input_of(root / "inputs", address.uri, _say)

@@ -54,17 +54,17 @@ def score_flops(cell: Cell) -> float:
     return passes * cost.pass_flops + cost.score_flops / cell.data.train_images
 
 
-def held_out(data: Data) -> int:
-    """About how many normal images are held out, so that nothing has to be read to know it."""
-    share = data.held.share if data.held else 0.0
-    return round(data.train_images * share / (1 - share))
+def reserved(data: Data) -> int:
+    """About how many normal images say where alarms begin; nothing is read to know it."""
+    others = 1 - (data.held.share if data.held else 0.0)
+    return round(data.train_images / others * data.reserved / (1 - data.reserved))
 
 
 def work_of(cells: Sequence[Cell]) -> dict[str, float]:
     """FLOPs of cells that share a fit, by what is done, in that order."""
     work = {"fit": fit_flops(cells[0])}
     if calibrated := [cell for cell in cells if cell.calibrated]:
-        work["calibrate"] = sum(held_out(cell.data) * score_flops(cell) for cell in calibrated)
+        work["calibrate"] = sum(reserved(cell.data) * score_flops(cell) for cell in calibrated)
     if cells[0].data.test_images:
         work["score"] = sum(cell.data.test_images * score_flops(cell) for cell in cells)
     return work
@@ -103,5 +103,5 @@ def _backbone_flops(view: Features) -> float:
 def _images(features: FeatureSet) -> int:
     data = features.data
     if features.split == "calibration":
-        return held_out(data)
+        return reserved(data)
     return data.train_images if features.split == "train" else data.test_images

@@ -22,12 +22,7 @@ from harness.plan.cell import Cell, Split
 from harness.plan.registry import load
 from harness.store.checkpoints import Checkpoints
 from harness.store.store import FitFacts, Row
-from harness.work.features import (
-    as_input,
-    feature_set,
-    formats,
-    open_split,
-)
+from harness.work.features import as_input, feature_set, formats, open_split
 from harness.work.jobs import planned
 from harness.work.measure import Metrics, measure
 from harness.work.memory import peak_memory, reset_peak_memory
@@ -63,19 +58,14 @@ def run(
             continue  # a job whose features failed tries them again and says why in its own rows
         missing = [cell for cell in group if not place.store.done(cell)]
         if error is None and missing:
-            error = _lost(len(missing), place)
+            error = RuntimeError(
+                f"{len(missing)} results did not arrive in {place.store.out}, though the process "
+                "that made them ended well; does it see another folder there?"
+            )
         if error is not None:
             for cell in group:
                 place.store.publish_failure(cell, failure_row(cell, place, error), error)
         yield group, error
-
-
-def _lost(count: int, place: Place) -> RuntimeError:
-    """That work ended well somewhere and its results are not here: such work is not done."""
-    return RuntimeError(
-        f"{count} results did not arrive in {place.store.out}, though the process that made them "
-        "ended well; does it see another folder there?"
-    )
 
 
 def run_job(cells: Sequence[Cell], place: Place, tell: OnProgress) -> None:
@@ -196,8 +186,7 @@ def inputs(
     def fetch(indices: Sequence[int]) -> Tensor:
         return as_input(rows[np.asarray(indices)])
 
-    keys = [sample.key for sample in samples]
-    return Inputs(Batches(keys, fetch, seed=cell.seed), facts["seconds"])
+    return Inputs(Batches(len(samples), fetch, seed=cell.seed), facts["seconds"])
 
 
 class Scorer:
@@ -220,12 +209,11 @@ class Scorer:
         self, indices: Sequence[int], knobs: Any, neighbours: Neighbours | None = None
     ) -> Piece:
         """Scores of the images with these indices, with their neighbours if they are known."""
-        keys = [self.samples[i].key for i in indices]
         values = self.inputs.batches.fetch(indices)
         if neighbours is None:
-            scores = self.method.score(values, keys, knobs)
+            scores = self.method.score(values, knobs)
         else:
-            scores = cast(SearchesBank, self.method).score(values, keys, knobs, neighbours)
+            scores = cast(SearchesBank, self.method).score(values, knobs, neighbours)
         return Piece(scores.maps.cpu().numpy(), scores.images.cpu().numpy(), peak_memory())
 
     def spread(self, pieces: Sequence[range], knobs: Any) -> Iterator[Piece]:
@@ -307,12 +295,12 @@ def score(
     The pieces do not depend on the number of workers, so neither does any score. Maps wait on disk
     in a file without a name, so that memory never holds more than one category of them.
     """
-    scores_N, peak = np.empty(len(samples)), 0
+    own_N, peak = np.empty(len(samples)), 0
     ranges = score_ranges(len(samples))
     with place.store.folder.scratch() as disk, tempfile.TemporaryFile(dir=disk) as file:
         started = time.perf_counter()
         for indices, piece in zip(ranges, spread(ranges, cell.knobs), strict=True):
-            scores_N[indices.start : indices.stop] = piece.images_N
+            own_N[indices.start : indices.stop] = piece.images_N
             maps = piece.maps_NHW.astype(np.float32)
             with naming(place.store.out, maps[0].nbytes * len(samples)):
                 file.write(maps.tobytes())
@@ -322,9 +310,10 @@ def score(
         seconds = time.perf_counter() - started
         shape = (len(samples), *piece.maps_NHW.shape[1:])
         maps_NHW = np.memmap(file, np.float32, "r").reshape(shape)
-        metrics, labels_N, evidence = measure(cell, benchmark, samples, scores_N, maps_NHW, tell)
-    rows = zip(samples, labels_N, scores_N, strict=True)
-    return Scored(metrics, [score_row(cell, *row) for row in rows], evidence, seconds, peak)
+        measures = measure(cell, benchmark, samples, own_N, maps_NHW, tell)
+    rows = zip(samples, measures.labels_N, measures.scores_N, strict=True)
+    images = [score_row(cell, *row) for row in rows]
+    return Scored(measures.metrics, images, measures.evidence, seconds, peak)
 
 
 def unmeasured(cell: Cell) -> Scored:

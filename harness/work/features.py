@@ -58,10 +58,6 @@ class FeatureSet:
             return f"{self.data.label} features of {self.split} ({self.view.backbone})"
         return f"{self.data.label} pixels of {self.split} ({self.view.side} x {self.view.side})"
 
-    def open(self) -> tuple[Benchmark, list[Sample]]:
-        """The split's images, and what reads them; SealedError for a test split that is sealed."""
-        return open_split(self.data, self.split)
-
 
 def this_device() -> torch.device:
     """The GPU that this process was given, else the CPU."""
@@ -97,11 +93,11 @@ def open_split(data: Data, split: Split) -> tuple[Benchmark, list[Sample]]:
     if split == "train":
         learned_from = data.open_kept()
         return learned_from, learned_from.train(data.categories)
-    if split in ("validation", "calibration"):
+    if split == "calibration":
+        return data.open_reserved()
+    if split == "validation":
         pseudo = data.open_held()
-        samples = pseudo.validation(data.categories)
-        normal = [sample for sample in samples if not sample.anomalous]
-        return pseudo, samples if split == "validation" else normal
+        return pseudo, pseudo.validation(data.categories)
     benchmark = data.open()
     return benchmark, benchmark.test(data.categories)
 
@@ -134,9 +130,8 @@ def read_ahead(
     benchmark: Benchmark, samples: Sequence[Sample], view: Pixels, batch: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Decoded views in batches; the next is read while this one is worked on."""
-    pieces = [samples[start : start + batch] for start in range(0, len(samples), batch)]
-
-    return map_ahead(lambda piece: load_views(benchmark, piece, view.resize, view.crop), pieces)
+    batches = [samples[start : start + batch] for start in range(0, len(samples), batch)]
+    return map_ahead(lambda some: load_views(benchmark, some, view.resize, view.crop), batches)
 
 
 def encoded(
@@ -149,7 +144,13 @@ def encoded(
     if extractor is None:
         return [views_B3SS]
     layers = extractor.layers(as_input(views_B3SS).to(extractor.mean.device))
-    return [in_halves(extractor.features(view, layers), view) for view in wanted]
+    features = [extractor.features(view, layers).half().cpu().numpy() for view in wanted]
+    if not all(np.isfinite(values).all() for values in features):
+        raise ValueError(
+            f"features of {extractor.view.backbone} exceed half precision; are these the weights "
+            "that the backbone was trained with?"
+        )
+    return features
 
 
 def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:
@@ -161,14 +162,3 @@ def as_input(rows: NDArray[np.float16 | np.uint8]) -> torch.Tensor:
 def inputs_of(views_B3SS: NDArray[np.uint8], extractor: Extractor | None) -> torch.Tensor:
     """Decoded views as a method reads them: the extractor's features, or pixels without one."""
     return as_input(encoded(views_B3SS, extractor, [extractor.view] if extractor else [])[0])
-
-
-def in_halves(features: torch.Tensor, view: Features) -> NDArray[np.float16]:
-    """Features as they are kept; ValueError if one does not fit half precision."""
-    values: NDArray[np.float16] = features.half().cpu().numpy()
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"features of {view.backbone} exceed half precision; are these the "
-            "weights that the backbone was trained with?"
-        )
-    return values

@@ -55,13 +55,12 @@ def feature_tasks(cells: Sequence[Cell], place: Place) -> list[Task]:
 
 
 def feature_task(sets: Sequence[FeatureSet]) -> Task:
-    """The making of sets that share a pass."""
+    """The making of sets that share a pass of a backbone."""
     work = {"features": feature_flops(sets[0])}
-    return Task(sets[0].label, partial(make_features, sets), work=work)
+    return Task(sets[0].label, partial(_make, sets), work=work)
 
 
-def make_features(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) -> None:
-    """Makes the inputs of all methods of a split, in one pass of a backbone."""
+def _make(sets: Sequence[FeatureSet], place: Place, tell: OnProgress) -> None:
     place.cache.make(sets, place.device, tell)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.base import Benchmark, Sample
-from benchmarks.parts.images import load_views
+from benchmarks.parts.images import load_masks, load_views
 from harness.store.store import Row
 from methods.parts.backbone import Pixels
 from results.evidence import ALARM, COMMON, FOUND, MISS, f1max_threshold
@@ -54,7 +54,6 @@ def picture_rows(
     samples: Sequence[Sample],
     view: Pixels,
     scores_N: NDArray[np.float64],
-    masks_NHW: NDArray[np.bool_] | None,
     maps_NHW: NDArray[np.float32],
 ) -> list[Row]:
     """Rows of `results.evidence.PICTURES_SCHEMA` for one category, as the model saw its images.
@@ -62,11 +61,12 @@ def picture_rows(
     One scale for all of a category's maps, from their median.
     """
     picked = chosen(samples, scores_N)
-    views = load_views(benchmark, [samples[i] for i, _ in picked], view.resize, view.crop)
+    shown = [samples[i] for i, _ in picked]
+    views = load_views(benchmark, shown, view.resize, view.crop)
+    masks = load_masks(benchmark, shown, view.resize, view.crop)
     scale = _scale(np.array([sample.anomalous for sample in samples]), scores_N, maps_NHW)
     rows = []
-    for (index, kind), pixels in zip(picked, views.transpose(0, 2, 3, 1), strict=True):
-        sample = samples[index]
+    for place, (sample, (index, kind)) in enumerate(zip(shown, picked, strict=True)):
         share_HW = (maps_NHW[index] - scale["low"]) / max(scale["high"] - scale["low"], 1e-12)
         rows.append(
             {
@@ -76,10 +76,8 @@ def picture_rows(
                 "defect": sample.defect,
                 "kind": kind,
                 "score": float(scores_N[index]),
-                "image": _webp(pixels),
-                "mask": _webp(masks_NHW[index])
-                if sample.anomalous and masks_NHW is not None
-                else None,
+                "image": _webp(views[place].transpose(1, 2, 0)),
+                "mask": _webp(masks[place]) if sample.anomalous and masks is not None else None,
                 "map": _webp((255 * share_HW.clip(0, 1)).round().astype(np.uint8)),
                 "licence": benchmark.licence,
                 "source": benchmark.source,

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.parts.aggregate import Shape
+
 SOFT = 0.5
 """Sharpness of the softplus that makes the scale of a channel positive."""
 
@@ -45,31 +47,15 @@ class FlowStep(nn.Module):
     def forward(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """The step's output, of the same shape, and its log-determinant (B, h, w)."""
         first_BChw, second_BChw = x_BChw.split(self.halves, dim=1)
-        log_scale_BChw, offset_BChw = self._coupling(first_BChw)
+        # A tenth of the output of the convolutions: a step starts close to the identity.
+        inner_BChw = 0.1 * self.subnet(first_BChw).to(first_BChw.dtype)
+        log_scale_BChw, offset_BChw = inner_BChw.chunk(2, dim=1)
+        log_scale_BChw = self.clamp * log_scale_BChw.tanh()
         second_BChw = second_BChw * log_scale_BChw.exp() + offset_BChw
-        scale_C11 = self._channel_scale()
+        scale_C11 = 0.1 * F.softplus(self.scale, beta=SOFT)
         out_BChw = torch.cat([first_BChw, second_BChw], dim=1) * scale_C11 + self.offset
         log_det_Bhw = log_scale_BChw.sum(dim=1) + scale_C11.log().sum()
         return out_BChw[:, self.permutation], log_det_Bhw
-
-    def inverse(self, z_BChw: Tensor) -> Tensor:
-        """The input of `forward` whose output is z."""
-        out_BChw = z_BChw[:, self.permutation.argsort()]
-        coupled_BChw = (out_BChw - self.offset) / self._channel_scale()
-        first_BChw, second_BChw = coupled_BChw.split(self.halves, dim=1)
-        log_scale_BChw, offset_BChw = self._coupling(first_BChw)
-        second_BChw = (second_BChw - offset_BChw) * (-log_scale_BChw).exp()
-        return torch.cat([first_BChw, second_BChw], dim=1)
-
-    def _coupling(self, first_BChw: Tensor) -> tuple[Tensor, Tensor]:
-        """Log scale and offset of the second half, each (B, C, h, w)."""
-        # A tenth of the output of the convolutions: a step starts close to the identity.
-        out_BChw = 0.1 * self.subnet(first_BChw).to(first_BChw.dtype)
-        log_scale_BChw, offset_BChw = out_BChw.chunk(2, dim=1)
-        return self.clamp * log_scale_BChw.tanh(), offset_BChw
-
-    def _channel_scale(self) -> Tensor:
-        return 0.1 * F.softplus(self.scale, beta=SOFT)
 
 
 class Flow(nn.Module):
@@ -92,9 +78,32 @@ class Flow(nn.Module):
             log_det_Bhw = log_det_Bhw + step_log_det_Bhw
         return x_BChw, log_det_Bhw
 
-    def inverse(self, z_BChw: Tensor) -> Tensor:
-        """The input of `forward` whose latent is z."""
-        for step in reversed(self.steps):
-            assert isinstance(step, FlowStep)
-            z_BChw = step.inverse(z_BChw)
-        return z_BChw
+
+class Flows(nn.Module):
+    """A norm and a flow of `flow_steps` for each layer; `kernels` are taken in turn."""
+
+    def __init__(
+        self,
+        shapes: Sequence[Shape],
+        *,
+        flow_steps: int,
+        kernels: Sequence[int],
+        hidden_ratio: float,
+        clamp: float,
+        layer_norm: bool,
+    ) -> None:
+        super().__init__()
+        each = [kernels[i % len(kernels)] for i in range(flow_steps)]
+        norms = (nn.LayerNorm(shape) if layer_norm else nn.Identity() for shape in shapes)
+        self.norms = nn.ModuleList(norms)
+        self.flows = nn.ModuleList(
+            Flow(channels, kernels=each, hidden_ratio=hidden_ratio, clamp=clamp)
+            for channels, _, _ in shapes
+        )
+
+    def forward(self, *layers_BChw: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The latent (B, C, h, w) and log-determinant (B, h, w) of each layer."""
+        return [
+            flow(norm(layer_BChw))
+            for layer_BChw, norm, flow in zip(layers_BChw, self.norms, self.flows, strict=True)
+        ]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.parts.maps import windowed
+
 WINDOW, SIGMA = 11, 1.5
 """Side and sigma, in pixels, of the Gaussian window of SSIM."""
 SMOOTH = 1e-5
@@ -95,7 +97,7 @@ def ssim(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
     A Gaussian of 11 pixels and sigma 1.5, zeros beyond the border (Wang et al. 2004; the official
     DRAEM). The window is separable: a banded matrix on either side.
     """
-    rows_HH, columns_WW = (_window(side).to(x_BCHW) for side in x_BCHW.shape[-2:])
+    rows_HH, columns_WW = (windowed(s, WINDOW, SIGMA).to(x_BCHW) for s in x_BCHW.shape[-2:])
 
     def local(images_BCHW: Tensor) -> Tensor:
         return rows_HH @ images_BCHW @ columns_WW.T
@@ -108,15 +110,6 @@ def ssim(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
     luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x.square() + mean_y.square() + 0.01**2)
     structure = (2 * covariance + 0.03**2) / (variance_x + variance_y + 0.03**2)
     return (luminance * structure).mean(dim=(1, 2, 3))
-
-
-def _window(side: int) -> Tensor:
-    """The window as a matrix (S, S): row i holds the weights around pixel i, float64."""
-    offsets_SS = torch.arange(side)[:, None] - torch.arange(side)
-    taps = torch.arange(WINDOW) - WINDOW // 2
-    total = torch.exp(-(taps.double() ** 2) / (2 * SIGMA**2)).sum()
-    weights_SS = torch.exp(-(offsets_SS.double() ** 2) / (2 * SIGMA**2)) / total
-    return torch.where(offsets_SS.abs() <= WINDOW // 2, weights_SS, 0.0)
 
 
 def focal(logits_B2SS: Tensor, damaged_B1SS: Tensor) -> Tensor:

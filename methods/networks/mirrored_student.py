@@ -30,18 +30,15 @@ class BatchNorm(nn.BatchNorm2d):
         mean_C = total_with_gradient(float_BChw.sum(dim=(0, 2, 3))) / count
         centred_BChw = float_BChw - mean_C[:, None, None]
         variance_C = total_with_gradient(centred_BChw.square().sum(dim=(0, 2, 3))) / count
-        self._track(mean_C.detach(), (variance_C * count / (count - 1)).detach())
+        # What `nn.BatchNorm2d` scores with.
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.running_mean.lerp_(mean_C.detach(), self.momentum)
+        self.running_var.lerp_((variance_C * count / (count - 1)).detach(), self.momentum)
+        self.num_batches_tracked.add_(1)
         scale_C = self.weight * (variance_C + self.eps).rsqrt()
         out_BChw = centred_BChw * scale_C[:, None, None] + self.bias[:, None, None]
         return out_BChw.to(x_BChw.dtype)
-
-    def _track(self, mean_C: Tensor, variance_C: Tensor) -> None:
-        """Update the running statistics that `nn.BatchNorm2d` scores with."""
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        self.running_mean.lerp_(mean_C, self.momentum)
-        self.running_var.lerp_(variance_C, self.momentum)
-        self.num_batches_tracked.add_(1)
 
 
 class Bottleneck(nn.Module):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from methods.parts.attention import (
     Mlp,
-    grouped,
     joined_heads,
     linear_attention,
+    mirrored,
     split_heads,
     start_small,
 )
@@ -28,7 +28,7 @@ class NoisyDecoder(nn.Module):
         channels: int,
         groups: int,
         *,
-        layers: int,
+        decoder_layers: int,
         heads: int,
         dropout: float,
         mlp_bias: bool,
@@ -36,18 +36,14 @@ class NoisyDecoder(nn.Module):
         super().__init__()
         self.groups = groups
         self.bottleneck = Mlp(channels, dropout=dropout, bias=mlp_bias)
-        self.decoder = nn.ModuleList(Block(channels, heads, mlp_bias) for _ in range(layers))
+        self.decoder = nn.ModuleList(
+            Block(channels, heads, mlp_bias) for _ in range(decoder_layers)
+        )
         start_small(self)
 
     def forward(self, tokens_BTC: Tensor) -> list[Tensor]:
         """The mean of all blocks (B, T, C) to the groups' reconstructions, each (B, T, C)."""
-        tokens_BTC = self.bottleneck(tokens_BTC)
-        rebuilt_BTC: list[Tensor] = []
-        for block in self.decoder:
-            tokens_BTC = block(tokens_BTC)
-            # The decoder mirrors the encoder: its last layers rebuild the shallowest blocks.
-            rebuilt_BTC.insert(0, tokens_BTC)
-        return grouped(rebuilt_BTC, self.groups)
+        return mirrored(self.decoder, self.bottleneck(tokens_BTC), self.groups)
 
 
 class Block(nn.Module):

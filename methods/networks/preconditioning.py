@@ -23,8 +23,6 @@ from methods.parts.dist import rank, total
 
 TOLERATED_FLOOR = 0.2
 """A network whose loss can't fall below this can't be called trained."""
-LEAST = 1e-3
-"""The smallest variance by which an axis is whitened, as a share of the mean."""
 
 
 class PrincipalAxes(nn.Module):
@@ -64,14 +62,6 @@ class PrincipalAxes(nn.Module):
         # Rounding makes those of an axis without variance slightly negative.
         self.variances_C.copy_(variances_C.flip(0).clamp(min=0))
 
-    def to_axes(self, features_BChw: Tensor) -> Tensor:
-        """Features as numbers on the axes, z = U^T x."""
-        return torch.einsum("dc,bdhw->bchw", self.axes_CC, features_BChw)
-
-    def from_axes(self, numbers_BChw: Tensor) -> Tensor:
-        """Numbers on the axes as features, x = U z."""
-        return torch.einsum("dc,bchw->bdhw", self.axes_CC, numbers_BChw)
-
     def noise(
         self, network: Predictor, noisy_BChw: Tensor, steps_B: Tensor, alpha_bar_N: Tensor
     ) -> Tensor:
@@ -84,21 +74,13 @@ class PrincipalAxes(nn.Module):
         lambda_C11 = self.variances_C[:, None, None]
         v_BC11 = noisy_variances(lambda_C11, level_B111)
         with torch.autocast(noisy_BChw.device.type, enabled=False):
-            z_BChw = self.to_axes(noisy_BChw.float())
+            z_BChw = torch.einsum("dc,bdhw->bchw", self.axes_CC, noisy_BChw.float())
         rest_BChw = network(z_BChw * v_BC11.rsqrt(), steps_B).float()
         with torch.autocast(noisy_BChw.device.type, enabled=False):
             linear_BChw = (1 - level_B111).sqrt() / v_BC11 * z_BChw
             share_BC11 = (level_B111 * lambda_C11 / v_BC11).sqrt()
-            return self.from_axes(linear_BChw - share_BC11 * rest_BChw)
-
-    def whitened(self, features_BChw: Tensor) -> Tensor:
-        """Features as numbers on the axes, in units of the deviation that a normal cell has there.
-
-        On an axis without variance anything would be infinitely surprising: it is at least LEAST of
-        the mean.
-        """
-        least_C = self.variances_C.clamp(min=LEAST * float(self.variances_C.mean()))
-        return self.to_axes(features_BChw) * least_C.rsqrt()[:, None, None]
+            noise_BChw = linear_BChw - share_BC11 * rest_BChw
+            return torch.einsum("dc,bchw->bdhw", self.axes_CC, noise_BChw)
 
     def yardsticks(self, level_N: Tensor, weights_N: Tensor) -> dict[str, float]:
         """The weighted mean loss, at these alpha_bar, of predictors that need no training.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.parts.attention import Mlp, grouped, joined_heads, split_heads, start_small
+from methods.parts.attention import Mlp, joined_heads, mirrored, split_heads, start_small
 
 EPSILON = 1e-8
 """Epsilon of all layer norms."""
@@ -21,14 +21,15 @@ class PrototypeDecoder(nn.Module):
     """Tokens to groups of rebuilt tokens, and to how far they are from the image's prototypes."""
 
     def __init__(
-        self, channels: int, groups: int, *, prototypes: int, layers: int, heads: int
+        self, channels: int, groups: int, *, prototypes: int, decoder_layers: int, heads: int
     ) -> None:
         super().__init__()
         self.groups = groups
         self.prototypes = nn.Parameter(torch.randn(prototypes, channels))
-        self.extract = Extraction(channels, heads)
+        self.extract = Attended(channels, heads, cosine=False)
         self.bottleneck = Mlp(channels)
-        self.decoder = nn.ModuleList(Reconstruction(channels, heads) for _ in range(layers))
+        layers = (Attended(channels, heads, cosine=True) for _ in range(decoder_layers))
+        self.decoder = nn.ModuleList(layers)
         start_small(self)
 
     def forward(self, tokens_BTC: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -37,12 +38,7 @@ class PrototypeDecoder(nn.Module):
         prototypes_BKC = self.extract(self.prototypes.expand(len(tokens_BTC), -1, -1), tokens_BTC)
         gathered_B = gather_loss(tokens_BTC, prototypes_BKC)
         tokens_BTC = self.bottleneck(tokens_BTC)
-        rebuilt_BTC: list[Tensor] = []
-        for block in self.decoder:
-            tokens_BTC = block(tokens_BTC, prototypes_BKC)
-            # The decoder mirrors the encoder: its last layers rebuild the shallowest blocks.
-            rebuilt_BTC.insert(0, tokens_BTC)
-        return grouped(rebuilt_BTC, self.groups), gathered_B
+        return mirrored(self.decoder, tokens_BTC, self.groups, prototypes_BKC), gathered_B
 
 
 def gather_loss(tokens_BTC: Tensor, prototypes_BKC: Tensor) -> Tensor:
@@ -54,54 +50,37 @@ def gather_loss(tokens_BTC: Tensor, prototypes_BKC: Tensor) -> Tensor:
     return 1 - cosines_BTK.amax(dim=2).mean(dim=1)
 
 
-class Extraction(nn.Module):
-    """Prototypes attend to the image's tokens, once; attention and MLP are added to their input."""
+class Attended(nn.Module):
+    """Tokens attend to others, then an MLP is added.
 
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        # One norm for queries and keys, as officially.
-        self.before_attention = nn.LayerNorm(channels, eps=EPSILON)
-        self.query = nn.Linear(channels, channels)
-        self.key_value = nn.Linear(channels, 2 * channels)
-        self.leave = nn.Linear(channels, channels)
-        self.before_mlp = nn.LayerNorm(channels, eps=EPSILON)
-        self.mlp = Mlp(channels)
-
-    def forward(self, prototypes_BKC: Tensor, tokens_BTC: Tensor) -> Tensor:
-        """Learned prototypes (B, K, C) and tokens (B, T, C) to the image's prototypes (B, K, C)."""
-        query = split_heads(self.query(self.before_attention(prototypes_BKC)), self.heads)
-        inner_BTC = self.key_value(self.before_attention(tokens_BTC)).chunk(2, dim=2)
-        key, value = (split_heads(part_BTC, self.heads) for part_BTC in inner_BTC)
-        weights = torch.softmax(query @ key.mT * key.shape[-1] ** -0.5, dim=-1)
-        prototypes_BKC = prototypes_BKC + self.leave(joined_heads(weights @ value))
-        out_BKC: Tensor = prototypes_BKC + self.mlp(self.before_mlp(prototypes_BKC))
-        return out_BKC
-
-
-class Reconstruction(nn.Module):
-    """Tokens become mixes of prototypes: nothing of them passes around the attention.
-
-    Weights are ReLUs of cosines times a learned scale of each head, and need not sum to 1.
+    Prototypes gather from the image's tokens by a softmax, which is added to them as well. With
+    `cosine` tokens become mixes of prototypes, and nothing of them passes around the attention:
+    weights are ReLUs of cosines times a learned scale of each head, and need not sum to 1.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, *, cosine: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.cosine = heads, cosine
+        # One norm for queries and keys, as officially.
         self.before_attention = nn.LayerNorm(channels, eps=EPSILON)
-        self.scale = nn.Parameter(torch.ones(heads, 1, 1))
+        if cosine:
+            self.scale = nn.Parameter(torch.ones(heads, 1, 1))
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
         self.leave = nn.Linear(channels, channels)
         self.before_mlp = nn.LayerNorm(channels, eps=EPSILON)
         self.mlp = Mlp(channels)
 
-    def forward(self, tokens_BTC: Tensor, prototypes_BKC: Tensor) -> Tensor:
-        """Tokens (B, T, C) and prototypes (B, K, C) to tokens (B, T, C)."""
-        query = split_heads(self.query(self.before_attention(tokens_BTC)), self.heads)
-        inner_BKC = self.key_value(self.before_attention(prototypes_BKC)).chunk(2, dim=2)
+    def forward(self, x_BTC: Tensor, others_BKC: Tensor) -> Tensor:
+        """Tokens (B, T, C) and those that they attend to (B, K, C) to tokens (B, T, C)."""
+        query = split_heads(self.query(self.before_attention(x_BTC)), self.heads)
+        inner_BKC = self.key_value(self.before_attention(others_BKC)).chunk(2, dim=2)
         key, value = (split_heads(part_BKC, self.heads) for part_BKC in inner_BKC)
-        cosines = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
-        mixed_BTC = self.leave(joined_heads(F.relu(cosines * self.scale) @ value))
-        out_BTC: Tensor = mixed_BTC + self.mlp(self.before_mlp(mixed_BTC))
+        if self.cosine:
+            cosines = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
+            x_BTC = self.leave(joined_heads(F.relu(cosines * self.scale) @ value))
+        else:
+            weights = torch.softmax(query @ key.mT * key.shape[-1] ** -0.5, dim=-1)
+            x_BTC = x_BTC + self.leave(joined_heads(weights @ value))
+        out_BTC: Tensor = x_BTC + self.mlp(self.before_mlp(x_BTC))
         return out_BTC

@@ -18,7 +18,7 @@ from torch import Tensor
 from methods.base import OnProgress, Progress
 from methods.painting import perlin
 from methods.parts.batches import Batches, Draws
-from methods.parts.windows import crop
+from methods.parts.windows import moved
 
 OWN = "own"
 """The word for textures of which half are training images, half are procedural."""
@@ -45,11 +45,6 @@ def texture_files(folder: Path) -> list[Path]:
     return files
 
 
-def texture_bytes(folder: Path, side: int) -> int:
-    """Memory of a folder's textures while a training runs: all of them, at this side."""
-    return len(texture_files(folder)) * 3 * side**2
-
-
 def textures_sha256(folder: Path) -> str:
     """Identity of a folder's images, by relative path and bytes; ValueError where one is no image.
 
@@ -72,8 +67,7 @@ def own_textures(train: Batches) -> Source:
 
     def draw(draws: Draws, side: int) -> Tensor:
         images_B3SS = train.fetch(draws.integers(0, len(train)).tolist()).to(draws.device)
-        moved_B3SS = _window(images_B3SS, draws, side)
-        procedural_B3SS = perlin.textures(draws, side)
+        moved_B3SS, procedural_B3SS = moved(images_B3SS, draws, side), perlin.textures(draws, side)
         return torch.where(draws.uniform(1, 1, 1) < 0.5, moved_B3SS, procedural_B3SS)
 
     return draw
@@ -91,11 +85,6 @@ def folder_textures(folder: Path, side: int, on_progress: OnProgress) -> Source:
 
     def draw(draws: Draws, side: int) -> Tensor:
         textures_B3SS = textures_N3SS[draws.integers(0, len(files)).cpu()].to(draws.device)
-        return _window(textures_B3SS.float() / 255, draws, side)
+        return moved(textures_B3SS.float() / 255, draws, side)
 
     return draw
-
-
-def _window(images_B3SS: Tensor, draws: Draws, side: int) -> Tensor:
-    """A square of each image, from a random corner on."""
-    return crop(images_B3SS, draws.integers(0, images_B3SS.shape[-1], 2), side)

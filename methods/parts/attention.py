@@ -39,10 +39,7 @@ def linear_attention(query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor) -
 
 
 class Mlp(nn.Sequential):
-    """Linear, GELU, linear, of four times the width between; `dropout` before, between and after.
-
-    Without dropout nothing is dropped anywhere.
-    """
+    """Linear, GELU and linear, four times as wide between; dropout before, between and after."""
 
     def __init__(self, channels: int, *, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__(
@@ -64,8 +61,15 @@ def start_small(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def grouped(layers_BTC: list[Tensor], groups: int) -> list[Tensor]:
-    """The means (B, T, C) of so many runs of equally many layers."""
-    size = len(layers_BTC) // groups
-    runs = (layers_BTC[start : start + size] for start in range(0, len(layers_BTC), size))
-    return [torch.stack(run).mean(dim=0) for run in runs]
+def mirrored(
+    decoder: nn.ModuleList, tokens_BTC: Tensor, groups: int, *others: Tensor
+) -> list[Tensor]:
+    """The means (B, T, C) of so many runs of equally many of the decoder's layers, the last first.
+
+    A decoder mirrors the encoder: its last layers rebuild the shallowest blocks.
+    """
+    outputs_BTC: list[Tensor] = []
+    for layer in decoder:
+        tokens_BTC = layer(tokens_BTC, *others)
+        outputs_BTC.insert(0, tokens_BTC)
+    return [run.mean(dim=0) for run in torch.stack(outputs_BTC).unflatten(0, (groups, -1))]

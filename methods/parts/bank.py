@@ -29,6 +29,11 @@ KS = (1, 3, 5, 7, 9)
 """Numbers of neighbours that a search for knobs tries."""
 
 
+def editing_search(knobs: Any) -> BankSearch | None:
+    """The search that editing with these knobs begins with; None where they do not edit."""
+    return BankSearch(knobs.coreset, knobs.k) if knobs.k else None
+
+
 def coresets(bank_rate: float) -> tuple[float, ...]:
     """Coreset rates that a search for knobs tries: a quarter, half and all of the bank."""
     return tuple(bank_rate * share for share in (0.25, 0.5, 1.0))
@@ -39,7 +44,19 @@ def patches(features_BChw: Tensor) -> Tensor:
     return features_BChw.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-class MemoryBank(nn.Module):
+class Sized(nn.Module):
+    """A module whose buffers hold as many rows as were learned: that is data, not architecture."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        for name, rows in [*self.named_buffers(recurse=False)]:
+            if (stored := state_dict.get(f"{prefix}{name}")) is not None:
+                setattr(self, name, torch.empty_like(stored, device=rows.device))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class MemoryBank(Sized):
     """Normal patches in the order of greedy k-center: a smaller coreset is a prefix.
 
     Rows are stored as `dtype`; halves are searched as float32.
@@ -94,8 +111,7 @@ class MemoryBank(nn.Module):
                 points_ND = batch_ND.new_empty(shape, dtype=self.rows_MD.dtype)
             points_ND[filled : filled + len(batch_ND)] = batch_ND
             filled += len(batch_ND)
-        if points_ND is None:
-            raise ValueError("the memory bank got no training images")
+        assert points_ND is not None, "no data set without training images is opened"
         return points_ND
 
     def prefix(self, rate: float) -> Tensor:
@@ -118,45 +134,29 @@ class MemoryBank(nn.Module):
         return Neighbours(*(numbers_NK.view(*cells, -1) for numbers_NK in nearest_NK))
 
     def edit(
-        self,
-        features_BChw: Tensor,
-        search: BankSearch,
-        weighting: Weighting = "softmax",
-        temperature: float = 1.0,
-        temperature_unit: TemperatureUnit = "absolute",
-        neighbours: Neighbours | None = None,
+        self, features_BChw: Tensor, knobs: Any, neighbours: Neighbours | None = None
     ) -> Tensor:
-        """Eq. 10: each location becomes a weighted mix of its k nearest rows.
+        """Eq. 10: each location becomes a weighted mix of its `knobs.k` nearest rows.
 
-        `neighbours` come of a search that serves this one.
+        `neighbours` come of a search that serves the knobs.
         """
-        bank_MD = self.prefix(search.coreset)
-        unit = math.sqrt(bank_MD.shape[1]) if temperature_unit == "root_channels" else 1.0
-        how = weighting, temperature * unit
+        bank_MD = self.prefix(knobs.coreset)
+        unit = math.sqrt(bank_MD.shape[1]) if knobs.temperature_unit == "root_channels" else 1.0
+        how = knobs.weighting, knobs.temperature * unit
         if neighbours is None:
-            edited_ND = topk_edit(patches(features_BChw), bank_MD, search.k, *how)
+            edited_ND = topk_edit(patches(features_BChw), bank_MD, knobs.k, *how)
         else:
-            distances_NK, rows_NK = (numbers.flatten(0, 2)[:, : search.k] for numbers in neighbours)
+            distances_NK, rows_NK = (numbers.flatten(0, 2)[:, : knobs.k] for numbers in neighbours)
             edited_ND = mix(bank_MD, rows_NK, weights(distances_NK, *how))
         return edited_ND.view(*features_BChw[:, 0].shape, -1).permute(0, 3, 1, 2)
 
     def get_extra_state(self) -> Tensor:
-        """The number of patches as a tensor: no buffer, as shapes that depend on one can't be
-        exported."""
+        """The number of patches; no buffer, as shapes that depend on one can't be exported."""
         return torch.tensor(self.source)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the stored number."""
+        """Take the stored number of patches."""
         self.source = int(state)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # The number of rows is data, not architecture: take the stored one.
-        stored_MD = state_dict.get(f"{prefix}rows_MD")
-        if stored_MD is not None:
-            self.rows_MD = torch.empty_like(stored_MD, device=self.rows_MD.device)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class Standardise(nn.Module):

@@ -24,7 +24,6 @@ class Batch(NamedTuple):
     inputs: Tensor
     """Float32: RGB pixels (B, 3, S, S) in [0, 1], frozen features (B, C, g, g), or a pyramid of
     them (B, L)."""
-    keys: tuple[str, ...]
     positions: Tensor
     """Positions (B,) int64 of these samples in the whole batch."""
     size: int
@@ -34,20 +33,20 @@ class Batch(NamedTuple):
 class Batches:
     """Samples in batches: all categories mixed, no labels.
 
-    `keys` names every sample; `fetch(indices)` returns their inputs as one tensor. `batch_size` is
-    the global one: each rank of `torch.distributed` gets its own part of every batch. No sample is
-    dropped or doubled.
+    `fetch(indices)` returns the inputs of so many samples as one tensor. `batch_size` is the global
+    one: each rank of `torch.distributed` gets its own part of every batch. No sample is dropped or
+    doubled.
     """
 
     def __init__(
-        self, keys: Sequence[str], fetch: Callable[[Sequence[int]], Tensor], *, seed: int = 0
+        self, samples: int, fetch: Callable[[Sequence[int]], Tensor], *, seed: int = 0
     ) -> None:
-        self.keys = tuple(keys)
+        self.samples = samples
         self.fetch = fetch
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.samples
 
     def epoch(self, index: int, batch_size: int) -> Iterator[Batch]:
         """Batches with each sample once, in an order given by (seed, index) alone.
@@ -59,7 +58,7 @@ class Batches:
         yield from self._batches(generator.permutation(len(self)), batch_size)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """Batches in the order of `keys`; rank r gets samples r, r + world, ..."""
+        """Batches in the order of the samples; rank r gets r, r + world, ..."""
         yield from self._batches(np.arange(len(self)), batch_size)
 
     def _batches(self, order_N: np.ndarray, batch_size: int) -> Iterator[Batch]:
@@ -70,9 +69,8 @@ class Batches:
             rank_B = whole_B[whole_B % world == rank()]
             samples = [int(sample) for sample in order_N[rank_B]]
             if samples:
-                keys = tuple(self.keys[sample] for sample in samples)
                 positions_B = torch.from_numpy(rank_B - whole_B[0])
-                yield Batch(self.fetch(samples), keys, positions_B, len(whole_B))
+                yield Batch(self.fetch(samples), positions_B, len(whole_B))
 
 
 class Draws:

@@ -34,14 +34,17 @@ def _finite(settings: Any, names: Sequence[str]) -> Iterator[tuple[str, float]]:
         yield name, value
 
 
+def up_to_one(settings: Any, *names: str) -> None:
+    """Raise ValueError unless each named field is in (0, 1]."""
+    for name in names:
+        if not 0 < getattr(settings, name) <= 1:
+            raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
+
+
 def check_map(knobs: Any, side: int) -> None:
-    """Raise ValueError unless smoothing and pooling fit a map of this side."""
-    at_least(knobs, 0, "sigma")
-    check_pool(knobs, side)
-
-
-def check_pool(knobs: Any, side: int) -> None:
-    """Raise ValueError unless pooling fits a map of this side."""
+    """Raise ValueError unless smoothing, where there is any, and pooling fit a map of this side."""
+    if hasattr(knobs, "sigma"):
+        at_least(knobs, 0, "sigma")
     if not 1 <= knobs.pool <= side:
         raise ValueError(f"pool={knobs.pool}: must be in 1..{side}, the side of the map")
 
@@ -52,21 +55,19 @@ def check_evaluated(knobs: Any) -> None:
     at_least(knobs, 8, "scored_at")
     if knobs.window < 1 or knobs.window % 2 == 0:
         raise ValueError(f"window={knobs.window}: must be odd, as a pixel lies in its middle")
-    if not 0 < knobs.top <= 1:
-        raise ValueError(f"top={knobs.top}: must be in (0, 1], a share of the pixels")
+    up_to_one(knobs, "top")
 
 
-def check_bank(bank_rate: float, coreset: float, k: int, patches: int) -> None:
+def check_bank(config: Any, knobs: Any, patches: int) -> None:
     """Raise ValueError unless 0 < coreset <= bank_rate <= 1 and the coreset has k rows or more."""
-    if not 0 < bank_rate <= 1:
-        raise ValueError(f"bank_rate={bank_rate}: must be in (0, 1]")
-    if not 0 < coreset <= bank_rate:
+    up_to_one(config, "bank_rate")
+    if not 0 < knobs.coreset <= config.bank_rate:
         raise ValueError(
-            f"coreset={coreset}: must be in (0, bank_rate={bank_rate}]; "
+            f"coreset={knobs.coreset}: must be in (0, bank_rate={config.bank_rate}]; "
             "raise bank_rate to keep a larger bank"
         )
-    rows = coreset_rows(patches, coreset)
-    if not 0 <= k <= rows:
+    rows = coreset_rows(patches, knobs.coreset)
+    if not 0 <= knobs.k <= rows:
         raise ValueError(
-            f"k={k}: must be in 0..{rows}, as the bank would hold {rows} of {patches} patches"
+            f"k={knobs.k}: must be in 0..{rows}, as the bank would hold {rows} of {patches} patches"
         )

@@ -9,19 +9,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def active() -> bool:
-    """Whether a process group is up."""
-    return dist.is_available() and dist.is_initialized()
-
-
 def rank() -> int:
     """This process's number; 0 when alone."""
-    return dist.get_rank() if active() else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def world_size() -> int:
     """The number of processes that work together; 1 when alone."""
-    return dist.get_world_size() if active() else 1
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def local_count(samples: int, rank: int) -> int:

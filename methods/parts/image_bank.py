@@ -7,22 +7,22 @@ images, M kept ones, K neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.kcenter import kcenter_order
 from kernels.topk import topk_l2
 from methods.base import OnProgress, Progress
+from methods.parts.bank import Sized
 from methods.parts.batches import Batches
 from methods.parts.cost import coreset_rows
 from methods.parts.dist import local_count, rank, total, world_size
 from methods.parts.seeds import generator
 
 
-class ImageBank(nn.Module):
+class ImageBank(Sized):
     """Features of normal images in halves, as the cache holds them, and their vectors."""
 
     images_ML: Tensor
@@ -32,9 +32,6 @@ class ImageBank(nn.Module):
         super().__init__()
         self.register_buffer("images_ML", torch.empty(0, 0, dtype=torch.float16))
         self.register_buffer("vectors_MC", torch.empty(0, 0))
-
-    def __len__(self) -> int:
-        return len(self.images_ML)
 
     def fit(
         self,
@@ -90,14 +87,4 @@ class ImageBank(nn.Module):
         the nearest first."""
         # Of unit vectors the Euclidean distance orders as the cosine does.
         units = F.normalize(vectors_BC, dim=1), F.normalize(self.vectors_MC, dim=1)
-        return topk_l2(*units, min(k, len(self)))[1]
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # The number of images is data, not architecture: take the stored one.
-        for name in ("images_ML", "vectors_MC"):
-            stored = state_dict.get(f"{prefix}{name}")
-            if stored is not None:
-                setattr(self, name, torch.empty_like(stored, device=self.images_ML.device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        return topk_l2(*units, min(k, len(self.images_ML)))[1]

@@ -6,15 +6,20 @@ N cells in a row, T taps of a Gaussian.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from methods.base import Scores, Stage
 
 SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"pool": (1, 4, 16)}))
 """Stages of a search over how maps become scores."""
+TOP_SEARCH = (Stage({"sigma": (0.0, 2.0, 4.0)}), Stage({"top": (0.001, 0.01, 0.05)}))
+"""The same where they do so by `evaluated`."""
 TILTS = (-1.0, 0.0, 1.0)
 """Tilts that a search tries: weights halve, stay or double from fine layers to coarse ones."""
 
@@ -53,43 +58,34 @@ def smooth_upsample(
     rows_Sh = _upsampling(maps_Bhw.shape[1], side, align_corners)
     columns_Sw = _upsampling(maps_Bhw.shape[2], side, align_corners)
     if sigma > 0:
-        blur_SS = _gaussian(side, sigma)
+        blur_SS = torch.from_numpy(gaussian_filter1d(np.eye(side), sigma, axis=0))
         rows_Sh, columns_Sw = blur_SS @ rows_Sh, blur_SS @ columns_Sw
     return rows_Sh.to(maps_Bhw) @ maps_Bhw @ columns_Sw.to(maps_Bhw).T
 
 
-def evaluated(
-    errors_Bhw: Tensor,
-    side: int,
-    scored_at: int,
-    window: int,
-    sigma: float,
-    top: float,
-    *,
-    by_way_of: int | None = None,
-) -> Scores:
+def evaluated(errors_Bhw: Tensor, side: int, knobs: Any, *, by_way_of: int | None = None) -> Scores:
     """Maps (B, S, S) and image scores (B,) as Dinomaly's evaluation has them (`evaluation_batch`).
 
-    Bilinearly to `scored_at` pixels a side, where `by_way_of` is named first to that many with
-    aligned corners; then a Gaussian of `window` taps a side, beyond the border 0 (sigma 0: none);
-    the image score is the mean of the `top` share of its pixels. Ours: the map is then brought to
-    the side of the view.
+    Bilinearly to `knobs.scored_at` pixels a side, where `by_way_of` is named first to that many
+    with aligned corners; then a Gaussian of `window` taps a side and `sigma` (0: none), beyond the
+    border 0; the image score is the mean of the `top` share of its pixels. Ours: the map is then
+    brought to the side of the view.
     """
-    cells = errors_Bhw.shape[1]
+    cells, scored_at = errors_Bhw.shape[1], knobs.scored_at
     if by_way_of is None:
         rows_Nh = _upsampling(cells, scored_at, align_corners=False)
     else:
         rows_Nh = _upsampling(by_way_of, scored_at, False) @ _upsampling(cells, by_way_of, True)
-    if sigma > 0:
-        rows_Nh = _windowed(scored_at, window, sigma) @ rows_Nh
+    if knobs.sigma > 0:
+        rows_Nh = windowed(scored_at, knobs.window, knobs.sigma) @ rows_Nh
     rows_Nh = rows_Nh.to(errors_Bhw)
     maps_BNN = rows_Nh @ errors_Bhw @ rows_Nh.T
-    count = max(1, int(scored_at**2 * top))
+    count = max(1, int(scored_at**2 * knobs.top))
     images_B = maps_BNN.flatten(1).topk(count, dim=1).values.mean(dim=1)
     return Scores(smooth_upsample(maps_BNN, side, 0), images_B)
 
 
-def _windowed(side: int, window: int, sigma: float) -> Tensor:
+def windowed(side: int, window: int, sigma: float) -> Tensor:
     """The weights (S, S) of a Gaussian of so many taps, 0 beyond the border, float64."""
     apart_SS = (torch.arange(side)[:, None] - torch.arange(side)).double()
     taps_T = torch.arange(window).double() - (window - 1) / 2
@@ -102,20 +98,6 @@ def _upsampling(cells: int, side: int, align_corners: bool) -> Tensor:
     """The weights (S, N) of 1-D linear interpolation, float64."""
     unit_1NN = torch.eye(cells, dtype=torch.float64)[None]
     return F.interpolate(unit_1NN, size=side, mode="linear", align_corners=align_corners)[0].T
-
-
-def _gaussian(side: int, sigma: float) -> Tensor:
-    """The weights (S, S) of a 1-D Gaussian with mirrored borders, float64."""
-    radius = int(4 * sigma + 0.5)
-    offsets_T = np.arange(-radius, radius + 1)
-    weights_T = np.exp(-0.5 * (offsets_T / sigma) ** 2)
-    weights_T /= weights_T.sum()
-    pixels_S1 = np.arange(side)[:, None]
-    sources_ST = (pixels_S1 + offsets_T) % (2 * side)
-    sources_ST = np.where(sources_ST < side, sources_ST, 2 * side - 1 - sources_ST)
-    matrix_SS = np.zeros((side, side))
-    np.add.at(matrix_SS, (pixels_S1, sources_ST), weights_T)
-    return torch.from_numpy(matrix_SS)
 
 
 def image_score(maps_BHW: Tensor, pool: int) -> Tensor:

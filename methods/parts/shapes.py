@@ -20,11 +20,18 @@ def check_features(features: Features) -> None:
     _check_known(features.backbone)
     if isinstance(features, Tokens):
         _check_tokens(features)
+    else:
+        count = layer_count(features.backbone)
+        if not features.layers or not all(0 <= layer < count for layer in features.layers):
+            raise ValueError(
+                f"layers={features.layers}: {features.backbone} has layers 0..{count - 1}"
+            )
+    if list(features.layers) != sorted(set(features.layers)):
+        raise ValueError(
+            f"layers={features.layers}: name each layer once, the shallowest first, e.g. 1,3"
+        )
+    if isinstance(features, Tokens):
         return
-    count = layer_count(features.backbone)
-    if not features.layers or not all(0 <= layer < count for layer in features.layers):
-        raise ValueError(f"layers={features.layers}: {features.backbone} has layers 0..{count - 1}")
-    _check_order(features)
     gridless = features.aggregate != "pyramid" and features.grid < 1
     if gridless or features.resize < 32 or not 0 < features.side <= features.resize:
         raise ValueError(
@@ -54,13 +61,6 @@ def _check_known(backbone: str) -> None:
         raise ValueError(f"backbone={backbone}: timm knows no such model; see timm.list_models()")
 
 
-def _check_order(features: Features) -> None:
-    if list(features.layers) != sorted(set(features.layers)):
-        raise ValueError(
-            f"layers={features.layers}: name each layer once, the shallowest first, e.g. 1,3"
-        )
-
-
 def _check_tokens(features: Tokens) -> None:
     """Raise ValueError for tokens that can't be had."""
     if not 0 < features.side <= features.resize:
@@ -70,7 +70,6 @@ def _check_tokens(features: Tokens) -> None:
     with torch.device("meta"):
         model = vit.transformer(features.backbone, features.side)
     vit.check_blocks(model, features.backbone, features.layers, features.prefix, features.norm)
-    _check_order(features)
     if len(features.layers) % features.parts:
         raise ValueError(
             f"layers={features.layers}: {len(features.layers)} blocks can't be averaged to "
@@ -92,12 +91,16 @@ def layer_shapes(features: Features) -> tuple[Shape, ...]:
 
 
 def _timm_shapes(features: Features) -> tuple[Shape, ...]:
-    """Shapes that a pyramid of timm returns on the meta device, without any weights."""
+    """Shapes that timm gives on the meta device, without any weights."""
     import timm
 
     _check_known(features.backbone)
     if isinstance(features, Tokens):
-        return _token_shapes(features)
+        with torch.device("meta"):
+            model = vit.transformer(features.backbone, features.side)
+        before, side = vit.prefix_tokens(model, features.prefix), vit.cells(model)
+        part = ((model.embed_dim, before, 1),) if before else ()
+        return (*part, (model.embed_dim, side, side)) * features.parts
     with torch.device("meta"):
         pyramid = timm.create_model(
             features.backbone, features_only=True, out_indices=features.layers, pretrained=False
@@ -107,15 +110,6 @@ def _timm_shapes(features: Features) -> tuple[Shape, ...]:
     if [channels for channels, _, _ in shapes] != pyramid.feature_info.channels():
         raise ValueError("its layers do not have their channels first")
     return shapes
-
-
-def _token_shapes(features: Tokens) -> tuple[Shape, ...]:
-    with torch.device("meta"):
-        model = vit.transformer(features.backbone, features.side)
-    before, side = vit.prefix_tokens(model, features.prefix), vit.cells(model)
-    channels: int = model.embed_dim
-    part = ((channels, before, 1),) if before else ()
-    return (*part, (channels, side, side)) * features.parts
 
 
 def feature_channels(features: Features) -> int:

@@ -26,10 +26,9 @@ class StableAdamW(torch.optim.Optimizer):
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
-        amsgrad: bool,
     ) -> None:
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(parameters, settings | {"amsgrad": amsgrad})
+        super().__init__(parameters, settings | {"amsgrad": True})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -50,14 +49,13 @@ class StableAdamW(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
-            for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if group["amsgrad"] else 2]:
+            for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
                 state[name] = torch.zeros_like(parameter)
         state["step"] += 1
         steps, (first, second) = int(state["step"]), group["betas"]
         state["exp_avg"].lerp_(gradient, 1 - first)
         squares = state["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        if group["amsgrad"]:
-            squares = torch.maximum(state["max_exp_avg_sq"], squares, out=state["max_exp_avg_sq"])
+        squares = torch.maximum(state["max_exp_avg_sq"], squares, out=state["max_exp_avg_sq"])
         denominator = (squares.sqrt() / math.sqrt(1 - second**steps)).add_(group["eps"])
         # The current gradient, not the first moment: that is what surprises.
         surprise = (gradient / denominator).square_().mean().sqrt_().clamp_(min=1)

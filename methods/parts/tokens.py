@@ -7,28 +7,36 @@ tokens, L numbers of a pyramid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from methods.base import Scores
 from methods.parts.aggregate import unflatten
 from methods.parts.backbone import Features, Tokens
 from methods.parts.bank import Standardise
 from methods.parts.batches import Batches
+from methods.parts.checks import above_zero, at_least, check_evaluated
+from methods.parts.config import of_config
+from methods.parts.cost import Cost, training_cost
+from methods.parts.maps import evaluated
+from methods.parts.mining import distances
 from methods.parts.shapes import feature_channels, layer_shapes
 from methods.parts.vit import Prefix
 
 
-def token_view(config: Any, *, prefix: Prefix, groups: int, norm: bool) -> Features:
+def token_view(config: Any, *, prefix: Prefix, norm: bool = False) -> Features:
     """The view of a method that learns from tokens.
 
-    With a grid of 0 the blocks of a vision transformer, averaged to groups; else the layers of
-    another backbone, aligned to that grid and side by side: one group, without other tokens.
+    With a grid of 0 the blocks of a vision transformer, averaged to groups where the Config has
+    them; else the layers of another backbone, aligned to that grid and side by side: one group,
+    without other tokens.
     """
     if config.grid:
-        return Features.of(config, aggregate="aligned")
-    return Tokens.of(config, grid=0, prefix=prefix, groups=groups, norm=norm)
+        return of_config(Features, config)
+    return of_config(Tokens, config, prefix=prefix, norm=norm)
 
 
 class Layout(NamedTuple):
@@ -66,7 +74,7 @@ class TokenReader(nn.Module):
 
     def __init__(self, view: Features) -> None:
         super().__init__()
-        self.layout = Layout.of(view)
+        self.view, self.layout = view, Layout.of(view)
         self.shapes = layer_shapes(view) if isinstance(view, Tokens) else ()
         self.standardise = nn.Identity() if self.shapes else Standardise(self.layout.channels)
 
@@ -89,11 +97,12 @@ class TokenReader(nn.Module):
         """The patches' tokens (B, g g, ...) among all (B, T, ...)."""
         return tokens[:, self.layout.before :]
 
-    def as_map(self, tokens_BT: Tensor) -> Tensor:
-        """Numbers of the patches (B, g g) as maps (B, g, g)."""
-        side = self.layout.side
-        map_Bgg: Tensor = tokens_BT.unflatten(1, (side, side))
-        return map_Bgg
+    def compared(self, groups_BTC: list[Tensor], rebuilt_BTC: list[Tensor], knobs: Any) -> Scores:
+        """Scores by one minus the cosine of each patch with what was rebuilt, mean over groups."""
+        errors_BT = [distances(*pair) for pair in zip(groups_BTC, rebuilt_BTC, strict=True)]
+        error_BT = self.patches(torch.stack(errors_BT).mean(dim=0))
+        map_Bgg = error_BT.unflatten(1, (self.layout.side, self.layout.side))
+        return evaluated(map_Bgg, self.view.side, knobs, by_way_of=self.view.side)
 
 
 def mean_of(groups_BTC: list[Tensor]) -> Tensor:
@@ -101,8 +110,31 @@ def mean_of(groups_BTC: list[Tensor]) -> Tensor:
     return torch.stack(groups_BTC).mean(dim=0)
 
 
-def check_decoder(config: Any, layout: Layout) -> None:
-    """Raise ValueError unless heads split the channels, and groups the layers of the decoder."""
+def decoder_of(kind: Callable[..., nn.Module], config: Any, layout: Layout) -> nn.Module:
+    """A decoder for tokens of this layout; in eval mode until it is trained.
+
+    A loaded model must not drop out while it scores.
+    """
+    return of_config(kind, config, channels=layout.channels, groups=layout.groups).eval()
+
+
+def decoder_cost(kind: Callable[..., nn.Module], config: Any, view: Features, samples: int) -> Cost:
+    """The cost of a decoder that is trained on so many samples."""
+    layout = Layout.of(view)
+    shape = layout.tokens, layout.channels
+    return training_cost(lambda: decoder_of(kind, config, layout), shape, samples=samples)
+
+
+def check_decoder(config: Any, knobs: Any, view: Features) -> None:
+    """ValueError for settings that no decoder of tokens, its training or its scores can have.
+
+    Heads must split the channels, and groups the layers of the decoder.
+    """
+    check_evaluated(knobs)
+    at_least(config, 1, "epochs", "batch_size", "groups", "decoder_layers", "heads")
+    at_least(config, 0, "grid", "warmup", "weight_decay")
+    above_zero(config, "learning_rate", "clip", "eps")
+    layout = Layout.of(view)
     if config.groups != layout.groups:
         raise ValueError(
             f"groups={config.groups}: layers on a grid are {layout.groups} group; "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -47,32 +47,18 @@ class Recipe:
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
 
-    @classmethod
-    def of(cls, config: Any, **others: Any) -> Recipe:
-        """A recipe of a method's Config: of its fields with these names, and of `others`."""
-        shared = {field.name for field in fields(cls)} & {field.name for field in fields(config)}
-        return cls(**{name: getattr(config, name) for name in shared} | others)
-
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of a network's parameters."""
+        settings: dict[str, Any] = {
+            "lr": self.learning_rate,
+            "betas": self.betas,
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+        }
         if self.optimiser == "stable_adamw":
-            return StableAdamW(
-                network.parameters(),
-                lr=self.learning_rate,
-                betas=self.betas,
-                eps=self.eps,
-                weight_decay=self.weight_decay,
-                amsgrad=True,
-            )
+            return StableAdamW(network.parameters(), **settings)
         optimiser = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
-        return optimiser(
-            network.parameters(),
-            lr=self.learning_rate,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            fused=self.fused,
-        )
+        return optimiser(network.parameters(), **settings, fused=self.fused)
 
     def steps(self, batches: int) -> int:
         """Steps of the whole training, of so many batches an epoch."""

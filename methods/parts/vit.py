@@ -68,14 +68,12 @@ def check_blocks(
 
 def cells(model: Any) -> int:
     """g, the patches a side."""
-    side: int = model.patch_embed.grid_size[0]
-    return side
+    return int(model.patch_embed.grid_size[0])
 
 
 def prefix_tokens(model: Any, prefix: Prefix) -> int:
     """P, the tokens before the patches that are kept."""
-    every: int = model.num_prefix_tokens
-    return {"none": 0, "class": 1, "all": every}[prefix]
+    return {"none": 0, "class": 1, "all": int(model.num_prefix_tokens)}[prefix]
 
 
 def blocks(model: Any, images_B3SS: Tensor, layers: Sequence[int]) -> list[Tensor]:
@@ -162,8 +160,3 @@ def resampled_positions(positions_1NC: Tensor, first: int, side: int) -> Tensor:
     grid_1Cgg = F.interpolate(grid_1Cgg, scale_factor=(factor, factor), mode="bicubic")
     grid_1NC = grid_1Cgg.flatten(2).transpose(1, 2).to(positions_1NC.dtype)
     return torch.cat([positions_1NC[:, :first], grid_1NC], dim=1)
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """The model in eval mode, without gradients."""
-    return model.eval().requires_grad_(False)

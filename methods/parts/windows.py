@@ -16,6 +16,11 @@ def anywhere(draws: Draws, side: int, window: int) -> Tensor:
     return draws.integers(0, side - window + 1, 2)
 
 
+def moved(images_B3SS: Tensor, draws: Draws, window: int) -> Tensor:
+    """A square of each image from a random corner on, (B, 3, K, K)."""
+    return crop(images_B3SS, draws.integers(0, images_B3SS.shape[-1], 2), window)
+
+
 def crop(images_B3SS: Tensor, corners_B2: Tensor, window: int) -> Tensor:
     """One square of each image: (B, 3, K, K); beyond its border the image repeats."""
     steps_K = torch.arange(window, device=images_B3SS.device)

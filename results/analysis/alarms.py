@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+from scipy import stats
 
 from results.analysis.cells import GROUP, one_cell_per_seed
-from results.calibration import ALARM, ALPHAS, ONE, OWN, alarm_name, expected_rate
+from results.analysis.statistics import LEVEL
+from results.calibration import ALARM, ALPHAS, ONE, OWN, SCHEMA, alarm_name, expected_rate
 from results.identity import POOLED
-
-LEVEL = 0.95
 
 
 def without_alarms(frame: pl.DataFrame) -> pl.DataFrame:
@@ -34,9 +34,8 @@ def alarms(
     counts = scores.group_by("cell_id", "category").agg(
         normal=(~pl.col("label")).sum(), anomalous=pl.col("label").sum()
     )
-    known = pl.DataFrame(schema={"cell_id": pl.String, "category": pl.String, "held": pl.UInt32})
-    if held is not None:
-        known = held.group_by("cell_id", "category").agg(held=pl.len())
+    held = pl.DataFrame(SCHEMA.empty_table()) if held is None else held
+    known = held.group_by("cell_id", "category").agg(held=pl.len())
     keys = ("cell_id", "category")
     rows = done.join(counts, on=keys, how="left").join(known, on=keys, how="left")
     found = [
@@ -61,7 +60,7 @@ def _seen(group: pl.DataFrame, alpha: float, kind: str) -> dict[str, Any]:
         images = sum(row[column] or 0 for row in rows) / seeds
         raised = sum(row["value"] * (row[column] or 0) for row in rows if row["value"] is not None)
         rate = None if missing or not images else raised / seeds / images
-        low, high = (None, None) if rate is None else _binomial(rate, images)
+        low, high = (None, None) if rate is None else share_interval(rate, images)
         result |= {measure: rate, column: images, f"{measure}_low": low, f"{measure}_high": high}
         result["reason"] = result["reason"] or next(iter(missing), "")
     low, high = _expected(group, alpha, kind) if result["false"] is not None else (None, None)
@@ -81,11 +80,9 @@ def _expected(group: pl.DataFrame, alpha: float, kind: str) -> tuple[float | Non
     return expected_rate(held.to_list(), tested.to_list(), alpha)
 
 
-def _binomial(rate: float, images: float) -> tuple[float, float]:
+def share_interval(rate: float, images: float) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share of so many images."""
-    from scipy.stats import beta
-
     hits, tail = rate * images, (1 - LEVEL) / 2
-    low = float(beta.ppf(tail, hits, images - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, images - hits)) if hits < images else 1.0
+    low = float(stats.beta.ppf(tail, hits, images - hits + 1)) if hits else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, images - hits)) if hits < images else 1.0
     return low, high

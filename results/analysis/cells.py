@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from results.identity import POOLED
-from results.profiles import DEFAULT_PROFILE
+from results.files import ResultsError
+from results.identity import POOLED, parts
+from results.profiles import DEFAULT_PROFILE, PROFILES
 from results.table import DONE
 
-SECTION = ("benchmark", "data", "mode", "preset", "profile")
+SECTION = ("benchmark", "data", "mode", "preset", "profile", "shared")
 """Columns that all rows of a table share: sections are never averaged or compared."""
 GROUP = (*SECTION, "method", "variant")
 """Columns that all cells behind a row share; these differ in seed, in separate mode in category."""
@@ -46,14 +45,34 @@ def with_every_seed(done: pl.DataFrame) -> pl.DataFrame:
 
 
 def expected_categories(frame: pl.DataFrame) -> pl.DataFrame:
-    """benchmark, expected: the number of its real categories in the frame."""
-    real = pl.col("category").filter(pl.col("category") != POOLED).drop_nulls()
-    return frame.group_by("benchmark").agg(expected=real.n_unique())
+    """benchmark, metric, expected: the number of its real categories that any row has a value of.
+
+    A category without anomalous images has none of any row: it is left out, not missing.
+    """
+    known = frame.filter(pl.col("category") != POOLED, pl.col("value").is_not_null())
+    return known.group_by("benchmark", "metric").agg(expected=pl.col("category").n_unique())
+
+
+def undefined(frame: pl.DataFrame) -> list[str]:
+    """A line for each reason why values of a section are null: of which metrics and categories."""
+    done = one_cell_per_seed(frame)
+    nowhere = pl.col("value").is_null().all().over("metric", "category")
+    rows = done.with_columns(nowhere=nowhere).filter(pl.col("value").is_null())
+    reasons = rows.group_by("reason", "nowhere").agg(
+        pl.col("metric", "category").unique(maintain_order=True)
+    )
+    return [
+        f"{', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
+        + ("; left out of means and ranks" if nowhere else "")
+        for reason, nowhere, metrics, categories in reasons.sort("reason", "nowhere").iter_rows()
+    ]
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """The name of a row in tables: method and variant."""
-    return " ".join(filter(None, (row["method"], row["variant"])))
+    """The name of a row in tables: its method, and of its variant what not all rows share."""
+    shared = parts(row["shared"])
+    own = [part for part in parts(row["variant"]) if part not in shared]
+    return " ".join(filter(None, (row["method"], ", ".join(own))))
 
 
 def title(row: Mapping[str, Any]) -> str:
@@ -64,6 +83,15 @@ def title(row: Mapping[str, Any]) -> str:
     return " · ".join(names)
 
 
+def heading(frame: pl.DataFrame) -> str:
+    """The title of a section, and what holds of all its rows: how much of the data set there is,
+    which pixels are judged, settings and backbone."""
+    row = frame.row(0, named=True)
+    pixels = frame["value"].is_not_null() & frame["metric"].str.starts_with("pixel_")
+    view = f"pixels of {PROFILES[row['profile']].view}" if pixels.any() else ""
+    return " · ".join(filter(None, (title(row), coverage(frame), view, row["shared"])))
+
+
 def coverage(frame: pl.DataFrame) -> str:
     """`1 of 15 categories` where a section lacks some of a published data set, else nothing."""
     there = frame.filter(pl.col("category") != POOLED)["category"].n_unique()
@@ -71,43 +99,35 @@ def coverage(frame: pl.DataFrame) -> str:
     return f"{there} of {known} categories" if isinstance(known, int) and there < known else ""
 
 
-class Values(NamedTuple):
-    """All values of one section and metric."""
-
-    by_label: dict[str, NDArray[np.float64]]  # (C categories, S seeds), NaN where there is none
-    expected: int  # categories of the data set
-
-
 def labelled(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with each row's `label`."""
-    names = frame.select("method", "variant").unique()
+    by = ("method", "variant", "shared")
+    names = frame.select(by).unique()
     labels = pl.Series([label(row) for row in names.to_dicts()], dtype=pl.String)
-    return frame.join(names.with_columns(label=labels), on=("method", "variant"))
+    return frame.join(names.with_columns(label=labels), on=by)
 
 
-def by_section(
-    frame: pl.DataFrame,
-    judge: Callable[[Values], Iterable[Record]],
-    expected: Mapping[str, int] | None = None,
-) -> list[Record]:
-    """The rows that `judge` returns for each section and metric, with their names added.
+def row_named(frame: pl.DataFrame, name: str) -> str:
+    """The label of the row that is meant: by its label, or by some of its words if no other row has
+    them all.
 
-    `expected` is how many categories each data set has, by default how many the frame has of it.
+    Words are the method and what the variant names. ResultsError, naming what there is, where none
+    or several rows have them.
     """
-    by = [*SECTION, "metric"]
-    rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
-    expected = expected or dict(expected_categories(frame).iter_rows())
-    judged: list[Record] = []
-    for key, group in rows.partition_by(by, as_dict=True, maintain_order=True).items():
-        names = dict(zip(by, key, strict=True))
-        judged += [names | row for row in judge(_arranged(group, expected[names["benchmark"]]))]
-    return judged
+    rows = labelled(frame).select("label", "method", "variant").unique().sort("label").to_dicts()
+    labels = dict.fromkeys(row["label"] for row in rows)
+    if name in labels:
+        return name
+    wanted = set(_words(name))
+    meant = dict.fromkeys(
+        row["label"] for row in rows if wanted <= {row["method"], *_words(row["variant"])}
+    )
+    if len(meant) == 1:
+        return str(next(iter(meant)))
+    if meant:
+        raise ResultsError(f"'{name}' is one of {len(meant)} rows: which of {'; '.join(meant)}?")
+    raise ResultsError(f"no results of '{name}'; there are: {'; '.join(labels)}")
 
 
-def _arranged(group: pl.DataFrame, expected: int) -> Values:
-    axes = {name: group[name].unique().sort().to_list() for name in ("label", "category", "seed")}
-    indices = [{name: i for i, name in enumerate(names)} for names in axes.values()]
-    values_LCS = np.full([len(names) for names in axes.values()], np.nan)
-    for *key, value in group.select(*axes, "value").iter_rows():
-        values_LCS[tuple(index[name] for index, name in zip(indices, key, strict=True))] = value
-    return Values(dict(zip(axes["label"], values_LCS, strict=True)), expected)
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()

@@ -27,9 +27,7 @@ class Chances(NamedTuple):
     worse: float
 
 
-def signed_rank(
-    gaps_C: NDArray[np.float64], rope: float = ROPE, draws: int = DRAWS, seed: int = 0
-) -> Chances | None:
+def signed_rank(gaps_C: NDArray[np.float64], rope: float = ROPE) -> Chances | None:
     """The probability of each of the three, for the gaps of a method to another; None without gaps.
 
     The weights of categories are drawn from a Dirichlet distribution. A draw counts for the region
@@ -39,21 +37,18 @@ def signed_rank(
         return None
     gaps = np.concatenate(([0.0], gaps_C))
     means = (gaps[:, None] + gaps[None, :]) / 2
-    drawn_DC = _weights(len(gaps), draws, seed)
-    above = (means > rope) + 0.5 * (means == rope)
-    below = (means < -rope) + 0.5 * (means == -rope)
+    weights_DC = _weights(len(gaps))
     better_D, worse_D = (
-        np.einsum("dc,ce,de->d", drawn_DC, region, drawn_DC, optimize=True)
-        for region in (above, below)
+        ((weights_DC @ ((side > rope) + 0.5 * (side == rope))) * weights_DC).sum(axis=1)
+        for side in (means, -means)
     )
     regions_D3 = np.stack([better_D, 1 - better_D - worse_D, worse_D], axis=1)
-    counts = np.bincount(regions_D3.argmax(axis=1), minlength=3) / draws
-    return Chances(*(float(count) for count in counts))
+    counts = np.bincount(regions_D3.argmax(axis=1), minlength=3) / DRAWS
+    return Chances(*map(float, counts))
 
 
 @cache
-def _weights(count: int, draws: int, seed: int) -> NDArray[np.float64]:
-    """(draws, count): weights of the prior, which comes first, and of the categories."""
-    prior = np.ones(count)
-    prior[0] = PRIOR
-    return np.random.default_rng(seed).dirichlet(prior, draws)
+def _weights(count: int) -> NDArray[np.float64]:
+    """(DRAWS, count): weights of the prior, which comes first, and of the categories."""
+    prior = [PRIOR, *[1] * (count - 1)]
+    return np.random.default_rng(0).dirichlet(prior, DRAWS)

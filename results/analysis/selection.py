@@ -11,52 +11,51 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from results.analysis.election import Election
+from results.analysis.anchored import Comparison
 from results.identity import POOLED
 
 AVERAGE = "mean"
 """The category of means over categories."""
 ALL = "all"
 """The family that stands for all of them."""
+METRIC = "image_auroc"
+"""The metric that choices are judged by."""
 
 
-def objective(rows: pl.DataFrame, metrics: Sequence[str]) -> float | None:
-    """The mean over metrics of a cell's mean over categories; None if a metric has no value."""
-    counted = rows.filter(pl.col("category") != POOLED)
-    means = [counted.filter(pl.col("metric") == metric)["value"].mean() for metric in metrics]
-    return None if None in means else float(np.mean(means))  # type: ignore[arg-type]
+def image_auroc(rows: pl.DataFrame) -> float | None:
+    """A cell's mean over categories; None if no category has a value."""
+    [mean] = by_setting(rows).filter(category=AVERAGE)["value"]
+    return None if mean is None else float(mean)
 
 
-def by_setting(rows: pl.DataFrame, metric: str = "image_auroc") -> pl.DataFrame:
-    """The value averaged over seeds of each setting and category, AVERAGE among them."""
-    single = rows.filter(pl.col("metric") == metric, pl.col("category") != POOLED)
+def by_setting(rows: pl.DataFrame) -> pl.DataFrame:
+    """The image AUROC of each setting and category averaged over seeds, AVERAGE among them."""
+    single = rows.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
     keys = ("knobs_json", "category")
     each = single.group_by(*keys).agg(pl.col("value").mean())
     mean = each.group_by("knobs_json").agg(pl.col("value").mean())
     return pl.concat([each, mean.with_columns(category=pl.lit(AVERAGE)).select(each.columns)])
 
 
-def agreement(
-    opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str, metric: str = "image_auroc"
-) -> pl.DataFrame:
+def agreement(opinions: pl.DataFrame, revealed: pl.DataFrame, chosen: str) -> pl.DataFrame:
     """Agreement of what pseudo-validation thinks of settings with the test split.
 
     `opinions` has a value for each family, category and setting (`knobs_json`); the family ALL
     stands for all together, the category AVERAGE for all. One row for each family and category:
-    settings: how many; spearman, kendall: rank correlation with `metric` on test, null where either
-    is constant; best: the highest value on test; chosen: that of the setting `chosen`, or for a
+    settings: how many; spearman: rank correlation with image AUROC on test, null where either is
+    constant; best: the highest value on test; chosen: that of the setting `chosen`, or for a
     single family of the one that it thinks most of; regret: best minus chosen in points; rank: 1
     plus the number of settings that are better on test. Raises ValueError where a setting was not
     revealed.
     """
-    test = by_setting(revealed, metric).rename({"value": "test"})
+    test = by_setting(revealed).rename({"value": "test"})
     pairs = opinions.join(test, on=("knobs_json", "category"), how="left")
     if missing := pairs["test"].null_count():
         raise ValueError(f"{missing} of the tried settings have no value on the test split")
     rows = []
     for (family, category), group in pairs.group_by("family", "category", maintain_order=True):
-        favourite = group.sort("value", descending=True, maintain_order=True)["knobs_json"][0]
-        setting = chosen if family == ALL else favourite
+        ranked = group.sort("value", descending=True, maintain_order=True, nulls_last=True)
+        setting = chosen if family == ALL else ranked["knobs_json"][0]
         best = float(group["test"].to_numpy().max())
         reached = float(group.filter(pl.col("knobs_json") == setting)["test"].item())
         rows.append(
@@ -64,8 +63,7 @@ def agreement(
                 "family": family,
                 "category": category,
                 "settings": len(group),
-                "spearman": _correlation("spearmanr", group),
-                "kendall": _correlation("kendalltau", group),
+                "spearman": _spearman(group),
                 "best": best,
                 "chosen": reached,
                 "regret": 100 * (best - reached),
@@ -76,60 +74,48 @@ def agreement(
     return pl.DataFrame(rows).sort(single, "family", mean, "category")
 
 
-def opinions(election: Election, names: Sequence[str], *, by_rank: bool) -> pl.DataFrame:
-    """Opinions of an election on its settings, whose JSON is `names`; see `agreement`.
-
-    Families together by weighted ranks, as the robust selector counts, or by means.
-    """
-    groups = [(group.family, group.category) for group in election.groups]
-    votes = dict(zip(groups, election.values, strict=True))
-    counted = election.ranks if by_rank else election.values
-    weights = election.weights if by_rank else np.ones(len(groups))
-    for family in sorted({family for family, _ in groups}):
-        rows = [
-            row for (name, _), row in zip(groups, election.values, strict=True) if name == family
-        ]
-        votes[family, AVERAGE] = np.mean(rows, axis=0)
-    for category in sorted({category for _, category in groups}):
-        share = weights * [name == category for _, name in groups]
-        votes[ALL, category] = share @ counted / max(share.sum(), 1e-12)
-    votes[ALL, AVERAGE] = weights @ counted / weights.sum()
+def opinions(compared: Comparison, names: Sequence[str]) -> pl.DataFrame:
+    """Opinions of families on the settings of a comparison, whose JSON is `names`: distances by
+    category, mean gains; see `agreement`."""
+    groups = (tuple(group) for group in compared.groups)
+    thought = dict(zip(groups, compared.distances, strict=True))
+    for category in {group.category for group in compared.groups}:
+        rows = [row for group, row in thought.items() if group[1] == category]
+        thought[ALL, category] = np.mean(rows, axis=0)
+    for family, row in zip(compared.families, compared.gains, strict=True):
+        thought[family, AVERAGE] = row
+    thought[ALL, AVERAGE] = compared.mean
     return pl.DataFrame(
         [
             {"family": family, "category": category, "knobs_json": name, "value": value}
-            for (family, category), values in votes.items()
+            for (family, category), values in thought.items()
             for name, value in zip(names, values.tolist(), strict=True)
         ]
-    )
+    ).with_columns(pl.col("value").fill_nan(None))
 
 
-def detected(values: Sequence[float], strength: Sequence[float], bins: int) -> list[dict[str, Any]]:
-    """AUROC of anomalies against normal images, from the weakest to the strongest.
+def regrets(revealed: pl.DataFrame, settings: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Image AUROC on test by which named settings (JSON of their knobs) fall short of the best.
 
-    `values` are paired differences, `strength` a size or a level; up to so many bins of about equal
-    counts. Each: from, to, images, auroc and its standard error.
+    Of the median setting as well. One row each: setting, test: its mean over categories and seeds,
+    regret and its spread over seeds (null with one), seeds.
     """
-    order = np.argsort(strength, kind="stable")
-    sizes, found = np.asarray(strength, dtype=float)[order], np.asarray(values)[order]
-    cuts = np.unique(sizes)[:-1]
-    if len(cuts) >= bins:  # else each value, such as a level, is a bin
-        cuts = np.unique(np.quantile(sizes, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
-    rows = []
-    for place in range(len(cuts) + 1):
-        chosen = np.searchsorted(cuts, sizes, "left") == place
-        if (count := int(chosen.sum())) == 0:
-            continue
-        spread = float(found[chosen].std(ddof=1)) if count > 1 else 0.0
-        rows.append(
-            {
-                "from": float(sizes[chosen].min()),
-                "to": float(sizes[chosen].max()),
-                "images": count,
-                "auroc": 0.5 + float(found[chosen].mean()),
-                "error": spread / count**0.5,
-            }
-        )
-    return rows
+    single = revealed.filter(pl.col("metric") == METRIC, pl.col("category") != POOLED)
+    means = single.group_by("seed", "knobs_json").agg(pl.col("value").mean())
+    seeds = means.group_by("seed").agg(
+        pl.col("value").max().alias("best"),
+        pl.col("value").median().alias("median setting"),
+        *(
+            pl.col("value").filter(pl.col("knobs_json") == knobs).first().alias(name)
+            for name, knobs in settings.items()
+        ),
+    )
+    found = []
+    for name in (*settings, "median setting"):
+        short = seeds["best"] - seeds[name]
+        row = {"setting": name, "test": seeds[name].mean(), "regret": short.mean()}
+        found.append(row | {"spread": short.std(), "seeds": len(seeds)})
+    return found
 
 
 def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -143,10 +129,7 @@ def swept(stage: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [knobs for knobs in measured if knobs | {name: best[name]} == best]
 
 
-def _correlation(name: str, group: pl.DataFrame) -> float | None:
-    pseudo, test = group["value"].to_numpy(), group["test"].to_numpy()
-    if len(np.unique(pseudo)) < 2 or len(np.unique(test)) < 2:
-        return None
-    from scipy import stats  # half a second, which no process of a sweep should wait for
-
-    return float(getattr(stats, name)(pseudo, test).statistic)
+def _spearman(group: pl.DataFrame) -> float | None:
+    known = group.drop_nulls("value")
+    value: float = known.select(pl.corr("value", "test", method="spearman")).item()
+    return value if np.isfinite(value) else None

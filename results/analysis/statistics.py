@@ -1,41 +1,56 @@
 """Is a difference real? Three questions, each with an answer of its own.
 
 Another training: Student's intervals over seeds. Another test set: intervals over images, see
-`bootstrap`. Another product: a signed-rank test over categories, each the mean of its seeds, for
-seeds of one product are no evidence of another. Frames are those of `table.read`; sections (data
-set, images, mode, preset, profile) are never mixed. A category counts where it was measured with
-every seed of its row. A row that lacks categories is marked, not compared.
+`images`. Another product: two tests over categories, each the mean of its seeds, for seeds of one
+product are no evidence of another; both have to agree. How often all of them are right is measured
+in `results/measured/coverage.md`. Frames are those of `table.read`; sections (data set, images,
+mode, preset, profile) are never mixed. A category counts where it was measured with every seed of
+its row. A row that lacks categories is marked, not compared.
+
+Shapes: C categories, S seeds, L labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
-from scipy.special import expit, logit
 
-from results.analysis.cells import SECTION, Record, Values, by_section, labelled
+from results.analysis.cells import (
+    SECTION,
+    Record,
+    expected_categories,
+    labelled,
+    one_cell_per_seed,
+    with_every_seed,
+)
 from results.analysis.equivalence import Chances, signed_rank
 from results.files import ResultsError
 
 Values64 = NDArray[np.float64]
 LEVEL = 0.95
 """The confidence of intervals; a difference is significant where p is below 1 - LEVEL."""
+PRIMARY = ("image_auroc",)
+"""The metrics that are tested unless others are asked for."""
 WITHIN_NOISE = "within noise of training"
 AHEAD = "is ahead, with one training each"
+SPLIT = "has the higher mean, but is lower on most products"
 UNSETTLED = "more than noise of training, but another product may differ"
 TOO_FEW = "too few categories to tell of another product"
+NOT_ASKED = "not tested: another metric was asked for"
 INCOMPLETE = "not comparable: categories are missing"
 APART = "not comparable: no category was measured with the same seed"
 
-MOST_PERMUTED = 16
-"""Categories up to which an exact p-value with ties is counted over all 2^n signs."""
 DECIMALS = 12
 """Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
+SKEWED = 1.5
+"""Skewness of exponential gaps beside what 15 products show of it on average."""
+FAR = 4.0
+"""The t up to which its correction for skewness grows."""
 _PAIRS = pl.Schema(
     {name: pl.String for name in (*SECTION, "metric", "a", "b")}
     | {name: pl.Int64 for name in ("categories", "seeds")}
@@ -48,58 +63,62 @@ _PAIRS = pl.Schema(
 
 
 def t_interval(frame: pl.DataFrame) -> pl.DataFrame:
-    """Add low and high: `mean` and Student's t, from `std` over `seeds`, as `moved` moves it.
+    """Add low and high: `mean` and Student's t, from `std` over `seeds`, within 0 and 1.
 
-    Both are null for one seed, whose noise is unknown.
+    Both are null for one seed, and for seeds that are equal: what another differs in is unknown.
     """
     counts = [n for n in frame["seeds"].unique() if n is not None and n > 1]
     half = pl.col("std") * pl.col("seeds").replace_strict(
         counts, [_t_factor(n) for n in counts], default=None, return_dtype=pl.Float64
     )
-    halves = frame.select(half=half)["half"].to_numpy()
-    means = frame["mean"].to_numpy()
-    ends = {
-        name: pl.Series(moved(means, sign * halves), nan_to_null=True)
-        for name, sign in (("low", -1), ("high", 1))
-    }
-    return frame.with_columns(**ends)
+    unlike = pl.col("std") > 10**-DECIMALS
+    return frame.with_columns(
+        low=pl.when(unlike).then((pl.col("mean") - half).clip(0, 1)),
+        high=pl.when(unlike).then((pl.col("mean") + half).clip(0, 1)),
+    )
 
 
-def moved(values: ArrayLike, by: ArrayLike) -> Values64:
-    """Fractions plus `by`, on the logit scale to first order, so that none leaves 0 to 1.
-
-    In the middle and for small steps that is the sum (the delta method; Agresti, Categorical Data
-    Analysis, 3.1). What is no fraction is just moved.
-    """
-    values, by = np.asarray(values, dtype=float), np.asarray(by, dtype=float)
-    slope = values * (1 - values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        within: Values64 = expit(logit(values) + by / slope)
-    return np.where(slope > 0, within, values + by)
-
-
-def pairwise(frame: pl.DataFrame, expected: Mapping[str, int] | None = None) -> pl.DataFrame:
+def pairwise(frame: pl.DataFrame, metrics: Sequence[str] = PRIMARY) -> pl.DataFrame:
     """Every pair of rows a, b (names as in `cells.label`) of each section and metric.
 
-    Values of equal category and seed are paired, and averaged over seeds. `expected` as in
-    `by_section`.
+    Values of equal category and seed are paired, and averaged over seeds.
     categories, seeds: how many; difference: mean of a - b; low, high: its t interval over seeds,
-    for another training; wins, ties, losses: categories, as a sees them;
-    p_value: Wilcoxon's exact signed-rank test over categories, for another product; p_holm:
-    corrected for all complete pairs of rows; better, equal, worse: `signed_rank`'s probabilities;
-    complete: both rows have all categories of the data set;
-    verdict, the first that holds: APART, nothing is paired; INCOMPLETE; WITHIN_NOISE, the interval
-    over seeds holds 0; "<name> is better", p_holm is below 0.05, or, of one seed, "<name> AHEAD";
-    TOO_FEW, so few categories can't be significant; UNSETTLED, the interval excludes 0; else, of
-    one seed, WITHIN_NOISE.
+    for another training; wins, ties, losses: categories, as a sees them; complete: both rows have
+    all categories of the data set; p_value: `product_p` over categories, for another product. Null
+    where the metric is none of `metrics`: better, equal, worse: `signed_rank`'s probabilities;
+    p_holm: the p-value, corrected for all complete pairs of the section in all `metrics`.
+    verdict: that of `verdict`. Raises ResultsError for one of `metrics` that no row has.
     """
-    return pl.DataFrame(by_section(frame, _all_pairs, expected), schema=_PAIRS)
+    there = frame["metric"].drop_nulls().unique(maintain_order=True).to_list()
+    for name in metrics:
+        if name not in (*there, *PRIMARY):
+            raise ResultsError(f"no results in '{name}'; there are: {', '.join(there)}")
+    rows = labelled(with_every_seed(one_cell_per_seed(frame))).sort(*SECTION, maintain_order=True)
+    expected = {(name, metric): n for name, metric, n in expected_categories(frame).iter_rows()}
+    judged: list[Record] = []
+    for section, of_section in rows.group_by(SECTION, maintain_order=True):
+        names = dict(zip(SECTION, section, strict=True))
+        pairs: list[Record] = []
+        for (metric,), group in of_section.group_by("metric", maintain_order=True):
+            names["metric"] = metric
+            for (a, a_CS), (b, b_CS) in combinations(_values(group).items(), 2):
+                pair = names | {"a": a, "b": b} | gap(a_CS - b_CS)
+                whole = pair["categories"] == expected[names["benchmark"], metric]
+                chances = signed_rank(_by_category(a_CS - b_CS)) if metric in metrics else None
+                pair |= chances._asdict() if chances else dict.fromkeys(Chances._fields)
+                pairs.append(pair | {"p_holm": None, "complete": whole})
+        tested = [p for p in pairs if p["complete"] and p["metric"] in metrics]
+        for pair, p_holm in zip(tested, holm([p["p_value"] for p in tested]), strict=True):
+            pair["p_holm"] = p_holm
+        judged += [p | {"verdict": verdict(p, p["p_holm"], len(tested))} for p in pairs]
+    return pl.DataFrame(judged, schema=_PAIRS)
 
 
-def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
-    """The rows of `pairwise` for one pair, a first, whose p-value needs no correction.
+def compare(frame: pl.DataFrame, a: str, b: str, metrics: Sequence[str] = PRIMARY) -> pl.DataFrame:
+    """The rows of `pairwise` for one pair, a first, judged as if it had been the only one.
 
-    Raises ResultsError, naming what there is, where a or b is not the name of a row.
+    p_value is corrected for the rows of this frame alone, and the verdict follows it. Raises
+    ResultsError, naming what there is, where a or b is not the name of a row.
     """
     names = sorted(labelled(frame)["label"].unique())
     for name in (a, b):
@@ -107,12 +126,78 @@ def compare(frame: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
             raise ResultsError(f"no results of '{name}'; there are: {', '.join(names)}")
     if a == b:
         raise ResultsError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
+    pairs = [
+        pair if pair["a"] == a else turned(pair)
+        for pair in pairwise(frame, metrics).to_dicts()
+        if {pair["a"], pair["b"]} == {a, b}
+    ]
+    tested = [pair for pair in pairs if pair["p_holm"] is not None]
+    for pair, p_value in zip(tested, holm([p["p_value"] for p in tested]), strict=True):
+        pair |= {"p_value": p_value, "verdict": verdict(pair, p_value, len(tested))}
+    return pl.DataFrame(pairs, schema=_PAIRS)
 
-    def judge(values: Values) -> Iterable[Record]:
-        if a in values.by_label and b in values.by_label:
-            yield _judged(_pair(values, a, b), 1)
 
-    return pl.DataFrame(by_section(frame, judge), schema=_PAIRS)
+def turned(pair: Record) -> Record:
+    """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
+    difference, low, high = (
+        None if pair[name] is None else -pair[name] for name in ("difference", "high", "low")
+    )
+    return pair | {
+        **{"a": pair["b"], "b": pair["a"], "difference": difference, "low": low, "high": high},
+        **{"wins": pair["losses"], "losses": pair["wins"]},
+        **{"better": pair["worse"], "worse": pair["better"]},
+    }
+
+
+def gap(gaps_CS: Values64) -> Record:
+    """The fields of `pairwise` from the differences of two rows, NaN where one has no value."""
+    gaps_C, means_S = _by_category(gaps_CS), _by_category(gaps_CS.T)
+    mean = float(means_S.mean()) if len(means_S) else None
+    std = float(means_S.std(ddof=1)) if len(means_S) > 1 else 0.0
+    half = _t_factor(len(means_S)) * std if std > 10**-DECIMALS else None
+    return {
+        "categories": len(gaps_C),
+        "seeds": len(means_S),
+        "difference": mean,
+        "low": None if mean is None or half is None else max(mean - half, -1.0),
+        "high": None if mean is None or half is None else min(mean + half, 1.0),
+        "wins": int((gaps_C > 0).sum()),
+        "ties": int((gaps_C == 0).sum()),
+        "losses": int((gaps_C < 0).sum()),
+        "p_value": product_p(gaps_C),
+    }
+
+
+def verdict(pair: Record, p_value: float | None, tests: int) -> str:
+    """The verdict on a pair, whose p-value is corrected for so many `tests`: the first that holds.
+
+    APART: nothing is paired. INCOMPLETE. WITHIN_NOISE: the interval over seeds holds 0. "NAME is
+    better": p is below 0.05; of one seed "NAME AHEAD". "NAME SPLIT". NOT_ASKED: there is no p.
+    TOO_FEW: so few categories can't be significant. UNSETTLED: of several seeds, whose interval
+    excludes 0; of one seed WITHIN_NOISE.
+    """
+    if not pair["complete"]:
+        return INCOMPLETE if pair["categories"] else APART
+    several = pair["seeds"] > 1
+    # Seeds that are all equal have no interval: nothing was seen of noise.
+    if pair["low"] is not None and pair["low"] <= 0 <= pair["high"]:
+        return WITHIN_NOISE
+    first, ahead, behind = pair["a"], pair["wins"], pair["losses"]
+    if pair["difference"] < 0:
+        first, ahead, behind = pair["b"], behind, ahead
+    # Fewer categories allow no exact test, corrected for `tests`, to be significant.
+    fewest = int(np.floor(1 + np.log2(max(tests, 1) / (1 - LEVEL)))) + 1
+    if p_value is not None and p_value < 1 - LEVEL:
+        return f"{first} is better" if several else f"{first} {AHEAD}"
+    if not pair["difference"]:
+        return WITHIN_NOISE
+    if ahead < behind:
+        return f"{first} {SPLIT}"
+    if p_value is None:
+        return NOT_ASKED
+    if 0 < ahead + behind < fewest:
+        return TOO_FEW
+    return UNSETTLED if several else WITHIN_NOISE
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -124,78 +209,64 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _all_pairs(values: Values) -> Iterable[Record]:
-    pairs = [_pair(values, a, b) for a, b in combinations(values.by_label, 2)]
-    compared = [pair for pair in pairs if pair["complete"]]
-    for pair, p_holm in zip(compared, holm([p["p_value"] for p in compared]), strict=True):
-        pair["p_holm"] = p_holm
-    return [_judged(pair, len(compared)) for pair in pairs]
+def product_p(gaps_C: Values64) -> float:
+    """Two-sided p-value that neither row is better on other products: the larger of two tests'.
+
+    `signed_rank_p` is exact for gaps that are symmetric around 0, `mean_p` holds about for skewed
+    ones of mean 0. It is 1 where the mean and the ranks do not point to the same row.
+    """
+    gaps = gaps_C[gaps_C != 0]
+    ranks = (stats.rankdata(np.abs(gaps)) * np.sign(gaps)).sum()
+    if ranks * gaps.sum() <= 0:
+        return 1.0
+    return max(signed_rank_p(gaps_C), mean_p(gaps_C))
 
 
-def _pair(values: Values, a: str, b: str) -> Record:
-    a_CS, b_CS = values.by_label[a], values.by_label[b]
-    gaps_CS = (a_CS - b_CS).round(DECIMALS)
-    paired_CS = np.isfinite(gaps_CS)
-    by_category = zip(gaps_CS, paired_CS, strict=True)
-    by_seed = zip(gaps_CS.T, paired_CS.T, strict=True)
-    gaps_C = np.array([gaps[paired].mean() for gaps, paired in by_category if paired.any()])
-    gaps_C = gaps_C.round(DECIMALS)
-    means_S = np.array([gaps[paired].mean() for gaps, paired in by_seed if paired.any()])
-    mean = float(means_S.mean()) if len(means_S) else None
-    half = _t_factor(len(means_S)) * float(means_S.std(ddof=1)) if len(means_S) > 1 else None
-    p_value = signed_rank_p(gaps_C)
-    chances = signed_rank(gaps_C)
-    return {
-        "a": a,
-        "b": b,
-        "categories": len(gaps_C),
-        "seeds": len(means_S),
-        "difference": mean,
-        "low": None if mean is None or half is None else mean - half,
-        "high": None if mean is None or half is None else mean + half,
-        "wins": int((gaps_C > 0).sum()),
-        "ties": int((gaps_C == 0).sum()),
-        "losses": int((gaps_C < 0).sum()),
-        "p_value": p_value,
-        "p_holm": p_value,
-        **(chances._asdict() if chances else dict.fromkeys(Chances._fields)),
-        "complete": len(gaps_C) == values.expected,
-    }
-
-
-def signed_rank_p(gaps_C: NDArray[np.float64]) -> float:
+def signed_rank_p(gaps_C: Values64) -> float:
     """Wilcoxon's two-sided signed-rank test, exact also with ties; 1 where all gaps are 0."""
     gaps = gaps_C[gaps_C != 0]
-    if not len(gaps):
+    ranks = (2 * stats.rankdata(np.abs(gaps))).astype(int)  # doubled, for ties to be whole
+    ways = np.zeros(ranks.sum() + 1)  # of all 2^n signs, by the sum of the positive ranks
+    ways[0] = 1
+    for rank in ranks:
+        ways[rank:] += ways[:-rank].copy()
+    smaller = min(ranks[gaps > 0].sum(), ranks[gaps < 0].sum())
+    return min(1.0, 2 * float(ways[: smaller + 1].sum() / 2 ** len(gaps)))
+
+
+def mean_p(gaps_C: Values64) -> float:
+    """Johnson's modified t-test, two-sided, that the mean is 0, for skewed gaps (JASA 1978).
+
+    The skewness is SKEWED times the unbiased one, as few products show too little of it, and its
+    term in t^2 grows up to FAR, lest it outgrow t. 1 for fewer than 3 gaps, which have no skewness.
+    """
+    n, mean = len(gaps_C), gaps_C.mean() if len(gaps_C) else 0.0
+    if n < 3 or not mean:
         return 1.0
-    if len(np.unique(np.abs(gaps))) < len(gaps) <= MOST_PERMUTED:
-        return float(
-            stats.wilcoxon(gaps, method=stats.PermutationMethod(n_resamples=np.inf)).pvalue
-        )
-    return float(stats.wilcoxon(gaps).pvalue)
+    std = gaps_C.std(ddof=1)
+    if std < 10**-DECIMALS:
+        return 0.0
+    skewness = SKEWED * n / ((n - 1) * (n - 2)) * (((gaps_C - mean) / std) ** 3).sum()
+    t = np.sqrt(n) * mean / std
+    t += skewness / np.sqrt(n) * (1 / 6 + min(t**2, FAR**2) / 3)
+    return min(1.0, 2 * float(stats.t.sf(np.sign(mean) * t, n - 1)))
 
 
-def _judged(pair: Record, tests: int) -> Record:
-    """The pair with its verdict; p_holm is corrected for so many `tests`."""
-    apart = pair["low"] is not None and (pair["low"] > 0 or pair["high"] < 0)
-    decided = pair["wins"] + pair["losses"]
-    first = pair["a"] if (pair["difference"] or 0) > 0 else pair["b"]
-    if not pair["complete"]:
-        verdict = INCOMPLETE if pair["categories"] else APART
-    elif not apart and pair["seeds"] > 1:
-        verdict = WITHIN_NOISE
-    elif pair["p_holm"] < 1 - LEVEL:
-        verdict = f"{first} is better" if pair["seeds"] > 1 else f"{first} {AHEAD}"
-    elif decided and decided < _fewest_categories(tests):
-        verdict = TOO_FEW
-    else:
-        verdict = UNSETTLED if apart else WITHIN_NOISE
-    return pair | {"verdict": verdict}
+def _by_category(gaps_CS: Values64) -> Values64:
+    """The mean of each line that has values, rounded."""
+    known = gaps_CS[np.isfinite(gaps_CS).any(axis=1)]
+    means = np.nanmean(known, axis=1) if len(known) else np.empty(0)
+    return means.round(DECIMALS) + 0.0  # no minus zero
 
 
-def _fewest_categories(tests: int) -> int:
-    """The number of categories below which no exact test, corrected for `tests`, is significant."""
-    return int(np.floor(1 + np.log2(tests / (1 - LEVEL)))) + 1
+def _values(rows: pl.DataFrame) -> dict[str, Values64]:
+    """The values (C, S) of each label, NaN where there is none."""
+    axes = {name: rows[name].unique().sort().to_list() for name in ("label", "category", "seed")}
+    indices = [{name: i for i, name in enumerate(names)} for names in axes.values()]
+    values_LCS = np.full([len(names) for names in axes.values()], np.nan)
+    for *key, value in rows.select(*axes, "value").iter_rows():
+        values_LCS[tuple(index[name] for index, name in zip(indices, key, strict=True))] = value
+    return dict(zip(axes["label"], values_LCS, strict=True))
 
 
 def _t_factor(n: int) -> float:

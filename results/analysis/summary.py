@@ -25,13 +25,12 @@ def summary(frame: pl.DataFrame) -> pl.DataFrame:
     """One row for each section, method, variant and metric of `table.read`'s frame.
 
     mean, std: over seeds (ddof 1, null for one seed) of the mean over categories; seeds: how many;
-    low, high: the 95 % interval of the mean, Student's t over seeds;
+    low, high: the 95 % interval of the mean, see `t_interval`;
     category_std: over categories (ddof 0) of their means over seeds; worst, worst_category: the
     lowest of these; pooled, pooled_std: all test images under one threshold; categories: how many
-    were measured with every seed, the only ones averaged; expected: how many of the benchmark the
-    frame holds; complete: whether the two are equal; reason: why values are null;
-    failed: how many cells failed; fit_seconds, images_per_second, peak_memory_bytes: of one seed,
-    averaged.
+    were measured with every seed, the only ones averaged; expected: see `expected_categories`;
+    complete: whether the two are equal; reason: why values are null; failed: how many cells failed;
+    fit_seconds, images_per_second, peak_memory_bytes: of one seed, averaged.
     """
     keys = (*GROUP, "metric")
     done = one_cell_per_seed(frame)
@@ -52,7 +51,7 @@ def summary(frame: pl.DataFrame) -> pl.DataFrame:
         result = result.join(added, on=on, how="left", maintain_order="left")
     return result.with_columns(
         pl.col("seeds", "categories").fill_null(0), pl.col("reason").fill_null("")
-    ).with_columns(complete=pl.col("categories") == pl.col("expected"))
+    ).with_columns(complete=pl.col("categories").eq(pl.col("expected")).fill_null(False))
 
 
 def per_category(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
@@ -96,8 +95,9 @@ def _expected(frame: pl.DataFrame) -> pl.DataFrame:
     groups = frame.group_by(GROUP).agg(failed=failed).sort(GROUP)
     done = frame.filter(pl.col("status") == DONE)
     metrics = done.select("benchmark", "metric").unique(maintain_order=True)
-    result = groups.join(expected_categories(frame), on="benchmark", maintain_order="left")
-    return result.join(metrics, on="benchmark", how="left", maintain_order="left_right")
+    result = groups.join(metrics, on="benchmark", how="left", maintain_order="left_right")
+    keys = ("benchmark", "metric")
+    return result.join(expected_categories(frame), on=keys, how="left", maintain_order="left")
 
 
 def _reasons(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

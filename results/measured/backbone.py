@@ -5,28 +5,28 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
-from harness.work.features import this_device
+from harness.work.features import BATCH, this_device
 from methods.lafite import METHOD, LafitE
 from methods.parts import onnx
 from methods.parts.backbone import Extractor, find_weights, load_backbone
 
-IMAGES, BATCH, REPEATS = 32, 8, 5
-"""A batch is that of `harness.work.features` on a CPU."""
+SECONDS = 5.0
+"""Time that each way is repeated for; its median counts."""
 
 
+@torch.inference_mode()
 def main() -> None:
     """Print images per second of each way, and the ratio to plain timm."""
     view, device = LafitE.inputs(METHOD.presets["quick"].config), this_device()
-    path = find_weights(view)
+    path, batch = find_weights(view), BATCH[device.type]
     plain = load_backbone(view, path).to(device)
     ways: dict[str, Callable[[Tensor], object]] = {
         "plain timm, float32": plain,
@@ -40,27 +40,13 @@ def main() -> None:
             in_onnx = onnx.Program(program, view.layers)
         ways["ours in ONNX Runtime, float32"] = Extractor(view, path, in_onnx)
     isa, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    print(f"{view.backbone} at {view.side} px, {isa}, {threads} threads, batches of {BATCH}")
-    images = torch.rand(IMAGES, 3, view.side, view.side, device=device)
+    print(f"{view.backbone} at {view.side} px, {isa}, {threads} threads, batches of {batch}")
+    images = torch.rand(batch, 3, view.side, view.side, device=device)
     speeds: list[float] = []
     for name, way in ways.items():
-        speeds.append(speed(way, images))
+        timer = Timer("way(images)", globals={"way": way, "images": images}, num_threads=threads)
+        speeds.append(batch / timer.blocked_autorange(min_run_time=SECONDS).median)
         print(f"{name:30s} {speeds[-1]:7.1f} images/s {speeds[-1] / speeds[0]:5.2f} x")
-
-
-@torch.inference_mode()
-def speed(way: Callable[[Tensor], object], images: Tensor) -> float:
-    """Images per second, the median of some rounds over all images."""
-    way(images[:BATCH])
-    spans = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        for batch in images.split(BATCH):
-            way(batch)
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        spans.append(time.perf_counter() - started)
-    return len(images) / statistics.median(spans)
 
 
 if __name__ == "__main__":

@@ -29,13 +29,10 @@ NETWORKS = {"lafite": "unet", "uniad": "network"}
 """Methods that are trained by gradients, and the name of what is trained in each."""
 ROUNDS, IMAGES = 5, 128
 """Timed rounds after one that warms up, whose median counts; images of a round, or one batch."""
-LARGE = 100_000_000
-"""Parameters above which a CPU takes minutes a step: two images, one round, few ways."""
-PLAIN: frozenset[str] = frozenset()
 CPU = frozenset({"bfloat16", "fused"})
 GPU = CPU | {"channels-last", "compiled"}
-WAYS = {
-    "plain float32, eager": PLAIN,
+WAYS: dict[str, frozenset[str]] = {
+    "plain float32, eager": frozenset(),
     "channels-last": frozenset({"channels-last"}),
     "bfloat16 autocast": frozenset({"bfloat16"}),
     "fused AdamW": frozenset({"fused"}),
@@ -43,7 +40,7 @@ WAYS = {
     "all that a CPU uses": CPU,
     "all that a GPU uses": GPU,
     # Where this differs from the first, the machine was busy and no ratio counts.
-    "plain, once more": PLAIN,
+    "plain, once more": frozenset(),
 }
 
 
@@ -59,20 +56,17 @@ def main(preset: str) -> None:
             config, knobs = declared.presets[preset]
             config = replace(config, precision="bfloat16" if "bfloat16" in means else "float32")
             method = declared.method(config).to(device)
-            size = sum(p.numel() for p in getattr(method, network).parameters())
-            large = size > LARGE and device.type == "cpu"
-            if reason := left_out(means, large, device):
+            if reason := left_out(means, device):
                 print(f"{way:22s} skipped: {reason}")
                 continue
-            batch = 2 if large else config.batch_size
             reset_peak_memory()
             # Searches are timed as kernels.
-            train, score = speeds(
-                method, getattr(method, network), config, replace(knobs, k=0), means, batch, large
-            )
+            knobs = replace(knobs, k=0)
+            train, score = speeds(method, getattr(method, network), config, knobs, means)
             if plain is None:
                 plain = train, score
-                print(f"{name}: {size / 1e6:.1f} million parameters, batch {batch}")
+                size = sum(p.numel() for p in getattr(method, network).parameters())
+                print(f"{name}: {size / 1e6:.1f} million parameters, batch {config.batch_size}")
             print(
                 f"{way:22s} training {train:8.2f} /s {train / plain[0]:5.2f} x   scoring "
                 f"{score:8.2f} /s {score / plain[1]:5.2f} x   {peak_memory() / 2**30:5.1f} GiB",
@@ -80,26 +74,24 @@ def main(preset: str) -> None:
             )
 
 
-def left_out(means: frozenset[str], large: bool, device: torch.device) -> str:
+def left_out(means: frozenset[str], device: torch.device) -> str:
     """Why a way is not timed; empty if it is."""
     if means == {"bfloat16"} and not native_bfloat16(device):
         return "no fast products of bfloat16 here: they are done in float32"
-    if large and means not in (PLAIN, CPU):
-        return "so large a network takes a CPU minutes"
     return why_not() if "compiled" in means else ""
 
 
 def speeds(
-    method: Any, network: Any, config: Any, knobs: Any, means: frozenset[str], batch: int, few: bool
+    method: Any, network: Any, config: Any, knobs: Any, means: frozenset[str]
 ) -> tuple[float, float]:
     """Images per second of the gradient loop, and of scoring one batch."""
-    rounds, steps = (1, 1) if few else (ROUNDS, -(-IMAGES // batch))
+    batch = config.batch_size
     if "channels-last" in means:
         network.to(memory_format=torch.channels_last)
     if "compiled" in means:
         compile_in_place(network)
     recipe = Recipe(
-        epochs=1 + rounds,
+        epochs=1 + ROUNDS,
         batch_size=batch,
         learning_rate=1e-4,
         optimiser="adamw",
@@ -108,16 +100,16 @@ def speeds(
         precision=config.precision,
     )
     channels, grid = feature_channels(method.inputs(config)), config.feature_size
-    features = torch.randn(steps * batch, channels, grid, grid)
-    keys, ends = [str(i) for i in range(len(features))], list[float]()
-    batches = Batches(keys, lambda indices: features[list(indices)])
+    features = torch.randn(-(-IMAGES // batch) * batch, channels, grid, grid)
+    ends = list[float]()
+    batches = Batches(len(features), lambda indices: features[list(indices)])
     optimise(
         network, method.losses, batches, recipe, seed=0, on_progress=lambda _: ends.append(now())
     )
     train = len(features) / statistics.median(b - a for a, b in pairwise(ends))
     ends = [now()]
-    for _ in range(1 + rounds):
-        method.score(features[:batch], keys[:batch], knobs).images.cpu()
+    for _ in range(1 + ROUNDS):
+        method.score(features[:batch], knobs).images.cpu()
         ends.append(now())
     return train, batch / statistics.median(b - a for a, b in pairwise(ends[1:]))
 

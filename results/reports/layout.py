@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from results.reports.model import BEST, WORDS, Entry, Table
+from results.reports.model import BEST, Entry, Table
 
-NAME_WIDTH = 16  # letters to which a name may be folded; columns of numbers are narrower
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _MARKDOWN_MARKS = re.compile(r"([\\`*\[\]<>|#])")
 _FORMULA = r"^([=+\-@\t\r])"
+NAME_WIDTH = 16  # letters of a name that are kept together
 Block = Sequence[str] | Table
 
 
@@ -37,8 +37,9 @@ def join_blocks(blocks: Sequence[Block], fmt: str, width: int, *, styled: bool =
 
 
 def columns(table: Table) -> int:
-    """The columns of a terminal that a table needs, its names folded."""
-    return _table_width([max(map(len, column)) for column in _folded(table)])
+    """The columns of a terminal that a table needs, its names folded between words."""
+    whole, folded = _widths(table)
+    return _total([*folded[: table.names], *whole[table.names :]])
 
 
 def csv_text(frame: pl.DataFrame) -> str:
@@ -52,34 +53,28 @@ def _text(entry: Entry) -> str:
     return without_codes(whole)
 
 
-def _left(table: Table, column: int) -> bool:
-    """Whether a column of names or words stands at the left, as numbers do not."""
-    return column < table.names or any(row[column].mark == WORDS for row in table.rows)
+def _widths(table: Table) -> tuple[list[int], list[int]]:
+    """The letters of each column in whole, and of its longest word; a name may be broken."""
+    lines = (table.header, *([_text(entry) for entry in row] for row in table.rows))
+    texts = [[*map(without_codes, column)] for column in zip(*lines, strict=True)]
+    words = [[word for text in column for word in text.split() or " "] for column in texts]
+    least = [max(map(len, of)) for of in words]
+    names = [min(letters, NAME_WIDTH) for letters in least[: table.names]]
+    return [max(map(len, of)) for of in texts], [*names, *least[table.names :]]
 
 
-def _widths(table: Table, width: int) -> list[int] | list[None]:
-    """Widths at which no word of a table is broken; None where all fit, or where none are."""
-    texts = _folded(table)
-    wanted = [max(map(len, column)) for column in texts]
-    widths = [max(len(word) for text in column for word in text.split() or " ") for column in texts]
-    room = width - _table_width(widths)
-    if room < 0 or _table_width(wanted) <= width:
-        return [None] * len(widths)
-    for _ in range(room):
-        neediest = max(range(len(widths)), key=lambda n: wanted[n] - widths[n])
-        widths[neediest] += 1
+def _fitting(table: Table, width: int) -> list[int] | list[None]:
+    """Widths of columns at which no word is broken; None each where there are none."""
+    widths, least = _widths(table)
+    while _total(widths) > width:
+        roomy = max(range(len(widths)), key=lambda n: widths[n] - least[n])
+        if widths[roomy] == least[roomy]:
+            return [None] * len(widths)
+        widths[roomy] -= 1
     return widths
 
 
-def _folded(table: Table) -> list[list[str]]:
-    """The texts of each column, of those with names no more letters than are kept together."""
-    lines = (table.header, *([_text(entry) for entry in row] for row in table.rows))
-    texts = [[*map(without_codes, column)] for column in zip(*lines, strict=True)]
-    names = [[text[:NAME_WIDTH] for text in column] for column in texts[: table.names]]
-    return [*names, *texts[table.names :]]
-
-
-def _table_width(widths: Sequence[int]) -> int:
+def _total(widths: Sequence[int]) -> int:
     """The columns of a terminal that a table takes, with what stands between its columns."""
     return 1 + sum(width + 3 for width in widths)
 
@@ -88,9 +83,9 @@ def _terminal(block: Block, width: int, styled: bool) -> str:
     if not isinstance(block, Table):
         return "\n".join(map(without_codes, block))
     grid = Grid(box=box.SIMPLE_HEAD, title=Text(without_codes(block.title)), title_justify="left")
-    widths = _widths(block, width)
+    widths = _fitting(block, width)
     for column, name in enumerate(block.header):
-        side: Literal["left", "right"] = "left" if _left(block, column) else "right"
+        side: Literal["left", "right"] = "left" if block.left(column) else "right"
         title = Text(without_codes(name))
         grid.add_column(title, justify=side, overflow="fold", width=widths[column])
     for row in block.rows:
@@ -109,7 +104,7 @@ def _markdown(block: Block) -> str:
     if not isinstance(block, Table):
         return "\n".join(f"{_escaped(line)}  " for line in block)  # two spaces break a line
     lines = [[*map(_escaped, block.header)]]
-    lines.append(["---" if _left(block, n) else "---:" for n in range(len(block.header))])
+    lines.append(["---" if block.left(n) else "---:" for n in range(len(block.header))])
     for row in block.rows:
         texts = [(_escaped(_text(entry)), entry.mark == BEST) for entry in row]
         lines.append([f"**{text}**" if best else text for text, best in texts])

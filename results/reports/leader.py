@@ -9,6 +9,8 @@ from results.analysis.statistics import (
     AHEAD,
     DECIMALS,
     INCOMPLETE,
+    NOT_ASKED,
+    SPLIT,
     TOO_FEW,
     UNSETTLED,
     WITHIN_NOISE,
@@ -68,13 +70,19 @@ def _from_whom(first: dict[str, Any], verdicts: dict[str, str]) -> str:
     if not alike:
         how = "ahead of" if ahead in verdicts.values() else "better than"
         return f": {how} all others, by {seeds} on {categories}"
-    # Of several seeds, TOO_FEW and UNSETTLED are said of differences that the seeds do tell.
-    noise = [o for o, why in alike.items() if first["seeds"] < 2 or why not in (TOO_FEW, UNSETTLED)]
+    split = f"{first['label']} {SPLIT}"
+    if lower := [other for other, verdict in alike.items() if verdict == split]:
+        return f", but is lower on most products than {_listed(lower)}"
+    # Of several seeds, these are said of differences that the seeds do tell.
+    seen = (TOO_FEW, UNSETTLED, NOT_ASKED)
+    noise = [other for other, why in alike.items() if first["seeds"] < 2 or why not in seen]
     if noise:
         why = WHY.get(alike[noise[0]], "")
         return f"; {seeds} on {categories} can't tell it from {_listed(noise)}{why}"
     whom = "all others" if alike == verdicts else _listed([*alike])
     but = f"but {categories} can't speak for other products"
+    if NOT_ASKED in alike.values():
+        but = "other products were not asked about in this metric"
     return f"; {seeds} tell it from {whom} on these images, {but}"
 
 

@@ -1,14 +1,14 @@
-"""The one model of a table, which text, LaTeX and the page render: entries with their marks."""
+"""The one model of a table, which terminal, Markdown, LaTeX and the page render."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from results.reports.numbers import UNKNOWN
 
-BEST, SECOND, WORDS = "best", "second", "words"
-"""Marks of an entry: the best and the second of its line, and a text that is no number."""
+BEST, WORDS = "best", "words"
+"""Marks of an entry: the best of its column, not by noise, and a text that is no number."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Entry:
     small: str = ""  # written behind the text: an uncertainty, or which category it is of
     note: str = ""  # why it is not comparable: never the best, and marked by text formats with *
     sort: float | None = None  # what a column is sorted by
-    mark: str = ""  # BEST, SECOND or WORDS
+    mark: str = ""  # BEST or WORDS
     key: str = ""  # of a number whose source a click shows: `Section.key`
     heat: float | None = None  # 0 at the table's lowest value, 1 at 100 %
     category: str = ""  # which a click opens under "One category"
@@ -35,16 +35,6 @@ class Table:
     names: int = 1
     notes: Sequence[str] = ()
 
-
-def ranked(entries: Sequence[Entry], *, lowest: bool = False) -> list[Entry]:
-    """The entries with BEST and SECOND as printed, so that equal ones share a mark.
-
-    A line with a single comparable number has no best one.
-    """
-    comparable = [entry for entry in entries if entry.sort is not None and not entry.note]
-    printed = sorted({float(entry.text) for entry in comparable}, reverse=not lowest)
-    marks = dict(zip(printed if len(comparable) > 1 else (), (BEST, SECOND), strict=False))
-    return [
-        replace(entry, mark=marks.get(float(entry.text), "")) if entry in comparable else entry
-        for entry in entries
-    ]
+    def left(self, column: int) -> bool:
+        """Whether a column of names or words stands at the left, as numbers do not."""
+        return column < self.names or any(row[column].mark == WORDS for row in self.rows)

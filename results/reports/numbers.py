@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
 UNKNOWN = "–"
-UNKNOWN_IN_LATEX = "--"  # set as the same dash
 
 
 def percent(fraction: float | None, std: float | None = None, *, decimals: int = 1) -> str:
@@ -38,11 +37,12 @@ def points(gap: float | None) -> str:
     return UNKNOWN if gap is None else f"{100 * gap:+.1f}"
 
 
-def interval(
-    low: float | None, high: float | None, show: Callable[[float], str] = percent, sep: str = " to "
-) -> str:
-    """`97.9 to 99.1`; of gaps, shown as points, `+0.4 to +1.6`."""
-    return UNKNOWN if low is None or high is None else f"{show(low)}{sep}{show(high)}"
+def interval(low: float | None, high: float | None, show: Callable[[float], str] = percent) -> str:
+    """`97.9 to 99.1`; of gaps, shown as points, `+0.4 to +1.6`; with one end `at least 97.9`."""
+    if low is None or high is None:
+        ends = {"at least": low, "at most": high}
+        return next((f"{w} {show(end)}" for w, end in ends.items() if end is not None), UNKNOWN)
+    return f"{show(low)} to {show(high)}"
 
 
 def p_value(probability: float) -> str:
@@ -53,8 +53,3 @@ def p_value(probability: float) -> str:
 def number(value: float | None, decimals: int = 1) -> str:
     """Seconds, GiB, a correlation: `1,234.5`; a count has no decimals."""
     return UNKNOWN if value is None else f"{value:,.{decimals}f}"
-
-
-def gibibytes(size: float | None) -> float | None:
-    """The GiB of so many bytes."""
-    return None if size is None else size / 2**30

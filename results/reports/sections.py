@@ -8,20 +8,20 @@ from typing import Any
 
 import polars as pl
 
-from results.analysis.bootstrap import bootstrap
 from results.analysis.cells import (
-    GROUP,
     SECTION,
-    expected_categories,
+    heading,
     label,
     labelled,
     one_cell_per_seed,
     title,
     with_every_seed,
 )
-from results.analysis.statistics import pairwise
-from results.analysis.summary import per_category, summary
-from results.identity import POOLED
+from results.analysis.images import with_images
+from results.analysis.statistics import PRIMARY, pairwise
+from results.analysis.summary import per_category
+from results.identity import POOLED, backbone_of
+from results.reports.numbers import counted
 
 MEAN = "mean over categories"
 
@@ -29,10 +29,9 @@ MEAN = "mean over categories"
 class Section:
     """One data set, mode, preset and metric profile: everything that may be compared.
 
-    `frame` are its rows and `summary` those of `summary.summary`, with labels. `expected` is the
-    number of categories that a complete row has. `labels` are the methods of the whole report,
-    where each has one colour, and `cells` the ids of all its cells, whose numbers tell where a
-    value comes from.
+    `frame` are its rows, `summary` those of `summary.summary`, with labels, and `pairs` those of
+    `pairwise`. `labels` are the methods of the whole report, where each has one colour, and `cells`
+    the ids of all its cells, whose numbers tell where a value comes from.
     """
 
     def __init__(
@@ -40,27 +39,48 @@ class Section:
         index: int,
         frame: pl.DataFrame,
         summary: pl.DataFrame,
-        expected: int,
+        pairs: Sequence[dict[str, Any]],
         labels: Sequence[str],
         cells: Sequence[str],
     ) -> None:
         self.index, self.frame, self.summary, self.labels = index, frame, summary, labels
         self.cell_numbers = {cell: number for number, cell in enumerate(cells)}
-        self.title = title(frame.row(0, named=True))
+        self.title, self.heading = title(frame.row(0, named=True)), heading(frame)
         self.benchmark: str = frame["benchmark"][0]
-        self.expected = expected
         self.chosen = labelled(one_cell_per_seed(frame))
         measured = self.chosen.filter(pl.col("value").is_not_null())
         self.metrics: list[str] = measured["metric"].unique(maintain_order=True).to_list()
         names = self.chosen["category"].unique().sort().to_list()
         self.categories: list[str] = [name for name in names if name != POOLED]
         self.present = [name for name in labels if name in set(self.chosen["label"])]
-        self._pairs: dict[str, list[dict[str, Any]]] = {}
+        self._pairs = pairs
 
     @property
     def single(self) -> bool:
         """Whether the data set has one category, of which there is no spread and no worst."""
-        return self.expected == 1
+        return self.summary["expected"].max() == 1 and len(self.categories) == 1
+
+    @cached_property
+    def backbones(self) -> dict[str, str]:
+        """The backbone of each method that has one; none where all have the same, as the heading
+        says it."""
+        rows = self.chosen.unique("label", maintain_order=True).select("label", "config_json")
+        known = {name: backbone_of(config) for name, config in rows.iter_rows()}
+        return {n: b for n, b in known.items() if b} if len({*known.values()} - {None}) > 1 else {}
+
+    def told(self, metric: str) -> str | None:
+        """The method that is better than each of the other complete ones, and not by noise."""
+        complete = [r["label"] for r in self.rows_of(metric) if r["complete"] and r["mean"]]
+        pairs = [pair for pair in self.pairs(metric) if {pair["a"], pair["b"]} <= {*complete}]
+        won = [pair["verdict"].removesuffix(" is better") for pair in pairs]
+        return next((name for name in complete if 0 < won.count(name) == len(complete) - 1), None)
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds its methods have: `2 seeds`, `1 to 3 seeds`."""
+        counts = self.chosen.group_by("label").agg(pl.col("seed").n_unique())["seed"].to_list()
+        most = counted(max(counts, default=0), "seed")
+        return most if len({*counts}) < 2 else f"{min(counts)} to {most}"
 
     @property
     def done(self) -> bool:
@@ -79,10 +99,7 @@ class Section:
 
     def pairs(self, metric: str) -> list[dict[str, Any]]:
         """Rows of `results.analysis.statistics.pairwise` in one metric."""
-        if metric not in self._pairs:
-            of_metric = self.frame.filter(metric=metric)
-            self._pairs[metric] = pairwise(of_metric, {self.benchmark: self.expected}).to_dicts()
-        return self._pairs[metric]
+        return [pair for pair in self._pairs if pair["metric"] == metric]
 
     def by_category(self, metric: str) -> pl.DataFrame:
         """Rows of `results.analysis.summary.per_category`, with labels."""
@@ -126,25 +143,28 @@ class Section:
         return rows.group_by(name="label", category="category").agg(pl.col("cell_id").first())
 
 
-def sections(frame: pl.DataFrame, scores: pl.DataFrame | None = None) -> list[Section]:
-    """The sections of `table.read`'s frame; with scores, summaries are `with_images`."""
-    labels = sorted({label(row) for row in frame.select("method", "variant").unique().to_dicts()})
+def sections(
+    frame: pl.DataFrame, scores: pl.DataFrame | None = None, metrics: Sequence[str] = PRIMARY
+) -> list[Section]:
+    """The sections of `table.read`'s frame; summaries are `with_images`, pairs are tested in
+    `metrics`."""
+    labels = sorted(
+        {label(row) for row in frame.select("method", "variant", "shared").unique().to_dicts()}
+    )
     cells = frame["cell_id"].unique().sort().to_list()
-    expected = dict(expected_categories(frame).iter_rows())
+    pairs = pairwise(frame, metrics).to_dicts()
     rows = labelled(with_images(frame, scores)).partition_by(SECTION, as_dict=True)
     frames = frame.sort(SECTION, maintain_order=True).partition_by(
         SECTION, as_dict=True, maintain_order=True
     )
     return [
-        Section(number, own, rows[key], expected[own["benchmark"][0]], labels, cells)
+        Section(
+            number,
+            own,
+            rows[key],
+            [pair for pair in pairs if tuple(pair[name] for name in SECTION) == key],
+            labels,
+            cells,
+        )
         for number, (key, own) in enumerate(frames.items())
     ]
-
-
-def with_images(frame: pl.DataFrame, scores: pl.DataFrame | None) -> pl.DataFrame:
-    """`summary.summary`'s rows; with scores also images_low and images_high, see `bootstrap`."""
-    rows = summary(frame)
-    if scores is None:
-        return rows
-    drawn = bootstrap(frame, scores).select(*GROUP, "metric", images_low="low", images_high="high")
-    return rows.join(drawn, on=(*GROUP, "metric"), how="left", maintain_order="left")

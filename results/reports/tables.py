@@ -13,11 +13,10 @@ from results.analysis.cells import label, labelled
 from results.analysis.published import MEAN as AVERAGE
 from results.calibration import ONE
 from results.identity import POOLED
-from results.reports.model import WORDS, Entry, Table, ranked
+from results.reports.model import BEST, WORDS, Entry, Table
 from results.reports.numbers import (
     UNKNOWN,
     counted,
-    gibibytes,
     interval,
     number,
     p_value,
@@ -28,11 +27,11 @@ from results.reports.numbers import (
 from results.reports.sections import MEAN, Section
 
 
-def overview(sections: Sequence[Section], metric: str, among: Sequence[str]) -> Table:
-    """Methods x data sets: the means over categories of the rows `among` these names."""
+def overview(sections: Sequence[Section], metric: str) -> Table:
+    """Methods x data sets: the means over categories."""
     measured = [section for section in sections if metric in section.metrics]
-    names = [name for name in among if any(name in section.present for section in measured)]
-    columns = [ranked([_mean(section, metric, name) for name in names]) for section in measured]
+    names = sorted({name for section in measured for name in section.present})
+    columns = [[_mean(section, metric, name) for name in names] for section in measured]
     rows = [*zip(map(Entry, names), *columns, strict=True)]
     title = f"{metric}, mean over categories, % (± std over seeds)"
     return Table(title, ["method", *(section.title for section in measured)], rows)
@@ -43,7 +42,7 @@ def means(section: Section, metrics: Sequence[str]) -> Table:
     names = section.ranked(metrics[0]) if metrics else []
     costs = _of_methods(section)
     names += sorted(costs.keys() - set(names))
-    columns = [ranked([_mean(section, metric, name) for name in names]) for metric in metrics]
+    columns = [[_mean(section, metric, name) for name in names] for metric in metrics]
     columns += [
         [Entry(str(costs[name]["seeds"])) for name in names],
         [_cost(costs[name]["fit_seconds"]) for name in names],
@@ -64,11 +63,8 @@ def methods(section: Section, metric: str) -> Table:
     def intervals(low: str, high: str) -> list[Entry]:
         return [Entry(interval(row.get(low), row.get(high)), sort=row.get(low)) for row in rows]
 
-    def traced(row: dict[str, Any], category: str, value: float | None, small: str) -> Entry:
-        return _traced(section, metric, category, row["label"], value, small)
-
     columns = {
-        "mean": ranked([_mean(section, metric, row["label"]) for row in rows]),
+        "mean": [_mean(section, metric, row["label"]) for row in rows],
         "95 %, seeds": intervals("low", "high"),
         "95 %, images too": intervals("images_low", "images_high"),
     }
@@ -76,14 +72,20 @@ def methods(section: Section, metric: str) -> Table:
         columns |= {
             "category std": [_percent(row["category_std"]) for row in rows],
             "worst": [
-                traced(row, row["worst_category"], row["worst"], row["worst_category"])
+                _traced(section, metric, worst, row["label"], row["worst"], worst)
                 for row in rows
+                if (worst := row["worst_category"])
             ],
             "pooled": [
-                traced(row, POOLED, row["pooled"], spread(row["pooled_std"])) for row in rows
+                _traced(
+                    section, metric, POOLED, row["label"], row["pooled"], spread(row["pooled_std"])
+                )
+                for row in rows
             ],
         }
     columns["seeds"] = [Entry(str(row["seeds"]), sort=row["seeds"]) for row in rows]
+    backbones = [section.backbones.get(row["label"], UNKNOWN) for row in rows]
+    columns["backbone"] = [Entry(name, mark=WORDS) for name in backbones]
     known = {name: c for name, c in columns.items() if any(e.text != UNKNOWN for e in c)}
     names = [Entry(row["label"]) for row in rows]
     title = f"{metric}, %{'' if section.single else f', {MEAN}'} (± std over seeds)"
@@ -98,7 +100,7 @@ def costs(section: Section) -> Table:
             *(Entry(str(row[count]), sort=row[count]) for count in ("seeds", "failed")),
             _cost(row["fit_seconds"]),
             _cost(row["images_per_second"]),
-            _cost(gibibytes(row["peak_memory_bytes"])),
+            _cost(row["peak_memory_bytes"], 2**30),
         ]
         for name, row in _of_methods(section).items()
     ]
@@ -122,33 +124,9 @@ def by_category(section: Section, metric: str) -> Table:
             entries.append(replace(entry, heat=heat))
         if any(entry.heat is not None for entry in entries):
             link = "" if category == POOLED else category
-            rows.append([Entry(category, category=link), *ranked(entries)])
+            rows.append([Entry(category, category=link), *entries])
     title = f"{metric} by category, % (± std over seeds)"
     return Table(title, ["category", *section.present], rows)
-
-
-def ablation(section: Section, metric: str) -> Table | None:
-    """Means of variants beside those of their methods, with the difference in points."""
-    names = section.summary.select("method", "variant", "label").unique().sort("method", "variant")
-    rows = []
-    for method, variant, name in names.iter_rows():
-        base, mine = section.row(metric, method), section.row(metric, name)
-        if not variant or not base or not mine or None in (base["mean"], mine["mean"]):
-            continue
-        gap = mine["mean"] - base["mean"]
-        speed = mine["images_per_second"], base["images_per_second"]
-        ratio = speed[0] / speed[1] if all(speed) else None
-        rows.append(
-            [
-                Entry(name),
-                _mean(section, metric, name),
-                _mean(section, metric, method),
-                Entry(points(gap), sort=100 * gap),
-                Entry(UNKNOWN if ratio is None else f"{ratio:.2f} ×", sort=ratio),
-            ]
-        )
-    header = ["variant", "its mean", "the method's", "difference, points", "images/s"]
-    return Table(f"{metric}: variants beside their method", header, rows) if rows else None
 
 
 def differences(
@@ -159,27 +137,29 @@ def differences(
 ) -> Table | None:
     """Is the difference real? A line for each pair (a row of `pairwise`) by its name.
 
-    `first` is the name of the names. `over_images` has rows of `gaps_over_images`, by name too.
+    `first` is the name of the names. With `over_images`, rows of `gaps_over_images` by name too,
+    the pairs are those of `compare`, which have two p-values.
     """
     lines = []
     for name, pair in pairs.items():
-        known = pair["difference"] is not None
+        tested = pair["p_holm"] is not None
         chances = (percent(pair[name], decimals=0) for name in ("better", "equal", "worse"))
         line = [
             Entry(name),
             Entry(points(pair["difference"]), sort=pair["difference"]),
             _gap(pair),
-            Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if known else Entry(),
-            Entry(" / ".join(chances), sort=pair["better"]) if known else Entry(),
+            Entry(p_value(pair["p_holm"]), sort=pair["p_holm"]) if tested else Entry(),
+            Entry(" / ".join(chances), sort=pair["better"]) if tested else Entry(),
             Entry(pair["verdict"], mark=WORDS),
         ]
         if over_images is not None:
             line.insert(3, _gap(over_images.get(name, {})))
+            line.insert(4, Entry(p_value(pair["p_value"])) if tested else Entry())
         lines.append(line)
     header = [first, "points", "another training", "another product, p"]
     header += ["better / equal / worse", "verdict"]
     if over_images is not None:
-        header.insert(3, "another test set")
+        header[3:4] = ["another test set", "another product, p", "p in the whole table"]
     return Table(title, header, lines) if lines else None
 
 
@@ -245,7 +225,6 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
     """How pseudo-validation and the test split agree, of rows of `selection.agreement`."""
     shown: dict[str, tuple[str, Callable[[Any], str]]] = {
         "Spearman": ("spearman", partial(number, decimals=2)),
-        "Kendall": ("kendall", partial(number, decimals=2)),
         "best, %": ("best", percent),
         "chosen, %": ("chosen", percent),
         "regret": ("regret", number),
@@ -262,6 +241,20 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Table:
     header = ["family", "category", *shown]
     title = f"pseudo-validation against the test split, {counted(rows[0]['settings'], 'setting')}"
     return Table(title, header, body, 2)
+
+
+def regrets(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How far a choice and others fall short of the best, of rows of `selection.regrets`."""
+    body = [
+        [
+            Entry(row["setting"]),
+            Entry(percent(row["test"]), sort=row["test"]),
+            Entry(percent(row["regret"]), spread(row["spread"]), sort=row["regret"]),
+        ]
+        for row in rows
+    ]
+    title = f"regret on the test split, points, {counted(rows[0]['seeds'], 'seed')}"
+    return Table(title, ["setting", "test, %", "regret"], body)
 
 
 def versions(section: Section) -> Table | None:
@@ -291,7 +284,8 @@ def _mean(section: Section, metric: str, name: str) -> Entry:
         return Entry()
     covered = f"{row['categories']} of {row['expected']} categories"
     entry = _traced(section, metric, MEAN, name, row["mean"], spread(row["std"]))
-    return replace(entry, note="" if row["complete"] else covered)
+    mark = BEST if name == section.told(metric) else ""
+    return replace(entry, mark=mark, note="" if row["complete"] else covered)
 
 
 def _traced(
@@ -317,5 +311,5 @@ def _gap(row: Mapping[str, Any]) -> Entry:
     return Entry(interval(row.get("low"), row.get("high"), points), sort=row.get("low"))
 
 
-def _cost(value: float | None) -> Entry:
-    return Entry(number(value), sort=value)
+def _cost(value: float | None, unit: float = 1) -> Entry:
+    return Entry() if value is None else Entry(number(value / unit), sort=value)

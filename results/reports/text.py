@@ -6,48 +6,51 @@ Names of methods, metrics and categories come from the rows alone, so a new one 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import GROUP, SECTION, coverage, label
+from results.analysis.cells import GROUP, SECTION, label, undefined
+from results.analysis.images import with_images
 from results.analysis.published import MEAN, beside_published
-from results.analysis.statistics import pairwise
+from results.analysis.statistics import PRIMARY, pairwise
 from results.analysis.summary import failures, per_category
 from results.reports import tables
 from results.reports.latex import latex
 from results.reports.layout import Block, columns, csv_text, join_blocks
 from results.reports.leader import leader
+from results.reports.model import Table
 from results.reports.numbers import UNKNOWN
-from results.reports.sections import Section, sections, with_images
+from results.reports.sections import Section, sections
 from results.reports.verdicts import best_against_others
 from results.table import DONE
 
 BRIEF_WIDTH = 80
 MOST_TELLING = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 """The metrics of a brief report that has no room for all, the most important first."""
-MAIN = ("image_auroc", "pixel_auroc")
-"""The metrics whose best row is compared with all others."""
 
 
 def frames(
-    frame: pl.DataFrame, scores: pl.DataFrame | None = None, held: pl.DataFrame | None = None
+    frame: pl.DataFrame,
+    scores: pl.DataFrame | None = None,
+    held: pl.DataFrame | None = None,
+    metrics: Sequence[str] = PRIMARY,
 ) -> dict[str, pl.DataFrame]:
     """All that reports are made of, as frames by name: for Python.
 
     summary, categories (`per_category` of each metric), pairs (`pairwise`), published
     (`beside_published`) and failures; the columns are those of the functions. With `read_scores`'s
-    scores the summary has images_low and images_high, the bootstrap interval over seeds and images,
+    scores the summary has images_low and images_high, an interval over seeds and images,
     and alarms (`alarms`) say how often they were seen.
     """
     whole, frame = frame, without_alarms(frame)
-    metrics = frame["metric"].drop_nulls().unique(maintain_order=True)
-    by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in metrics]
+    measured = frame["metric"].drop_nulls().unique(maintain_order=True)
+    by_metric = [per_category(frame, name).with_columns(metric=pl.lit(name)) for name in measured]
     return {
         "summary": with_images(frame, scores),
         "categories": pl.concat(by_metric) if by_metric else pl.DataFrame(),
-        "pairs": pairwise(frame),
+        "pairs": pairwise(frame, metrics),
         "published": beside_published(frame),
         "failures": failures(frame),
         "alarms": alarms(whole, scores, held) if scores is not None else pl.DataFrame(),
@@ -61,33 +64,48 @@ def render(
     scores: pl.DataFrame | None = None,
     held: pl.DataFrame | None = None,
     *,
+    metrics: Sequence[str] = PRIMARY,
     brief: bool = False,
     styled: bool = False,
 ) -> str:
     """The report as text: "terminal" (of a width in columns), "md", "latex", "csv" (the summary).
 
     In tables metrics are percentages with one decimal. With per-image scores means have a second
-    interval, over seeds and images. A brief report, terminal or md, has one table a section, of at
-    most BRIEF_WIDTH columns, and its notes. Raises ValueError for another format.
+    interval, over seeds and images. Pairs are tested in `metrics`. A brief report, terminal or md,
+    has one table a section, of at most BRIEF_WIDTH columns, and its notes. Raises ValueError for
+    another format.
     """
     whole, frame = frame, without_alarms(frame)
     if fmt == "csv":
         return csv_text(with_images(frame, scores))
-    if fmt == "latex":
-        return latex(sections(frame))
+    brief = brief and fmt != "latex"
     width = min(width, BRIEF_WIDTH) if brief else width
-    blocks: list[Block] = []
-    for section in sections(frame, None if brief else scores):
-        blocks.append([" · ".join(filter(None, (section.title, coverage(section.frame))))])
-        found = [*_brief(section, width)] if brief else [*_full(section)]
+    blocks: dict[str, list[Block]] = {}
+    for section in sections(frame, None if brief else scores, metrics):
+        found = [*_brief(section, width)] if brief else [*_full(section, metrics)]
         if scores is not None:
-            same = whole.filter(pl.col(name) == section.frame[name][0] for name in SECTION)
-            found.append(tables.alarms(alarms(same, scores, held)))
-        blocks += [block for block in found if block]
-    return join_blocks(blocks, fmt, width, styled=styled)
+            found.append(alarm_table(section, whole, scores, held))
+        title = f"{section.heading} · {section.seeds}" if fmt == "latex" else section.heading
+        blocks[title] = [block for block in found if block]
+    if fmt == "latex":
+        return latex(blocks)
+    lines = [
+        block
+        for heading, of_section in blocks.items()
+        for block in (textwrap.wrap(heading, width), *of_section)
+    ]
+    return join_blocks(lines, fmt, width, styled=styled)
 
 
-def _full(section: Section) -> Iterator[Block | None]:
+def alarm_table(
+    section: Section, whole: pl.DataFrame, scores: pl.DataFrame, held: pl.DataFrame | None
+) -> Table | None:
+    """Alarms asked for and seen in a section of the `whole` frame; None without any."""
+    same = whole.filter(pl.col(name) == section.frame[name][0] for name in SECTION)
+    return tables.alarms(alarms(same, scores, held))
+
+
+def _full(section: Section, tested: Sequence[str]) -> Iterator[Block | None]:
     beside = beside_published(section.frame).filter(category=MEAN)
     yield tables.versions(section)
     for metric in section.metrics:
@@ -95,7 +113,7 @@ def _full(section: Section) -> Iterator[Block | None]:
     yield tables.costs(section)
     for metric in section.metrics:
         yield tables.by_category(section, metric)
-    for metric in MAIN:
+    for metric in tested:
         yield best_against_others(section, metric)
     for metric in section.metrics:
         yield tables.published(section, metric, beside)
@@ -124,7 +142,16 @@ def _brief(section: Section, width: int) -> Iterator[Block | None]:
         verdict = leader(telling[0], section.rows_of(telling[0]), section.pairs(telling[0]))
         yield textwrap.wrap(verdict.sentence, width)
     yield tables.versions(section)
+    yield textwrap.wrap(_backbones(section), width)
     yield [*notes(section)]
+
+
+def _backbones(section: Section) -> str:
+    """Which methods stand on which backbone; nothing where all share one."""
+    on = section.backbones
+    names = {b: ", ".join(name for name in on if on[name] == b) for b in sorted({*on.values()})}
+    said = "; ".join(f"{backbone}: {methods}" for backbone, methods in names.items())
+    return said and f"backbone {said}"
 
 
 def notes(section: Section) -> Iterator[str]:
@@ -137,13 +164,7 @@ def notes(section: Section) -> Iterator[str]:
     for row in mixed.group_by(GROUP, maintain_order=True).agg(pl.col("precision")).to_dicts():
         formats = sorted({str(name or "unknown") for name in row["precision"]})
         yield f"{label(row)}: seeds of unlike number formats are averaged: {', '.join(formats)}"
-    undefined = (
-        chosen.filter(pl.col("value").is_null())
-        .group_by("reason")
-        .agg(pl.col("metric", "category").unique(maintain_order=True))
-    )
-    for reason, metrics, categories in undefined.sort("reason").iter_rows():
-        yield f"{UNKNOWN} {', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
+    yield from (f"{UNKNOWN} {line}" for line in undefined(section.frame))
     for row in failures(section.frame).to_dicts():
         error = row["error"] or "no message"
         yield f"{row['status']}: {label(row)}, seed {row['seed']}: {error.splitlines()[0]}"

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from results.analysis.alarms import without_alarms
-from results.analysis.bootstrap import gaps_over_images
-from results.analysis.cells import SECTION, labelled, one_cell_per_seed, title, with_every_seed
+from results.analysis.cells import (
+    SECTION,
+    labelled,
+    one_cell_per_seed,
+    title,
+    undefined,
+    with_every_seed,
+)
 from results.analysis.equivalence import ROPE
-from results.analysis.statistics import compare
+from results.analysis.images import gaps_over_images
+from results.analysis.statistics import PRIMARY, compare, turned
 from results.files import ResultsError
 from results.reports.layout import Block, join_blocks
 from results.reports.model import Entry, Table
-from results.reports.numbers import points
+from results.reports.numbers import UNKNOWN, p_value, points
 from results.reports.sections import Section
 from results.reports.tables import differences
 
 NOTES = [
     "another training: 95 % of the difference in points, over seeds (Student's t)",
-    "another test set: the same over images, drawn again for both; trainings stay",
-    "another product: Wilcoxon's signed-rank test over categories, and the Bayesian one; equal is "
-    f"within {100 * ROPE:g} points",
+    "another test set: the same over images, for both alike (DeLong); trainings stay",
+    "another product, p: the larger of those of Wilcoxon's signed-rank test and Johnson's t-test,",
+    "over categories, corrected for the metrics asked for, in the whole table for all pairs too",
+    f"better / equal / worse: the Bayesian signed-rank test; equal is within {100 * ROPE:g} points",
 ]
 
 
@@ -42,25 +50,6 @@ def best_against_others(section: Section, metric: str) -> Table | None:
     )
 
 
-def turned(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
-
-    def minus(name: str) -> float | None:
-        return None if pair[name] is None else -pair[name]
-
-    return {**pair} | {
-        "a": pair["b"],
-        "b": pair["a"],
-        "difference": minus("difference"),
-        "low": minus("high"),
-        "high": minus("low"),
-        "wins": pair["losses"],
-        "losses": pair["wins"],
-        "better": pair["worse"],
-        "worse": pair["better"],
-    }
-
-
 def comparison(
     frame: pl.DataFrame,
     a: str,
@@ -68,15 +57,17 @@ def comparison(
     fmt: str,
     width: int = 120,
     scores: pl.DataFrame | None = None,
+    metrics: Sequence[str] = PRIMARY,
 ) -> str:
     """Two rows of a folder: a verdict on each metric in a line, what it rests on, and their gaps by
-    category. With per-image scores it is told what another test set would do.
+    category. `metrics` alone are tested. With per-image scores it is told what another test set
+    would do.
 
     Raises ResultsError where a or b is not the name of a row, or no section has both.
     """
     frame = without_alarms(frame)
     blocks: list[Block] = []
-    for key, rows in compare(frame, a, b).group_by(SECTION, maintain_order=True):
+    for key, rows in compare(frame, a, b, metrics).group_by(SECTION, maintain_order=True):
         of_section = frame.filter(**dict(zip(SECTION, key, strict=True)))
         pairs = {row["metric"]: row for row in rows.to_dicts()}
         blocks.append([title(rows.row(0, named=True))])
@@ -88,6 +79,8 @@ def comparison(
         if table := differences(f"{a} against {b}", "metric", pairs, over_images):
             blocks.append(table)
         blocks.append(_gaps(of_section, a, b))
+        if without := undefined(of_section):
+            blocks.append([f"{UNKNOWN} {line}" for line in without])
     if not blocks:
         raise ResultsError(f"'{a}' and '{b}' have no data set, mode, preset and profile in common")
     blocks.append(NOTES)
@@ -97,10 +90,13 @@ def comparison(
 def _sentence(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return f"{row['metric']}: {row['verdict']}"
-    return (
+    said = (
         f"{row['metric']}: {row['verdict']}; {row['a']} {points(row['difference'])} points, "
         f"ahead on {row['wins']} of {row['categories']} categories, {row['seeds']} seeds"
     )
+    if row["p_holm"] is None:
+        return said
+    return f"{said}; p = {p_value(row['p_value'])}, in the whole table {p_value(row['p_holm'])}"
 
 
 def _gaps(frame: pl.DataFrame, a: str, b: str) -> Table:

@@ -38,13 +38,14 @@ def hold_out(
     share: float = 0.1,
     seed: int = 0,
     fold: int = 0,
+    purpose: str = "hold out",
 ) -> tuple[list[Sample], list[Sample]]:
     """Splits normal samples into (train, held out), at least two of either in each category.
 
     A `share` of every category is held out; a larger share holds out the same images and more, and
-    another `fold` others, as long as there are any. Copies of an image stay together, so that no
-    held-out image has a twin in training. DataError for a share outside (0, 1), and for categories
-    of fewer than four different images.
+    another `fold` others, as long as there are any; another `purpose` draws anew. Copies of an
+    image stay together, so that no held-out image has a twin in training. DataError for a share
+    outside (0, 1), and for categories of fewer than four different images.
     """
     if not 0 < share < 1:
         raise DataError(f"share {share:g} of the images to hold out; choose between 0 and 1")
@@ -60,15 +61,19 @@ def hold_out(
                 f"{LEAST_HELD_OUT + LEAST_TRAIN}: add some, or leave the category out"
             )
             continue
-        count = max(LEAST_HELD_OUT, round(share * len(distinct)))
-        count = min(count, len(distinct) - LEAST_TRAIN)
-        ranked = sorted(distinct, key=lambda image: digest(seed, "hold out", image))
+        count = held_of(share, len(distinct))
+        ranked = sorted(distinct, key=lambda image: digest(seed, purpose, image))
         first = fold * count % len(ranked)
         held_out |= set((ranked[first:] + ranked[:first])[:count])
     if problems:
         raise DataError("\n".join(problems))
     train = [sample for sample in samples if content[sample] not in held_out]
     return train, [sample for sample in samples if content[sample] in held_out]
+
+
+def held_of(share: float, images: int) -> int:
+    """How many of a category's different images are held out."""
+    return min(max(LEAST_HELD_OUT, round(share * images)), images - LEAST_TRAIN)
 
 
 class Plan(NamedTuple):
@@ -135,7 +140,7 @@ class PseudoValidation(Benchmark):
         self._plans = {
             key: plan
             for category in self.categories()
-            for plan in self._planned(category, anomalies, left_out)
+            for plan in self._planned(category, anomalies, left_out, fold)
             if (key := self._key(category, plan)) not in passed_over
         }
         # Every thread draws the same: two that draw for the same sample lose time, nothing else.
@@ -143,11 +148,14 @@ class PseudoValidation(Benchmark):
         self._marks: dict[str, tuple[NDArray[np.uint8], int]] = {}
         """Sample's key -> its mask in bits, and the width."""
 
-    def _planned(self, category: str, anomalies: int, left_out: bool) -> Iterator[Plan]:
-        """The anomalies of a category: of each image the next families, those of others last."""
+    def _planned(self, category: str, anomalies: int, left_out: bool, fold: int) -> Iterator[Plan]:
+        """The anomalies of a category: of each image the next families, those of others last.
+
+        A fold goes on where the one before it ended, so that small ones have all families together.
+        """
         images, families = self._ranked(category, self._held_in(category)), self._families
         turns = sorted(range(len(families)), key=lambda turn: (turn % SPREAD, turn))
-        for rank, image in enumerate(images):
+        for rank, image in enumerate(images, fold * len(images)):
             for number in range(anomalies if families else 0):
                 turn = rank + turns[number % len(turns)]
                 yield Plan(families[turn % len(families)], image, number)

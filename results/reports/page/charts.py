@@ -7,20 +7,15 @@ points. `series` is the index of a method, which has one colour, dash and marker
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from results.reports.numbers import interval, percent
 
 Chart = dict[str, Any]
-
-
-class Point(NamedTuple):
-    """One method in a chart."""
-
-    series: int
-    name: str
-    x: float
-    y: float
+PERCENT = (0, 100)
+"""Ends that an axis never leaves."""
+MOST_POINTS = 300
+"""Points of a line at most; of a longer one every second, third, ... is drawn."""
 
 
 def means(rows: Sequence[tuple[int, dict[str, Any]]], metric: str, title: str) -> Chart:
@@ -39,42 +34,42 @@ def means(rows: Sequence[tuple[int, dict[str, Any]]], metric: str, title: str) -
     ]
     return {
         "title": title,
-        "x": {"name": f"{metric}, mean over categories, %"},
+        "x": {"name": f"{metric}, mean over categories, %", "limits": PERCENT},
         "y": {"rows": [row["label"] for _, row in rows]},
         "points": points,
     }
 
 
-def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> Chart:
-    """Methods by two numbers, named in the chart."""
-    log = max(point.x for point in points) > 5 * min(point.x for point in points)
+def scatter(
+    points: Sequence[tuple[int, str, float, float]], title: str, names: tuple[str, str]
+) -> Chart:
+    """Methods (series, name, x, y) by two numbers."""
+    xs = [x for _, _, x, _ in points]
     marks = [
-        {
-            "series": point.series,
-            "x": point.x,
-            "y": point.y,
-            "label": point.name,
-            "tip": f"{point.name}: {point.x:,.4g} {names[0]}, {point.y:.1f} %",
-        }
-        for point in points
+        {"series": series, "name": name, "x": x, "y": y}
+        | {"tip": f"{name}: {x:,.4g} {names[0]}, {y:.1f} %"}
+        for series, name, x, y in points
     ]
-    return {"title": title, "x": {"name": names[0], "log": log}, "y": {"name": names[1]}} | {
-        "points": marks
+    return {
+        "title": title,
+        "x": {"name": names[0], "log": max(xs) > 5 * min(xs)},
+        "y": {"name": names[1], "limits": PERCENT},
+        "points": marks,
     }
 
 
 def knob(
-    name: str, values: Sequence[float], heights: Mapping[str, Sequence[float]], chosen: float
+    name: str, values: Sequence[float], heights: Mapping[str, Sequence[float | None]], chosen: float
 ) -> Chart:
     """Figure 6: image AUROC on each set against one knob, the chosen value marked."""
     lines = [
-        {"series": series, "name": label, "x": [*values], "y": _numbers(line), "marked": True}
+        {"series": series, "name": label, "x": [*values], "y": line, "marked": True}
         for series, (label, line) in enumerate(heights.items())
     ]
     return {
         "title": f"{' and '.join(heights)} against {name}",
         "x": {"name": name},
-        "y": {"name": "image AUROC, %"},
+        "y": {"name": "image AUROC, %", "limits": PERCENT},
         "lines": lines,
         "rules": [{"x": chosen, "name": "chosen"}],
     }
@@ -97,16 +92,7 @@ def losses(method: str, series: int, runs: Mapping[str, Sequence[float]], title:
     }
 
 
-MOST_POINTS = 300
-"""Points of a line at most; of a longer one every second, third, ... is drawn."""
-
-
-def _numbers(values: Sequence[float]) -> list[float | None]:
-    """JSON has no NaN: null leaves a gap."""
-    return [None if value != value else value for value in values]
-
-
 def _told(row: Mapping[str, Any]) -> str:
     if row["low"] is None:
-        return "one seed, so no interval"
+        return f"{'one seed' if row['seeds'] == 1 else 'equal seeds'}, so no interval"
     return f"95 % interval {interval(row['low'], row['high'])} over {row['seeds']} seeds"

@@ -73,28 +73,27 @@ class Closer:
 
         A method that lacks an image has null there. The page puts the categories together itself.
         """
-        found = {}
+        of_image = ("key", "defect", "label")
+        images = {}
         for number, category in enumerate(self.section.categories):
-            rows = self.scores.filter(category=category).sort("key")
+            rows = (
+                self.scores.filter(category=category)
+                .sort("key")
+                .with_columns(pl.col("name").map_elements(self._index, return_dtype=pl.Int64))
+            )
             if rows.is_empty():
                 continue
-            images = rows.unique("key", maintain_order=True).select("key", "defect", "label")
-            scores = {
-                self._index(name): images.join(
-                    mine.unique("key").select("key", "score"),
-                    on="key",
-                    how="left",
-                    maintain_order="left",
-                )["score"].to_list()
-                for (name,), mine in rows.group_by("name", maintain_order=True)
+            columns = rows.pivot(
+                "name", index=of_image, values="score", aggregate_function="first"
+            ).to_dict(as_series=False)
+            keys, defects, labels = (columns.pop(name) for name in of_image)
+            images[f"{self.section.index}.{number}"] = {
+                "keys": keys,
+                "defects": defects,
+                "defective": [*map(int, labels)],
+                "scores": columns,
             }
-            found[f"{self.section.index}.{number}"] = {
-                "keys": images["key"].to_list(),
-                "defects": images["defect"].to_list(),
-                "defective": images["label"].cast(int).to_list(),
-                "scores": scores,
-            }
-        return found
+        return images
 
     def curves(self) -> dict[str, dict[int, dict[str, list[float]]]]:
         """Curves over pixels: "section.category" -> method -> fpr, tpr and pro."""
@@ -127,6 +126,20 @@ class Closer:
                         rows["label"].to_numpy(), rows["score"].to_numpy()
                     )
         return found
+
+    @property
+    def blind(self) -> list[str]:
+        """The panels whose first threshold calls all images defective, normal ones too."""
+        lowest = {
+            f"{self.section.index}.{number}.{self._index(name)}": low
+            for number, category in enumerate(self.categories)
+            for name, low, kinds in self._scores(category)
+            .group_by("name")
+            .agg(low=pl.col("score").min(), kinds=pl.col("label").n_unique())
+            .iter_rows()
+            if kinds > 1
+        }
+        return [panel for panel, low in lowest.items() if self.starts.get(panel) == low]
 
     @cached_property
     def held(self) -> dict[str, list[float]]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from results.analysis.cells import coverage
 from results.reports.leader import leader
-from results.reports.numbers import counted, number
-from results.reports.page.charts import Chart, Point, means, scatter
+from results.reports.numbers import number
+from results.reports.page.charts import Chart, means, scatter
 from results.reports.sections import Section
 
 COSTS = {
@@ -41,7 +40,7 @@ def costs(section: Section, metric: str) -> Iterator[Chart]:
     """The metric against speed, training and memory, as far as they were measured."""
     for words, (column, unit) in COSTS.items():
         points = [
-            Point(section.labels.index(row["label"]), row["label"], row[column] / unit, 100 * mean)
+            (section.labels.index(row["label"]), row["label"], row[column] / unit, 100 * mean)
             for row in section.rows_of(metric)
             if (mean := row["mean"]) is not None and (row[column] or 0) > 0
         ]
@@ -59,20 +58,11 @@ def compared(section: Section) -> str:
         for name, size in sizes.items()
         if size
     ]
-    seeds = sorted(done.group_by("label").agg(pl.col("seed").n_unique())["seed"])
-    trainings = counted(seeds[-1], "seed")
-    if seeds[0] < seeds[-1]:
-        trainings = f"{seeds[0]} to {trainings}"
     dates = sorted({f"{when:%Y-%m-%d}" for when in done["finished_at"]})
-    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     devices = ", ".join(sorted(done["device"].drop_nulls().unique()))
-    names = ", ".join(section.present)
     here = len(section.categories)
     categories = f"{here} {'category' if here == 1 else 'categories'}"
-    parts = [
-        f"{names} on {section.title}",
-        coverage(section.frame) or categories,
-        *counts,
-        trainings,
-    ]
+    parts = [f"{', '.join(section.present)} on {section.heading}", categories, *counts]
+    parts.append(section.seeds)
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     return "; ".join(parts) + f". Run {when}" + (f" on {devices}." if devices else ".")

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from results.evidence import ALARM
 from results.reports.sections import Section
 
 BYTES_IN_TEXT = 4 / 3
 """Characters of base64 for a byte."""
+REACH, LOSS = 1 / 32, 2
+"""Maps are coarser than masks; a kept map is off by so many grey levels."""
 
 
 class Picture(NamedTuple):
@@ -39,6 +41,7 @@ class Picture(NamedTuple):
     low: float
     high: float
     level: float
+    on_defect: bool | None = None  # whether its map is highest at the defect; null without a mask
 
     @property
     def panel(self) -> str:
@@ -49,13 +52,6 @@ class Picture(NamedTuple):
     def files(self) -> list[bytes]:
         """Its image, its mask if it has one, and its map."""
         return [file for file in (self.image, self.mask, self.map) if file]
-
-
-class Embedded(NamedTuple):
-    """Pictures as JSON, their files by number, and the files in base64."""
-
-    pictures: list[dict[str, Any]]
-    files: list[str]
 
 
 def pictures(section: Section, categories: Sequence[str], shown: pl.DataFrame) -> Iterator[Picture]:
@@ -72,7 +68,8 @@ def pictures(section: Section, categories: Sequence[str], shown: pl.DataFrame) -
             defective = kind != ALARM if row["label"] is None else row["label"]
             facts = row | place | {"score": shortened(row["score"])}
             same = {field: facts[field] for field in Picture._fields if field in facts}
-            yield Picture(rank=rank, defective=defective, **same)
+            there = peak_on_defect(row["map"], row["mask"]) if row["mask"] else None
+            yield Picture(rank=rank, defective=defective, on_defect=there, **same)
 
 
 def within(pictures: Sequence[Picture], most_bytes: float) -> tuple[list[Picture], int]:
@@ -92,8 +89,8 @@ def within(pictures: Sequence[Picture], most_bytes: float) -> tuple[list[Picture
     return chosen, ranks
 
 
-def embedded(pictures: Sequence[Picture]) -> Embedded:
-    """The pictures as the page's script reads them."""
+def embedded(pictures: Sequence[Picture]) -> dict[str, list[Any]]:
+    """The pictures as JSON, their files by number; the files in base64."""
     numbers: dict[bytes, int] = {}
     for picture in pictures:
         for file in picture.files:
@@ -106,7 +103,7 @@ def embedded(pictures: Sequence[Picture]) -> Embedded:
         }
         for picture in pictures
     ]
-    return Embedded(rows, [b64encode(file).decode() for file in numbers])
+    return {"pictures": rows, "files": [b64encode(file).decode() for file in numbers]}
 
 
 def telling_pair(
@@ -115,30 +112,42 @@ def telling_pair(
     labels: Sequence[int],
     starts: Mapping[str, float | None],
 ) -> list[int]:
-    """Indices of one defect that is found and of one that is missed, as far as there are any.
+    """Indices of a clear find and of a clear miss, as far as there are any.
 
-    Of the methods `labels`, the first one first; found or missed by the thresholds `starts` of
-    their panels. Of the found ones that whose map fits its mask best, of the missed ones that which
-    lies lowest among its method's and category's.
+    Of the methods `labels`, the first one first; called defective or not by the thresholds `starts`
+    of their panels. The find is that whose map fits its mask best, or without masks the highest
+    score; the miss is the defect whose map shows least of it.
     """
     chosen = []
     for is_found in (True, False):
         for label in labels:
-            of = [
-                (number, picture)
+            candidates = [
+                number
                 for number, picture in enumerate(pictures)
                 if (picture.section, picture.label) == (section, label)
                 and picture.defective
                 and picture.panel in starts
                 and _called(picture.score, starts[picture.panel]) == is_found
+                and not (
+                    is_found and picture.mask and not (picture.on_defect and _clarity(picture))
+                )
             ]
-            if of and is_found:
-                chosen.append(max(of, key=lambda one: (_clarity(one[1]), -one[1].rank))[0])
-            elif of:
-                chosen.append(min(of, key=lambda one: (_clarity(one[1]), one[1].rank))[0])
-            if of:
+            if candidates:
+                best = max if is_found else min
+                chosen.append(
+                    best(candidates, key=lambda n: (_clarity(pictures[n]), pictures[n].score))
+                )
                 break
     return chosen
+
+
+def peak_on_defect(map_file: bytes, mask_file: bytes) -> bool:
+    """Whether a map is highest at the defect, or nearer to it than REACH of the image's side."""
+    mask = Image.open(io.BytesIO(mask_file)).convert("L")
+    near_HW = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * round(REACH * mask.width) + 1)))
+    map_HW = np.asarray(Image.open(io.BytesIO(map_file)).convert("L").resize(mask.size))
+    peak_HW = map_HW >= int(map_HW.max()) - LOSS
+    return bool((peak_HW & (near_HW > 127)).any())
 
 
 def shortened(score: float) -> float:

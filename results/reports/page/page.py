@@ -8,32 +8,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from results.analysis.alarms import alarms, without_alarms
-from results.analysis.cells import SECTION, coverage
+from results.analysis.alarms import without_alarms
+from results.analysis.cells import coverage
 from results.analysis.published import beside_published
+from results.analysis.statistics import PRIMARY
 from results.calibration import read_held
 from results.metrics import METRICS
 from results.reports import tables
-from results.reports.model import Table
+from results.reports.numbers import counted
 from results.reports.page.closer import Closer
 from results.reports.page.first import compared, costs, first_view
-from results.reports.page.gallery import Picture, embedded, telling_pair, within
+from results.reports.page.gallery import embedded, telling_pair, within
 from results.reports.page.provenance import cells
 from results.reports.page.selectors import selectors
 from results.reports.page.training import kept_losses, training
 from results.reports.page.words import WORDS
 from results.reports.sections import Section, sections
-from results.reports.text import notes
+from results.reports.text import alarm_table, notes
 from results.table import read, read_scores
 
 MOST_BYTES, PICTURE_BYTES = 23_000_000, 15_000_000
@@ -42,14 +42,15 @@ fewer."""
 SCRIPTS = ("plot.js", "heat.js", "tables.js", "pictures.js", "closer.js", "report.js")
 
 
-def page(out: Path) -> str:
-    """The report of an output folder as HTML."""
+def page(out: Path, metrics: Sequence[str] = PRIMARY) -> str:
+    """The report of an output folder as HTML; pairs are tested in `metrics`."""
     whole = read(out)
     frame = without_alarms(whole)
-    found = [section for section in sections(frame) if section.done]
-    scores = read_scores(out)
+    found = [section for section in sections(frame, metrics=metrics) if section.done]
+    scores, held = read_scores(out), read_held(out)
+    alarms = [(section.title, alarm_table(section, whole, scores, held)) for section in found]
     losses = kept_losses(out)
-    metrics = {
+    measured = {
         name: definition
         for name, definition in METRICS.items()
         if any(name in section.metrics for section in found)
@@ -59,19 +60,19 @@ def page(out: Path) -> str:
         "made": datetime.now(UTC),
         "folder": out.resolve().name,
         "heading": _heading(found) or out.resolve().name,
-        "metrics": metrics,
-        "overview": {name: tables.overview(found, name, found[0].labels) for name in metrics},
+        "metrics": measured,
+        "overview": {name: tables.overview(found, name) for name in measured},
         "sections": [
             _section(section) | {"training": [*training(section, losses)]} for section in found
         ],
         "selectors": selectors(out),
-        "alarms": [*_alarms(found, alarms(whole, scores, read_held(out)))],
+        "alarms": [(title, table) for title, table in alarms if table],
         "cells": runs,
         "words": WORDS,
     }
     data, shown = _data([Closer(section, out, scores) for section in found])
     data["traced"] = {key: rows for section in found for key, rows in section.traced().items()}
-    data["cells"] = [run.cell_id for run in runs]
+    data["cells"] = [run["cell_id"] for run in runs]
     return _rendered(context | shown | {"data": data})
 
 
@@ -79,17 +80,12 @@ def _heading(found: Sequence[Section]) -> str:
     """The data sets, how much of each there is where some is missing, and the methods."""
     missing = {section.benchmark: coverage(section.frame) for section in found}
     names = ", ".join(f"{name} ({less})" if less else name for name, less in missing.items())
-    labels = {name for section in found for name in section.present}
-    compared = f"{len(labels)} methods compared" if len(labels) > 1 else "".join(labels)
-    return f"{names}: {compared}" if found else ""
-
-
-def _alarms(found: Sequence[Section], rows: pl.DataFrame) -> Iterator[tuple[str, Table]]:
-    """The title of each section that has alarms, and their table."""
-    for section in found if len(rows) else ():
-        of_section = rows.filter(pl.col(name) == section.frame[name][0] for name in SECTION)
-        if table := tables.alarms(of_section):
-            yield section.title, table
+    rows = {name for section in found for name in section.present}
+    methods = {name for section in found for name in section.chosen["method"]}
+    compared = f"{counted(len(methods), 'method')} compared"
+    if len(rows) > len(methods):
+        compared = f"{counted(len(methods), 'method')} in {len(rows)} rows compared"
+    return f"{names}: {compared if len(rows) > 1 else ''.join(rows)}" if found else ""
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -98,6 +94,7 @@ def _section(section: Section) -> dict[str, Any]:
     return {
         "index": section.index,
         "title": section.title,
+        "heading": section.heading,
         "compared": compared(section),
         "notes": list(notes(section)),
         "versions": tables.versions(section),
@@ -107,20 +104,17 @@ def _section(section: Section) -> dict[str, Any]:
                 "first": first_view(section, metric),
                 "methods": tables.methods(section, metric),
                 "heat": tables.by_category(section, metric),
-                "differences": _differences(section, metric),
-                "ablation": tables.ablation(section, metric),
+                "differences": tables.differences(
+                    f"{metric}: pairs of methods",
+                    "pair",
+                    {f"{pair['a']} − {pair['b']}": pair for pair in section.pairs(metric)},
+                ),
                 "published": tables.published(section, metric, beside),
                 "costs": [*costs(section, metric)][1:],  # the first is on the first screen
             }
             for metric in section.metrics
         },
     }
-
-
-def _differences(section: Section, metric: str) -> Table | None:
-    """Each pair of methods: is the difference real?"""
-    pairs = {f"{pair['a']} − {pair['b']}": pair for pair in section.pairs(metric)}
-    return tables.differences(f"{metric}: pairs of methods", "pair", pairs)
 
 
 def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,6 +125,8 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
     room = MOST_BYTES - len(json.dumps([images, curves]))
     shown, ranks_shown = within(pictures, min(PICTURE_BYTES, room))
     starts = {panel: start for closer in closers for panel, start in closer.starts.items()}
+    blind = [panel for closer in closers for panel in closer.blind]
+    telling = {panel: start for panel, start in starts.items() if panel not in blind}
     choices = [closer.choice() for closer in closers]
     data = {
         "choices": choices,
@@ -138,9 +134,13 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
         "images": images,
         "curves": curves,
         "starts": starts,
+        "blind": blind,
         "held": {panel: ends for closer in closers for panel, ends in closer.held.items()},
-        "first": [_telling(closer, shown, starts) for closer in closers],
-        **embedded(shown)._asdict(),
+        "first": [
+            telling_pair(shown, number, choice["ranked"], telling)
+            for number, choice in enumerate(choices)
+        ],
+        **embedded(shown),
     }
     return data, {
         "choices": choices,
@@ -149,16 +149,6 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
         "licences": [row for closer in closers for row in closer.licences()],
         "without_pictures": sum(len(closer.without_pictures) for closer in closers),
     }
-
-
-def _telling(
-    closer: Closer, shown: Sequence[Picture], starts: dict[str, float | None]
-) -> list[int]:
-    """Indices of the pictures of the first screen, of the best methods first."""
-    section = closer.section
-    metric = section.metrics[0] if section.metrics else ""
-    labels = [section.labels.index(name) for name in section.ranked(metric)]
-    return telling_pair(shown, section.index, labels, starts)
 
 
 def _rendered(context: dict[str, Any]) -> str:

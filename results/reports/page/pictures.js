@@ -1,4 +1,4 @@
-// The pictures of the chosen category: as a gallery, enlarged, and as all methods see one image.
+// The pictures of the chosen category: as a gallery, and enlarged beside those of other methods.
 
 const kindOf = ({ defective, defect }) =>
   !defective ? "normal" : defect === "defective" ? defect : `defective: ${defect}`;
@@ -8,7 +8,7 @@ function galleryFigure(picture) {
   const element = document.createElement("figure");
   const button = named("button", "", "zoom");
   button.type = "button";
-  button.append(canvasOf(picture, "image"), canvasOf(picture, "map"));
+  button.append(shown(picture, "image"), shown(picture, "map"));
   button.addEventListener("click", () => enlarge(picture));
   const below = document.createElement("figcaption");
   const verdict = named("b", "", "verdict");
@@ -18,101 +18,77 @@ function galleryFigure(picture) {
   return { picture, element, verdict };
 }
 
+// The first limit of a picture's panel; none where it calls every image defective.
+function startOf(picture) {
+  const panel = panelOf(picture);
+  return data.blind.includes(panel) ? undefined : data.starts[panel];
+}
+
 // Under a limit, or null for one above all scores; nothing where there is none, as without scores.
+// A defect is found where the map is highest, not by a score alone.
 function judge({ picture, verdict }, limit) {
-  const text =
-    limit === undefined
-      ? ""
-      : verdictOf(picture.defective, limit !== null && picture.score >= limit);
+  const called = limit !== null && picture.score >= limit;
+  const places = { true: "found", false: "alarm for another place" };
+  let text = limit === undefined ? "" : verdictOf(picture.defective, called);
+  if (text === "alarm") text = places[picture.on_defect] ?? text;
   verdict.textContent = text;
-  verdict.className =
-    text && `verdict ${text === "missed" || text === "false alarm" ? "wrong" : "right"}`;
+  verdict.className = text && `verdict ${["found", "alarm", "passed"].includes(text) ? "right" : "wrong"}`;
   return text;
 }
 
 const TITLES = {
   missed: "Missed defects",
   "false alarm": "False alarms",
+  "alarm for another place": "Alarms for another place than the defect",
   found: "Found defects",
+  alarm: "Defects with an alarm; there is no mask of where they are",
   passed: "Normal images that passed",
   "": "Images",
 };
 
 function showGallery(limit) {
-  const groups = new Map(Object.keys(TITLES).map((name) => [name, []]));
-  for (const one of view.figures) groups.get(judge(one, limit)).push(one);
-  const filled = [...groups].filter(([, members]) => members.length);
-  view.order = filled.flatMap(([, members]) => members.map((one) => one.picture));
+  const groups = Object.groupBy(view.figures, (one) => judge(one, limit));
+  const names = Object.keys(TITLES).filter((name) => groups[name]);
+  view.order = names.flatMap((name) => groups[name].map((one) => one.picture));
   $("gallery").replaceChildren(
-    ...filled.flatMap(([name, members]) => {
+    ...names.flatMap((name) => {
       const row = named("div", "", "gallery");
-      row.append(...members.map((one) => one.element));
+      row.append(...groups[name].map((one) => one.element));
       return [named("h4", TITLES[name]), row];
     }),
   );
 }
 
-// One image as all methods see it.
-function besideOf(key, side) {
-  const pictures = view.pictures.filter((picture) => picture.key === key);
+// How each method sees an image, the best method first.
+function besideOf(pictures) {
   const { ranked } = data.choices[pictures[0].section];
-  const best = [...pictures].sort((a, b) => ranked.indexOf(a.label) - ranked.indexOf(b.label));
-  const shown = (canvas, caption) => {
+  const order = pictures.toSorted((a, b) => ranked.indexOf(a.label) - ranked.indexOf(b.label));
+  return order.map((picture) => {
     const element = document.createElement("figure");
-    element.append(canvas, caption);
+    const caption = named("figcaption", `${data.labels[picture.label]} `);
+    const verdict = named("b", "");
+    judge({ picture, verdict }, startOf(picture));
+    caption.append(verdict);
+    element.append(shown(picture, "map"), caption);
     return element;
-  };
-  const first = named("figcaption", kindOf(best[0]));
-  return [
-    shown(canvasOf(best[0], "image", side), first),
-    ...best.map((picture) => {
-      const caption = named("figcaption", `${data.labels[picture.label]} `);
-      const verdict = named("b", "");
-      judge({ picture, verdict }, data.starts[panelOf(picture)]);
-      caption.append(verdict);
-      return shown(canvasOf(picture, "map", side), caption);
-    }),
-  ];
-}
-
-function chooseImage() {
-  const counts = new Map();
-  for (const { key } of view.pictures) counts.set(key, (counts.get(key) ?? 0) + 1);
-  const keys = [...counts]
-    .filter(([, count]) => count > 1)
-    .sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
-  options(
-    $("choose-image"),
-    keys.map(([key, count]) => [key, `${key} (${count} methods)`]),
-  );
-  const defect = keys.find(([key]) => view.pictures.some((p) => p.key === key && p.defective));
-  if (defect) $("choose-image").value = defect[0];
-  $("side-by-side").hidden = !keys.length;
-  showBeside();
-}
-
-function showBeside() {
-  const key = $("choose-image").value;
-  $("beside").replaceChildren(...(key ? besideOf(key, SHARPEST) : []));
+  });
 }
 
 function enlarge(picture) {
   view.enlarged = picture;
   $("viewer-title").textContent = picture.key;
-  const limit = data.starts[panelOf(picture)];
+  const limit = startOf(picture);
   $("viewer-facts").textContent =
     `${data.labels[picture.label]}: score ${picture.score.toPrecision(4)}` +
     (typeof limit === "number" ? `, called defective from ${limit.toPrecision(4)}` : "");
-  const mine = [canvasOf(picture, "image", 640), canvasOf(picture, "map", 640)];
-  $("viewer-large").replaceChildren(...mine);
-  const others = view.pictures.filter((p) => p.key === picture.key).length > 1;
-  $("viewer-beside").replaceChildren(...(others ? besideOf(picture.key, SHARPEST).slice(1) : []));
+  $("viewer-large").replaceChildren(shown(picture, "image"), shown(picture, "map"));
+  const same = view.pictures.filter((other) => other.key === picture.key);
+  $("viewer-beside").replaceChildren(...(same.length > 1 ? besideOf(same) : []));
   $("viewer-legend").replaceChildren(legendBar(picture));
   if (!$("viewer").open) $("viewer").showModal();
 }
 
 function nextPicture(step) {
   const { order, enlarged } = view;
-  if (order.includes(enlarged))
-    enlarge(order[(order.indexOf(enlarged) + step + order.length) % order.length]);
+  if (order.includes(enlarged)) enlarge(order.at((order.indexOf(enlarged) + step) % order.length));
 }

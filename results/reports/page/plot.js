@@ -1,7 +1,7 @@
 // Charts: `plot` draws what charts.py describes, as an SVG as wide as a phone.
 
 const WIDTH = 360;
-const LONGEST = 19; // letters of a name
+const LETTER = 6.1; // pixels of one, about
 const MARKERS = [
   "M4 0A4 4 0 1 1-4 0A4 4 0 1 1 4 0",
   "M-3.5-3.5h7v7h-7z",
@@ -17,31 +17,34 @@ const colour = (series) => `var(--s${series % 8})`;
 // Colours repeat from the ninth method on, with other markers and dashes.
 const marker = (series) => MARKERS[(series + 3 * (series >> 3)) % 8];
 const dash = (series) => DASHES[(series >> 2) % DASHES.length];
-const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST - 1)}…` : name);
+const written = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 
 function draw(name, attributes, ...inside) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== undefined && value !== null) element.setAttribute(key, value);
-  }
-  element.append(...inside.filter((part) => part !== null && part !== undefined));
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...inside);
   return element;
 }
 
 const words = (text, x, y, anchor = "start", more = {}) =>
   draw("text", { x, y, "text-anchor": anchor, fill: "currentColor", ...more }, text);
 
-// Round steps, about so many, and how they are written.
+// A name in whole: one that is too long is drawn narrower.
+function nameAt(name, x, y, room) {
+  const narrower = { textLength: room, lengthAdjust: "spacingAndGlyphs" };
+  return words(name, x, y, "start", name.length * LETTER > room ? narrower : {});
+}
+
+// Round steps, about so many.
 function ticksOf([low, high], axis, count) {
   if (axis.log && high > 4 * low) {
-    const found = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
-      for (const step of [1, 2, 5]) found.push(step * 10 ** power);
-    }
-    const inside = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
-    return inside.length > 7
-      ? inside.filter((tick) => /^1(e|0*$)|^0?\.0*1$/.test(String(tick)))
-      : inside;
+    const first = Math.floor(Math.log10(low));
+    const length = Math.ceil(Math.log10(high)) - first + 1;
+    const powers = Array.from({ length }, (_, i) => first + i);
+    const steps = powers.length > 3 ? [1] : [1, 2, 5];
+    return powers
+      .flatMap((power) => steps.map((step) => step * 10 ** power))
+      .filter((tick) => tick >= low && tick <= high);
   }
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -52,15 +55,12 @@ function ticksOf([low, high], axis, count) {
   return Array.from({ length: last - first + 1 }, (_, i) => +((first + i) * step).toPrecision(12));
 }
 
-const written = (tick) =>
-  Math.abs(tick) >= 1e5 || (tick && Math.abs(tick) < 1e-3) ? tick.toExponential(0) : String(tick);
-
 // The ends of an axis: given, or those of the values with some air.
 function rangeOf(axis, values) {
   if (axis.range) return axis.range;
-  const known = values.filter((value) => value !== null && Number.isFinite(value));
-  let [low, high] = [Math.min(...known), Math.max(...known)];
-  if (!known.length) [low, high] = [0, 1];
+  const known = values.filter((value) => value !== null);
+  if (!known.length) return [0, 1];
+  const [low, high] = [Math.min(...known), Math.max(...known)];
   if (axis.log) return low === high ? [low / 2, high * 2] : [low / 1.15, high * 1.15];
   const air = low === high ? Math.abs(low) * 0.05 || 0.5 : 0.07 * (high - low);
   const [least, most] = axis.limits ?? [-Infinity, Infinity];
@@ -75,24 +75,20 @@ function scaleOf(axis, [low, high], from, to) {
 // Where things lie, and how values become pixels.
 function frameOf(chart) {
   const { lines = [], points = [], bars = [] } = chart;
-  const rows = chart.y.rows;
-  const names = [...lines, ...bars].filter((mark) => mark.name);
-  const legend = names.length > 1 && chart.legend !== false ? names : [];
-  const columns = legend.some((mark) => mark.name.length > 15) ? 2 : 3;
-  const left = rows
-    ? 14 + 6.1 * Math.min(LONGEST, Math.max(...rows.map((name) => name.length)))
-    : 44;
-  const right = points.some((p) => p.label) ? 128 : points.some((p) => p.value) ? 44 : 12;
+  const { rows } = chart.y;
+  const named = [...lines, ...bars, ...points].filter((mark) => mark.name);
+  const legend = named.length > 1 && chart.legend !== false ? named : [];
+  const longest = Math.max(0, ...legend.map((mark) => mark.name.length));
+  const columns = Math.min(3, Math.max(1, Math.floor(WIDTH / (27 + LETTER * longest))));
+  const [left, end] = rows ? [12, WIDTH - 44] : [44, WIDTH - 12];
   const top = chart.y.name ? 26 : 10;
-  const inside = rows ? 24 * rows.length : (chart.height ?? 200);
-  const below = 44 + 15 * Math.ceil(legend.length / columns);
+  const bottom = top + (rows ? 34 * rows.length : (chart.height ?? 200));
   const xs = [...lines, ...bars].flatMap((mark) => mark.x);
   xs.push(...points.flatMap((p) => [p.x, ...(p.ends ?? [])]));
   const ys = [...lines, ...bars].flatMap((mark) => mark.y).concat(points.map((p) => p.y));
   if (bars.length) ys.push(0);
   const xRange = rangeOf(chart.x, xs);
-  const yRange = rows ? [rows.length - 0.4, -0.6] : rangeOf(chart.y, ys);
-  const [bottom, end] = [top + inside, WIDTH - right];
+  const yRange = rows ? [rows.length - 0.6, -0.8] : rangeOf(chart.y, ys);
   return {
     left,
     end,
@@ -102,7 +98,7 @@ function frameOf(chart) {
     columns,
     xRange,
     yRange,
-    height: bottom + below,
+    height: bottom + 44 + 15 * Math.ceil(legend.length / columns),
     x: scaleOf(chart.x, xRange, left, end),
     y: scaleOf(chart.y, yRange, bottom, top),
   };
@@ -110,23 +106,18 @@ function frameOf(chart) {
 
 function axes(chart, frame) {
   const { left, end, top, bottom } = frame;
-  const rule = { stroke: "var(--rule)", "stroke-width": 1 };
+  const stroke = "var(--rule)";
   const parts = [];
   for (const tick of ticksOf(frame.xRange, chart.x, 5)) {
     const x = frame.x(tick);
-    parts.push(draw("line", { x1: x, x2: x, y1: top, y2: bottom, ...rule }));
-    parts.push(words(written(tick), x, bottom + 14, "middle"));
+    parts.push(draw("line", { x1: x, x2: x, y1: top, y2: bottom, stroke }));
+    parts.push(words(written.format(tick), x, bottom + 14, "middle"));
   }
-  if (chart.y.rows) {
-    chart.y.rows.forEach((name, row) =>
-      parts.push(words(short(name), left - 8, frame.y(row) + 4, "end")),
-    );
-  } else {
-    for (const tick of ticksOf(frame.yRange, chart.y, 5)) {
-      const y = frame.y(tick);
-      parts.push(draw("line", { x1: left, x2: end, y1: y, y2: y, ...rule }));
-      parts.push(words(written(tick), left - 5, y + 4, "end"));
-    }
+  chart.y.rows?.forEach((name, row) => parts.push(nameAt(name, 2, frame.y(row) - 10, WIDTH - 6)));
+  for (const tick of chart.y.rows ? [] : ticksOf(frame.yRange, chart.y, 5)) {
+    const y = frame.y(tick);
+    parts.push(draw("line", { x1: left, x2: end, y1: y, y2: y, stroke }));
+    parts.push(words(written.format(tick), left - 5, y + 4, "end"));
   }
   parts.push(words(chart.x.name, (left + end) / 2, bottom + 31, "middle"));
   if (chart.y.name) parts.push(words(chart.y.name, 2, 13, "start", { "font-weight": 600 }));
@@ -134,28 +125,38 @@ function axes(chart, frame) {
 }
 
 function legendOf(frame) {
+  const room = WIDTH / frame.columns;
   return frame.legend.flatMap((mark, number) => {
-    const x = 2 + (number % frame.columns) * (WIDTH / frame.columns);
+    const x = 2 + (number % frame.columns) * room;
     const y = frame.bottom + 48 + 15 * Math.floor(number / frame.columns);
-    const key = mark.fill
-      ? draw("rect", { x, y: y - 9, width: 18, height: 9, fill: mark.fill, "fill-opacity": 0.6 })
-      : draw("line", {
-          x1: x,
-          x2: x + 18,
-          y1: y - 4,
-          y2: y - 4,
-          stroke: colour(mark.series),
-          "stroke-width": 2.5,
-          "stroke-dasharray": dash(mark.series),
-        });
-    return [key, words(short(mark.name), x + 23, y)];
+    return [keyOf(mark, x, y - 4), nameAt(mark.name, x + 23, y, room - 27)];
   });
 }
 
+// What a legend shows of a mark: its bar, its marker or its line.
+function keyOf(mark, x, y) {
+  if (mark.fill)
+    return draw("rect", { x, y: y - 5, width: 18, height: 9, fill: mark.fill, "fill-opacity": 0.6 });
+  if (!Array.isArray(mark.x)) return markerAt(mark, x + 9, y);
+  return draw("path", {
+    d: `M${x} ${y}h18`,
+    stroke: colour(mark.series),
+    "stroke-width": 2.5,
+    "stroke-dasharray": dash(mark.series),
+  });
+}
+
+const markerAt = ({ series, hollow }, x, y) =>
+  draw("path", {
+    d: marker(series),
+    transform: `translate(${x} ${y})`,
+    fill: hollow ? "var(--paper)" : colour(series),
+    stroke: colour(series),
+    "stroke-width": 1.6,
+  });
+
 // Lines may leave the frame, so they are cut there; a missing value is a gap.
-let clips = 0;
 function linesOf(chart, frame, hot) {
-  const id = `clip-${clips++}`;
   const { left, end, top, bottom } = frame;
   const paths = chart.lines.map((line) => {
     let pen = "M";
@@ -176,13 +177,8 @@ function linesOf(chart, frame, hot) {
       "stroke-dasharray": dash(line.series),
     });
   });
-  const cut = draw("rect", {
-    x: left,
-    y: top - 4,
-    width: end - left + 1,
-    height: bottom - top + 8,
-  });
-  return [draw("clipPath", { id }, cut), draw("g", { "clip-path": `url(#${id})` }, ...paths)];
+  const [x, y, width, height] = [left, top - 4, end - left + 1, bottom - top + 8];
+  return [draw("svg", { x, y, width, height, viewBox: `${x} ${y} ${width} ${height}` }, ...paths)];
 }
 
 // A histogram as steps: where two overlap, both borders are seen.
@@ -210,51 +206,20 @@ function barsOf(chart, frame, hot) {
 }
 
 function pointsOf(chart, frame, hot) {
-  const parts = [];
-  // Names stand in a column on the right, as near to the height of their points as they fit.
-  let free = frame.top - 10;
-  const falling = [...chart.points].sort((a, b) => frame.y(a.y) - frame.y(b.y));
-  falling.forEach((point, number) => {
-    const [x, y, paint] = [frame.x(point.x), frame.y(point.y), colour(point.series)];
-    const stroke = { stroke: paint, "stroke-width": 2 };
-    if (point.ends) {
-      const [low, high] = point.ends.map(frame.x);
-      parts.push(
-        draw("path", {
-          d: `M${low} ${y}H${high}M${low} ${y - 4}v8M${high} ${y - 4}v8`,
-          fill: "none",
-          ...stroke,
-        }),
-      );
-    }
-    parts.push(
-      draw("path", {
-        d: marker(point.series),
-        transform: `translate(${x} ${y})`,
-        fill: point.hollow ? "var(--paper)" : paint,
-        ...stroke,
-        "stroke-width": 1.6,
-      }),
-    );
+  return chart.points.flatMap((point, number) => {
+    const [x, y] = [frame.x(point.x), frame.y(point.y)];
+    const [low, high] = point.ends?.map(frame.x) ?? [x, x];
     hot.push([x, y, point.tip]);
-    if (point.value)
-      parts.push(
-        words(point.value, WIDTH - 4, y + 4, "end", { "font-weight": number ? 400 : 700 }),
-      );
-    if (!point.label) return;
-    const most = frame.bottom - 13 * (falling.length - number - 1); // what the others still need
-    free = Math.max(free + 13, Math.min(y, most));
-    parts.push(
+    return [
       draw("path", {
-        d: `M${x + 6} ${y}L${frame.end + 4} ${free}`,
-        stroke: paint,
-        "stroke-width": 0.7,
-        fill: "none",
+        d: point.ends ? `M${low} ${y}H${high}M${low} ${y - 4}v8M${high} ${y - 4}v8` : "",
+        stroke: colour(point.series),
+        "stroke-width": 2,
       }),
-    );
-    parts.push(words(short(point.label), frame.end + 7, free + 4));
+      markerAt(point, x, y),
+      words(point.value ?? "", WIDTH - 4, y + 4, "end", { "font-weight": number ? 400 : 700 }),
+    ];
   });
-  return parts;
 }
 
 function plot(chart) {
@@ -267,11 +232,8 @@ function plot(chart) {
     const at = frame.x(x);
     const late = at > (frame.left + frame.end) / 2;
     parts.push(
-      draw("line", {
-        x1: at,
-        x2: at,
-        y1: frame.top - 2,
-        y2: frame.bottom,
+      draw("path", {
+        d: `M${at} ${frame.top - 2}V${frame.bottom}`,
         stroke: "currentColor",
         "stroke-width": 1.5,
         "stroke-dasharray": "4 3",
@@ -281,17 +243,9 @@ function plot(chart) {
   }
   if (chart.points) parts.push(...pointsOf(chart, frame, hot));
   parts.push(...legendOf(frame));
-  const image = draw(
-    "svg",
-    {
-      viewBox: `0 0 ${WIDTH} ${frame.height}`,
-      role: "img",
-      "aria-label": chart.title,
-      class: "chart",
-      "font-size": 11,
-    },
-    ...parts,
-  );
+  const viewBox = `0 0 ${WIDTH} ${frame.height}`;
+  const name = { role: "img", "aria-label": chart.title, class: "chart" };
+  const image = draw("svg", { viewBox, "font-size": 11, ...name }, ...parts);
   image.addEventListener("pointermove", (event) => point(event, image, hot));
   image.addEventListener("pointerleave", () => (tip.hidden = true));
   return image;
@@ -304,7 +258,7 @@ function point(event, image, hot) {
   const scale = WIDTH / box.width;
   const [x, y] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
   const far = ([px, py]) => Math.hypot(px - x, py - y);
-  const nearest = hot.reduce((best, one) => (best && far(best) <= far(one) ? best : one), null);
+  const [nearest] = hot.toSorted((a, b) => far(a) - far(b));
   tip.hidden = !nearest || far(nearest) > 22;
   if (tip.hidden) return;
   tip.textContent = nearest[2];

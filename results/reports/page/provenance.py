@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -16,35 +16,24 @@ _PER_ROW = {"category", "metric", "value", "reason"}  # of a number, not of its 
 _TITLE = {"cell_id", "method", "variant", "seed", "status", "benchmark"}
 
 
-class CellView(NamedTuple):
-    """One cell as the page shows it."""
+def cells(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """All cells of `table.read`'s frame, sorted by id, as the page numbers them.
 
-    cell_id: str
-    name: str
-    benchmark: str
-    seed: int
-    status: str
-    done: bool
-    facts: dict[str, str]  # the other columns of the table that have a value, by name
-
-
-def cells(frame: pl.DataFrame) -> list[CellView]:
-    """All cells of `table.read`'s frame, sorted by id, as the page numbers them."""
+    Each is its row of the frame, with its name, whether it is done, and facts: the columns that
+    its title does not have, as text by name.
+    """
     rows = frame.unique("cell_id", keep="first").sort("cell_id").drop(_PER_ROW, strict=False)
     return [
-        CellView(
-            cell_id=row["cell_id"],
-            name=label(row),
-            benchmark=row["benchmark"],
-            seed=row["seed"],
-            status=row["status"],
-            done=row["status"] == DONE,
-            facts={
+        row
+        | {
+            "name": label(row),
+            "done": row["status"] == DONE,
+            "facts": {
                 name.removesuffix("_json").replace("_", " "): _text(value)
                 for name, value in row.items()
                 if name not in _TITLE and value not in (None, "")
             },
-        )
+        }
         for row in rows.to_dicts()
     ]
 

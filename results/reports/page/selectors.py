@@ -3,69 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from results.analysis.selection import AVERAGE, by_setting, swept
 from results.files import ResultsError
-from results.reports.model import Entry, Table
-from results.reports.numbers import percent
 from results.reports.page.charts import Chart, knob
-from results.reports.tables import agreement as agreed
+from results.reports.tables import agreement, regrets
 from results.table import read_part
 
 
-class Selector(NamedTuple):
-    """One frozen choice, its agreement with the test split and Figure 6."""
+def selectors(out: Path) -> list[dict[str, Any]]:
+    """All frozen choices under an output folder as the template shows them.
 
-    name: str
-    chosen: str
-    frozen_at: str
-    agreement: Table | None  # None where it was not revealed
-    detected: Sequence[Table]  # by level and size
-    charts: Sequence[Chart]
-
-
-def selectors(out: Path) -> list[Selector]:
-    """All choices under an output folder; those not revealed have neither table nor charts."""
+    Those that were revealed have tables of regret and of agreement with the test split, and
+    Figure 6.
+    """
     paths = sorted((out / "choices").glob("*.json"))
     return [_selector(path, out) for path in paths if not path.stem.endswith(".revealed")]
 
 
-def _selector(path: Path, out: Path) -> Selector:
+def _selector(path: Path, out: Path) -> dict[str, Any]:
     try:
         choice = json.loads(path.read_text())
         revealed = path.with_suffix(".revealed.json")
-        found = json.loads(revealed.read_text()) if revealed.exists() else {"agreement": []}
-        agreement = agreed(found["agreement"]) if found["agreement"] else None
-        return Selector(
-            name=f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
-            chosen=", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
-            frozen_at=choice["frozen_at"][:19].replace("T", " "),
-            agreement=agreement,
-            detected=[_detected(*of) for of in found.get("detected", {}).items()],
-            charts=list(_charts(choice, out)) if agreement else (),
-        )
+        found = json.loads(revealed.read_text()) if revealed.exists() else None
+        return {
+            "name": f"{choice['benchmark']} {choice['method']}, {choice['preset']}",
+            "chosen": ", ".join(f"{name} = {value}" for name, value in choice["knobs"].items()),
+            "why": choice["verdict"]["why"],
+            "frozen_at": choice["frozen_at"][:19].replace("T", " "),
+            "tables": [regrets(found["regrets"]), agreement(found["agreement"])] if found else [],
+            "charts": list(_charts(choice, out)) if found else [],
+        }
     except (KeyError, ValueError) as error:
         raise ResultsError(f"{path}: no choice that can be read ({error}); remove it") from error
-
-
-def _detected(what: str, rows: list[dict[str, Any]]) -> Table:
-    """AUROC of the chosen setting on made anomalies, weak to strong."""
-    unit, scale = ("size, % of the image", 100) if what == "size" else (what, 1)
-    body = [
-        [
-            Entry(f"{scale * row['from']:.3g} to {scale * row['to']:.3g}", sort=row["from"]),
-            Entry(str(row["images"]), sort=row["images"]),
-            Entry(percent(row["auroc"]), f"± {percent(row['error'])}", sort=row["auroc"]),
-        ]
-        for row in rows
-    ]
-    header = [unit, "anomalies", "AUROC, % ± standard error"]
-    return Table(f"made anomalies by {what}, chosen setting", header, body)
 
 
 def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:
@@ -79,13 +54,13 @@ def _charts(choice: dict[str, Any], out: Path) -> Iterator[Chart]:
         for name in stage["knobs"]:
             line = swept(stage, name)
             heights = {
-                split: [by_knobs.get(json.dumps(knobs), float("nan")) for knobs in line]
+                split: [by_knobs.get(json.dumps(knobs)) for knobs in line]
                 for split, by_knobs in means.items()
             }
             yield knob(name, [knobs[name] for knobs in line], heights, best[name])
 
 
-def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") -> dict[str, float]:
+def _means(folder: Path, choice: dict[str, Any]) -> dict[str, float]:
     """The mean over categories, %, of each setting of one study, by the JSON of its knobs."""
     parts = [read_part(path) for path in sorted(folder.glob("[!.]*.parquet"))]
     if not parts:
@@ -95,5 +70,5 @@ def _means(folder: Path, choice: dict[str, Any], metric: str = "image_auroc") ->
         method=choice["method"],
         config_json=json.dumps(choice["config"]),
     )
-    means = by_setting(rows, metric).filter(pl.col("category") == AVERAGE)
+    means = by_setting(rows).filter(pl.col("category") == AVERAGE)
     return {row["knobs_json"]: 100 * row["value"] for row in means.to_dicts()}

@@ -9,30 +9,26 @@ function showMetric() {
 }
 
 // A click on a column's name sorts by it, highest first; once more, lowest first.
-function sort(button) {
-  const header = button.closest("th");
-  const body = header.closest("table").tBodies[0];
-  const column = header.cellIndex;
-  const up = turn(header);
-  const number = (row) => parseFloat(row.cells[column].dataset.sort);
-  const compare = (a, b) => {
-    const [x, y] = [number(a), number(b)];
-    if (Number.isNaN(x) || Number.isNaN(y)) {
-      const [s, t] = [a, b].map((row) => row.cells[column].textContent);
-      if (Number.isNaN(x) && Number.isNaN(y)) return (up ? 1 : -1) * t.localeCompare(s);
-      return Number.isNaN(x) - Number.isNaN(y); // what is absent stays below
-    }
-    return up ? x - y : y - x;
-  };
-  body.append(...[...body.rows].sort(compare));
+function turn(header) {
+  const order = header.ariaSort === "descending" ? "ascending" : "descending";
+  for (const other of header.parentElement.cells) other.ariaSort = null;
+  header.ariaSort = order;
 }
 
-// Marks a header as the one that is sorted by; whether upwards.
-function turn(header) {
-  const up = header.getAttribute("aria-sort") === "descending";
-  for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
-  header.setAttribute("aria-sort", up ? "ascending" : "descending");
-  return up;
+function sort(header) {
+  const body = header.closest("table").tBodies[0];
+  const sign = header.ariaSort === "ascending" ? 1 : -1;
+  const value = (row) => {
+    const cell = row.cells[header.cellIndex];
+    return cell.dataset.sort === undefined ? cell.textContent : Number(cell.dataset.sort);
+  };
+  const compare = (a, b) => {
+    const [x, y] = [value(a), value(b)];
+    if (typeof x === "string" && typeof y === "string") return -sign * x.localeCompare(y);
+    if (typeof x !== typeof y) return typeof x === "string" ? 1 : -1; // what is absent stays below
+    return sign * (x - y);
+  };
+  body.append(...[...body.rows].sort(compare));
 }
 
 // A spreadsheet takes a text that begins so for a formula, whoever wrote it.
@@ -80,27 +76,22 @@ function showSource(key) {
   const of = data.choices[section];
   $("source-title").textContent =
     `${of.methods[label]}: ${of.metrics[metric]}, ${of.rows[row]}, ${of.title}`;
-  const body = $("source").querySelector("tbody");
-  const shown = new Set();
-  body.replaceChildren(
-    ...data.traced[key].map(([seed, value, cells]) => {
-      const line = document.createElement("tr");
-      const names = cells.map((cell) => data.cells[cell]);
-      names.forEach((name) => shown.add(name));
-      for (const text of [seed, (100 * value).toFixed(2), names.join(" ")]) {
-        line.insertCell().textContent = text;
-      }
-      return line;
-    }),
-  );
-  const copies = [...shown].map((name) => {
+  const cells = new Set();
+  const lines = data.traced[key].map(([seed, value, numbers]) => {
+    const names = numbers.map((number) => data.cells[number]);
+    names.forEach((name) => cells.add(name));
+    const line = document.createElement("tr");
+    for (const text of [seed, (100 * value).toFixed(2), names.join(" ")])
+      line.insertCell().textContent = text;
+    return line;
+  });
+  $("source").querySelector("tbody").replaceChildren(...lines);
+  const copies = [...cells].map((name) => {
     const copy = $(`cell-${name}`).cloneNode(true);
     copy.removeAttribute("id");
-    copy.open = shown.size === 1;
+    copy.open = cells.size === 1;
     return copy;
   });
-  $("source")
-    .querySelector(".cells")
-    .replaceChildren(...copies);
+  $("source").querySelector(".cells").replaceChildren(...copies);
   $("source").showModal();
 }

@@ -17,8 +17,8 @@ WORDS = {
     "seed": "The number that a training draws its chance from; more seeds show how much is chance.",
     "points": "Percentage points: from 90 % to 92 % are 2 points.",
     "another training": "95 % interval of the difference, over seeds: one that holds 0 is noise.",
-    "another product, p": "Wilcoxon's signed-rank test over categories, corrected for the "
-    "number of pairs: below 0.05 the order holds on other products like these.",
+    "another product, p": "A test of ranks and one of the mean over categories, the weaker of the "
+    "two, corrected for the number of pairs: below 0.05 the order holds on products like these.",
     "better / equal / worse": "How probable it is that on another product the first of the pair "
     f"is better, both lie within {100 * ROPE:g} points, or it is worse.",
     "variant": "A method with a setting that is not its own, written behind its name.",
