@@ -23,7 +23,6 @@ neighbours of the nearest row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -123,7 +122,6 @@ class PatchCore(Method):
     def score(
         self,
         inputs: Tensor,
-        keys: Sequence[str],
         knobs: Knobs,
         neighbours: Neighbours | None = None,
     ) -> Scores:

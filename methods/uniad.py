@@ -15,7 +15,6 @@ Shape legend: B images, C channels, g grid cells a side, S side of the map in pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -166,7 +165,6 @@ class UniAD(Method):
     def score(
         self,
         inputs: Tensor,
-        keys: Sequence[str],
         knobs: Knobs,
         neighbours: Neighbours | None = None,
     ) -> Scores:
@@ -181,7 +179,7 @@ class UniAD(Method):
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Knobs) -> dict[str, Tensor]:
         """Figure 1: how far editing and the auto-encoder each move the features."""
         features_BCgg = inputs.to(self.device)
         edited_BCgg = self.edit(features_BCgg, knobs)

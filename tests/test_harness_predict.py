@@ -188,7 +188,7 @@ def test_a_damaged_model_and_foreign_weights_are_one_line(runs: Place, tmp_path:
 
 
 def test_folders_files_and_globs_are_found_once(tmp_path: Path) -> None:
-    for name in ("a/1.png", "a/b/2.jpg", "a/notes.txt"):
+    for name in ("a/1.png", "a/b/2.jpg", "a/notes.txt", "a/._1.png", "a/.thumbs/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     files = found([str(tmp_path / "a"), f"{tmp_path}/a/*.png", str(tmp_path / "a/1.png")])

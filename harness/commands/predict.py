@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,7 +150,7 @@ def _rows(
         whole = {p: v for p, v in zip(piece, views, strict=True) if not isinstance(v, str)}
         if not whole:
             continue
-        scores = model.score(np.stack([*whole.values()]), [path.name for path in whole])
+        scores = model.score(np.stack([*whole.values()]))
         for path, score, map_SS in zip(whole, scores.images, scores.maps, strict=True):
             row: dict[str, Any] = {"image": str(path), "score": float(score)}
             if model.held:
@@ -163,7 +164,7 @@ def _rows(
 
 def found(wanted: Sequence[str]) -> list[Path]:
     """The files that are meant, each once; UsageError where a word means none."""
-    from benchmarks.parts.inventory import is_image
+    from benchmarks.parts.inventory import ignored, is_image
 
     words = [
         w for word in wanted for w in (sys.stdin.read().splitlines() if word == "-" else [word])
@@ -172,24 +173,18 @@ def found(wanted: Sequence[str]) -> list[Path]:
     for word in filter(None, words):
         path = Path(word)
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if is_image(p) and p.is_file()]
-        elif path.exists():
-            inside = [path]
+            inside = [
+                file
+                for file in sorted(path.rglob("*"))
+                if is_image(file) and not any(map(ignored, map(Path, file.relative_to(path).parts)))
+            ]
         else:
-            inside = _globbed(word)
+            inside = [path] if path.exists() else sorted(map(Path, glob(word, recursive=True)))  # noqa: PTH207
+        inside = [file for file in inside if file.is_file()]
         if not inside:
             raise UsageError(f"{word}: no image there; name a file, a folder of images, or a glob")
         paths |= dict.fromkeys(inside)
     return list(paths)
-
-
-def _globbed(pattern: str) -> list[Path]:
-    anchor = Path(pattern).anchor
-    try:
-        matches = Path(anchor or ".").glob(pattern.removeprefix(anchor))
-        return sorted(path for path in matches if path.is_file())
-    except ValueError:  # no pattern, such as a**: it matches nothing, which the caller says
-        return []
 
 
 def _threshold(model: Model, alpha: float | None, category: str | None) -> float | None:

@@ -164,14 +164,7 @@ def held_out_again(data: Data, held: Held, say: Say = quiet) -> Data:
     """Data to tune on with other images held out, hashed; `say` as for `held_and_seen`."""
     held, pseudo = held_and_seen(data.open(), data.categories, held, say)
     train, scored = pseudo.train(data.categories), pseudo.validation(data.categories)
-    return replace(
-        data,
-        train_fingerprint=fingerprint(pseudo, train),
-        test_fingerprint=fingerprint(pseudo, scored),
-        train_images=len(train),
-        test_images=len(scored),
-        held=held,
-    )
+    return replace(data, held=held, **_images(pseudo, train, scored))
 
 
 def held_and_seen(

@@ -93,14 +93,13 @@ class Model:
         for start in range(0, len(images), BATCH):
             piece = images[start : start + BATCH]
             views = np.stack([*map_threads(partial(self.view, category=category), piece)])
-            names = [Path(i).name if isinstance(i, (str, Path)) else "" for i in piece]
-            pieces.append(self.score(views, names))
+            pieces.append(self.score(views))
         return Scores(*map(np.concatenate, zip(*(pieces[1:] or pieces), strict=True)))
 
-    def score(self, views_B3SS: NDArray[np.uint8], names: Sequence[str]) -> Scores:
-        """Scores of what `view` made of a few images; a name is what random draws derive from."""
+    def score(self, views_B3SS: NDArray[np.uint8]) -> Scores:
+        """Scores of what `view` made of a few images."""
         with torch.no_grad():
-            scores = self.method.score(self.inputs(views_B3SS), names, self.cell.knobs)
+            scores = self.method.score(self.inputs(views_B3SS), self.cell.knobs)
         return Scores(scores.images.cpu().numpy(), scores.maps.cpu().numpy())
 
     def inputs(self, views_B3SS: NDArray[np.uint8]) -> Tensor:

@@ -140,7 +140,7 @@ class PseudoValidation(Benchmark):
         self._plans = {
             key: plan
             for category in self.categories()
-            for plan in self._planned(category, anomalies, left_out)
+            for plan in self._planned(category, anomalies, left_out, fold)
             if (key := self._key(category, plan)) not in passed_over
         }
         # Every thread draws the same: two that draw for the same sample lose time, nothing else.
@@ -148,11 +148,14 @@ class PseudoValidation(Benchmark):
         self._marks: dict[str, tuple[NDArray[np.uint8], int]] = {}
         """Sample's key -> its mask in bits, and the width."""
 
-    def _planned(self, category: str, anomalies: int, left_out: bool) -> Iterator[Plan]:
-        """The anomalies of a category: of each image the next families, those of others last."""
+    def _planned(self, category: str, anomalies: int, left_out: bool, fold: int) -> Iterator[Plan]:
+        """The anomalies of a category: of each image the next families, those of others last.
+
+        A fold goes on where the one before it ended, so that small ones have all families together.
+        """
         images, families = self._ranked(category, self._held_in(category)), self._families
         turns = sorted(range(len(families)), key=lambda turn: (turn % SPREAD, turn))
-        for rank, image in enumerate(images):
+        for rank, image in enumerate(images, fold * len(images)):
             for number in range(anomalies if families else 0):
                 turn = rank + turns[number % len(turns)]
                 yield Plan(families[turn % len(families)], image, number)
