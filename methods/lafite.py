@@ -198,12 +198,7 @@ class LafitE(Method):
         return self.bank.search(self._standardised(inputs), search)
 
     @torch.inference_mode()
-    def score(
-        self,
-        inputs: Tensor,
-        knobs: Knobs,
-        neighbours: Neighbours | None = None,
-    ) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs, neighbours: Neighbours | None = None) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs, neighbours)

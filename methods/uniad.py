@@ -162,12 +162,7 @@ class UniAD(Method):
         return standardised_BCgg
 
     @torch.inference_mode()
-    def score(
-        self,
-        inputs: Tensor,
-        knobs: Knobs,
-        neighbours: Neighbours | None = None,
-    ) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs, neighbours: Neighbours | None = None) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = inputs.to(self.device)
         rebuilt_BCgg = self.edit(features_BCgg, knobs, neighbours)

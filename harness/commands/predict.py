@@ -182,7 +182,7 @@ def _rows(
 
 def found(wanted: Sequence[str]) -> list[Path]:
     """The files that are meant, each once; UsageError where a word means none."""
-    from benchmarks.parts.inventory import ignored, is_image
+    from benchmarks.parts.inventory import images_below
 
     words = [
         w for word in wanted for w in (sys.stdin.read().splitlines() if word == "-" else [word])
@@ -191,11 +191,7 @@ def found(wanted: Sequence[str]) -> list[Path]:
     for word in filter(None, words):
         path = Path(word)
         if path.is_dir():
-            inside = [
-                file
-                for file in sorted(path.rglob("*"))
-                if is_image(file) and not any(map(ignored, map(Path, file.relative_to(path).parts)))
-            ]
+            inside = images_below(path)
         else:
             inside = [path] if path.exists() else sorted(map(Path, glob(word, recursive=True)))  # noqa: PTH207
         inside = [file for file in inside if file.is_file()]

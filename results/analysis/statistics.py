@@ -26,6 +26,7 @@ from results.analysis.cells import (
     expected_categories,
     labelled,
     one_cell_per_seed,
+    row_named,
     with_every_seed,
 )
 from results.analysis.equivalence import Chances, signed_rank
@@ -49,7 +50,7 @@ DECIMALS = 12
 """Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
 SKEWED = 1.5
 """Skewness of exponential gaps beside what 15 products show of it on average."""
-FAR = 4.0
+FAR = 6.0
 """The t up to which its correction for skewness grows."""
 _PAIRS = pl.Schema(
     {name: pl.String for name in (*SECTION, "metric", "a", "b")}
@@ -118,14 +119,12 @@ def compare(frame: pl.DataFrame, a: str, b: str, metrics: Sequence[str] = PRIMAR
     """The rows of `pairwise` for one pair, a first, judged as if it had been the only one.
 
     p_value is corrected for the rows of this frame alone, and the verdict follows it. Raises
-    ResultsError, naming what there is, where a or b is not the name of a row.
+    ResultsError where a or b is not the name of a row, as `row_named` takes it, or both are one.
     """
-    names = sorted(labelled(frame)["label"].unique())
-    for name in (a, b):
-        if name not in names:
-            raise ResultsError(f"no results of '{name}'; there are: {', '.join(names)}")
+    a, b = row_named(frame, a), row_named(frame, b)
     if a == b:
-        raise ResultsError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
+        names = ", ".join(sorted(labelled(frame)["label"].unique()))
+        raise ResultsError(f"'{a}' is compared with itself; there are: {names}")
     pairs = [
         pair if pair["a"] == a else turned(pair)
         for pair in pairwise(frame, metrics).to_dicts()

@@ -134,7 +134,7 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
         "curves": curves,
         "starts": starts,
         "blind": blind,
-        "held": {panel: ends for closer in closers for panel, ends in closer.held.items()},
+        "held": [panel for closer in closers for panel in closer.held],
         "first": [
             telling_pair(shown, number, choice["ranked"], telling)
             for number, choice in enumerate(choices)
