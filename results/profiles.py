@@ -51,7 +51,7 @@ class Profile:
 
     @property
     def view(self) -> str:
-        """What is judged of an image, in words."""
+        """The part of an image that is judged, in words."""
         part = (
             "the whole image" if self.crop is None else f"its centre, {self.crop} of {self.resize}"
         )

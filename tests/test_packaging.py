@@ -16,8 +16,11 @@ from harness.plan.registry import names
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("kernels", "methods", "benchmarks", "results", "harness")
-AT_FAULT = ("shap", "shapes -m lafit", "shapes --preset fast", "shapes --log tensorbord", "./gone")
-"""Words of `run` that can't be meant."""
+AT_FAULT = (
+    *("run shap", "run shapes -m lafit", "run shapes --preset fast", "run ./gone"),
+    *("run shapes --log tensorbord", "tune shapes -m lafit"),
+)
+"""Commands with words that can't be meant."""
 SCRIPT = Path(sys.executable).with_name("lafite-bench")
 
 
@@ -39,7 +42,7 @@ def test_help_what_reads_results_and_words_at_fault_load_neither_torch_nor_ray(
     asked += [([name.replace("_", "-"), "--help"], 0) for name in names("commands")]
     asked += [(["status", out], 0), (["report", out], 0), (["verify", out], 0)]
     asked += [(["compare", "lafite", "patchcore", out], 0)]
-    asked += [(["run", *words.split()], 2) for words in AT_FAULT]
+    asked += [(words.split(), 2) for words in AT_FAULT]
     code = (
         "import sys\n"
         "from harness.cli import main\n"

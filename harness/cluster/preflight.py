@@ -56,7 +56,7 @@ class NodeRefused(RuntimeError):
 
 
 class Equipment(NamedTuple):
-    """What a node has."""
+    """The resources and software of a node."""
 
     same: dict[str, str]
     """Facts that have to be the same on all, in words that can be compared."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.plan.options import Results, selecting
+from harness.plan.options import DataRoot, Results, selecting
 from harness.plan.registry import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ CLOSE = 1e-3
 def command(
     path: Results,
     *,
-    row: Annotated[str, selecting(help="The cell_id of a stored row.")],
+    row: Annotated[str, selecting(help="The cell_id of a stored row: a name in OUT/parts.")],
+    data: DataRoot = None,
 ) -> bool:
     """Do a stored cell again from its images, and say whether the same scores come out.
 
@@ -44,7 +45,7 @@ def command(
     if row not in known:
         raise UsageError(f"--row {row}: {did_you_mean(row, sorted(known)[:20])}")
     stored = before.filter(cell_id=row)
-    cell = stored_cell(store, row)
+    cell = stored_cell(store, row, data)
     said = stored["code_version"][0]
     if said != (here := code_version()):
         typer.echo(f"the row is of {said}, this is {here}")

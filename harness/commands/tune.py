@@ -51,6 +51,9 @@ def command(
     """
     from rich.console import Console
 
+    from harness.plan.plan import check_words
+
+    check_words(selection)
     console = Console(stderr=True)
     with console.status("starting"):
         from benchmarks.base import sealed

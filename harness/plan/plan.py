@@ -49,7 +49,7 @@ def plan(
     told what is left out, `count` of images that are hashed.
     """
     faults = Faults(list(found))
-    faults.collect(_check_words, selection)
+    faults.collect(check_words, selection)
     there = {
         name: faults.collect(opened, name, selection, held, say)
         for name in dict.fromkeys(selection.benchmarks)
@@ -144,7 +144,8 @@ def _parts(
     return [replace(d, name=limited(nfc(ends[d.benchmark]), d.limit)) for d in pieces]
 
 
-def _check_words(selection: Selection) -> None:
+def check_words(selection: Selection) -> None:
+    """UsageError, a line for each word that can't be meant; no method is loaded for it."""
     words = (
         ("--preset", selection.preset, PRESETS),
         ("--mode", selection.mode, MODES),
@@ -224,7 +225,7 @@ def _tell_alarms(data: Data, say: Say) -> None:
                 for percent in range(1, 91)
                 if sum(held_of(percent / 100, n) for n in normal.values()) >= wanted
             )
-            advice = next((f"--calibrate {share:g}" for share in enough), "of more images")
+            advice = next((f"--calibrate {share:g}" for share in enough), "add images")
             say(
                 f"{data.label}: {counts.total()} held-out normal images allow no alarm at "
                 f"{alpha:g}: {wanted} are needed ({advice})"

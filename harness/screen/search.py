@@ -87,7 +87,7 @@ class Search:
         self.printed.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, study: Study, choice: Choice) -> None:
-        """Print the choice beside what there was, why, and how it is used; all knobs come last."""
+        """The choice beside the anchor, why, and how it is used; all knobs come last."""
         first, count = study.first, counted(choice.record["settings"], "setting")
         self._print(
             f"{study.label}: {choice.record['verdict']['why']}; {count} tried; frozen "

@@ -65,14 +65,14 @@ def stored_cell(store: Store, cell_id: str, data: Path | None = None) -> Cell:
         why = f" ({first_line(error)})"
     raise UsageError(
         f"{store.out}: the images of cell {cell_id} are gone or changed since{why}; say where they "
-        "lie now (show --data DIR), or run it again with --overwrite"
+        "lie now (--data DIR), or run it again with --overwrite"
     )
 
 
 def _placed(data: dict[str, Any], moved: Path | None) -> dict[str, Any]:
     """The record of data, with its paths on this machine."""
-    if moved is None:
-        return with_copies(data, DATA_PATHS)
     name = data["benchmark"]
     of_its_own = is_address(name) or Path(name).is_absolute()
+    if moved is None or (of_its_own and Path(name).exists()):
+        return with_copies(data, DATA_PATHS)
     return data | {"benchmark" if of_its_own else "root": str(moved)}
