@@ -105,8 +105,8 @@ class Method(nn.Module, ABC):
         """Learn from normal samples; `keeper` lets a training by gradients go on after a crash."""
 
     @abstractmethod
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> Scores:
-        """Score a batch; `keys` identify the images, so that noise depends on them alone."""
+    def score(self, inputs: Tensor, knobs: Any) -> Scores:
+        """Score a batch; an image's score depends on nothing but the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +174,7 @@ class SearchesBank(Protocol):
     def neighbours(self, inputs: Tensor, search: BankSearch) -> Neighbours:
         """The neighbours of the inputs."""
 
-    def score(
-        self, inputs: Tensor, keys: Sequence[str], knobs: Any, neighbours: Neighbours | None = None
-    ) -> Scores:
+    def score(self, inputs: Tensor, knobs: Any, neighbours: Neighbours | None = None) -> Scores:
         """The scores as by `Method.score`; `neighbours` come of a search that serves the knobs."""
 
 
@@ -184,7 +182,7 @@ class SearchesBank(Protocol):
 class Explains(Protocol):
     """A method that shows what happens on the way to its scores."""
 
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Any) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Any) -> dict[str, Tensor]:
         """Maps (B, g, g) or (B, S, S), by what they show; those named "A to B" have one unit."""
 
 
@@ -193,4 +191,4 @@ class Exports(Protocol):
     """A method whose scores `torch.export` or ONNX can't express as they are computed."""
 
     def program(self) -> Method:
-        """Its twin that they can express; no score of it depends on an image's key."""
+        """Its twin that they can express."""

@@ -26,7 +26,6 @@ the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -126,7 +125,7 @@ class Dinomaly(Method):
         return torch.stack(losses_B).mean(dim=0)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Tokens (B, L), or features (B, C, g, g), to maps (B, S, S) and image scores (B,)."""
         groups_BTC = self.reader(inputs.to(self.device))
         with autocast(self.device, self.config.precision):

@@ -21,7 +21,6 @@ Shape legend: B images, S side of the image, or of the window that is trained on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,14 +140,14 @@ class Draem(Method):
         return torch.where(mask_B1SS, painted_B3SS, clean_B3SS), mask_B1SS
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
         _, logits_B2SS = self._segment(inputs)
         maps_BSS = logits_B2SS.softmax(dim=1)[:, 1]
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Knobs) -> dict[str, Tensor]:
         """The distance by which the first network changes the image."""
         rebuilt_B3SS, _ = self._segment(inputs)
         return {"original to rebuilt": error_map(inputs.to(self.device) - rebuilt_B3SS)}

@@ -21,7 +21,6 @@ the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -102,7 +101,7 @@ class FastFlow(Method):
         return torch.stack(losses_B).sum(dim=0)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         with autocast(self.device, self.config.precision):
             latents = accelerated(self.flows)(*unflatten(inputs.to(self.device), self.shapes))

@@ -12,6 +12,10 @@ weighting (softmax of negative distances), the number of DDIM steps (10), t and 
 image score (16, as UniAD), residual blocks (2) and attention (the two coarsest levels). The U-Net
 then has 354 million parameters.
 
+Differs: at test all images are corrupted with one noise, which the seed draws and the model keeps.
+So a picture has one score under any name, in any batch and in an exported program, and none stands
+above another because its noise was kinder; what a draw of it does is seen between seeds.
+
 Ours: `parameterisation="preconditioned"` (`networks/preconditioning.py`), for a U-Net that is
 narrower than its features: as published its loss can't fall below 1 - base / C. `quick` and `smoke`
 have it.
@@ -21,10 +25,7 @@ Shape legend: B images, C channels, g grid cells a side, S pixels a side of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -62,7 +63,7 @@ from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import editing_maps, error_map, image_score, smooth_upsample
-from methods.parts.seeds import derive, image_noise
+from methods.parts.seeds import generator
 from methods.parts.shapes import feature_channels
 from methods.parts.training import Recipe, optimise
 
@@ -118,6 +119,8 @@ class LafitE(Method):
 
     alpha_bar_N: Tensor
     weights_N: Tensor
+    noise_Cgg: Tensor
+    """The noise that every image is corrupted with."""
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
@@ -136,8 +139,10 @@ class LafitE(Method):
         level_N, equal = self._trained_levels(), config.loss_weights == "equal"
         weights_N = torch.ones_like(level_N) if equal else diffusion.min_snr_weights(level_N)
         self.register_buffer("weights_N", weights_N.float(), persistent=False)
-        self.noise_of: Callable[..., Tensor] = partial(image_noise, derive(seed, "corruption"))
-        """noise_of(keys, shape): the noise of images, (B, *shape)."""
+        shape = channels, config.feature_size, config.feature_size
+        # Drawn once: a picture has one score, whatever it is called and whoever scores it.
+        noise_Cgg = torch.randn(*shape, generator=generator(seed, "corruption"))
+        self.register_buffer("noise_Cgg", noise_Cgg)
 
     @classmethod
     def inputs(cls, config: Config) -> Features:
@@ -193,17 +198,11 @@ class LafitE(Method):
         return self.bank.search(self._standardised(inputs), search)
 
     @torch.inference_mode()
-    def score(
-        self,
-        inputs: Tensor,
-        keys: Sequence[str],
-        knobs: Knobs,
-        neighbours: Neighbours | None = None,
-    ) -> Scores:
-        """Features (B, C, g, g) and image keys to maps (B, S, S) and image scores (B,)."""
+    def score(self, inputs: Tensor, knobs: Knobs, neighbours: Neighbours | None = None) -> Scores:
+        """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs, neighbours)
-        difference_BCgg = features_BCgg - self.reconstruct(edited_BCgg, keys, knobs)
+        difference_BCgg = features_BCgg - self.reconstruct(edited_BCgg, knobs)
         if knobs.score_space == "raw":
             difference_BCgg = difference_BCgg * self.standardise.std
         # Aligned as the layers were laid on the grid (`align`).
@@ -213,11 +212,11 @@ class LafitE(Method):
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Knobs) -> dict[str, Tensor]:
         """Figure 1: how far editing and diffusion each move the features."""
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs)
-        rebuilt_BCgg = self.reconstruct(edited_BCgg, keys, knobs)
+        rebuilt_BCgg = self.reconstruct(edited_BCgg, knobs)
         return editing_maps(features_BCgg, edited_BCgg, rebuilt_BCgg)
 
     def edit(
@@ -229,11 +228,11 @@ class LafitE(Method):
         # The bank's rows come channels-last, in which a CPU convolves slower.
         return self.bank.edit(features_BCgg, knobs, neighbours).contiguous()
 
-    def reconstruct(self, edited_BCgg: Tensor, keys: Sequence[str], knobs: Knobs) -> Tensor:
+    def reconstruct(self, edited_BCgg: Tensor, knobs: Knobs) -> Tensor:
         """Eqs. 11 and 7 on standardised features: corrupt to step t, denoise; none if t = 0."""
         if knobs.t == 0:
             return edited_BCgg
-        noisy_BCgg = self._corrupt(edited_BCgg, keys, knobs.t)
+        noisy_BCgg = self._corrupt(edited_BCgg, knobs.t)
         return diffusion.ddim_denoise(
             noisy_BCgg, self._predict, knobs.t, knobs.steps, self.alpha_bar
         )
@@ -242,11 +241,9 @@ class LafitE(Method):
         standardised_BCgg: Tensor = self.standardise(features_BCgg.to(self.device))
         return standardised_BCgg
 
-    def _corrupt(self, features_BCgg: Tensor, keys: Sequence[str], t: int) -> Tensor:
-        noise_BCgg = self.noise_of(keys, features_BCgg.shape[1:])
+    def _corrupt(self, features_BCgg: Tensor, t: int) -> Tensor:
         steps_B = torch.full((len(features_BCgg),), t, device=self.device)
-        noise_BCgg = noise_BCgg.to(self.device)
-        return diffusion.corrupt(features_BCgg, steps_B, noise_BCgg, self.alpha_bar_N)
+        return diffusion.corrupt(features_BCgg, steps_B, self.noise_Cgg, self.alpha_bar_N)
 
     def _predict(self, noisy_BCgg: Tensor, steps_B: Tensor) -> Tensor:
         with autocast(self.device, self.config.precision):
@@ -257,13 +254,6 @@ class LafitE(Method):
         if self.config.parameterisation == "noise":
             return network(noisy_BCgg, steps_B).float()
         return self.axes.noise(network, noisy_BCgg, steps_B, self.alpha_bar_N)
-
-    def program(self) -> LafitE:
-        """A twin with the noise of one image without a key: a program can't draw any."""
-        twin, grid = copy(self), self.config.feature_size
-        noise_1Cgg = self.noise_of([""], (len(self.axes.variances_C), grid, grid))
-        twin.noise_of = lambda keys, shape: noise_1Cgg
-        return twin
 
 
 def last_trained_step(config: LafitE.Config) -> int:
@@ -389,4 +379,6 @@ METHOD = Declaration(
     ablation=ablation,
     passes=passes,
     caution=caution,
+    # 1: one noise for all images.
+    revision=lambda config: 1,
 )

@@ -19,7 +19,6 @@ pyramid, S side of the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -142,7 +141,7 @@ class PaDiM(Method):
         return torch.cat(rows_BDP, dim=1).permute(2, 0, 1)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         centred_PDB = (self._rows(inputs, slice(None)) - self.mean_PD[:, None]).mT
         # A few at a time: the solver copies the factors that it is given.

@@ -25,7 +25,6 @@ image, D embedding, h and w grid cells of one scale. A leading 2 stands for the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -179,7 +178,7 @@ class PatchSVDD(Method):
         return zip((self.coarse, self.fine), scales(self.config), strict=True)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Images (B, 3, S, S) to maps (B, S, S) and image scores (B,)."""
         scales_BSS = []
         for embedded_BDhw, (bank, scale) in zip(self.embed(inputs), self._scales(), strict=True):
@@ -245,7 +244,7 @@ def scales(config: PatchSVDD.Config) -> tuple[Scale, Scale]:
 def _repeated(train: Batches, times: int) -> Batches:
     """The batches of an epoch that shows each image so many times."""
     return Batches(
-        train.keys * times,
+        len(train) * times,
         lambda indices: train.fetch([index % len(train) for index in indices]),
         seed=train.seed,
     )

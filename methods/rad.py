@@ -28,7 +28,6 @@ side of the map in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -110,7 +109,7 @@ class Rad(Method):
         return parts_BChw if self.config.grid else parts_BChw[1::2]
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """Tokens (B, L), or features (B, C, g, g), to maps (B, S, S) and image scores (B,)."""
         # Halves, as the normal ones: an image that was kept is at distance 0.
         values = inputs.to(self.device).half()

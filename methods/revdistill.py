@@ -112,7 +112,7 @@ class RevDistill(Method):
         return torch.stack(losses_B).sum(dim=0)
 
     @torch.inference_mode()
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         """A pyramid (B, L) to maps (B, S, S) and image scores (B,)."""
         teacher_BChw = unflatten(inputs.to(self.device), self.shapes)
         with autocast(self.device, self.config.precision):

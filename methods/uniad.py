@@ -15,7 +15,6 @@ Shape legend: B images, C channels, g grid cells a side, S side of the map in pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -163,13 +162,7 @@ class UniAD(Method):
         return standardised_BCgg
 
     @torch.inference_mode()
-    def score(
-        self,
-        inputs: Tensor,
-        keys: Sequence[str],
-        knobs: Knobs,
-        neighbours: Neighbours | None = None,
-    ) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs, neighbours: Neighbours | None = None) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = inputs.to(self.device)
         rebuilt_BCgg = self.edit(features_BCgg, knobs, neighbours)
@@ -181,7 +174,7 @@ class UniAD(Method):
         return Scores(maps_BSS, image_score(maps_BSS, knobs.pool))
 
     @torch.inference_mode()
-    def explain(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> dict[str, Tensor]:
+    def explain(self, inputs: Tensor, knobs: Knobs) -> dict[str, Tensor]:
         """Figure 1: how far editing and the auto-encoder each move the features."""
         features_BCgg = inputs.to(self.device)
         edited_BCgg = self.edit(features_BCgg, knobs)

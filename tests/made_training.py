@@ -17,15 +17,12 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 
 def made(count: int, seed: int = 0) -> Batches:
     """Samples whose input is their own index."""
-    return Batches(
-        [f"k{i}" for i in range(count)], lambda i: torch.tensor(i).view(-1, 1), seed=seed
-    )
+    return Batches(count, lambda i: torch.tensor(i).view(-1, 1), seed=seed)
 
 
 def served(values: Tensor, seed: int = 0) -> Batches:
     """These inputs as training samples."""
-    keys = [str(i) for i in range(len(values))]
-    return Batches(keys, lambda indices: values[list(indices)], seed=seed)
+    return Batches(len(values), lambda indices: values[list(indices)], seed=seed)
 
 
 def order_of(batches: list[Batch]) -> list[int]:

@@ -168,13 +168,15 @@ def test_a_real_difference_is_found():
         found += _said([gaps_CS / 100]) == ["a is better"]
     assert found > 75, "of a gap of one standard deviation over 15 products"
     steady = np.array([5.0, 6, 4, 5.5, 5, 4.5, 6, 5, 4, 5, 5.5, 6, 1, 1.5, 1])
-    assert product_p(steady) < 0.001, "smaller gains on some products take nothing away"
+    assert product_p(steady) < 0.02, "smaller gains on some products take nothing away"
 
 
 def test_ties_have_an_exact_p_value():
     gaps = np.array([0.1, 0.1, 0.1, 0.2, 0.2, 0.3])
     assert signed_rank_p(gaps) == pytest.approx(2 * 0.5**6)
-    assert signed_rank_p(np.array([0.1, -0.1])) == 1
+    assert signed_rank_p(np.array([0.1, -0.1])) == signed_rank_p(np.zeros(3)) == 1
+    unlike = np.random.default_rng(0).normal(0.5, 1, 21)
+    assert signed_rank_p(unlike) == pytest.approx(stats.wilcoxon(unlike, method="exact").pvalue)
     signs = np.array(list(itertools.product((1, -1), repeat=6)))
     ranks_of = stats.rankdata(np.abs(gaps))
     sums = (signs * ranks_of).sum(axis=1)

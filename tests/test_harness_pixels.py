@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -62,7 +62,7 @@ class MeanImage(Method):
         for batch in train.ordered(32):
             self.mean += batch.inputs.sum(dim=0) / len(train)
 
-    def score(self, inputs: Tensor, keys: Sequence[str], knobs: Knobs) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs) -> Scores:
         maps = (inputs - self.mean).square().mean(dim=1) ** knobs.power
         return Scores(maps, maps.mean(dim=(1, 2)))
 

@@ -11,7 +11,7 @@ import torch
 from made_features import one_thread  # noqa: F401
 from made_training import made, order_of
 
-from methods.parts.seeds import derive, image_noise
+from methods.parts.seeds import derive
 
 
 def test_derived_seeds_differ_by_seed_and_purpose() -> None:
@@ -21,19 +21,6 @@ def test_derived_seeds_differ_by_seed_and_purpose() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Stored models depend on it: it must not change from one release to the next.
     assert derive(0, "order", 0) == derive(0, "order", 0) != derive(0, "order0")
-
-
-def test_noise_of_an_image_does_not_depend_on_its_batch() -> None:
-    together = image_noise(1, ["a", "b", "c"], (4, 3))
-    assert together.shape == (3, 4, 3) and together.dtype == torch.float32
-    assert torch.equal(image_noise(1, ["c", "a"], (4, 3)), together[[2, 0]])
-    assert not torch.equal(together[0], together[1])
-    assert not torch.equal(image_noise(2, ["a"], (4, 3))[0], together[0])
-    # The same in every process and release: stored scores depend on it.
-    pinned = torch.tensor([0.6492270, 0.1452435, 1.3090801])
-    torch.testing.assert_close(image_noise(0, ["shapes/1"], (3,))[0], pinned)
-    many = image_noise(0, [str(i) for i in range(50)], (200,))
-    assert abs(float(many.mean())) < 0.05 and abs(float(many.std()) - 1) < 0.05
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, number: int, world: int) -> None:

@@ -167,7 +167,7 @@ def test_the_loss_is_the_official_one_and_so_are_its_gradients(name: str, step: 
 def test_map_and_score_are_those_of_the_official_evaluation(sigma: float) -> None:
     method = lively("dinomaly")
     inputs = made_inputs(method, 2)
-    found = method.score(inputs, ["a", "b"], replace(KNOBS, sigma=sigma, scored_at=96))
+    found = method.score(inputs, replace(KNOBS, sigma=sigma, scored_at=96))
     targets, maps = groups_of(inputs, 1), torch.zeros(2, 1, 64, 64)
     with torch.no_grad():
         rebuilt = plain_dinomaly(method.network, (targets[0] + targets[1]) / 2)

@@ -104,7 +104,7 @@ def test_maps_are_means_over_layers_of_likelihoods(log_jacobian: bool) -> None:
             away = (0.5 * z.square().sum(dim=1) - log_det) / shape[0]
         layers.append(F.interpolate(away[:, None], (32, 32), mode="bilinear")[:, 0])
     wanted = sum(layers) / 2
-    scores = method.score(values, ["a", "b"], replace(KNOBS, log_jacobian=log_jacobian))
+    scores = method.score(values, replace(KNOBS, log_jacobian=log_jacobian))
     torch.testing.assert_close(scores.maps, wanted.detach())
     torch.testing.assert_close(scores.images, wanted.detach().amax(dim=(1, 2)))
 

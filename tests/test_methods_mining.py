@@ -171,5 +171,5 @@ def test_a_step_of_the_paper_moves_all_that_is_trained(
     assert {
         key.split(".")[1] for key in before if not torch.equal(before[key], after[key])
     } == moved
-    scores = method.score(values, ["a", "b", "c"], declared.presets["paper"].knobs)
+    scores = method.score(values, declared.presets["paper"].knobs)
     assert scores.maps.shape == (3, 64, 64) and scores.maps.isfinite().all()

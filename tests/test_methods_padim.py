@@ -62,7 +62,7 @@ def test_maps_are_scipys_mahalanobis_distances() -> None:
     maps = torch.from_numpy(wanted).view(3, 1, 8, 8)
     upsampled = torch.nn.functional.interpolate(maps, (32, 32), mode="bilinear")[:, 0].numpy()
     smooth = np.stack([gaussian_filter(plane, 2.0) for plane in upsampled])
-    scores = method.score(flatten(layers(3, 9)), ["a", "b", "c"], replace(KNOBS, sigma=2.0))
+    scores = method.score(flatten(layers(3, 9)), replace(KNOBS, sigma=2.0))
     np.testing.assert_allclose(scores.maps.numpy(), smooth, rtol=1e-4)
     np.testing.assert_allclose(scores.images.numpy(), smooth.max(axis=(1, 2)), rtol=1e-4)
 

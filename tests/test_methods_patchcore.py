@@ -44,7 +44,7 @@ def test_scores_are_brute_force_distances(k: int, coreset: float) -> None:
     rows = queries.permute(0, 2, 3, 1).reshape(-1, 6)
     apart = (rows[:, None] - bank[None]).square().sum(dim=2)
     wanted = apart.sort(dim=1).values[:, :k].mean(dim=1).view(3, 4, 4)
-    scores = method.score(queries, ["a", "b", "c"], replace(KNOBS, k=k, coreset=coreset))
+    scores = method.score(queries, replace(KNOBS, k=k, coreset=coreset))
     torch.testing.assert_close(scores.images, wanted.amax(dim=(1, 2)))
     torch.testing.assert_close(scores.maps, smooth_upsample(wanted, 32, 1.0))
 
@@ -53,7 +53,7 @@ def test_reweighting_is_eq_7_of_the_paper() -> None:
     method, queries = fitted(), numbers(3, 1)
     bank = method.bank.rows_MD[:40].double()
     for image, score in enumerate(
-        method.score(queries, ["a", "b", "c"], replace(KNOBS, coreset=0.25, reweight=5)).images
+        method.score(queries, replace(KNOBS, coreset=0.25, reweight=5)).images
     ):
         rows = queries[image].permute(1, 2, 0).reshape(-1, 6).double()
         apart = (rows[:, None] - bank[None]).norm(dim=2)
@@ -82,7 +82,7 @@ def test_a_float16_bank_of_features_from_the_cache_loses_nothing() -> None:
     for precision in ("float16", "float32"):
         method = PatchCore(replace(CONFIG, bank_precision=precision))
         method.fit(served(values))
-        scores.append(method.score(numbers(5, 1), list("abcde"), KNOBS))
+        scores.append(method.score(numbers(5, 1), KNOBS))
     assert torch.equal(scores[0].maps, scores[1].maps)
 
 
@@ -116,4 +116,4 @@ def test_maps_have_the_side_of_the_crop() -> None:
     method = PatchCore(config)
     values = numbers(4, 0)
     method.fit(served(values))
-    assert method.score(values[:1], ["a"], KNOBS).maps.shape == (1, 24, 24)
+    assert method.score(values[:1], KNOBS).maps.shape == (1, 24, 24)

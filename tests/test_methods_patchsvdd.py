@@ -118,10 +118,10 @@ def test_scores_are_brute_force_distances_multiplied() -> None:
         rows, near = (x.permute(0, 2, 3, 1).flatten(0, 2).double() for x in (normal, embedded))
         apart = torch.cdist(near, rows).amin(dim=1).view(2, *embedded.shape[2:])
         scales.append(spread(apart.float(), 80, patch, stride))
-    scores = method.score(queries, ["a", "b"], KNOBS)
+    scores = method.score(queries, KNOBS)
     torch.testing.assert_close(scores.maps, scales[0] * scales[1], rtol=1e-4, atol=1e-6)
     assert torch.equal(scores.images, scores.maps.flatten(1).amax(dim=1))
-    summed = method.score(queries, ["a", "b"], replace(KNOBS, combine="sum"))
+    summed = method.score(queries, replace(KNOBS, combine="sum"))
     torch.testing.assert_close(summed.maps, scales[0] + scales[1], rtol=1e-4, atol=1e-6)
 
 

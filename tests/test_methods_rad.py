@@ -67,7 +67,7 @@ def test_scores_are_those_of_a_plain_loop(k: int, radius: int) -> None:
     method, values = filled(TINY, 5)
     queries = numbers(2, values.shape[1], seed=9).half().float()
     knobs = replace(KNOBS, k_image=k, radius=radius, scored_at=30)
-    found = method.score(queries, ["a", "b"], knobs)
+    found = method.score(queries, knobs)
     classes, normal = taken_apart(values)
     own_classes, images = taken_apart(queries)
     errors = torch.tensor(
@@ -121,7 +121,7 @@ def test_one_pass_on_a_transformer_with_random_weights(tmp_path: Path) -> None:
     pixels = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     values = Extractor(method.inputs(config), tmp_path / "w.pth")(pixels)
     method.fit(served(values[:2]))
-    found = method.score(values, ["a", "b", "c"], KNOBS)
+    found = method.score(values, KNOBS)
     assert found.maps.shape == (3, 48, 48)
     assert found.images[2] > found.images[:2].max() + 0.001, "the third is not in the bank"
 

@@ -200,7 +200,7 @@ def test_draems_networks_see_values_from_0_to_1_and_no_statistics_of_imagenet() 
     method.losses(source, network, images, drawn(60))
     assert torch.equal(network.shown, images), "what is neither turned nor damaged stays as it is"
     method.network = network
-    method.score(images, [], METHOD.presets["smoke"].knobs)
+    method.score(images, METHOD.presets["smoke"].knobs)
     assert torch.equal(network.shown, images)
 
 

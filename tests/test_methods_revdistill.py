@@ -64,7 +64,7 @@ def test_maps_are_scipys_cosine_distances() -> None:
         for layer in wanted
     )
     smooth = np.stack([gaussian_filter(layer, 4.0) for layer in upsampled[:, 0].numpy()])
-    scores = method.score(values, ["a", "b"], replace(KNOBS, sigma=4.0))
+    scores = method.score(values, replace(KNOBS, sigma=4.0))
     np.testing.assert_allclose(scores.maps.numpy(), smooth, atol=1e-5)
     np.testing.assert_allclose(scores.images.numpy(), smooth.max(axis=(1, 2)), atol=1e-5)
 

@@ -128,7 +128,7 @@ def test_image_score_is_the_largest_average_of_16_by_16_pixels() -> None:
     with torch.inference_mode():
         error = (values - method.network(values)).square().sum(dim=1).sqrt()
     maps = F.interpolate(error[:, None], (80, 80), mode="bilinear", align_corners=True)[:, 0]
-    scores = method.score(values, ["a", "b"], UniAD.Knobs())
+    scores = method.score(values, UniAD.Knobs())
     torch.testing.assert_close(scores.maps, maps)
     windows = maps.unfold(1, 16, 1).unfold(2, 16, 1).mean(dim=(3, 4))
     torch.testing.assert_close(scores.images, windows.amax(dim=(1, 2)))
@@ -148,7 +148,7 @@ def test_editing_first_gives_the_network_bank_rows() -> None:
         edited = method.bank.edit((queries - mean) / std, knobs) * std + mean
         errors = {True: queries - method.network(edited), False: queries - edited}
     for rebuild, error in errors.items():
-        scores = method.score(queries, ["a"], replace(knobs, rebuild=rebuild))
+        scores = method.score(queries, replace(knobs, rebuild=rebuild))
         # Compared with the unedited features.
         wanted = F.interpolate(
             error.norm(dim=1, keepdim=True), (224, 224), mode="bilinear", align_corners=True

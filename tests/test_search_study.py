@@ -11,12 +11,13 @@ from made_data import write_category
 from made_studies import planned_studies, study
 
 from benchmarks.base import DataError, sealed
+from benchmarks.parts.synthesis.families import MADE
 from benchmarks.parts.synthesis.pseudo import PseudoValidation
 from benchmarks.shapes import Shapes
 from harness.plan.cell import Held
 from harness.plan.options import SearchOptions, Selection
 from harness.plan.registry import UsageError
-from harness.search.decision import held_images
+from harness.search.decision import held_images, images_of
 from harness.search.study import held_by
 from methods import patchcore
 from methods.base import Stage
@@ -102,6 +103,8 @@ def test_what_cannot_be_searched_together_is_refused() -> None:
 def test_every_image_is_held_out_once_where_learning_is_cheap() -> None:
     cheap = study("patchcore", selector="anchored", folds=None)
     assert cheap.folds == 12 and held_images(cheap) == dict.fromkeys(SHAPES, 24)
+    families = {image.family for cell in cheap.every for image in images_of(cell)}
+    assert families == {"", *MADE}, "though each fold has two images of a category"
     assert study("patchcore", folds=None).folds == 1, "as published"
     assert study("patchcore", selector="anchored", folds=3).folds == 3
     long = study("lafite", selector="anchored", folds=None, overrides=["lafite.epochs=50"])

@@ -216,7 +216,6 @@ def seeds(subject: Subject) -> None:
 def stores(subject: Subject) -> None:
     """A stored state gives equal scores."""
     state = {key: value.contiguous() for key, value in subject.method.state_dict().items()}
-    # The seed belongs to the cell, not to the state: it also decides the noise of an image.
     fresh: Method = subject.declared.method(subject.config, seed=subject.method.seed)
     fresh.load_state_dict(state_of(bytes_of(state)))
     again = score(fresh, subject.knobs)
@@ -224,12 +223,14 @@ def stores(subject: Subject) -> None:
     asks(torch.equal(again.images, subject.scored.images), "image scores differ")
 
 
-@promise("score each image by itself; noise may depend on its key alone")
+@promise("score each image by itself; draw noise once, in __init__, for all images")
 def batch_size(subject: Subject) -> None:
-    """Neither the size of a batch nor the order of images changes scores."""
+    """Neither the size of a batch, nor the order of images, nor the global state of random draws
+    changes scores."""
     # Every third image, so that one by one does not take long.
     order = list(range(len(unseen())))[::-3]
     for size in (1, 32):
+        torch.manual_seed(size)
         again = score(subject.method, subject.knobs, order, size)
         whole = subject.scored
         torch.testing.assert_close(again.images, whole.images[order], rtol=1e-4, atol=1e-4)
@@ -256,7 +257,6 @@ def neighbours(subject: Subject) -> None:
     if not isinstance(method, SearchesBank) or method.bank_search(knobs) is None:
         raise NotAsked("it searches no bank in this preset")
     values = inputs(method.inputs(method.config), "test")[:8]
-    keys = [sample.key for sample in unseen()[:8]]
     wide = BankSearch(knobs.coreset, k=9)
     found = method.neighbours(values, wide)
     asks(found.distances.shape == found.rows.shape, "distances and rows differ in shape")
@@ -265,6 +265,6 @@ def neighbours(subject: Subject) -> None:
         few = dataclasses.replace(knobs, k=k)
         wanted = method.bank_search(few)
         asks(wanted is not None and wide.serves(wanted), f"a search for 9 does not serve {few}")
-        plain, shared = method.score(values, keys, few), method.score(values, keys, few, found)
+        plain, shared = method.score(values, few), method.score(values, few, found)
         torch.testing.assert_close(shared.images, plain.images, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(shared.maps, plain.maps, rtol=1e-4, atol=1e-4)

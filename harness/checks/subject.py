@@ -60,20 +60,19 @@ def inputs(view: Pixels, split: str) -> Tensor:
 
 def batches(view: Pixels, seed: int = 0) -> Batches:
     """The training split of `shapes`, as a method reads it."""
-    keys = [sample.key for sample in training_samples()]
-    return Batches(keys, lambda indices: inputs(view, "train")[list(indices)], seed=seed)
+    values = inputs(view, "train")
+    return Batches(len(values), lambda indices: values[list(indices)], seed=seed)
 
 
 def score(method: Method, knobs: Any, order: Sequence[int] | None = None, size: int = 32) -> Scores:
     """Scores of test images in this order (all of them, as listed), in batches of `size`."""
-    samples = unseen()
     values = inputs(method.inputs(method.config), "test")
-    order = range(len(samples)) if order is None else order
+    order = range(len(values)) if order is None else order
     method.eval()
     scores = []
     for start in range(0, len(order), size):
         chosen = list(order[start : start + size])
-        scores.append(method.score(values[chosen], [samples[i].key for i in chosen], knobs))
+        scores.append(method.score(values[chosen], knobs))
     return Scores(torch.cat([p.maps for p in scores]), torch.cat([p.images for p in scores]))
 
 

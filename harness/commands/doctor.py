@@ -95,16 +95,15 @@ def _machine(data: Path | None) -> None:
     lacks += [f"{name} ({said})" for name, said in whose.items() if said != "ours"]
     where = ", ".join(gpus) or "the CPU alone: --preset quick takes minutes, paper is for GPUs"
     typer.echo(f"not ready: mend {', '.join(lacks)}" if lacks else f"ready, on {where}")
-    formats = number_format("bfloat16", this_device())
-    if formats == "float32":
-        formats += ", as there are no fast products of bfloat16 here"
+    formats = str(number_format("bfloat16", this_device()))
+    slow = ", as there are no fast products of bfloat16 here" * (formats == "float32")
     fast = "triton" if gpus else "numba"
     kernels = "torch reference" if os.environ.get("LAFITE_KERNELS") == "reference" else fast
     facts = {
         **{name: _version(name) for name in ("lafite-bench", *NEEDED, *OPTIONAL)},
         "cpu threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
         "gpu": ", ".join(gpus) or "none",
-        "precision=bfloat16 is done in": formats,
+        "precision=bfloat16 is done in": formats + slow,
         "convolutional backbones run in": "PyTorch" if gpus else why_not() or "ONNX Runtime",
         "kernels run in": kernels,
         "feature cache": str(FeatureCache.default().root),

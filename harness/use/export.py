@@ -2,8 +2,7 @@
 
 A program takes (1, 3, S, S) float32 pixels in [0, 1], as `harness.use.predict.Model.view` cuts
 them, and gives the image score (1,) and the map (1, S, S). It has the backbone in it. LafitE's
-denoising steps are unrolled, with the noise of one image, as a program has no names of images to
-draw from.
+denoising steps are unrolled.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Program(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(1, 3, S, S) in [0, 1] to image score and map."""
         values = pixels if self.extractor is None else self.extractor(pixels).half().float()
-        scores = self.method.score(values, [""], self.knobs)
+        scores = self.method.score(values, self.knobs)
         return scores.images, scores.maps
 
 

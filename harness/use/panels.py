@@ -27,11 +27,11 @@ def panel(model: Model, benchmark: Benchmark, sample: Sample) -> Figure:
     views_13SS = load_views(benchmark, [sample], view.resize, view.crop)
     picture_SS3 = views_13SS[0].transpose(1, 2, 0)
     masks_1SS = load_masks(benchmark, [sample], view.resize, view.crop)
-    outlined = masks_1SS is not None and masks_1SS.any()
-    scores = model.score(views_13SS, [sample.key])
+    outlined = masks_1SS is not None and bool(masks_1SS.any())
+    scores = model.score(views_13SS)
     errors = {}
     if isinstance(method, Explains):
-        errors = method.explain(model.inputs(views_13SS), [sample.key], cell.knobs)
+        errors = method.explain(model.inputs(views_13SS), cell.knobs)
     count = 2 + outlined + len(errors)
     figure = Figure(figsize=(2.6 * count, 3.0), layout="constrained")
     name = f"{cell.method} {cell.variant}".strip()

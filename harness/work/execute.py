@@ -186,8 +186,7 @@ def inputs(
     def fetch(indices: Sequence[int]) -> Tensor:
         return as_input(rows[np.asarray(indices)])
 
-    keys = [sample.key for sample in samples]
-    return Inputs(Batches(keys, fetch, seed=cell.seed), facts["seconds"])
+    return Inputs(Batches(len(samples), fetch, seed=cell.seed), facts["seconds"])
 
 
 class Scorer:
@@ -210,12 +209,11 @@ class Scorer:
         self, indices: Sequence[int], knobs: Any, neighbours: Neighbours | None = None
     ) -> Piece:
         """Scores of the images with these indices, with their neighbours if they are known."""
-        keys = [self.samples[i].key for i in indices]
         values = self.inputs.batches.fetch(indices)
         if neighbours is None:
-            scores = self.method.score(values, keys, knobs)
+            scores = self.method.score(values, knobs)
         else:
-            scores = cast(SearchesBank, self.method).score(values, keys, knobs, neighbours)
+            scores = cast(SearchesBank, self.method).score(values, knobs, neighbours)
         return Piece(scores.maps.cpu().numpy(), scores.images.cpu().numpy(), peak_memory())
 
     def spread(self, pieces: Sequence[range], knobs: Any) -> Iterator[Piece]:

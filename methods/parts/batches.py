@@ -33,20 +33,20 @@ class Batch(NamedTuple):
 class Batches:
     """Samples in batches: all categories mixed, no labels.
 
-    `keys` names every sample; `fetch(indices)` returns their inputs as one tensor. `batch_size` is
-    the global one: each rank of `torch.distributed` gets its own part of every batch. No sample is
-    dropped or doubled.
+    `fetch(indices)` returns the inputs of so many samples as one tensor. `batch_size` is the global
+    one: each rank of `torch.distributed` gets its own part of every batch. No sample is dropped or
+    doubled.
     """
 
     def __init__(
-        self, keys: Sequence[str], fetch: Callable[[Sequence[int]], Tensor], *, seed: int = 0
+        self, samples: int, fetch: Callable[[Sequence[int]], Tensor], *, seed: int = 0
     ) -> None:
-        self.keys = tuple(keys)
+        self.samples = samples
         self.fetch = fetch
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.samples
 
     def epoch(self, index: int, batch_size: int) -> Iterator[Batch]:
         """Batches with each sample once, in an order given by (seed, index) alone.
@@ -58,7 +58,7 @@ class Batches:
         yield from self._batches(generator.permutation(len(self)), batch_size)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """Batches in the order of `keys`; rank r gets samples r, r + world, ..."""
+        """Batches in the order of the samples; rank r gets r, r + world, ..."""
         yield from self._batches(np.arange(len(self)), batch_size)
 
     def _batches(self, order_N: np.ndarray, batch_size: int) -> Iterator[Batch]:

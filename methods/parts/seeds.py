@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 
 def derive(seed: int, *purpose: object) -> int:
@@ -18,13 +16,3 @@ def derive(seed: int, *purpose: object) -> int:
 def generator(seed: int, *purpose: object) -> torch.Generator:
     """A CPU generator for one purpose."""
     return torch.Generator().manual_seed(derive(seed, *purpose))
-
-
-def image_noise(seed: int, keys: Sequence[str], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise (B, *shape) float32, drawn from (seed, image key) alone.
-
-    It is drawn on the CPU, so that neither batch size, order, worker nor device changes it.
-    """
-    return torch.stack(
-        [torch.randn(*shape, generator=generator(seed, "image noise", key)) for key in keys]
-    )

@@ -79,7 +79,7 @@ def without_parts(images: Sequence[Image], scores_SN: Floats) -> list[dict[Group
         of_category = ranks.setdefault(image.category, {})
         unit = image.twin or image.key
         parts_N[number] = of_category.setdefault(unit, len(of_category)) % PARTS
-    kept = [np.flatnonzero(parts_N != part) for part in range(PARTS)]
+    kept = [np.flatnonzero(parts_N != part).tolist() for part in range(PARTS)]
     return [distances([images[i] for i in some], scores_SN[:, some]) for some in kept]
 
 
@@ -118,7 +118,8 @@ class Comparison:
         """The standard error of the mean gain, (S,): from the spread between families, and from
         what few images decide in all of them alike."""
         between_S = (self._residual**2).sum(0) / len(self.families) ** 2
-        return np.sqrt(between_S + self._noise)
+        error_S: Floats = np.sqrt(between_S + self._noise)
+        return error_S
 
     @cached_property
     def bound(self) -> Floats:

@@ -123,7 +123,7 @@ def row_named(frame: pl.DataFrame, name: str) -> str:
         row["label"] for row in rows if wanted <= {row["method"], *_words(row["variant"])}
     )
     if len(meant) == 1:
-        return next(iter(meant))
+        return str(next(iter(meant)))
     if meant:
         raise ResultsError(f"'{name}' is one of {len(meant)} rows: which of {'; '.join(meant)}?")
     raise ResultsError(f"no results of '{name}'; there are: {'; '.join(labels)}")

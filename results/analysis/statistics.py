@@ -26,6 +26,7 @@ from results.analysis.cells import (
     expected_categories,
     labelled,
     one_cell_per_seed,
+    row_named,
     with_every_seed,
 )
 from results.analysis.equivalence import Chances, signed_rank
@@ -45,13 +46,11 @@ NOT_ASKED = "not tested: another metric was asked for"
 INCOMPLETE = "not comparable: categories are missing"
 APART = "not comparable: no category was measured with the same seed"
 
-MOST_PERMUTED = 16
-"""Categories up to which an exact p-value with ties is counted over all 2^n signs."""
 DECIMALS = 12
 """Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
 SKEWED = 1.5
 """Skewness of exponential gaps beside what 15 products show of it on average."""
-FAR = 4.0
+FAR = 6.0
 """The t up to which its correction for skewness grows."""
 _PAIRS = pl.Schema(
     {name: pl.String for name in (*SECTION, "metric", "a", "b")}
@@ -120,14 +119,12 @@ def compare(frame: pl.DataFrame, a: str, b: str, metrics: Sequence[str] = PRIMAR
     """The rows of `pairwise` for one pair, a first, judged as if it had been the only one.
 
     p_value is corrected for the rows of this frame alone, and the verdict follows it. Raises
-    ResultsError, naming what there is, where a or b is not the name of a row.
+    ResultsError where a or b is not the name of a row, as `row_named` takes it, or both are one.
     """
-    names = sorted(labelled(frame)["label"].unique())
-    for name in (a, b):
-        if name not in names:
-            raise ResultsError(f"no results of '{name}'; there are: {', '.join(names)}")
+    a, b = row_named(frame, a), row_named(frame, b)
     if a == b:
-        raise ResultsError(f"'{a}' is compared with itself; there are: {', '.join(names)}")
+        names = ", ".join(sorted(labelled(frame)["label"].unique()))
+        raise ResultsError(f"'{a}' is compared with itself; there are: {names}")
     pairs = [
         pair if pair["a"] == a else turned(pair)
         for pair in pairwise(frame, metrics).to_dicts()
@@ -171,7 +168,7 @@ def gap(gaps_CS: Values64) -> Record:
 
 
 def verdict(pair: Record, p_value: float | None, tests: int) -> str:
-    """The verdict on a pair, whose p-value is corrected for so many `tests`; the first that holds.
+    """The verdict on a pair, whose p-value is corrected for so many `tests`: the first that holds.
 
     APART: nothing is paired. INCOMPLETE. WITHIN_NOISE: the interval over seeds holds 0. "NAME is
     better": p is below 0.05; of one seed "NAME AHEAD". "NAME SPLIT". NOT_ASKED: there is no p.
@@ -227,13 +224,13 @@ def product_p(gaps_C: Values64) -> float:
 def signed_rank_p(gaps_C: Values64) -> float:
     """Wilcoxon's two-sided signed-rank test, exact also with ties; 1 where all gaps are 0."""
     gaps = gaps_C[gaps_C != 0]
-    if not len(gaps):
-        return 1.0
-    if len(np.unique(np.abs(gaps))) < len(gaps) <= MOST_PERMUTED:
-        return float(
-            stats.wilcoxon(gaps, method=stats.PermutationMethod(n_resamples=np.inf)).pvalue
-        )
-    return float(stats.wilcoxon(gaps).pvalue)
+    ranks = (2 * stats.rankdata(np.abs(gaps))).astype(int)  # doubled, for ties to be whole
+    ways = np.zeros(ranks.sum() + 1)  # of all 2^n signs, by the sum of the positive ranks
+    ways[0] = 1
+    for rank in ranks:
+        ways[rank:] += ways[:-rank].copy()
+    smaller = min(ranks[gaps > 0].sum(), ranks[gaps < 0].sum())
+    return min(1.0, 2 * float(ways[: smaller + 1].sum() / 2 ** len(gaps)))
 
 
 def mean_p(gaps_C: Values64) -> float:

@@ -134,7 +134,7 @@ def over_seeds_and_images(repeats: int) -> Iterator[list[str]]:
         lines: dict[str, list[str]] = {"seeds": [], "images too": []}
         for auroc in AUROCS:
             draw = np.random.default_rng((seeds, categories, *images, int(1000 * auroc)))
-            R = repeats if sum(images) < 500 else repeats // 4
+            R = repeats if sum(images) < 500 else repeats // 2
             made = world(draw, (R, seeds, categories), images, auroc, missed)
             rows = with_images(*tables(made, "a")).sort(pl.col("benchmark").cast(pl.Int64))
             truth_R = made.trained[:, 0] if seeds == 1 else np.full(R, auroc)

@@ -101,15 +101,15 @@ def speeds(
     )
     channels, grid = feature_channels(method.inputs(config)), config.feature_size
     features = torch.randn(-(-IMAGES // batch) * batch, channels, grid, grid)
-    keys, ends = [str(i) for i in range(len(features))], list[float]()
-    batches = Batches(keys, lambda indices: features[list(indices)])
+    ends = list[float]()
+    batches = Batches(len(features), lambda indices: features[list(indices)])
     optimise(
         network, method.losses, batches, recipe, seed=0, on_progress=lambda _: ends.append(now())
     )
     train = len(features) / statistics.median(b - a for a, b in pairwise(ends))
     ends = [now()]
     for _ in range(1 + ROUNDS):
-        method.score(features[:batch], keys[:batch], knobs).images.cpu()
+        method.score(features[:batch], knobs).images.cpu()
         ends.append(now())
     return train, batch / statistics.median(b - a for a, b in pairwise(ends[1:]))
 

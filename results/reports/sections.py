@@ -70,7 +70,7 @@ class Section:
 
     def told(self, metric: str) -> str | None:
         """The method that is better than each of the other complete ones, and not by noise."""
-        complete = [r["label"] for r in self.rows_of(metric) if r["complete"] and r["mean"]]
+        complete = [row["label"] for row in self.rows_of(metric) if row["complete"]]
         pairs = [pair for pair in self.pairs(metric) if {pair["a"], pair["b"]} <= {*complete}]
         won = [pair["verdict"].removesuffix(" is better") for pair in pairs]
         return next((name for name in complete if 0 < won.count(name) == len(complete) - 1), None)

@@ -10,9 +10,10 @@ import polars as pl
 from results.analysis.alarms import without_alarms
 from results.analysis.cells import (
     SECTION,
+    heading,
     labelled,
     one_cell_per_seed,
-    title,
+    row_named,
     undefined,
     with_every_seed,
 )
@@ -66,11 +67,12 @@ def comparison(
     Raises ResultsError where a or b is not the name of a row, or no section has both.
     """
     frame = without_alarms(frame)
+    a, b = row_named(frame, a), row_named(frame, b)
     blocks: list[Block] = []
     for key, rows in compare(frame, a, b, metrics).group_by(SECTION, maintain_order=True):
         of_section = frame.filter(**dict(zip(SECTION, key, strict=True)))
         pairs = {row["metric"]: row for row in rows.to_dicts()}
-        blocks.append([title(rows.row(0, named=True))])
+        blocks.append([heading(of_section)])
         blocks.append([_sentence(row) for row in pairs.values()])
         over_images = {}
         if scores is not None:

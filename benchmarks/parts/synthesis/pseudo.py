@@ -88,8 +88,8 @@ class Plan(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The key that the draws follow from."""
-        return _numbered(self.image.key, self.number)
+        """The key that the draws follow from: KEY, KEY.2, KEY.3, as no file can end."""
+        return f"{self.image.key}.{self.number + 1}" if self.number else self.image.key
 
 
 class PseudoValidation(Benchmark):
@@ -140,7 +140,7 @@ class PseudoValidation(Benchmark):
         self._plans = {
             key: plan
             for category in self.categories()
-            for plan in self._planned(category, anomalies, left_out)
+            for plan in self._planned(category, anomalies, left_out, fold)
             if (key := self._key(category, plan)) not in passed_over
         }
         # Every thread draws the same: two that draw for the same sample lose time, nothing else.
@@ -148,11 +148,14 @@ class PseudoValidation(Benchmark):
         self._marks: dict[str, tuple[NDArray[np.uint8], int]] = {}
         """Sample's key -> its mask in bits, and the width."""
 
-    def _planned(self, category: str, anomalies: int, left_out: bool) -> Iterator[Plan]:
-        """The anomalies of a category: of each image the next families, those of others last."""
+    def _planned(self, category: str, anomalies: int, left_out: bool, fold: int) -> Iterator[Plan]:
+        """The anomalies of a category: of each image the next families, those of others last.
+
+        A fold goes on where the one before it ended, so that small ones have all families together.
+        """
         images, families = self._ranked(category, self._held_in(category)), self._families
         turns = sorted(range(len(families)), key=lambda turn: (turn % SPREAD, turn))
-        for rank, image in enumerate(images):
+        for rank, image in enumerate(images, fold * len(images)):
             for number in range(anomalies if families else 0):
                 turn = rank + turns[number % len(turns)]
                 yield Plan(families[turn % len(families)], image, number)
@@ -262,8 +265,7 @@ class PseudoValidation(Benchmark):
         for part in (plan.image, self.fragments_of(sample)):
             if part is not None:
                 yield from self._benchmark.content(part)
-        yield f"{VERSION}/{self._seed}/{plan.family}/{self.synthesis}".encode()
-        yield _numbered("", plan.number).encode()
+        yield f"{VERSION}/{self._seed}/{plan.family}/{plan.number}/{self.synthesis}".encode()
 
     def _list(self, split: str, category: str) -> list[Sample]:
         if split == "train":
@@ -277,7 +279,7 @@ class PseudoValidation(Benchmark):
 
     def _make(self, sample: Sample) -> Canvas:
         plan = self._plans[sample.key]
-        target, source = self._benchmark.read_image(plan.image), None
+        target = source = self._benchmark.read_image(plan.image)
         if (origin := self.fragments_of(sample)) is not None:
             source = self._benchmark.read_image(origin)
             if source.shape != target.shape:
@@ -292,11 +294,3 @@ class PseudoValidation(Benchmark):
         self._drawn[sample.key] = drawn
         self._marks[sample.key] = np.packbits(canvas.mask, axis=1), target.shape[1]
         return canvas
-
-
-def _numbered(key: str, number: int) -> str:
-    """The key that the draws of an image's anomaly 0, 1, ... follow from: KEY, KEY.2, KEY.3, ...
-
-    No image file of the data set can end so.
-    """
-    return f"{key}.{number + 1}" if number else key

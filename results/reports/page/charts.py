@@ -18,8 +18,13 @@ MOST_POINTS = 300
 """Points of a line at most; of a longer one every second, third, ... is drawn."""
 
 
-def means(rows: Sequence[tuple[int, dict[str, Any]]], metric: str, title: str) -> Chart:
-    """The mean of each method, the best above, with its interval: (series, row of `summary`)."""
+def means(
+    rows: Sequence[tuple[int, dict[str, Any]]], metric: str, title: str, told: str | None
+) -> Chart:
+    """The mean of each method, the best above, with its interval: (series, row of `summary`).
+
+    That of `told` is bold.
+    """
     points = [
         {
             "series": series,
@@ -28,6 +33,7 @@ def means(rows: Sequence[tuple[int, dict[str, Any]]], metric: str, title: str) -
             "ends": None if row["low"] is None else [100 * row["low"], 100 * row["high"]],
             "hollow": not row["complete"],
             "value": percent(row["mean"]),
+            "strong": row["label"] == told,
             "tip": f"{row['label']}: {percent(row['mean'], row['std'])} %, {_told(row)}",
         }
         for number, (series, row) in enumerate(rows)

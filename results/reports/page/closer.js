@@ -51,12 +51,13 @@ function choose() {
   $("missing").textContent = missing && `No ${missing}.`;
   view.figures = pictures.filter((p) => p.label === method).map(galleryFigure);
   $("pictures").hidden = !view.figures.length;
-  $("heat-legend").replaceChildren(...view.figures.slice(0, 1).map((one) => legendBar(one.picture)));
+  const [first] = view.figures;
+  $("heat-legend").replaceChildren(...(first ? [legendBar(first.picture)] : []));
   showCurves(section, category, method);
   $("threshold").max = steps.length;
   $("threshold").value = view.steps.indexOf(data.starts[view.panel] ?? Infinity);
-  $("starts-calibrated").hidden = !(view.panel in data.held);
-  $("starts-best").hidden = view.panel in data.held;
+  $("starts-calibrated").hidden = !data.held.includes(view.panel);
+  $("starts-best").hidden = data.held.includes(view.panel);
   move();
 }
 
@@ -75,8 +76,9 @@ function move() {
   const blind = hits > 0 && alarms > 0 && !misses && !passed;
   $("rates").textContent = blind
     ? "This threshold calls every image defective: it tells nothing apart."
-    : `F1 ${percent(2 * hits, 2 * hits + alarms + misses)}, recall ${percent(hits, hits + misses)}, ` +
-    `precision ${percent(hits, hits + alarms)}, false alarms on ${percent(alarms, alarms + passed)} of normal images`;
+    : `F1 ${percent(2 * hits, 2 * hits + alarms + misses)}, ` +
+      `recall ${percent(hits, hits + misses)}, precision ${percent(hits, hits + alarms)}, ` +
+      `false alarms on ${percent(alarms, alarms + passed)} of normal images`;
   if (view.rows.length) $("histogram").replaceChildren(figure(histogram(limit)));
   showDefects(limit);
   showGallery(view.rows.length && !blind ? limit : undefined);
@@ -128,11 +130,12 @@ function showCurves(section, category, method) {
   const images = Object.fromEntries(
     Object.keys(methods).map((label) => [label, overThresholds(scored(section, category, label))]),
   );
+  const rate = "false positive rate";
   const charts = [
     ["Precision and recall", images, "recall", "recall", "precision", "images: precision"],
-    ["Image ROC", images, "fpr", "false positive rate", "recall", "images: true positive rate"],
-    ["Pixel ROC", pixels, "fpr", "false positive rate", "tpr", "pixels: true positive rate"],
-    ["PRO", pixels, "fpr", "false positive rate of pixels", "pro", "regions: mean overlap (PRO)", 0.3],
+    ["Image ROC", images, "fpr", rate, "recall", "images: true positive rate"],
+    ["Pixel ROC", pixels, "fpr", rate, "tpr", "pixels: true positive rate"],
+    ["PRO", pixels, "fpr", `${rate} of pixels`, "pro", "regions: mean overlap (PRO)", 0.3],
   ].map(([what, curves, across, x, up, y, right = 1]) => ({
     title: `${what} of ${categories[category]}, ${title}`,
     x: { name: x, range: [0, right] },

@@ -163,7 +163,9 @@ class Closer:
 
     def pictures(self) -> Iterator[Picture]:
         """The pictures of each category and method, by their kinds."""
-        return pictures(self.section, self.categories, self.shown)
+        for picture in pictures(self.section, self.categories, self.shown):
+            _, level = self.held.get(picture.panel, (None, picture.level))
+            yield picture._replace(level=level)
 
     def _scores(self, category: str) -> pl.DataFrame:
         return self.scores if category == POOLED else self.scores.filter(category=category)

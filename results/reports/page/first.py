@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from results.analysis.cells import coverage
 from results.reports.leader import leader
 from results.reports.numbers import number
 from results.reports.page.charts import Chart, means, scatter
@@ -30,7 +31,8 @@ def first_view(section: Section, metric: str) -> dict[str, Any]:
     verdict = leader(metric, section.rows_of(metric), section.pairs(metric))
     told = any(row["low"] is not None for _, row in rows)
     caption = "a line is the 95 % interval over seeds" if told else "one seed has no interval"
-    shown = means(rows, metric, f"{metric} of all methods, {section.title}")
+    title = f"{metric} of all methods, {section.title}"
+    shown = means(rows, metric, title, section.told(metric))
     charts = [(shown, f"Mean over categories; {caption}.")] if rows else []
     charts += [(cost, COST_CAPTION) for cost in list(costs(section, metric))[:1]]
     return {"verdict": verdict, "charts": charts}
@@ -62,7 +64,8 @@ def compared(section: Section) -> str:
     devices = ", ".join(sorted(done["device"].drop_nulls().unique()))
     here = len(section.categories)
     categories = f"{here} {'category' if here == 1 else 'categories'}"
-    parts = [f"{', '.join(section.present)} on {section.heading}", categories, *counts]
-    parts.append(section.seeds)
+    parts = [f"{', '.join(section.present)} on {section.heading}", *counts, section.seeds]
+    if not coverage(section.frame):  # else the heading says it
+        parts.insert(1, categories)
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     return "; ".join(parts) + f". Run {when}" + (f" on {devices}." if devices else ".")

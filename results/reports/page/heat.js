@@ -4,9 +4,7 @@
 // A map is coloured by where it lies between the median of its category (clear), the method's
 // threshold (from here on orange) and the highest kept value (yellow).
 
-// Above which value of its map a pixel of a picture is an alarm.
 const panelOf = ({ section, category, label }) => `${section}.${category}.${label}`;
-const levelOf = (picture) => data.held[panelOf(picture)]?.[1] ?? picture.level;
 
 // [red, green, blue, opacity] at a share: 0 the median, 1 the threshold, 2 the highest value. The
 // style of `.heat-legend i` shows the same.
@@ -21,7 +19,7 @@ function colouring(picture) {
   const id = `heat${panelOf(picture).replaceAll(".", "_")}`;
   if ($(id)) return `url(#${id})`;
   const { low, high } = picture;
-  const level = Math.max(levelOf(picture), low + 1e-12);
+  const level = Math.max(picture.level, low + 1e-12); // above it a pixel is an alarm
   const colours = Array.from({ length: 256 }, (_, grey) => {
     const value = low + (grey / 255) * (high - low);
     return heat(
@@ -30,16 +28,21 @@ function colouring(picture) {
         : 1 + (value - level) / Math.max(high - level, 1e-12),
     );
   });
-  const table = (channel, of) => draw(`feFunc${channel}`, { type: "table", tableValues: of.join(" ") });
-  const opacity = colours.map((colour) => colour[3]);
-  const paint = [..."RGB"].map((channel, i) => table(channel, colours.map((colour) => colour[i] / 255)));
+  // Each grey level becomes the value that `of` takes from its colour.
+  const table = (of, result) => {
+    const functions = [..."RGB"].map((channel, i) => {
+      const tableValues = colours.map((colour) => of(colour, i)).join(" ");
+      return draw(`feFunc${channel}`, { type: "table", tableValues });
+    });
+    return draw("feComponentTransfer", { in: "SourceGraphic", result }, ...functions);
+  };
   $("filters").append(
     draw(
       "filter",
       { id, x: 0, y: 0, width: 1, height: 1, "color-interpolation-filters": "sRGB" },
-      draw("feComponentTransfer", { in: "SourceGraphic", result: "paint" }, ...paint),
-      draw("feComponentTransfer", { in: "SourceGraphic" }, ...[..."RGB"].map((c) => table(c, opacity))),
-      draw("feColorMatrix", { type: "luminanceToAlpha", result: "opacity" }),
+      table((colour, i) => colour[i] / 255, "paint"),
+      table((colour) => colour[3], "grey"),
+      draw("feColorMatrix", { in: "grey", type: "luminanceToAlpha", result: "opacity" }),
       draw("feComposite", { in: "paint", in2: "opacity", operator: "in" }),
     ),
   );
@@ -58,7 +61,8 @@ function shown(picture, what) {
       : picture.key + marked,
   );
   const add = (file, filter) => {
-    const image = Object.assign(new Image(), { alt: "", src: `data:image/webp;base64,${data.files[file]}` });
+    const image = Object.assign(new Image(), { alt: "" });
+    image.src = `data:image/webp;base64,${data.files[file]}`;
     image.style.filter = filter;
     layers.append(image);
   };
@@ -71,11 +75,14 @@ function shown(picture, what) {
 // What the colours mean.
 function legendBar(picture) {
   const bar = named("p", "", "heat-legend");
-  const why =
-    panelOf(picture) in data.held
-      ? "Threshold of a map: 5 % of normal images at most exceed it anywhere, by held-out ones."
-      : "Threshold of a map: so many test images reach it as are called defective where F1 is highest.";
-  const above = "above it: marked as defective";
-  bar.append(named("span", "below the threshold"), named("i"), named("span", above), named("span", why));
+  const why = data.held.includes(panelOf(picture))
+    ? "5 % of normal images at most exceed it anywhere, by held-out ones"
+    : "so many test images reach it as are called defective where F1 is highest";
+  bar.append(
+    named("span", "below the threshold"),
+    named("i"),
+    named("span", "above it: marked as defective"),
+    named("span", `Threshold of a map: ${why}.`),
+  );
   return bar;
 }

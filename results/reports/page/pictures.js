@@ -32,7 +32,8 @@ function judge({ picture, verdict }, limit) {
   let text = limit === undefined ? "" : verdictOf(picture.defective, called);
   if (text === "alarm") text = places[picture.on_defect] ?? text;
   verdict.textContent = text;
-  verdict.className = text && `verdict ${["found", "alarm", "passed"].includes(text) ? "right" : "wrong"}`;
+  const right = ["found", "alarm", "passed"].includes(text);
+  verdict.className = text && `verdict ${right ? "right" : "wrong"}`;
   return text;
 }
 

@@ -136,7 +136,7 @@ function legendOf(frame) {
 // What a legend shows of a mark: its bar, its marker or its line.
 function keyOf(mark, x, y) {
   if (mark.fill)
-    return draw("rect", { x, y: y - 5, width: 18, height: 9, fill: mark.fill, "fill-opacity": 0.6 });
+    return draw("path", { d: `M${x} ${y - 5}h18v9h-18z`, fill: mark.fill, "fill-opacity": 0.6 });
   if (!Array.isArray(mark.x)) return markerAt(mark, x + 9, y);
   return draw("path", {
     d: `M${x} ${y}h18`,
@@ -206,9 +206,10 @@ function barsOf(chart, frame, hot) {
 }
 
 function pointsOf(chart, frame, hot) {
-  return chart.points.flatMap((point, number) => {
+  return chart.points.flatMap((point) => {
     const [x, y] = [frame.x(point.x), frame.y(point.y)];
     const [low, high] = point.ends?.map(frame.x) ?? [x, x];
+    const weight = { "font-weight": point.strong ? 700 : 400 };
     hot.push([x, y, point.tip]);
     return [
       draw("path", {
@@ -217,7 +218,7 @@ function pointsOf(chart, frame, hot) {
         "stroke-width": 2,
       }),
       markerAt(point, x, y),
-      words(point.value ?? "", WIDTH - 4, y + 4, "end", { "font-weight": number ? 400 : 700 }),
+      words(point.value ?? "", WIDTH - 4, y + 4, "end", weight),
     ];
   });
 }
@@ -272,13 +273,11 @@ function standalone(image) {
   const style = getComputedStyle(document.documentElement);
   const text = new XMLSerializer().serializeToString(copy);
   const { height } = image.viewBox.baseVal;
+  const paper = `style="background:${style.getPropertyValue("--paper")}"`;
   return text
     .replace(/var\((--\w+)\)/g, (_, name) => style.getPropertyValue(name))
     .replaceAll("currentColor", style.getPropertyValue("--ink"))
-    .replace(
-      "<svg",
-      `<svg width="${WIDTH}" height="${height}" font-family="sans-serif" style="background:${style.getPropertyValue("--paper")}"`,
-    );
+    .replace("<svg", `<svg width="${WIDTH}" height="${height}" font-family="sans-serif" ${paper}`);
 }
 
 function save(name, url) {
