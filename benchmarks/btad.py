@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks.base import Benchmark, Counts
-from benchmarks.parts.listed import Listed, Published, by_category, images_in
+from benchmarks.base import Counts
+from benchmarks.parts.files import Published
+from benchmarks.parts.listed import Listed, by_category, images_in
 
 KNOWN = Published(
     "btad",
@@ -16,11 +18,6 @@ KNOWN = Published(
     ("btad", "BTAD", "BTech_Dataset_transformed"),
     {"01": Counts(400, 21, 49), "02": Counts(399, 30, 200), "03": Counts(1000, 400, 41)},
 )
-
-
-def open_btad(root: Path | None) -> Benchmark:
-    """The products that lie in `root` or in a usual folder below it."""
-    return by_category(KNOWN, root, "train/ok", _images)
 
 
 def _images(product: Path) -> Iterator[Listed]:
@@ -34,4 +31,4 @@ def _images(product: Path) -> Iterator[Listed]:
         yield Listed("test", product.name, "ko", path, (mask,))
 
 
-BENCHMARK = open_btad
+BENCHMARK = partial(by_category, KNOWN, "train/ok", _images)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-from benchmarks.base import Benchmark
+from benchmarks.parts.files import Published
 from benchmarks.parts.folder import published_benchmark
-from benchmarks.parts.listed import Published
 
 TEXTURES = (
     "Blotchy_099", "Fibrous_183", "Marbled_078", "Matted_069", "Mesh_114",
@@ -21,10 +20,4 @@ KNOWN = Published(
     counts=dict.fromkeys(TEXTURES),
 )
 
-
-def open_dtd_synthetic(root: Path | None) -> Benchmark:
-    """The textures that lie in `root` or in a usual folder below it."""
-    return published_benchmark(KNOWN, root)
-
-
-BENCHMARK = open_dtd_synthetic
+BENCHMARK = partial(published_benchmark, KNOWN)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.base import Benchmark, Counts, DataError
-from benchmarks.parts.listed import Listed, Published, listed_benchmark
+from benchmarks.parts.files import Published
+from benchmarks.parts.listed import Listed, listed_benchmark
 
 # Part of the data set, not of a run: all seeds share one split, hence one set of features.
 SPLIT_SEED = 0

@@ -1,6 +1,7 @@
 """KolektorSDD2: one surface, with defects in the training images too (Bozic et al., 2021).
 
-Whether an image is defective is what its mask says. The defective training images are left out.
+Whether an image is defective is what its mask says, so one without a mask is a fault. The defective
+training images are left out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 from benchmarks.base import Benchmark, Counts
 from benchmarks.parts.content import map_threads
 from benchmarks.parts.decode import read_marks
-from benchmarks.parts.listed import Listed, Published, found_folder, images_in, listed_benchmark
+from benchmarks.parts.files import Published
+from benchmarks.parts.listed import Listed, found_folder, images_in, listed_benchmark
 
 CATEGORY = "surface"
 MASK = "_GT"
@@ -42,7 +44,7 @@ def _images(folder: Path) -> Iterator[Listed]:
         marked = map_threads(lambda mask: mask.is_file() and bool(read_marks(mask).any()), masks)
         for path, mask, defective in zip(paths, masks, marked, strict=True):
             if not defective:
-                yield Listed(split, CATEGORY, "good", path)
+                yield Listed(split, CATEGORY, "good", path, () if mask.is_file() else (mask,))
             elif split == "test":
                 yield Listed(split, CATEGORY, "defect", path, (mask,))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-from benchmarks.base import Benchmark, Counts
+from benchmarks.base import Counts
+from benchmarks.parts.files import Published
 from benchmarks.parts.folder import published_benchmark
-from benchmarks.parts.listed import Published
 
 KNOWN = Published(
     "mvtec",
@@ -32,10 +32,4 @@ KNOWN = Published(
     },
 )
 
-
-def open_mvtec(root: Path | None) -> Benchmark:
-    """The MVTec AD categories that lie in `root` or in a usual folder below it."""
-    return published_benchmark(KNOWN, root)
-
-
-BENCHMARK = open_mvtec
+BENCHMARK = partial(published_benchmark, KNOWN)

@@ -7,10 +7,11 @@ the publisher's server scores them; `validation/good` is not read.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks.base import Benchmark
-from benchmarks.parts.listed import Listed, Published, by_category, images_in
+from benchmarks.parts.files import Published
+from benchmarks.parts.listed import Listed, by_category, images_in
 
 CATEGORIES = (
     "can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts",
@@ -25,11 +26,6 @@ KNOWN = Published(
 )
 
 
-def open_mvtec2(root: Path | None) -> Benchmark:
-    """The categories that lie in `root` or in a usual folder below it."""
-    return by_category(KNOWN, root, "test_public", _images)
-
-
 def _images(category: Path) -> Iterator[Listed]:
     public = category / "test_public"
     for split, folder in (("train", category / "train"), ("test", public)):
@@ -40,4 +36,4 @@ def _images(category: Path) -> Iterator[Listed]:
         yield Listed("test", category.name, "bad", path, (mask,))
 
 
-BENCHMARK = open_mvtec2
+BENCHMARK = partial(by_category, KNOWN, "test_public", _images)

@@ -7,10 +7,11 @@ choosing by whoever does not hold out images; it is not read. The authors' sPRO 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks.base import Benchmark
-from benchmarks.parts.listed import Listed, Published, by_category, images_in
+from benchmarks.parts.files import Published
+from benchmarks.parts.listed import Listed, by_category, images_in
 
 CATEGORIES = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
 KNOWN = Published(
@@ -24,11 +25,6 @@ KNOWN = Published(
 KINDS = ("logical_anomalies", "structural_anomalies")
 
 
-def open_mvtec_loco(root: Path | None) -> Benchmark:
-    """The categories that lie in `root` or in a usual folder below it."""
-    return by_category(KNOWN, root, "train/good", _images)
-
-
 def _images(category: Path) -> Iterator[Listed]:
     for split in ("train", "test"):
         for path in images_in(category / split / "good"):
@@ -40,4 +36,4 @@ def _images(category: Path) -> Iterator[Listed]:
             yield Listed("test", category.name, kind, path, masks)
 
 
-BENCHMARK = open_mvtec_loco
+BENCHMARK = partial(by_category, KNOWN, "train/good", _images)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.base import Benchmark, DataError
-from benchmarks.parts.listed import Listed, Published, found_folder, listed_benchmark
+from benchmarks.parts.files import Published
+from benchmarks.parts.listed import Listed, found_folder, listed_benchmark
 
 SPLITS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
 SIZES = ("realiad_1024", "realiad_512", "realiad_256", ".")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.base import Benchmark, Counts, DataError
-from benchmarks.parts.listed import Listed, Published, found_folder, listed_benchmark
+from benchmarks.parts.files import Published
+from benchmarks.parts.listed import Listed, found_folder, listed_benchmark
 
 SPLIT = "split_csv/1cls.csv"
 COLUMNS = ("object", "split", "label", "image", "mask")

@@ -198,12 +198,7 @@ class LafitE(Method):
         return self.bank.search(self._standardised(inputs), search)
 
     @torch.inference_mode()
-    def score(
-        self,
-        inputs: Tensor,
-        knobs: Knobs,
-        neighbours: Neighbours | None = None,
-    ) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs, neighbours: Neighbours | None = None) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = self._standardised(inputs)
         edited_BCgg = self.edit(features_BCgg, knobs, neighbours)
@@ -335,10 +330,11 @@ def passes(knobs: LafitE.Knobs) -> int:
     return knobs.steps if knobs.t else 0
 
 
-# Chosen on held-out normal images and anomalies made of them. By held-out loss against seconds of
-# a core at float32 (results/measured/presets.md): base, batch, epochs. By training loss at equal
-# time (results/measured/denoiser.md): parameterisation, multipliers, learning rate. By
-# pseudo-validation there: train_t, the weights of the loss, and jointly t, k, steps, temperature.
+# Chosen on held-out normal images and anomalies made of them; the first t, k and train_t came from
+# test scores. By held-out loss against seconds of a core at float32 (results/measured/presets.md):
+# base, batch, epochs. By training loss at equal time (results/measured/denoiser.md):
+# parameterisation, multipliers, learning rate. By pseudo-validation there: train_t, the weights of
+# the loss, and jointly t, k, steps, temperature.
 QUICK = LafitE.Config(
     backbone=LITE0,
     feature_size=14,

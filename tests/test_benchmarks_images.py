@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
+from runpy import run_path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from made_data import write_category, write_image
+from made_data import write_category, write_image, write_mask
 from PIL import Image
 
 from benchmarks.base import DataError
 from benchmarks.parts import decode
+from benchmarks.parts.content import check
 from benchmarks.parts.decode import image_shape, read_marks, read_rgb
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.images import load_masks, load_views, vanished
@@ -106,7 +110,9 @@ def test_sixteen_bits_a_colour_keep_them(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"deep.{kind[:4].strip()}"
     order = kind.split()[1] if " " in kind else ""
     path.write_bytes(_tiff(values, order, kind.endswith("z")) if order else _png(values))
-    assert read_rgb(path, 4095).tolist() == np.rint(values / 4095 * 255).astype(int).tolist()
+    assert (
+        read_rgb(path, lambda: 4095).tolist() == np.rint(values / 4095 * 255).astype(int).tolist()
+    )
     assert decode.deepest(path) == values.max()
     assert decode.losses(path) == []
 
@@ -159,6 +165,40 @@ def test_exif_orientation_is_applied(tmp_path: Path, ending: str, orientation: i
     assert image_shape(path) == upright.shape[:2]
 
 
+@pytest.mark.parametrize("orientation, size", [(6, (16, 8)), (6, (8, 8)), (3, (16, 8))])
+def test_masks_of_images_that_exif_turns(
+    tmp_path: Path, orientation: int, size: tuple[int, int]
+) -> None:
+    """A mask of the unturned image is refused by its size, or asked about where that can't tell."""
+    for folder in ("train/good", "test/crack"):
+        write_image(tmp_path / "bolt" / folder / "0.jpg", size=size)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(tmp_path / "bolt/test/crack/0.jpg") as image:
+        image.save(tmp_path / "bolt/test/crack/0.jpg", exif=exif)
+    truth = tmp_path / "bolt/ground_truth/crack/0_mask.png"
+    write_mask(truth, size=size)
+    data = folder_benchmark("mine", tmp_path)
+    [line] = check(data, data.test())
+    assert "EXIF" in line and "turn the mask too" in line
+    with Image.open(truth) as mask:
+        upright = mask.copy()
+    upright.save(truth, exif=exif)
+    assert check(data, data.test()) == []
+    upright.transpose(Image.Transpose.ROTATE_90).save(truth)
+    assert (check(data, data.test()) == []) == (orientation == 6 and size != (8, 8))
+
+
+def test_heic_is_read_where_pillow_heif_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    there = ModuleType("pillow_heif")
+    there.register_heif_opener = lambda: told.append("Pillow")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pillow_heif", there)
+    assert ".heic" in run_path(decode.__file__)["ENDINGS"] and told == ["Pillow"]
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert ".heic" not in run_path(decode.__file__)["ENDINGS"]
+
+
 def test_marks_are_whatever_is_above_zero(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1, 255]], dtype=np.uint8)).save(tmp_path / "grey.png")
     Image.fromarray(np.array([[0, 1, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
@@ -183,6 +223,34 @@ def test_pixels_that_are_no_light_are_refused(tmp_path: Path, kind: str, wrong: 
     Image.fromarray(np.array([[0, 1, wrong]], dtype=kind)).save(tmp_path / "odd.tif")
     with pytest.raises(DataError, match=r"odd\.tif: has pixels that are negative or no numbers"):
         read_rgb(tmp_path / "odd.tif")
+
+
+@pytest.mark.parametrize(
+    ("white", "said"),
+    [(None, ""), (1.0, ""), (0.5, ""), (4095.0, "save it as the training images are")],
+)
+def test_floats_are_of_the_scale_of_the_training_images(
+    tmp_path: Path, white: float | None, said: str
+) -> None:
+    path = tmp_path / "floats.tif"
+    Image.fromarray(np.array([[0, 0.25, 0.5]], np.float32)).save(path)
+    if said:
+        with pytest.raises(DataError, match=said):
+            read_rgb(path, lambda: white)
+    else:
+        wanted = np.rint(255 * np.array([0, 0.25, 0.5]) / (white or 1))
+        assert read_rgb(path, lambda: white)[0, :, 0].tolist() == wanted.tolist()
+    Image.fromarray(np.array([[0, 7, 900]], np.float32)).save(path)
+    with pytest.raises(DataError, match="floats up to 900, and training images have 8 bits"):
+        read_rgb(path)
+
+
+def test_an_image_that_is_not_read_is_no_other_file(tmp_path: Path) -> None:
+    """Also not as the small preview within a raw file, which is a TIFF."""
+    for name, what in (("a.HEIC", "a HEIC photograph"), ("a.dng", "the raw file of a camera")):
+        Image.new("RGB", (4, 4)).save(tmp_path / name, "TIFF")
+        with pytest.raises(DataError, match=f"{name}: is {what}, which is not read; convert it"):
+            read_rgb(tmp_path / name)
 
 
 def test_a_folder_named_like_an_image_and_a_missing_file(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import os
 import re
 import tempfile
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ from hypothesis import strategies as st
 from made_data import write_category, write_image, write_mask
 from PIL import Image
 
-from benchmarks.base import Sample
+from benchmarks.base import DataError
 from benchmarks.parts.content import check, losses
-from benchmarks.parts.folder import folder_benchmark
-from benchmarks.parts.inventory import take
+from benchmarks.parts.folder import folder_benchmark, take
+from benchmarks.parts.graded import take_graded
+from benchmarks.parts.inventory import Inventory
 
 NFC, NFD = "grün", unicodedata.normalize("NFD", "grün")
 
@@ -42,7 +45,10 @@ def lines(folder: Path) -> list[str]:
         ("train/ok/0.png", "train/ok: is not read: .* name it train/good"),
         ("train/crack/0.png", "train/crack: is not read: .* move its normal images there"),
         ("train/good/deep/0.png", "train/good/deep: is not read: images lie one folder higher"),
-        ("train/good/0.heic", "train/good/0.heic: is no image by its ending"),
+        ("train/good/0.heic", "0.heic: is a HEIC photograph, which is not read; convert it to PNG"),
+        ("train/good/0.CR2", "0.CR2: is the raw file of a camera, which is not read; convert it"),
+        ("overview.psd", "overview.psd: is a file of an image editor, which is not read"),
+        ("test/dent.dvc", "test/dent.dvc: points to what is not here; fetch it with dvc pull"),
         ("train/good/noending", "train/good/noending: is no image by its ending"),
         ("test/loose.png", "test/loose.png: is not read: test images lie one folder deeper"),
         ("test/GOOD/0.png", "test/GOOD: are these normal images"),
@@ -64,7 +70,7 @@ def lines(folder: Path) -> list[str]:
         ("ground_truth/crack/000_mask.json", "000_mask.json: is no image by its ending; draw its"),
         ("ground_truth/crack/000.npy", "000.npy: is no image by its ending; convert it"),
         ("test/crack/000.jpg", "000_mask.png: is the mask of 000.jpg and 000.png"),
-        (f"train/good/{NFC}.png {NFD}.png", "is another|has the name of another image"),
+        (f"train/good/{NFC}.png {NFD}.png", "is a second widget/train/good/grün.png; rename it"),
     ],
 )
 def test_what_is_out_of_place_is_named(widget: Path, added: str, said: str) -> None:
@@ -73,17 +79,18 @@ def test_what_is_out_of_place_is_named(widget: Path, added: str, said: str) -> N
     for name in names:
         path = widget / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".heic", ".npy", ".json", ""):
-            path.write_bytes(b"?")
-        else:
+        if path.suffix in (".png", ".jpg", ".bmp"):
             write_image(path, seed=99)
+        else:
+            path.write_bytes(b"?")
     assert any(re.search(said, line) for line in lines(widget)), lines(widget)
 
 
 PASSED_OVER = [
     *("train/good/.000.png", "train/good/._000.png", "train/good/@eaDir/0.png", ".git/config"),
     *("train/__MACOSX/good/._0.png", "test/crack/Thumbs.db", "ground_truth/crack/desktop.ini"),
-    *("readme.txt", "license", "test/good/labels.json"),
+    *("readme.txt", "license", "test/good/labels.json", "test/good.dvc", "train/good/000.png.dvc"),
+    *("train/good/000.xmp", "test/good/IMG_1.AAE", "notes.docx"),
 ]
 
 
@@ -96,6 +103,92 @@ def test_what_rules_pass_over_changes_nothing(widget: Path, name: str) -> None:
     data = folder_benchmark("mine", widget.parent)
     assert [sample.key for sample in data.test()] == before
     assert any(rule for rule in take(widget).ignored.values())
+
+
+@pytest.fixture
+def sorted_parts(tmp_path: Path) -> Path:
+    """Good and cracked bolts, sorted into two folders."""
+    for number in range(8):
+        write_image(tmp_path / f"bolt/good/{number}.png", number)
+    for number in range(2):
+        write_image(tmp_path / f"bolt/crack/{number}.png", 50 + number)
+    return tmp_path / "bolt"
+
+
+@pytest.mark.parametrize(
+    "added, said",
+    [
+        ("good/8.heic", "8.heic: is a HEIC photograph, which is not read; convert it to PNG"),
+        ("crack/8.nef", "8.nef: is the raw file of a camera, which is not read; convert it"),
+        ("crack/deep/8.png", "crack/deep: is not read: images lie one folder higher; move them"),
+        ("crack/8.xyz", "8.xyz: is no image by its ending"),
+        ("loose.png", "loose.png: is not read: move it into good or the folder of its defect"),
+        ("loose.psd", "loose.psd: is a file of an image editor, which is not read"),
+        ("masks/9.png", "9.png: is a mask without an image; name it after its image"),
+        ("masks/dent/0.png", "dent/0.png: is a mask without an image"),
+        ("good/pointer.png", "pointer.png: is a pointer of Git LFS, not the image; .* lfs pull"),
+        ("OK/0.png", "/0.png: is a second bolt/.*/good/0.png; rename it"),
+        ("good/Thumbs.db", ""),
+        ("crack/0.xmp", ""),
+        ("good.dvc", ""),
+    ],
+)
+def test_in_folders_of_good_and_bad_images_nothing_is_left_out_silently(
+    sorted_parts: Path, added: str, said: str
+) -> None:
+    path = sorted_parts / added
+    path.parent.mkdir(exist_ok=True, parents=True)
+    if path.name == "pointer.png":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    elif path.suffix == ".png":
+        write_mask(path)
+    else:
+        path.write_bytes(b"?")
+    found = lines(sorted_parts)
+    assert bool(found) == bool(said) and re.search(said, "".join(found)), found
+
+
+@pytest.mark.parametrize("layout", ["masks/{}.png", "Mask/crack/{}_mask.png", "gt/{}_GT.bmp"])
+def test_masks_beside_good_and_bad_images_are_masks(sorted_parts: Path, layout: str) -> None:
+    """Those of a normal image of the same name are not meant, as it has none."""
+    for number in range(2):
+        write_mask(sorted_parts / layout.format(number))
+    for folder in (sorted_parts, sorted_parts.parent):
+        data = folder_benchmark("mine", folder)
+        defective = [sample for sample in data.test() if sample.anomalous]
+        assert [sample.key for sample in defective] == [
+            "bolt/test/crack/0.png",
+            "bolt/test/crack/1.png",
+        ]
+        assert [data.read_mask(sample).sum() for sample in defective] == [9, 9]  # type: ignore[union-attr]
+        assert data.pixel_truth and lines(sorted_parts) == []
+    (sorted_parts / layout.format(1)).unlink()
+    [line] = lines(sorted_parts)
+    assert "crack/1.png: is defective and has no mask; add masks/crack/1.png beside good" in line
+
+
+def test_one_mask_of_two_defective_images_is_asked_about(sorted_parts: Path) -> None:
+    write_image(sorted_parts / "dent/0.png", 77)
+    write_mask(sorted_parts / "masks/0.png")
+    [line] = take_graded(sorted_parts).problems.values()
+    assert (
+        "masks/0.png: is the mask of crack/0.png and dent/0.png; put it into masks/DEFECT" in line
+    )
+
+
+def test_a_folder_that_is_nearly_a_data_set_is_told_how_to_become_one(sorted_parts: Path) -> None:
+    def said(folder: Path) -> str:
+        with pytest.raises(DataError) as caught:
+            folder_benchmark("mine", folder)
+        return str(caught.value)
+
+    (sorted_parts.parent / "site").mkdir()
+    sorted_parts.rename(sorted_parts.parent / "site/bolt")
+    site = sorted_parts.parent / "site"
+    assert "site has some: give that folder" in said(site.parent)
+    assert "put normal ones into good" in said(site / "bolt/good")
+    (site / "bolt/good").rename(site / "bolt/good parts")
+    assert "if the images in" in said(site / "bolt") and "name it good" in said(site / "bolt")
 
 
 def test_masks_of_a_mac_belong_to_the_images_of_others(widget: Path) -> None:
@@ -233,68 +326,35 @@ def test_how_deep_images_are_read_is_part_of_what_they_are(tmp_path: Path) -> No
 
 
 NAMES = ["0", "1", "a_mask", "0_mask", "1_mask", "0_mask_1", NFC, NFD, "x y", ".0", "Thumbs"]
-ENDS = [".png", ".PNG", ".bmp", ".tif", ".jpg", ".gif", ".pgm", ".txt", ".db", "", ".npy"]
-FOLDERS = ["", "train", "train/good", "train/Good", "test", "test/good", "test/OK", "test/crack"]
-FOLDERS += ["test/crack/deep", "test/dent", "ground_truth", "ground_truth/crack", "extra"]
-FOLDERS += ["ground_truth/dent", "ground_truth/crack/0", "ground_truth/good", "__MACOSX/train"]
+ENDS = [".png", ".PNG", ".bmp", ".tif", ".jpg", ".gif", ".txt", ".db", "", ".npy", ".heic", ".dvc"]
+FOLDERS = {
+    take: [
+        *("", "train", "train/good", "train/Good", "test", "test/good", "test/OK", "test/crack"),
+        *("test/crack/deep", "test/dent", "ground_truth", "ground_truth/crack", "extra"),
+        *("ground_truth/dent", "ground_truth/crack/0", "ground_truth/good", "__MACOSX/train"),
+    ],
+    take_graded: [
+        *("", "good", "OK", "crack", "crack/deep", "dent", "masks", "masks/crack", "gt/dent/0"),
+        *("__MACOSX/good", "extra/good"),
+    ],
+}
 MODES = ["L", "RGB", "RGBA", "P", "1", "I;16"]
 
 
-def reference(files: set[str]) -> dict[str, str]:
-    """What each file is, by rules written out one by one: a label, "ignored" or "reported"."""
-
-    def hidden(name: str, is_file: bool) -> bool:
-        system = name.lower() in ("thumbs.db", "__macosx")
-        return name.startswith(".") or system or (is_file and name.lower().endswith(".txt"))
-
-    def picture(name: str) -> bool:
-        ends = (".png", ".bmp", ".tif", ".jpg", ".gif", ".pgm")
-        return name.lower().endswith(ends)
-
-    def same(a: str, b: str) -> bool:
-        return unicodedata.normalize("NFC", a) == unicodedata.normalize("NFC", b)
-
-    found = {}
-    for file in sorted(files):
-        *folders, name = file.split("/")
-        if any(hidden(part, False) for part in folders) or hidden(name, True):
-            found[file] = "ignored"
-        elif folders in (["train", "good"], ["test", "good"], ["test", "crack"], ["test", "dent"]):
-            twins = [other for other in files if same(other, file)]
-            found[file] = "reported" if not picture(name) else f"{folders[0]} {folders[1]}"
-            if picture(name) and len(twins) > 1:  # one of the two names is kept
-                found[file] = "either"
-        else:
-            found[file] = "reported"
-    for file in sorted(files):
-        *folders, name = file.split("/")
-        if len(folders) == 2 and folders[0] == "ground_truth" and found[file] == "reported":
-            stem = name.rsplit(".", 1)[0]
-            owners = {
-                unicodedata.normalize("NFC", other)
-                for other in files
-                if other.startswith(f"test/{folders[1]}/")
-                and found[other] not in ("reported", "ignored")
-                and any(same(Path(other).stem + end, stem) for end in ("_mask", "_mask_1"))
-            }
-            if picture(name) and len(owners) == 1:
-                found[file] = "mask"
-    return found
+def trees(take: Callable[[Path], Inventory]) -> Any:
+    names = st.tuples(*map(st.sampled_from, (FOLDERS[take], NAMES, ENDS)))
+    return st.dictionaries(names, st.sampled_from(MODES), max_size=14)
 
 
-TREES = st.dictionaries(
-    st.tuples(st.sampled_from(FOLDERS), st.sampled_from(NAMES), st.sampled_from(ENDS)),
-    st.sampled_from(MODES),
-    max_size=14,
-)
-
-
-@settings(max_examples=100, deadline=None, database=None, derandomize=True)
-@given(TREES)
-def test_any_tree_is_used_passed_over_or_reported(tree: dict[tuple[str, str, str], str]) -> None:
+@pytest.mark.parametrize("take", FOLDERS)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(data=st.data())
+def test_of_any_tree_each_file_is_used_passed_over_or_reported(
+    take: Callable[[Path], Inventory], data: st.DataObject
+) -> None:
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "bolt"
-        for (below, name, end), mode in tree.items():
+        for (below, name, end), mode in data.draw(trees(take)).items():
             path = folder / below / f"{name}{end}"
             if path.is_dir() or any(parent.is_file() for parent in path.parents):
                 continue  # a file and a folder of one name
@@ -304,34 +364,15 @@ def test_any_tree_is_used_passed_over_or_reported(tree: dict[tuple[str, str, str
             except (OSError, ValueError):  # an ending of no format, or of one without this mode
                 path.write_bytes(b"?")
         folder.mkdir(exist_ok=True)
-        _holds(folder)
-
-
-def _holds(folder: Path) -> None:
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    found = take(folder)
-    used = {_below(folder, sample): sample for sample in found.train_samples + found.test_samples}
-    masks = {str(m.relative_to(folder)) for sample in found.test_samples for m in sample.masks}
-    ignored = {str(path.relative_to(folder)) for path in found.ignored}
-    reported = {str(path.relative_to(folder)) for path in [*found.problems, *found.unread]}
-
-    def covered(file: str, paths: set[str]) -> bool:
-        return any(file == path or file.startswith(f"{path}/") for path in paths)
-
-    for file, wanted in reference(files).items():
-        ways = [file in used, file in masks, covered(file, ignored), covered(file, reported)]
-        if wanted.split()[0] in ("train", "test"):
-            assert ways[0] and used[file].defect == wanted.split()[1], (file, wanted, ways)
-            assert used[file].key.split("/")[1] == wanted.split()[0]
-        elif wanted == "either":
-            assert ways[0] or ways[3], file
-        else:
-            # What rules pass over may lie in a folder that is reported; a mask may be there twice.
-            expected = {"mask": ways[1], "ignored": ways[2] or ways[3], "reported": ways[3]}
-            assert expected[wanted], (file, wanted, ways)
-            assert not ways[0], (file, wanted, ways)
-
-
-def _below(folder: Path, sample: Sample) -> str:
-    assert sample.path is not None
-    return str(sample.path.relative_to(folder))
+        found = take(folder)
+        samples = found.train_samples + found.test_samples
+        used = [path for s in samples for path in (s.path, *s.masks) if path is not None]
+        assert len({sample.key for sample in samples}) == len(samples)
+        assert len(set(used)) == len(used), "none is used twice"
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            ways = {file, *file.parents}
+            told = ways & {*found.ignored, *found.problems, *found.unread}
+            assert (file in used) != bool(told), (file, told)
+        for sample in samples:
+            assert sample.defect != "good" or sample.path.parent.name in ("good", "OK")
+            assert sample.defect == "good" or sample.key.split("/")[1] == "test"

@@ -9,6 +9,7 @@ import pytest
 from made_data import write_category, write_image, write_mask
 
 from benchmarks.base import DataError
+from benchmarks.parts.content import check
 from harness.plan.cell import open_benchmark
 from harness.plan.datasets import in_pieces, opened
 from harness.plan.options import Selection
@@ -73,6 +74,23 @@ def test_a_row_that_can_not_be_is_one_line(folder: Path, change: dict, says: str
     with pytest.raises(DataError, match=says) as caught:
         open_benchmark(str(folder / "t.csv"), None)
     assert "\n" not in str(caught.value)
+
+
+def test_the_advice_for_a_mask_that_is_missing_is_that_of_a_table(folder: Path) -> None:
+    rows = [row | {"mask": row["mask"] if row["image"] != "i/4.png" else ""} for row in ROWS]
+    pl.DataFrame(rows).write_csv(folder / "t.csv")
+    data = open_benchmark(str(folder / "t.csv"), None)
+    [line] = check(data, data.test())
+    assert line.endswith(
+        "i/4.png: is defective and has no mask; name it in the column mask of t.csv"
+    )
+
+
+def test_what_a_mask_marks_is_not_learned_from(folder: Path) -> None:
+    pl.DataFrame([ROWS[0] | {"mask": "m/4.png"}, *ROWS[1:]]).write_csv(folder / "t.csv")
+    data = open_benchmark(str(folder / "t.csv"), None)
+    [line] = check(data, data.train())
+    assert "marks 9 pixels of a normal image; is it defective?" in line
 
 
 def test_a_table_that_is_none_is_one_line(folder: Path) -> None:

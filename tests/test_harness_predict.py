@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,36 @@ def test_the_command_says_score_p_value_and_verdict_and_skips_what_it_can_not_re
         reader = pl.read_parquet if name.endswith("parquet") else pl.read_csv
         tables[name] = reader(tmp_path / name)
     assert tables["t.csv"].shape == tables["t.parquet"].shape == (len(images), 3)
+
+
+def test_a_page_has_the_highest_scores_first_and_nothing_that_runs(
+    runs: Place, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.use.sheet.MOST", 3)
+    for number, path in enumerate(images[:4]):
+        (tmp_path / f"=<b>{number}.png").write_bytes(path.read_bytes())
+    words = ("predict", str(model_of(runs)), "*.png", "--alpha", "0.05")
+    done = call(*words, "--html", "new.html", "--out", "t.csv")
+    assert done.code == 0 and done.out.splitlines() == ["t.csv", "new.html"]
+    table = pl.read_csv("t.csv").sort("score", descending=True)
+    assert all(name.startswith("'=<b>") for name in table["image"]), "no formula for a spreadsheet"
+    page = (tmp_path / "new.html").read_text()
+    listed = re.findall(r'<th scope="row">(?:<a[^>]*>)?(.*?)(?:</a>)?</th>', page)
+    assert listed == [name[1:].replace("<", "&lt;").replace(">", "&gt;") for name in table["image"]]
+    assert "<script" not in page and "<b>0" not in page
+    assert [verdict for verdict in re.findall(r'<td class="words">(\w+)</td>', page)] == list(
+        table["verdict"]
+    )
+    files = re.findall(r"data:image/webp;base64,([^\"]+)", page)
+    assert len(files) == 2 * 3, "an image and its map of each that is drawn"
+    image, over = (Image.open(io.BytesIO(b64decode(file))) for file in files[:2])
+    assert image.size == Image.open(images[0]).size and over.mode == "RGBA"
+    for option in ("--html", "--out"):
+        refused = call(*words, option, {"--html": "new.html", "--out": "t.csv"}[option])
+        assert refused.code == 2 and "is there already; name a new one" in refused.err
+    refused = call("predict", str(model_of(runs)), "=<b>0.png", "--maps", ".")
+    assert refused.code == 2 and "=<b>0.png is there already" in refused.err
 
 
 def test_no_two_images_get_one_map(tmp_path: Path) -> None:

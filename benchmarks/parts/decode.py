@@ -5,17 +5,42 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from benchmarks.base import DataError
 
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+    *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga"),
+    *((".avif",) if features.check("avif") else ()),
+)
+"""Endings of the images that are read."""
+with suppress(ImportError):
+    import_module("pillow_heif").register_heif_opener()
+    ENDINGS = (*ENDINGS, ".heic", ".heif", ".hif")
+UNREAD = {
+    ".heic .heif .hif": (
+        "a HEIC photograph",
+        "heif-convert does it; with pillow-heif installed it is read",
+    ),
+    ".avif": ("an AVIF image", "avifdec does it"),
+    ".jxl": ("a JPEG XL image", "djxl does it"),
+    ".cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .orf .rw2 .raf .pef .srw .iiq .3fr .x3f": (
+        "the raw file of a camera",
+        "darktable-cli or its maker's program does it",
+    ),
+    ".psd .psb .xcf .kra": ("a file of an image editor", "the editor exports it"),
+}
+"""Endings of images that are not read, what they are, and how they are converted."""
+POINTER = b"version https://git-lfs.github.com/spec/"
 # Below Pillow's own limit (89 million, where it warns), so that the user reads our message.
 MAX_PIXELS = 80_000_000
 
@@ -27,37 +52,51 @@ MOST_LEVELS, HALF_WHITE = 8, 128
 """Most grey levels that number kinds of defects in a mask, and the least level beyond numbers."""
 
 
-def read_rgb(path: Path, white: float = SIXTEEN_BITS) -> NDArray[np.uint8]:
+def read_rgb(path: Path, white: Callable[[], float | None] = lambda: None) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) uint8 RGB.
 
     - EXIF orientation is applied; of several frames or pages the first counts.
     - Grey becomes three equal channels; 1-bit becomes 0 and 255.
-    - More than 8 bits a channel, and floats, are scaled so that `white` becomes 255, rounded and
-      clipped.
+    - More than 8 bits a channel, and floats, are scaled so that `white()` becomes 255, rounded and
+      clipped. Where it is not known, it is 65535 of integers and 1 of floats.
     - A palette becomes its colours; CMYK and YCbCr become RGB by Pillow's formula.
     - Alpha, also that of a palette or a transparent colour, is composited on black. What was cut
       out becomes 0, like the padding of a convolution, whatever colour hides beneath.
 
-    DataError for an unreadable, empty, truncated, non-image or over-limit file, and for pixels that
-    are negative or no numbers.
+    DataError for an unreadable, empty, truncated, non-image or over-limit file, for pixels that are
+    negative or no numbers, and for floats that can't be of the scale of the training images.
     """
     with _opened(path) as image:
         deep = _deep_pixels(path, image)
         if deep is None:
             return _to_rgb(ImageOps.exif_transpose(image))
-    rgb = np.rint(255 * (deep.astype(np.float64) / white)).clip(0, 255).astype(np.uint8)
+    scaled = 255 * (deep.astype(np.float64) / _white(path, deep, white()))
+    rgb = np.rint(scaled).clip(0, 255).astype(np.uint8)
     return np.repeat(rgb[:, :, None], 3, axis=2) if rgb.ndim == 2 else rgb
 
 
-def white_of(values: Iterable[np.integer[Any] | np.floating[Any] | None]) -> float:
+def _white(path: Path, values: NDArray[Any], known: float | None) -> float:
+    if values.dtype.kind != "f":
+        return SIXTEEN_BITS if known is None else known
+    most = float(values.max())
+    if known is None and most > 1:
+        fault = f"has floats up to {most:g}, and training images have 8 bits; save it with up to 1"
+    elif known is not None and 0 < most <= 1 and known in [2**bits - 1 for bits in DEPTHS]:
+        fault = f"has floats up to 1, and white is {known:g}; save it as the training images are"
+    else:
+        return 1.0 if known is None else known
+    raise DataError(f"{path}: {fault}")
+
+
+def white_of(values: Iterable[np.integer[Any] | np.floating[Any] | None]) -> float | None:
     """The white of images that belong together: the smallest depth that holds all their values.
 
     Of 8, 10, 12, 14, 16 bits and more; of floats 1, else the largest value. `values` are those of
-    `deepest`; images with 8 bits a channel have no say.
+    `deepest`; images with 8 bits a channel have no say, None if all have.
     """
     largest = [value for value in values if value is not None]
     if not largest:
-        return SIXTEEN_BITS
+        return None
     most = max(float(value) for value in largest)
     if any(isinstance(value, np.floating) for value in largest):
         return max(1.0, most)
@@ -78,12 +117,6 @@ def is_deep(path: Path) -> bool:
     """Whether an image has more than 8 bits a channel, from its header; DataError as `read_rgb`."""
     with _opened(path) as image:
         return image.mode in DEEP_GREY or bool(_deep_colour(image))
-
-
-def is_deep_colour(path: Path) -> bool:
-    """Whether an image has 16 bits a colour, of which Pillow alone reads 8."""
-    with _opened(path) as image:
-        return bool(_deep_colour(image))
 
 
 def losses(path: Path) -> list[str]:
@@ -136,6 +169,21 @@ def _mask_values(path: Path) -> NDArray[Any]:
         return np.asarray(_to_rgb(upright).max(axis=2))
 
 
+def orientation(path: Path) -> int:
+    """How EXIF turns an image: 1 not at all, 2 to 4 in place, 5 to 8 onto its side."""
+    with _opened(path) as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def unread_image(path: Path) -> str:
+    """Why an image is not read, by its ending, and what to do; empty for any other file."""
+    ending = path.suffix.casefold()
+    for endings, (what, how) in UNREAD.items():
+        if ending in endings.split() and ending not in ENDINGS:
+            return f"is {what}, which is not read; convert it to PNG, or remove it ({how})"
+    return ""
+
+
 def image_shape(path: Path) -> tuple[int, int]:
     """(H, W) of the upright image, from the header alone; DataError as `read_rgb`."""
     with _opened(path) as image:
@@ -152,6 +200,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     # `catch_warnings` is not safe in threads. Appended, so that a filter of the user's own wins.
     warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)
     try:
+        if fault := unread_image(path):
+            raise DataError(f"{path}: {fault}")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: is empty (0 bytes); copy it again or remove it")
         with Image.open(path) as image:
@@ -165,7 +215,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"{path}: has more than {MAX_PIXELS:,} pixels, the limit; shrink it or remove it"
         ) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: is not an image; replace it or remove it") from error
+        fault = "is not an image; replace it or remove it"
+        if _begins(path, POINTER):
+            fault = "is a pointer of Git LFS, not the image; fetch it with git lfs pull"
+        raise DataError(f"{path}: {fault}") from error
     except Exception as error:  # Pillow hands on whatever its decoders raise
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError.unreadable(error, path) from error
@@ -173,6 +226,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(
             f"{path}: is damaged or truncated ({reason}); copy it again or remove it"
         ) from error
+
+
+def _begins(path: Path, content: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(content)) == content
 
 
 def _deep_pixels(path: Path, image: Image.Image) -> NDArray[Any] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +15,17 @@ from numpy.typing import NDArray
 from benchmarks.base import Benchmark, Counts, DataError, Sample
 from benchmarks.parts.content import map_threads
 from benchmarks.parts.decode import (
-    SIXTEEN_BITS,
     deepest,
     image_shape,
     is_deep,
-    is_deep_colour,
     losses,
+    orientation,
     read_marks,
     read_rgb,
     soft_levels,
     white_of,
 )
-from benchmarks.parts.inventory import printable
+from benchmarks.parts.inventory import LAYOUT, Inventory, printable
 
 HALF, MOST_EDGE, MOST_AREA = 0.5, 0.9, 0.9
 """Shares of an image's edge and area. Of 242 real masks (screw, metal_plate, commutator) the
@@ -33,39 +33,56 @@ largest take 3 % of the edge and 26 % of the area."""
 _COUNTING = Lock()
 
 
-@dataclass(kw_only=True)
+class Published(NamedTuple):
+    """Published facts of a data set."""
+
+    name: str
+    licence: str = "not stated: see the data set"
+    source: str = "a folder of the user's"
+    layout: str = LAYOUT
+    usual_folders: Sequence[str] = ()
+    """Usual places below the folder of all data."""
+    counts: Mapping[str, Counts | None] = MappingProxyType({})
+    """Category -> its counts; None where they are not known for sure."""
+
+
 class FileBenchmark(Benchmark):
-    """Samples and `strays`, faults of one line each, that were listed beforehand per category.
+    """Samples that were listed beforehand per category, with what is wrong or not read beside them.
 
     `faults` are of no category alone; `beside` is what lies there and is not read.
     """
 
-    name: str
-    licence: str
-    source: str
-    location: str
-    no_pixel_reason: str = ""
-    remark: str = ""
-    train_samples: Mapping[str, Sequence[Sample]]
-    test_samples: Mapping[str, Sequence[Sample]]
-    published: Mapping[str, Counts | None] = field(default_factory=dict)
-    faults: Sequence[str] = ()
-    strays: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    beside: Sequence[Path] = ()
-    _whites: dict[str, float] = field(default_factory=dict, init=False)
+    mask_advice = "its data set is not whole; copy it again"
+    """Where a missing mask belongs; DEFECT/NAME in it stands for that of the image."""
+
+    def __init__(
+        self,
+        known: Published,
+        location: Path,
+        inventories: Iterable[Inventory],
+        faults: Sequence[str] = (),
+        beside: Sequence[Path] = (),
+    ) -> None:
+        self.name, self.licence, self.source = known.name, known.licence, known.source
+        self.published, self.location = known.counts, str(location)
+        self._inventories = {inventory.name: inventory for inventory in inventories}
+        self._faults, self._beside = faults, beside
+        self._whites: dict[str, float | None] = {}
 
     def categories(self) -> tuple[str, ...]:
-        return tuple(sorted(self.train_samples))
+        return tuple(sorted(self._inventories))
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
-        path = _file(sample)
-        return read_rgb(path, self.white(sample.category)) if is_deep(path) else read_rgb(path)
+        return read_rgb(_file(sample), lambda: self.white(sample.category))
 
-    def white(self, category: str) -> float:
-        """The value that becomes 255, in images of more than 8 bits a channel; training decides."""
+    def white(self, category: str) -> float | None:
+        """The value that becomes 255, in images of more than 8 bits a channel; training decides.
+
+        None where all training images have 8.
+        """
         with _COUNTING:
             if category not in self._whites:
-                files = [_file(sample) for sample in self.train_samples[category]]
+                files = [_file(sample) for sample in self._inventories[category].train_samples]
                 self._whites[category] = white_of(map_threads(deepest, files))
             return self._whites[category]
 
@@ -79,14 +96,13 @@ class FileBenchmark(Benchmark):
         shape = image_shape(_file(sample))
         marks = np.zeros(shape, dtype=bool)
         if sample.anomalous and not sample.masks:
-            raise DataError(
-                f"{sample.path}: is defective and has no mask; add "
-                f"ground_truth/{sample.defect}/{_file(sample).stem}_mask.png"
-            )
+            name = f"{sample.defect}/{_file(sample).stem}"
+            advice = self.mask_advice.replace("DEFECT/NAME", name)
+            raise DataError(f"{sample.path}: is defective and has no mask; {advice}")
         problems = []
         for path in sample.masks:
             try:
-                marks |= _marks_of_shape(path, shape)
+                marks |= _marks_of_shape(path, shape, turned=orientation(_file(sample)) > 1)
             except DataError as error:
                 problems.append(str(error))
         if not sample.anomalous and marks.any():
@@ -105,54 +121,68 @@ class FileBenchmark(Benchmark):
         for part in (path, *sample.masks):
             yield part.read_bytes()
         with suppress(DataError):  # of a damaged image: the check of the data names them all
-            white = self.white(sample.category) if is_deep(path) else SIXTEEN_BITS
-            # How it is read makes it what it is. Grey of whole 16 bits is read as it always was.
-            if white != SIXTEEN_BITS or is_deep_colour(path):
-                yield f"white {white!r}".encode()
+            if is_deep(path):  # how it is read makes it what it is
+                yield f"white {self.white(sample.category)!r}".encode()
 
     def problems(self, categories: Sequence[str] | None = None) -> list[str]:
-        chosen = self._chosen(categories)
-        return [*self.faults, *(line for name in chosen for line in self.strays.get(name, ()))]
+        chosen = [self._inventories[name] for name in self._chosen(categories)]
+        return [*self._faults, *(line for each in chosen for line in each.problems.values())]
 
     def doubts(self, sample: Sample) -> list[str]:
-        """Masks with soft edges, and those that mark what is around the defect."""
+        """Masks with soft edges, of turned images, and those that mark what is around a defect."""
         if not self.pixel_truth or not sample.anomalous:
             return []
-        soft = [
+        doubts = [
             f"{path}: has {levels} grey levels, so where the defect ends is unclear; save it as "
             "PNG with 0 and 255, or take all above 0 with --trust-masks"
             for path in sample.masks
             if (levels := soft_levels(path))
         ]
-        marks = self.read_mask(sample)
-        if soft or marks is None or not _surrounds(marks):
-            return soft
-        return [
-            f"{sample.masks[0]}: covers {marks.mean():.0%} of {sample.key}: inverted? mark the "
-            "defect and not what is around it, or take it as it is with --trust-masks"
-        ]
+        marks, turned = self.read_mask(sample), orientation(_file(sample))
+        for path in sample.masks if 2 <= turned <= 4 or (turned > 4 and _is_square(marks)) else ():
+            if orientation(path) != turned:
+                doubts.append(
+                    f"{path}: its image is turned by EXIF; turn the mask too if it was drawn on "
+                    "the unturned one, or take it as it is with --trust-masks"
+                )
+        if not doubts and marks is not None and _surrounds(marks):
+            doubts.append(
+                f"{sample.masks[0]}: covers {marks.mean():.0%} of {sample.key}: inverted? mark the "
+                "defect and not what is around it, or take it as it is with --trust-masks"
+            )
+        return doubts
 
     def losses(self, sample: Sample) -> list[str]:
         path = _file(sample)
         found = losses(path)
         if (most := deepest(path)) is not None:
             white = self.white(sample.category)
-            found.append(f"more than 8 bits a channel become 8; {white:g} becomes white")
-            if most > white:
+            said = "the largest value of its kind" if white is None else f"{white:g}"
+            found.append(f"more than 8 bits a channel become 8; {said} becomes white")
+            if white is not None and most > white:
                 found.append(f"some values are above {white:g}, which training images decide")
         return found
 
     def unread(self) -> list[str]:
-        return [printable(path.relative_to(self.location)) for path in self.beside]
+        paths = [*self._beside, *(p for each in self._inventories.values() for p in each.unread)]
+        folders = Path(self.location), Path(self.location).resolve()
+        return [
+            printable(next((p.relative_to(f) for f in folders if p.is_relative_to(f)), p))
+            for p in paths
+        ]
 
     def _list(self, split: str, category: str) -> list[Sample]:
-        listed = self.train_samples if split == "train" else self.test_samples
-        return list(listed[category])
+        inventory = self._inventories[category]
+        return list(inventory.train_samples if split == "train" else inventory.test_samples)
 
 
 def _file(sample: Sample) -> Path:
     assert sample.path is not None, f"{sample.key} belongs to a rendered data set"
     return sample.path
+
+
+def _is_square(marks: NDArray[np.bool_] | None) -> bool:
+    return marks is not None and marks.shape[0] == marks.shape[1]
 
 
 def _surrounds(marks: NDArray[np.bool_]) -> bool:
@@ -162,11 +192,14 @@ def _surrounds(marks: NDArray[np.bool_]) -> bool:
     return bool(edge > MOST_EDGE or whole > MOST_AREA or (edge > HALF and whole > HALF))
 
 
-def _marks_of_shape(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _marks_of_shape(path: Path, shape: tuple[int, int], *, turned: bool) -> NDArray[np.bool_]:
     marks = read_marks(path)
     if marks.shape != shape:
+        advice = "make the mask as large as the image"
+        if turned and marks.shape == shape[::-1]:
+            advice = "EXIF turns the image: turn the mask too"
         raise DataError(
             f"{path}: is {marks.shape[1]} x {marks.shape[0]}, its image {shape[1]} x {shape[0]} "
-            "(width x height); make the mask as large as the image"
+            f"(width x height); {advice}"
         )
     return marks

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
-from benchmarks.base import Counts, DataError, Sample
-from benchmarks.parts.files import FileBenchmark
-from benchmarks.parts.inventory import LAYOUT, is_image, nfc
-
-
-class Published(NamedTuple):
-    """Published facts of a data set."""
-
-    name: str
-    licence: str = "not stated: see the data set"
-    source: str = "a folder of the user's"
-    layout: str = LAYOUT
-    usual_folders: Sequence[str] = ()
-    """Usual places below the folder of all data."""
-    counts: Mapping[str, Counts | None] = MappingProxyType({})
-    """Category -> its counts; None where they are not known for sure."""
+from benchmarks.base import DataError
+from benchmarks.parts.files import FileBenchmark, Published
+from benchmarks.parts.inventory import Inventory, entries, ignored, is_image
 
 
 class Listed(NamedTuple):
@@ -60,7 +46,7 @@ def found_folder(known: Published, root: Path | None, holds: Callable[[Path], bo
 
 
 def by_category(
-    known: Published, root: Path | None, inside: str, images: Callable[[Path], Iterable[Listed]]
+    known: Published, inside: str, images: Callable[[Path], Iterable[Listed]], root: Path | None
 ) -> FileBenchmark:
     """A data set with a folder for each of its categories, which those have that hold `inside`."""
 
@@ -73,33 +59,16 @@ def by_category(
 
 def listed_benchmark(known: Published, folder: Path, images: Iterable[Listed]) -> FileBenchmark:
     """A data set of these images; a file that is missing is a fault, one line each."""
-    train: dict[str, list[Sample]] = {}
-    test: dict[str, list[Sample]] = {}
-    faults = []
+    inventories: dict[str, Inventory] = {}
     for image in images:
+        inventory = inventories.setdefault(image.category, Inventory(Path(image.category)))
+        inventory.add(image.split, image.defect, image.path, image.masks, image.name)
         for path in (image.path, *image.masks):
             if not path.is_file():
-                faults.append(f"{path}: is named by {known.name} and missing; copy it again")
-        name = nfc(image.name or image.path.name)
-        key = f"{nfc(image.category)}/{image.split}/{image.defect}/{name}"
-        sample = Sample(key, nfc(image.category), image.defect, image.path, image.masks)
-        train.setdefault(sample.category, [])
-        test.setdefault(sample.category, [])
-        (train if image.split == "train" else test)[sample.category].append(sample)
-    return FileBenchmark(
-        name=known.name,
-        licence=known.licence,
-        source=known.source,
-        location=str(folder),
-        train_samples=train,
-        test_samples=test,
-        published=known.counts,
-        faults=faults,
-    )
+                inventory.report(path, f"is named by {known.name} and missing; copy it again")
+    return FileBenchmark(known, folder, inventories.values())
 
 
 def images_in(folder: Path) -> list[Path]:
     """The images of a folder, sorted; none where there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if is_image(path) and path.name[0] != ".")
+    return [path for path in entries(folder) if is_image(path) and not ignored(path)]

@@ -5,7 +5,7 @@ split       train or test
 label       0, good, normal or ok for a normal image; anything else is defective
 category    default: the name of the table
 defect      default: the label, or "defect" for 1
-mask        path; empty for a normal image. Without the column there are no pixel metrics
+mask        path; black or empty for a normal image. Without the column: no pixel metrics
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.base import DataError
-from benchmarks.parts.files import FileBenchmark
+from benchmarks.parts.files import FileBenchmark, Published
 from benchmarks.parts.inventory import nfc, printable
-from benchmarks.parts.listed import Listed, Published, listed_benchmark
+from benchmarks.parts.listed import Listed, listed_benchmark
 
 ENDINGS = (".csv", ".parquet")
 NEEDED = ("image", "split", "label")
@@ -39,6 +39,7 @@ def manifest_benchmark(name: str, path: Path) -> FileBenchmark:
     if twice := [name for (_, _, name), count in names.items() if count > 1]:
         raise DataError(f"{printable(path)}: lists {len(twice)} images twice, such as {twice[0]}")
     benchmark = listed_benchmark(Published(name, source="a table of the user's"), path, images)
+    benchmark.mask_advice = f"name it in the column mask of {printable(path.name)}"
     benchmark.no_pixel_reason = "" if "mask" in rows[0] else f"{path.name} has no column mask"
     return benchmark
 
@@ -81,7 +82,7 @@ def _listed(path: Path, rows: list[dict[str, Any]]) -> Iterator[Listed]:
         defect = "good" if normal else nfc(values.get("defect") or said).replace("/", "-")
         category = nfc(values.get("category") or path.stem).replace("/", "-")
         mask = values.get("mask", "")
-        masks = (path.parent / mask,) if mask and not normal else ()
+        masks = (path.parent / mask,) if mask else ()
         yield Listed(
             values["split"],
             category,

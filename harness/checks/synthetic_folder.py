@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -88,41 +88,27 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def contact_sheet(pseudo: PseudoValidation, made: Sequence[Sample]) -> Figure:
-    """A block for each category, a row for each family: up to 3 images, from weak to strong."""
-    blocks = {
-        category: [
-            rows
-            for family in pseudo.families
-            if (rows := [s for s in made if (s.category, s.defect) == (category, family)])
-        ]
+    """A row for each family in a category, up to 3 images from weak to strong.
+
+    Beside one another stand the normal image, the pseudo-anomalous one and its outlined mask.
+    """
+    rows = [
+        sorted(row, key=lambda sample: _strength(pseudo, sample))
         for category in sorted({sample.category for sample in made})
-    }
-    heights = [len(rows) * (PANEL + CAPTION) + 2 * CAPTION for rows in blocks.values()]
-    figure = Figure((3 * ACROSS * PANEL, sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for part, (category, rows) in zip(parts, blocks.items(), strict=True):
-        _draw(part, pseudo, category, rows)
-    return figure
-
-
-def _draw(
-    block: SubFigure, pseudo: PseudoValidation, category: str, rows: list[list[Sample]]
-) -> None:
-    block.suptitle(
-        f"{category}: {sum(map(len, rows))} pseudo-anomalies; normal, pseudo-anomalous, its mask "
-        "outlined",
-        x=0.01,
-        horizontalalignment="left",
-    )
-    axes = block.subplots(len(rows), 3 * ACROSS, squeeze=False)
+        for family in pseudo.families
+        if (row := [s for s in made if (s.category, s.defect) == (category, family)])
+    ]
+    figure = Figure((3 * ACROSS * PANEL, len(rows) * (PANEL + CAPTION)), layout="constrained")
+    axes = figure.subplots(len(rows), 3 * ACROSS, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for line, samples in zip(axes, rows, strict=True):
-        ordered = sorted(samples, key=lambda sample: _strength(pseudo, sample))
-        count = min(len(ordered), ACROSS)
-        chosen = np.linspace(0, len(ordered) - 1, count).round().astype(int)
+    for line, row in zip(axes, rows, strict=True):
+        line[0].set_title(row[0].category, fontsize=8, fontweight="bold")
+        count = min(len(row), ACROSS)
+        chosen = np.linspace(0, len(row) - 1, count).round().astype(int)
         for index, panels in zip(chosen, line.reshape(ACROSS, 3), strict=False):
-            _panels(panels, pseudo, ordered[index])
+            _panels(panels, pseudo, row[index])
+    return figure
 
 
 def _strength(pseudo: PseudoValidation, sample: Sample) -> tuple[int, float]:
@@ -144,7 +130,7 @@ def _panels(panels: Sequence[Axes], pseudo: PseudoValidation, sample: Sample) ->
     outlined.contour(pseudo.read_mask(sample), levels=[0.5], colors=LINE, linewidths=1)
     drawn = pseudo.drawn(sample)
     made.set_title(
-        f"{drawn.family} {drawn.level}, {100 * drawn.size:.2g} %: {' + '.join(drawn.shapes)}, "
+        f"{sample.defect} {drawn.level}, {100 * drawn.size:.2g} %: {' + '.join(drawn.shapes)}, "
         f"{drawn.blending}, {drawn.position}",
         fontsize=8,
     )

@@ -10,29 +10,30 @@ import typer
 from harness.plan.options import completing, keeping, selecting
 from harness.plan.registry import UsageError, did_you_mean
 
-FORMATS = ("folder", "torch", "onnx")
+FORMATS = {"folder": "", "torch": ".pt2", "onnx": ".onnx"}
+"""The ending of each format's name."""
 
 
 def command(
     model: Annotated[Path, typer.Argument(help="A folder of OUT/models.")],
     *,
-    out: Annotated[Path, keeping(help="A new folder, or a .pt2 or .onnx file.")],
+    out: Annotated[Path, keeping(help="A new folder, or a new .pt2 or .onnx file.")],
     format_: Annotated[
-        str,
+        str | None,
         keeping(
             "--format",
             metavar="|".join(FORMATS),
-            help="For predict, for torch, or for any runtime of ONNX.",
-            autocompletion=completing(FORMATS),
+            help="For predict, for torch, or for any runtime of ONNX; default: as --out ends.",
+            autocompletion=completing([*FORMATS]),
         ),
-    ] = "folder",
+    ] = None,
     cell: Annotated[
         str | None, selecting(help="With the knobs of this cell; default: the newest.")
     ] = None,
 ) -> None:
     """Carry a trained model away: settings, weights, backbone and calibration.
 
-    Example: lafite-bench export results/runs/models/FIT --format onnx --out model.onnx
+    Example: lafite-bench export results/runs/models/FIT --out model.onnx
     """
     import importlib.util
 
@@ -40,13 +41,27 @@ def command(
     from harness.use.export import as_folder, as_program
     from harness.use.predict import load
 
-    if format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: {did_you_mean(format_, FORMATS)}")
-    if out.exists():
-        raise UsageError(f"--out {out}: is there already; name a new one")
+    format_ = _format(out, format_)
+    for path in (out, *([out.with_suffix(".json")] if format_ != "folder" else ())):
+        if path.exists():
+            what = "" if path == out else f"{path} "
+            raise UsageError(f"--out {out}: {what}is there already; name a new one")
     if format_ == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise UsageError("--format onnx: pip install 'lafite-bench[onnx]' first")
     with working(f"writing {out}"):
         trained = load(model, cell, device="cpu")
         path = as_folder(trained, out) if format_ == "folder" else as_program(trained, out, format_)
     typer.echo(str(path))
+
+
+def _format(out: Path, named: str | None) -> str:
+    """The format that is named, or that the ending of `out` says; UsageError if they contradict."""
+    by_ending = {ending: name for name, ending in FORMATS.items()}
+    if named is not None and named not in FORMATS:
+        raise UsageError(f"--format {named}: {did_you_mean(named, FORMATS)}")
+    said = by_ending.get(out.suffix, named if named == "folder" else None)
+    if said is None:
+        raise UsageError(f"--out {out}: end it with .pt2 or .onnx, or give --format folder")
+    if named not in (None, said):
+        raise UsageError(f"--out {out}: is the name of --format {said}, not of {named}; change one")
+    return said

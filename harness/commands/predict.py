@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.use.predict import Model
+    from harness.use.sheet import Sheet
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 
@@ -48,9 +49,12 @@ def command(
         str | None, selecting(help="With the knobs of this cell; default: the newest.")
     ] = None,
     out: Annotated[
-        Path | None, keeping(help="A .jsonl, .csv or .parquet file; default: stdout.")
+        Path | None, keeping(help="A new .jsonl, .csv or .parquet file; default: stdout.")
     ] = None,
     maps: Annotated[Path | None, keeping(help="Folder of heat maps over the images.")] = None,
+    html: Annotated[
+        Path | None, keeping(help="A page of the images and their maps, highest scores first.")
+    ] = None,
 ) -> bool:
     """Score images with a trained model: score, p-value, verdict, one line each.
 
@@ -60,17 +64,27 @@ def command(
 
     from harness.screen.progress import counter, working
     from harness.use.predict import load
+    from harness.use.sheet import Sheet
     from results.reports.numbers import counted
 
     if out is not None and out.suffix not in FORMATS:
         raise UsageError(f"--out {out}: end it with {', '.join(FORMATS)}, as what is written")
     paths = found(images)
+    drawn = {path: maps / name for path, name in _names(paths).items()} if maps else {}
+    for option, asked, files in (
+        ("--out", out, [out]),
+        ("--html", html, [html]),
+        ("--maps", maps, [*drawn.values()]),
+    ):
+        if there := next((file for file in files if file and file.exists()), None):
+            raise UsageError(f"{option} {asked}: {there} is there already; name a new one")
     with working("loading the model"):
         trained = load(_model(model, method, cell), cell)
     above = _threshold(trained, alpha, category)
     console, rows, started = Console(stderr=True), [], time.perf_counter()
+    sheet = Sheet(trained, category) if html else None
     with counter("images", len(paths), console) as one_more:
-        for row in _rows(trained, paths, category, above, maps):
+        for row in _rows(trained, paths, category, above, drawn, sheet):
             one_more()
             if isinstance(row, str):
                 console.print(f"skipped {row}", markup=False, soft_wrap=True)
@@ -79,7 +93,9 @@ def command(
             if out is None:
                 typer.echo(json.dumps(row, ensure_ascii=False))
     if out is not None:
-        _write(rows, out)
+        _put("--out", out, _table(rows, out.suffix))
+    if html is not None and sheet is not None:
+        _put("--html", html, sheet.page(rows).encode())
     seconds = time.perf_counter() - started
     console.print(
         f"{counted(len(rows), 'image')} in {seconds:.1f} s, {len(rows) / seconds:.1f} a second",
@@ -124,7 +140,8 @@ def _rows(
     paths: Sequence[Path],
     category: str | None,
     above: float | None,
-    maps: Path | None,
+    drawn: Mapping[Path, Path],
+    sheet: Sheet | None,
 ) -> Iterator[dict[str, Any] | str]:
     """A row for each image, or why it can't be read.
 
@@ -142,7 +159,6 @@ def _rows(
         except (DataError, ValueError) as error:
             return first_line(error)
 
-    names = _names(paths) if maps else {}
     pieces = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     ahead = map_ahead(lambda piece: [*map_threads(view, piece)], pieces)
     for piece, views in zip(pieces, ahead, strict=True):
@@ -157,14 +173,16 @@ def _rows(
                 row["p_value"] = float(model.p_values(score[None], category)[0])
             if above is not None:
                 row["verdict"] = "alarm" if float(score) > above else "normal"
-            if maps:
-                row["map"] = str(_draw(model, whole[path], map_SS, maps / names[path]))
+            if drawn:
+                row["map"] = str(_draw(model, whole[path], map_SS, drawn[path]))
+            if sheet is not None:
+                sheet.add(path, float(score), map_SS)
             yield row
 
 
 def found(wanted: Sequence[str]) -> list[Path]:
     """The files that are meant, each once; UsageError where a word means none."""
-    from benchmarks.parts.inventory import ignored, is_image
+    from benchmarks.parts.inventory import images_below
 
     words = [
         w for word in wanted for w in (sys.stdin.read().splitlines() if word == "-" else [word])
@@ -173,13 +191,11 @@ def found(wanted: Sequence[str]) -> list[Path]:
     for word in filter(None, words):
         path = Path(word)
         if path.is_dir():
-            inside = [
-                file
-                for file in sorted(path.rglob("*"))
-                if is_image(file) and not any(map(ignored, map(Path, file.relative_to(path).parts)))
-            ]
+            inside = images_below(path)
+        elif path.exists():
+            inside = [path]
         else:
-            inside = [path] if path.exists() else sorted(map(Path, glob(word, recursive=True)))  # noqa: PTH207
+            inside = sorted(map(Path, glob(word, recursive=True)))  # noqa: PTH207
         inside = [file for file in inside if file.is_file()]
         if not inside:
             raise UsageError(f"{word}: no image there; name a file, a folder of images, or a glob")
@@ -227,22 +243,25 @@ def _draw(model: Model, view_3SS: Any, map_SS: Any, file: Path) -> Path:
     return file
 
 
-def _write(rows: Sequence[dict[str, Any]], out: Path) -> None:
+def _table(rows: Sequence[dict[str, Any]], ending: str) -> bytes:
     import io
 
     import polars as pl
 
-    from results.files import write_whole
+    from results.reports.layout import csv_text
 
     frame, buffer = pl.DataFrame(rows, infer_schema_length=None), io.BytesIO()
-    if out.suffix == ".parquet":
-        frame.write_parquet(buffer)
-    elif out.suffix == ".csv":
-        frame.write_csv(buffer)
-    else:
-        frame.write_ndjson(buffer)
+    if ending == ".csv":
+        return csv_text(frame).encode()
+    (frame.write_parquet if ending == ".parquet" else frame.write_ndjson)(buffer)
+    return buffer.getvalue()
+
+
+def _put(option: str, file: Path, content: bytes) -> None:
+    from results.files import write_whole
+
     try:
-        write_whole(out, buffer.getvalue(), replace=True)
+        write_whole(file, content)
     except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}; name another file") from None
-    typer.echo(str(out))
+        raise UsageError(f"{option} {file}: {error.strerror}; name another file") from None
+    typer.echo(str(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from methods.parts.progress import quiet
 Count = Callable[[int], None]
 """Told of so many more that are done."""
 MOST_PROBLEMS = 20
+FEW = 10
+"""Normal images of a category, held out or not, below which a choice is cautioned."""
 
 
 def opened(
@@ -176,18 +179,25 @@ def held_and_seen(
     """
     wanted = PseudoValidation(benchmark, categories, **held._asdict())
     held = held._replace(unseen=tuple(wanted.unseen()))
-    seen = PseudoValidation(benchmark, categories, **held._asdict())
+    seen, few = PseudoValidation(benchmark, categories, **held._asdict()), list[str]()
     for category in categories:
         before, after = (
-            {sample.defect for sample in pseudo.validation([category]) if sample.anomalous}
+            Counter(sample.defect for sample in pseudo.validation([category]))
             for pseudo in (wanted, seen)
         )
         where = f"{benchmark.location or benchmark.name}: category {category!r}"
+        held_out, _ = before.pop("good"), after.pop("good")
         if not after:
             raise DataError(
                 f"{where} shows no pseudo-anomaly on any of its held-out images, of whatever "
                 "family; are they flat, or tiny? leave the category out"
             )
-        if lost := sorted(before - after):
-            say(f"{where}: {', '.join(lost)} can't be seen on any held-out image; left out")
+        if lost := before - after:
+            words = ", ".join(f"{name} {count} of {before[name]}" for name, count in lost.items())
+            say(f"{where}: anomalies that can't be seen on their images are left out: {words}")
+        if (normal := held_out + len(seen.train([category]))) < FEW:
+            few.append(f"{category} {normal}")
+    if few:
+        where = f"{benchmark.location or benchmark.name}: normal images"
+        say(f"{where}: {', '.join(few)}; what so few tell may be chance, add some")
     return held, seen

@@ -27,7 +27,7 @@ def panel(model: Model, benchmark: Benchmark, sample: Sample) -> Figure:
     views_13SS = load_views(benchmark, [sample], view.resize, view.crop)
     picture_SS3 = views_13SS[0].transpose(1, 2, 0)
     masks_1SS = load_masks(benchmark, [sample], view.resize, view.crop)
-    outlined = masks_1SS is not None and masks_1SS.any()
+    outlined = masks_1SS is not None and bool(masks_1SS.any())
     scores = model.score(views_13SS)
     errors = {}
     if isinstance(method, Explains):

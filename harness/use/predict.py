@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.parts.content import map_threads
-from benchmarks.parts.decode import SIXTEEN_BITS, is_deep, read_rgb
+from benchmarks.parts.decode import read_rgb
 from benchmarks.parts.images import view_of
 from harness.plan.cell import Cell, cell_in
 from harness.plan.options import is_address
@@ -75,7 +75,7 @@ class Model:
     """The frozen backbone whose features the method reads; None for one that reads pixels."""
     held: Mapping[str, NDArray[np.float64]]
     """Scores and highest map values (n, 2) of the held-out normal images, by category."""
-    whites: Mapping[str, float]
+    whites: Mapping[str, float | None]
     record: Mapping[str, Any]
     """All that is noted with it and its cell."""
 
@@ -109,7 +109,7 @@ class Model:
     def view(self, image: Picture, category: str | None = None) -> NDArray[np.uint8]:
         """The model's view of an image, (3, S, S)."""
         wanted = self.method.inputs(self.method.config)
-        return view_of(self._pixels(image, category), wanted.resize, wanted.crop)
+        return view_of(self.pixels(image, category), wanted.resize, wanted.crop)
 
     def threshold(
         self, alpha: float, category: str | None = None, *, pixels: bool = False
@@ -136,20 +136,19 @@ class Model:
             raise ValueError(f"{category}: not learned; there are: {', '.join(self.held)}")
         return self.held[category]
 
-    def _pixels(self, image: Picture, category: str | None) -> NDArray[np.uint8]:
+    def pixels(self, image: Picture, category: str | None = None) -> NDArray[np.uint8]:
+        """An image as `view` takes it, (H, W, 3); errors as those of a call."""
         if isinstance(image, (str, Path)):
-            path = Path(image)
-            return read_rgb(path, self._white(category)) if is_deep(path) else read_rgb(path)
+            return read_rgb(Path(image), lambda: self._white(category))
         pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"an image of {pixels.dtype} {pixels.shape}: give (H, W, 3) uint8")
         return pixels
 
-    def _white(self, category: str | None) -> float:
+    def _white(self, category: str | None) -> float | None:
         if category is None and len(set(self.whites.values())) > 1:
             raise ValueError("categories are of different depths: name the image's category")
-        found = self.whites.get(category) if category else next(iter(self.whites.values()), None)
-        return SIXTEEN_BITS if found is None else found
+        return self.whites.get(category) if category else next(iter(self.whites.values()), None)
 
 
 def load(folder: str | Path, cell: str | None = None, device: str | None = None) -> Model:

@@ -105,17 +105,22 @@ def _evenly(indices: Sequence[int], count: int) -> list[int]:
     return [int(part[len(part) // 2]) for part in parts if len(part)]
 
 
+def heat(map_HW: NDArray[np.float32], low: float, high: float) -> NDArray[np.float64]:
+    """The map's colours and opacity (H, W, 4) in [0, 1]: clear at `low`, strongest from `high`."""
+    share_HW = ((map_HW - low) / max(high - low, 1e-12)).clip(0, 1)
+    colours_HW4: NDArray[np.float64] = colormaps["inferno"](share_HW)
+    colours_HW4[..., 3] = STRENGTH * share_HW
+    return colours_HW4
+
+
 def overlay(
     pixels_HW3: NDArray[np.uint8], map_HW: NDArray[np.float32], low: float, high: float
 ) -> NDArray[np.uint8]:
-    """The map over the image, (H, W, 3): clear at `low` and below, strongest from `high`."""
-    share_HW = ((map_HW - low) / max(high - low, 1e-12)).clip(0, 1)
-    colours_HW3 = 255 * colormaps["inferno"](share_HW)[..., :3]
-    cover_HW1 = STRENGTH * share_HW[..., None]
-    mixed_HW3: NDArray[np.uint8] = (
-        (cover_HW1 * colours_HW3 + (1 - cover_HW1) * pixels_HW3).round().astype(np.uint8)
-    )
-    return mixed_HW3
+    """The map over the image, (H, W, 3), in the colours of `heat`."""
+    colours_HW4 = heat(map_HW, low, high)
+    cover_HW1 = colours_HW4[..., 3:]
+    mixed_HW3 = cover_HW1 * 255 * colours_HW4[..., :3] + (1 - cover_HW1) * pixels_HW3
+    return mixed_HW3.round().astype(np.uint8)
 
 
 def _webp(pixels: NDArray[Any]) -> bytes:

@@ -50,7 +50,7 @@ DECIMALS = 12
 """Differences are rounded to so many, for 0.9 - 0.8 and 0.8 - 0.7 to tie."""
 SKEWED = 1.5
 """Skewness of exponential gaps beside what 15 products show of it on average."""
-FAR = 4.0
+FAR = 6.0
 """The t up to which its correction for skewness grows."""
 _PAIRS = pl.Schema(
     {name: pl.String for name in (*SECTION, "metric", "a", "b")}
@@ -139,7 +139,7 @@ def compare(frame: pl.DataFrame, a: str, b: str, metrics: Sequence[str] = PRIMAR
 def turned(pair: Record) -> Record:
     """A row of `pairwise` with a and b exchanged; what is unknown stays so."""
     difference, low, high = (
-        None if pair[name] is None else -pair[name] for name in ("difference", "high", "low")
+        None if pair[name] is None else 0.0 - pair[name] for name in ("difference", "high", "low")
     )
     return pair | {
         **{"a": pair["b"], "b": pair["a"], "difference": difference, "low": low, "high": high},

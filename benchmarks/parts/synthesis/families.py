@@ -1,6 +1,7 @@
 """Families of anomalies: what a fragment is made of, how it is cut out, and how strong it is.
 
-Noise is Perlin's; procedural textures are made of it and of regular patterns.
+Noise is Perlin's; procedural textures are made of it and of regular patterns. Colours are those of
+another normal image of the category, so what is made on grey images is grey.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ LEVELS = (1, 2, 3)
 """Weak, medium and strong."""
 SCALES = 6
 """Noise has 2^0 to 2^5 cells in a row, and independently in a column."""
+FINE, KIND = 256, 16
+"""Pixels along a side that colours are taken from, and grey levels of a channel within a kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,12 @@ class Family:
     """One kind of anomaly: its layer, masks and blending.
 
     `fill(random, target, source, strength)` gives the layer, as large as the target, that fragments
-    are cut from. `source` is another normal image of the same size, if the family needs one.
+    are cut from. `source` is another normal image of the same size, or the target if the family
+    needs none; it gives the layer, or the colours that the category has.
     """
 
     what: str
-    fill: Callable[[Generator, Colours, Colours | None, float], Colours]
+    fill: Callable[[Generator, Colours, Colours, float], Colours]
     levels: Levels = OPACITY
     """The strength of each level: the opacity, unless the layer itself is weak or strong."""
     fades: bool = True
@@ -109,34 +113,39 @@ def checks(random: Generator, shape: tuple[int, int]) -> Plane:
 PATTERNS: tuple[Callable[[Generator, tuple[int, int]], Plane], ...] = (cloud, stripes, checks)
 
 
-def _texture(
-    random: Generator, target: Colours, source: Colours | None, strength: float
-) -> Colours:
+def _texture(random: Generator, target: Colours, source: Colours, strength: float) -> Colours:
     """A procedural texture: two colours parted by a pattern, hard or softly, grained."""
     shape = target.shape[0], target.shape[1]
     pattern = PATTERNS[random.integers(len(PATTERNS))](random, shape)
     hardness, grain = random.uniform(2, 20), 25 * random.uniform()
     share = (1 / (1 + np.exp(-hardness * pattern)))[:, :, None]
-    first, second = random.uniform(0, 255, (2, 3)).astype(np.float32)
-    noise = random.standard_normal((*shape, 3), dtype=np.float32)
+    first, second = _colours(random, source)
+    noise = random.standard_normal((*shape, 1), dtype=np.float32)
     mixed: Plane = share * first + (1 - share) * second + grain * noise
     return mixed.round().clip(0, 255).astype(np.uint8)
 
 
-def _source(random: Generator, target: Colours, source: Colours | None, strength: float) -> Colours:
-    assert source is not None, "the family was given no source"
+def _colours(random: Generator, image: Colours) -> NDArray[np.float32]:
+    """Two colours of an image, (2, 3): those that cover little are as likely as those of much."""
+    rows, columns = (max(1, side // FINE) for side in image.shape[:2])
+    pixels = image[::rows, ::columns].reshape(-1, 3)
+    kinds = np.unique(pixels // KIND @ (1, 256, 65536), return_index=True)[1]
+    two = random.choice(kinds, 2, replace=len(kinds) < 2)
+    return pixels[two].astype(np.float32)
+
+
+def _source(random: Generator, target: Colours, source: Colours, strength: float) -> Colours:
     return source
 
 
-def _turned(random: Generator, target: Colours, source: Colours | None, strength: float) -> Colours:
+def _turned(random: Generator, target: Colours, source: Colours, strength: float) -> Colours:
     """The source rotated, flipped and rescaled, by half to double; mirrored beyond its edges."""
-    content = _source(random, target, source, strength)
     height, width = target.shape[:2]
     zoom, angle = 2.0 ** random.uniform(-1, 1), random.uniform(0, 360)
     if random.random() < 0.5:
-        content = content[:, ::-1]
+        source = source[:, ::-1]
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
-    scaled = np.asarray(Image.fromarray(content).resize(size, Image.Resampling.BILINEAR))
+    scaled = np.asarray(Image.fromarray(source).resize(size, Image.Resampling.BILINEAR))
     reach = math.ceil(math.hypot(height, width))
     margins = [max(0, -(-(reach - side) // 2)) for side in scaled.shape[:2]]
     wide = np.pad(scaled, [(margins[0],) * 2, (margins[1],) * 2, (0, 0)], mode="symmetric")
@@ -145,24 +154,31 @@ def _turned(random: Generator, target: Colours, source: Colours | None, strength
     return np.asarray(turned.crop((left, top, left + width, top + height)))
 
 
-def _shifted(
-    random: Generator, target: Colours, source: Colours | None, strength: float
-) -> Colours:
-    """The target in another colour; the channel that moves most moves by `strength` grey levels."""
-    direction = random.uniform(-1, 1, 3)
+def _shifted(random: Generator, target: Colours, source: Colours, strength: float) -> Colours:
+    """The target, moved in the direction of two colours of the source, on grey in brightness.
+
+    The channel that moves most moves by `strength` grey levels.
+    """
+    first, second = _colours(random, source)
+    direction = second - first
+    if not direction.any():
+        direction = np.full(3, random.choice((-1.0, 1.0)), np.float32)
     shift = strength * direction / np.abs(direction).max()
     shifted: Colours = (target + shift.round()).clip(0, 255).astype(np.uint8)
     return shifted
 
 
-def _flat(random: Generator, target: Colours, source: Colours | None, strength: float) -> Colours:
-    """One colour."""
-    return np.broadcast_to(random.integers(0, 256, 3, dtype=np.uint8), target.shape).copy()
+def _flat(random: Generator, target: Colours, source: Colours, strength: float) -> Colours:
+    """One colour of the source."""
+    colour = _colours(random, source)[0]
+    return np.broadcast_to(colour.astype(np.uint8), target.shape).copy()
 
 
-def _blurred(
-    random: Generator, target: Colours, source: Colours | None, strength: float
-) -> Colours:
+def _empty(random: Generator, target: Colours, source: Colours, strength: float) -> Colours:
+    return np.zeros_like(target)
+
+
+def _blurred(random: Generator, target: Colours, source: Colours, strength: float) -> Colours:
     """The target, its Gaussian `strength` of the shorter side."""
     radius = max(1.0, strength * min(target.shape[:2]))
     return np.asarray(Image.fromarray(target).filter(ImageFilter.GaussianBlur(radius)))
@@ -180,7 +196,7 @@ FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
         "other": Family(
             what="fragments of another category", fill=_turned, needs="other", moves=True
         ),
-        "texture": Family(what="fragments of procedural textures", fill=_texture),
+        "texture": Family(what="fragments of procedural textures", fill=_texture, needs="same"),
         "poisson": Family(
             what="fragments of another image, blended by Poisson's equation (NSA)",
             fill=_turned,
@@ -189,19 +205,25 @@ FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
             blendings=("poisson",),
         ),
         "perlin": Family(
-            what="procedural textures under Perlin noise (DRAEM)", fill=_texture, perlin=True
+            what="procedural textures under Perlin noise (DRAEM)",
+            fill=_texture,
+            needs="same",
+            perlin=True,
         ),
         "colour": Family(
-            what="another colour",
+            what="another colour, on grey images another brightness",
             fill=_shifted,
+            needs="same",
             levels=(12.0, 30.0, 75.0),
             fades=False,
             blendings=("hard", "feathered"),  # matched, there is nothing left of it
         ),
-        "scar": Family(what="thin strokes of one colour", fill=_flat, shapes=("scratch",)),
+        "scar": Family(
+            what="thin strokes of one colour", fill=_flat, needs="same", shapes=("scratch",)
+        ),
         "blur": Family(what="blur", fill=_blurred, levels=(0.01, 0.02, 0.04), fades=False),
         "erase": Family(
-            what="what is there, smoothed away from its border", fill=_flat, blendings=("poisson",)
+            what="what is there, smoothed away from its border", fill=_empty, blendings=("poisson",)
         ),
         PAPER: Family(
             what="fragments of another image of the category, as they are (LafitE)",

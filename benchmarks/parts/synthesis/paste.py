@@ -1,4 +1,7 @@
-"""Fragments cut from a layer and pasted on a normal image, with labels exact to the pixel."""
+"""Fragments cut from a layer and pasted on a normal image, with labels exact to the pixel.
+
+Poisson blending (Perez et al. 2003; NSA, arXiv 2109.15222) keeps gradients and lets borders meet.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import sparse
+from scipy.sparse.linalg import splu
 
 from benchmarks.parts.synthesis.masks import Outline, coverage, thickness
-from benchmarks.parts.synthesis.membrane import cell_size, membrane
 
 CELLS = 64  # along the shorter side; finer noise does not count as change
 SOFTNESS = 0.25  # width of a soft edge, as a share of the fragment's thickness
 SOFTEST = 0.02  # its largest width, as a share of the image's shorter side
+FINEST = 64  # cells along the longer side; a membrane is smooth, so it is solved on a coarse grid
+
+Plane = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,13 +72,20 @@ class Change(NamedTuple):
 
 
 class Canvas:
-    """A target image that takes fragments; each pixel is pasted on at most once."""
+    """A target image that takes fragments; each pixel is pasted on at most once.
 
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.original = image
-        self.image = image.copy()
-        self.mask = np.zeros(image.shape[:2], dtype=bool)
-        self.cell = max(1, min(self.mask.shape) // CELLS)
+    `most` is the saturation that no layer exceeds, and that no blending may exceed.
+    """
+
+    def __init__(self, image: NDArray[np.uint8], most: float = 255) -> None:
+        self.original, self.most = image, most
+        self.cell = max(1, min(image.shape[:2]) // CELLS)
+        self.clear()
+
+    def clear(self) -> None:
+        """Takes all fragments away again."""
+        self.image = self.original.copy()
+        self.mask = np.zeros(self.image.shape[:2], dtype=bool)
 
     def patch(self, source: NDArray[np.uint8], fragment: Fragment) -> Patch:
         """The fragment, cut from a source of equal shape, blended with what it covers.
@@ -89,6 +103,8 @@ class Canvas:
             layer += self._membrane(source, fragment, box)
         weight = alpha * np.float32(fragment.contrast / 255)
         mixed = under + weight[:, :, None] * (layer - under)
+        if self.most and fragment.blending in ("matched", "poisson"):  # they move colours
+            mixed = within(mixed, self.most)
         return Patch(box, mixed.round().clip(0, 255).astype(np.uint8), marked)
 
     def put(self, patch: Patch) -> None:
@@ -100,7 +116,7 @@ class Canvas:
         self, source: NDArray[np.uint8], fragment: Fragment, box: tuple[slice, slice]
     ) -> NDArray[np.float32]:
         """The correction that lets the fragment meet its surroundings, within a cell of theirs."""
-        margin = cell_size(fragment.alpha.shape)
+        margin = _cell_size(fragment.alpha.shape)
         above, left = (min(margin, side.start) for side in box)
         wide = tuple(
             slice(side.start - before, side.stop + margin)
@@ -162,6 +178,58 @@ class Canvas:
             max(least_change, self.grain.colour) * rise,
             max(least_change, 2 * self.grain.structure) * rise,
         )
+
+
+def saturation(image: NDArray[np.uint8]) -> int:
+    """The most that the channels of a pixel differ, in grey levels; 0 of a grey image."""
+    return int(np.ptp(image, axis=2).max())
+
+
+def within(colours: NDArray[Any], most: float) -> Plane:
+    """The colours (h, w, 3); those that are more saturated are drawn towards their own grey."""
+    grey, spread = colours.mean(axis=2, keepdims=True), np.ptp(colours, axis=2, keepdims=True)
+    whole: Plane = grey + (colours - grey) * np.minimum(1, most / np.maximum(spread, 1e-6))
+    return whole
+
+
+def membrane(difference: Plane, marked: NDArray[np.bool_]) -> Plane:
+    """The correction (h, w, 3) that lets a fragment meet what lies around it.
+
+    `difference` is surroundings minus fragment, (h, w, 3); `marked` the pixels of the fragment. The
+    result is harmonic where it is marked and equals the difference around it. Where nothing lies
+    around it, it is the mean difference.
+    """
+    if marked.all():
+        return np.broadcast_to(difference.mean(axis=(0, 1)), difference.shape)
+    height, width = marked.shape
+    factor = _cell_size(marked.shape)
+    outside = _cells(~marked, factor)
+    known = outside >= 0.5
+    if not known.any():
+        known = outside == outside.max()
+    around = np.where(marked[:, :, None], 0, difference)
+    cells = np.stack([_cells(around[:, :, channel], factor) for channel in range(3)], axis=2)
+    cells /= np.maximum(outside, 1e-6)[:, :, None]
+    if not known.all():
+        # The Laplacian of a grid is the sum of those of its rows and columns.
+        down, across = (np.diff(np.eye(side), axis=0) for side in known.shape)
+        laplacian = sparse.kronsum(across.T @ across, down.T @ down).tocsr()[~known.ravel()]
+        right = -laplacian[:, known.ravel()] @ cells[known]
+        cells[~known] = splu(laplacian[:, ~known.ravel()].tocsc()).solve(right)
+    size = known.shape[1] * factor, known.shape[0] * factor
+    planes = [Image.fromarray(plane) for plane in cells.transpose(2, 0, 1)]
+    smooth = [np.asarray(plane.resize(size, Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(smooth, axis=2)[:height, :width]
+
+
+def _cell_size(shape: tuple[int, ...]) -> int:
+    """Pixels along a side of the cells in which a membrane over (h, w) is solved."""
+    return -(-max(shape) // FINEST)
+
+
+def _cells(plane: NDArray[Any], factor: int) -> NDArray[np.float32]:
+    """Means over cells of `factor` pixels a side; those at the end have their own share only."""
+    return np.array(Image.fromarray(plane.astype(np.float32)).reduce(factor))
 
 
 def _steps(image: NDArray[np.int32]) -> NDArray[np.int32]:

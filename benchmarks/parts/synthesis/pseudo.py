@@ -88,8 +88,8 @@ class Plan(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The key that the draws follow from."""
-        return _numbered(self.image.key, self.number)
+        """The key that the draws follow from: KEY, KEY.2, KEY.3, as no file can end."""
+        return f"{self.image.key}.{self.number + 1}" if self.number else self.image.key
 
 
 class PseudoValidation(Benchmark):
@@ -265,8 +265,7 @@ class PseudoValidation(Benchmark):
         for part in (plan.image, self.fragments_of(sample)):
             if part is not None:
                 yield from self._benchmark.content(part)
-        yield f"{VERSION}/{self._seed}/{plan.family}/{self.synthesis}".encode()
-        yield _numbered("", plan.number).encode()
+        yield f"{VERSION}/{self._seed}/{plan.family}/{plan.number}/{self.synthesis}".encode()
 
     def _list(self, split: str, category: str) -> list[Sample]:
         if split == "train":
@@ -280,7 +279,7 @@ class PseudoValidation(Benchmark):
 
     def _make(self, sample: Sample) -> Canvas:
         plan = self._plans[sample.key]
-        target, source = self._benchmark.read_image(plan.image), None
+        target = source = self._benchmark.read_image(plan.image)
         if (origin := self.fragments_of(sample)) is not None:
             source = self._benchmark.read_image(origin)
             if source.shape != target.shape:
@@ -295,11 +294,3 @@ class PseudoValidation(Benchmark):
         self._drawn[sample.key] = drawn
         self._marks[sample.key] = np.packbits(canvas.mask, axis=1), target.shape[1]
         return canvas
-
-
-def _numbered(key: str, number: int) -> str:
-    """The key that the draws of an image's anomaly 0, 1, ... follow from: KEY, KEY.2, KEY.3, ...
-
-    No image file of the data set can end so.
-    """
-    return f"{key}.{number + 1}" if number else key

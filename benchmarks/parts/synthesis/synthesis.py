@@ -19,10 +19,10 @@ from PIL import Image
 
 from benchmarks.base import DataError
 from benchmarks.parts.synthesis.families import FAMILIES, LEVELS, Family, any_perlin
-from benchmarks.parts.synthesis.masks import LARGEST, SHAPES, Outline, place_outline
-from benchmarks.parts.synthesis.paste import Canvas, Change, Fragment
+from benchmarks.parts.synthesis.masks import LARGEST, Outline, place_outline
+from benchmarks.parts.synthesis.paste import Canvas, Change, Fragment, saturation, within
 
-VERSION = 1  # part of the fingerprint: raise it whenever a pixel changes
+VERSION = 2  # part of the fingerprint: raise it whenever a pixel changes
 POSITIONS = ("anywhere", "foreground")
 DESIGNS, PLACES = 16, 8  # tries: designs of an image, places of each of its fragments
 SAME_STYLE = 4  # designs in a row with one style, so that styles hard to see stay as likely
@@ -54,7 +54,6 @@ class Synthesis:
     target or a tiny fragment needs more, see `Canvas.visible_from`.
     """
 
-    shapes: tuple[str, ...] = tuple(SHAPES)
     masks: int = 3  # one to so many in an image
     smallest: float = 1e-4
     largest: float = 1 / 3
@@ -78,7 +77,6 @@ class _Style:
 class Drawn:
     """The draws for one image that tell what kind of anomaly it has."""
 
-    family: str
     level: int
     shapes: tuple[str, ...]  # of each mask, the largest first; "perlin" for noise
     size: float  # marked share of the image
@@ -100,7 +98,7 @@ def generator(*parts: object) -> Generator:
 
 def synthesise(
     target: Colours,
-    source: Colours | None,
+    source: Colours,
     family: str,
     options: Synthesis,
     seed: int,
@@ -109,26 +107,29 @@ def synthesise(
 ) -> tuple[Drawn, Canvas]:
     """An anomaly of the family on the target (H, W, 3) uint8.
 
-    `source` is another image of that size, for families that need one; `first` is the design to
-    begin with, where those before are known to fail. UnseenError where no try can be: the images
-    are flat and alike, or the options ask for too much.
+    `source` is another image of that size, for families that need one, else the target. Nothing is
+    more saturated than the images of the category. After half of the designs the level is the
+    highest. `first` is the design to begin with, where those before are known to fail. UnseenError
+    where nothing can be seen in any: the images are flat, alike or grainy.
     """
-    kind, objects = FAMILIES[family], foreground(target)
+    kind, objects, most = FAMILIES[family], foreground(target), saturation(target)
+    if kind.needs == "same":
+        most = max(most, saturation(source))
+    canvas = Canvas(target, most)
     for group in range(first // SAME_STYLE, DESIGNS // SAME_STYLE):
-        hard = 2 * SAME_STYLE * group >= DESIGNS  # the highest level, and grain no longer counts
+        hard = 2 * SAME_STYLE * group >= DESIGNS
         style = _style(generator(seed, "style", group, key), kind, options, hard)
         strength = kind.levels[style.level - 1]
         layer = kind.fill(generator(seed, "layer", group, key), target, source, strength)
+        if saturation(layer) > most:
+            layer = within(layer, most).round().astype(np.uint8)
         goal = objects if style.position == "foreground" else None
         for redrawn in range(max(first, group * SAME_STYLE), (group + 1) * SAME_STYLE):
-            canvas = Canvas(target)
-            if hard:
-                canvas.grain = Change(0.0, 0.0)
+            canvas.clear()
             random = generator(seed, "masks", redrawn, key)
             shapes, cuts = _cuts(random, style, kind, options, target.shape)
             if changes := _paste_all(random, canvas, layer, cuts, goal, options.least_change, kind):
                 return Drawn(
-                    family=family,
                     level=style.level,
                     shapes=shapes,
                     size=float(canvas.mask.mean()),
@@ -166,8 +167,7 @@ def foreground(image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
 
 
 def _style(random: Generator, kind: Family, options: Synthesis, hard: bool) -> _Style:
-    shapes = [shape for shape in options.shapes if shape in kind.shapes] or list(kind.shapes)
-    shape = shapes[random.integers(len(shapes))]
+    shape = kind.shapes[random.integers(len(kind.shapes))]
     upper = min(options.largest, LARGEST.get(shape, 1.0))
     lower = min(options.smallest, upper)
     level = options.levels[random.integers(len(options.levels))]
@@ -189,8 +189,7 @@ def _cuts(
         noise = any_perlin(random, (shape[0], shape[1]))
         alpha = np.where(noise >= np.quantile(noise, 1 - style.size), 255, 0).astype(np.uint8)
         return ("perlin",), [Fragment(alpha=alpha, contrast=opacity, blending=style.blending)]
-    more = [name for name in options.shapes if name in kind.shapes] or list(kind.shapes)
-    shapes, groups = _combined_masks(random, style, more, options.masks, shape)
+    shapes, groups = _combined_masks(random, style, kind.shapes, options.masks, shape)
     side = min(shape[:2])
     return shapes, [Fragment.cut(group, opacity, style.blending, side) for group in groups]
 
@@ -198,7 +197,7 @@ def _cuts(
 def _combined_masks(
     random: Generator,
     style: _Style,
-    more: list[str],
+    more: tuple[str, ...],
     most: int,
     image_shape: tuple[int, ...],
 ) -> tuple[tuple[str, ...], list[list[Outline]]]:

@@ -10,11 +10,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from results.analysis.alarms import without_alarms
@@ -30,6 +28,7 @@ from results.reports.page.first import compared, costs, first_view
 from results.reports.page.gallery import embedded, telling_pair, within
 from results.reports.page.provenance import cells
 from results.reports.page.selectors import selectors
+from results.reports.page.template import filled, written
 from results.reports.page.training import kept_losses, training
 from results.reports.page.words import WORDS
 from results.reports.sections import Section, sections
@@ -152,19 +151,7 @@ def _data(closers: Sequence[Closer]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _rendered(context: dict[str, Any]) -> str:
-    here = files("results.reports.page")
-    style = here.joinpath("report.css").read_text("utf-8")
-    script = "\n".join(here.joinpath(name).read_text("utf-8") for name in SCRIPTS)
-    script = f'"use strict";\n{script}'
-    environment = Environment(
-        loader=PackageLoader("results.reports.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    script = '"use strict";\n' + "\n".join(map(written, SCRIPTS))
     # Nothing but the page's own script may run, whatever a name holds.
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        **context, script=Markup(script), style=Markup(style), script_sha256=allowed
-    )
+    return filled("report.html", context | {"script": Markup(script), "script_sha256": allowed})
