@@ -134,7 +134,7 @@ def test_what_onnx_can_not_hold_is_refused(out: Path, monkeypatch: pytest.Monkey
     ("words", "says"),
     [
         (("nowhere", "--out", "x"), "nowhere: no such folder"),
-        ((".", "--out", "."), "--out .: is there already"),
+        ((".", "--out", "."), "--out .: . is there already"),
         ((".", "--out", "x", "--format", "tensorrt"), "--format tensorrt: "),
         ((".", "--out", "x.bin"), "--out x.bin: end it with .pt2 or .onnx"),
         ((".", "--out", "x.onnx", "--format", "torch"), "--format onnx, not of torch"),

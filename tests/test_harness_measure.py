@@ -92,8 +92,8 @@ def test_one_map_has_the_same_metrics_at_the_views_of_all_presets(tmp_path: Path
     }
     wanted = by_view[256, None]
     assert by_view[256, 224] == wanted, "what is cropped is no other image"
-    for values in by_view.values():  # apart from sampling the map at other points
-        assert values == pytest.approx(wanted, abs=1e-3)
+    for values in by_view.values():  # apart from sampling the map at as few as 64 x 64 points
+        assert values == pytest.approx(wanted, abs=3e-3)
 
 
 def test_a_defect_that_a_method_does_not_look_at_is_missed(tmp_path: Path) -> None:

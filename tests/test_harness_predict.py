@@ -147,7 +147,8 @@ def test_a_page_has_the_highest_scores_first_and_nothing_that_runs(
     files = re.findall(r"data:image/webp;base64,([^\"]+)", page)
     assert len(files) == 2 * 3, "an image and its map of each that is drawn"
     image, over = (Image.open(io.BytesIO(b64decode(file))) for file in files[:2])
-    assert image.size == Image.open(images[0]).size and over.mode == "RGBA"
+    with Image.open(images[0]) as photograph:
+        assert image.size == photograph.size and over.mode == "RGBA"
     for option in ("--html", "--out"):
         refused = call(*words, option, {"--html": "new.html", "--out": "t.csv"}[option])
         assert refused.code == 2 and "is there already; name a new one" in refused.err

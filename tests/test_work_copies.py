@@ -81,7 +81,7 @@ def test_a_report_of_a_bucket_is_put_there(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAFITE_BENCH_CACHE", str(tmp_path / "a"))
-    monkeypatch.setattr("results.reports.page.page.page", lambda folder: "<html>")
+    monkeypatch.setattr("results.reports.page.page.page", lambda *given: "<html>")
     there = copy_of(Address(store, "reads results"))
     [told] = reporting.reports(there, "html", None, watch=False)
     assert told == f"{store}/report.html" and names(store) == {"report.html"}
