@@ -8,7 +8,7 @@ emulates it: correct, and up to twelve times slower than float32.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = getattr(torch.cpu, "get_capabilities", dict)()
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     native = any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     # oneDNN reads its variable in either case.
     isa, capability = (os.environ.get(name, "") for name in OLDER)

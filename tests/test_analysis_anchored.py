@@ -84,7 +84,7 @@ def test_without_a_true_gain_the_anchor_is_kept(counts: dict[str, int]) -> None:
     for seed in range(100):
         scores = made_scores(images, np.random.default_rng(seed), np.zeros(12), 0.3)
         kept += chosen(images, scores) == 0
-    assert kept >= 90, "of 100; families alone, without the images that they share, keep half"
+    assert kept >= 90, "of 100"
 
 
 def test_a_choice_is_better_than_the_anchor_on_average_though_families_disagree() -> None:

@@ -108,6 +108,7 @@ def test_categories_stand_beside_theirs_with_a_wider_tolerance():
         ({"mode": "separate"}, "one model a category, theirs is multi-class"),
         ({"preset": "quick"}, "the preset is quick, not paper"),
         ({"profile": "ader"}, "the metric profile is ader, not default"),
+        ({"metric": "pixel_auroc"}, "the metric profile is default, not uniad"),
         ({"variant": "k=9"}, "a variant: k=9"),
         ({"categories": 14}, "14 of 15 categories"),
     ],

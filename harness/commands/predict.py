@@ -192,8 +192,10 @@ def found(wanted: Sequence[str]) -> list[Path]:
         path = Path(word)
         if path.is_dir():
             inside = images_below(path)
+        elif path.exists():
+            inside = [path]
         else:
-            inside = [path] if path.exists() else sorted(map(Path, glob(word, recursive=True)))  # noqa: PTH207
+            inside = sorted(map(Path, glob(word, recursive=True)))  # noqa: PTH207
         inside = [file for file in inside if file.is_file()]
         if not inside:
             raise UsageError(f"{word}: no image there; name a file, a folder of images, or a glob")

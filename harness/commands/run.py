@@ -128,13 +128,9 @@ def _stopped(cells: Sequence[Cell], store: Store, overwrite: bool) -> str:
     """The line at an early end: cells that are done, and how to go on."""
     from harness.plan.addresses import address_of
 
-    out = address_of(store.out)
+    out, done = address_of(store.out), sum(map(store.done, cells))
     if overwrite:
-        return (
-            f"stopped; what was done again is in {out}, the rest is as it was: the same command "
-            "begins anew"
-        )
-    done = sum(map(store.done, cells))
+        return f"stopped; {out} has what was done again; the same command begins anew"
     return (
         f"stopped; {done} of {len(cells)} cells are done and kept in {out}: run the same command "
         "again to go on"

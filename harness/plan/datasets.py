@@ -21,8 +21,8 @@ from methods.parts.progress import quiet
 Count = Callable[[int], None]
 """Told of so many more that are done."""
 MOST_PROBLEMS = 20
-FEW = 5
-"""Held-out normal images of a category below which a choice is cautioned."""
+FEW = 10
+"""Normal images of a category, held out or not, below which a choice is cautioned."""
 
 
 def opened(
@@ -186,7 +186,7 @@ def held_and_seen(
             for pseudo in (wanted, seen)
         )
         where = f"{benchmark.location or benchmark.name}: category {category!r}"
-        normal, _ = before.pop("good"), after.pop("good")
+        held_out, _ = before.pop("good"), after.pop("good")
         if not after:
             raise DataError(
                 f"{where} shows no pseudo-anomaly on any of its held-out images, of whatever "
@@ -195,9 +195,9 @@ def held_and_seen(
         if lost := before - after:
             words = ", ".join(f"{name} {count} of {before[name]}" for name, count in lost.items())
             say(f"{where}: anomalies that can't be seen on their images are left out: {words}")
-        if normal < FEW:
+        if (normal := held_out + len(seen.train([category]))) < FEW:
             few.append(f"{category} {normal}")
     if few:
-        where = f"{benchmark.location or benchmark.name}: held-out normal images"
-        say(f"{where}: {', '.join(few)}; what so few tell may be chance (--share holds out more)")
+        where = f"{benchmark.location or benchmark.name}: normal images"
+        say(f"{where}: {', '.join(few)}; what so few tell may be chance, add some")
     return held, seen

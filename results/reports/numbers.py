@@ -33,8 +33,8 @@ def mean_percent(fractions: Sequence[float]) -> str:
 
 
 def points(gap: float | None) -> str:
-    """A difference of two fractions: `+1.5`."""
-    return UNKNOWN if gap is None else f"{100 * gap:+.1f}"
+    """A difference of two fractions: `+1.5`; what is printed as zero is `+0.0`."""
+    return UNKNOWN if gap is None else f"{round(100 * gap, 1) + 0:+.1f}"
 
 
 def interval(low: float | None, high: float | None, show: Callable[[float], str] = percent) -> str:
