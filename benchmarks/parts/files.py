@@ -53,7 +53,7 @@ class FileBenchmark(Benchmark):
     """
 
     mask_advice = "its data set is not whole; copy it again"
-    """The place of a missing mask; DEFECT/NAME in it stands for that of the image."""
+    """The remedy for a missing mask; DEFECT/NAME in it stands for that of the image."""
 
     def __init__(
         self,
