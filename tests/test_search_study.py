@@ -106,6 +106,10 @@ def test_every_image_is_held_out_once_where_learning_is_cheap() -> None:
     families = {image.family for cell in cheap.every for image in images_of(cell)}
     assert families == {"", *MADE}, "though each fold has two images of a category"
     assert study("patchcore", folds=None).folds == 1, "as published"
+    said: list[str] = []
+    selection = Selection(benchmarks=["shapes"], methods=["rad"], seeds=1, preset="smoke")
+    planned_studies(selection, SearchOptions(anomalies=1, share=0.5), said.append)
+    assert "every normal image is held out once, in 2 folds" in said[0]
     assert study("patchcore", selector="anchored", folds=3).folds == 3
     long = study("lafite", selector="anchored", folds=None, overrides=["lafite.epochs=50"])
     assert long.folds == 1 and held_images(long) == dict.fromkeys(SHAPES, 2)

@@ -177,7 +177,7 @@ def held_by(options: SearchOptions) -> Held:
 
 
 def checked(studies: Sequence[Study], say: Say) -> list[Study]:
-    """The studies that have something to search; `say` is told of the others.
+    """The studies that have something to search; `say` is told of the others, and of folds.
 
     UsageError, in one line, for the first setting that can't be scored, and where none is left.
     """
@@ -188,6 +188,9 @@ def checked(studies: Sequence[Study], say: Say) -> list[Study]:
     for method, label in silent.items():
         say(f"{label} {advice.format(method)}; it is left out")
     for study in found:
+        if study.options.folds is None and study.folds > 1:
+            folds = f"every normal image is held out once, in {study.folds} folds"
+            say(f"{study.label}: {folds}, as learning is cheap; --folds 1 is quicker")
         for cell in study.every:
             check_settings(study.stages, cell)
     return found
@@ -209,10 +212,13 @@ def by_row(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
 
 
 def _other_data(data: Data, folds: int, options: SearchOptions) -> Iterator[tuple[str, Data]]:
-    """The data with other images held out, and without half of the categories, each by its name."""
+    """The data with other images held out, and without half of the categories, each by its name.
+
+    Drawing anomalies is what a fold costs beside learning: further ones have one of each image.
+    """
     held, categories = held_by(options), data.categories
     for fold in range(1, folds):
-        yield f"fold {fold}", held_out_again(data, held._replace(fold=fold))
+        yield f"fold {fold}", held_out_again(data, held._replace(fold=fold, anomalies=1))
     if not options.leave_out:
         return
     if options.selector == PAPER:
