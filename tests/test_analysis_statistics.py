@@ -280,5 +280,5 @@ def test_compare_puts_the_first_name_first_and_has_the_p_value_of_the_table_too(
 
 @pytest.mark.parametrize("a, b, why", [("a", "z", "no results of 'z'"), ("a", "a", "with itself")])
 def test_compare_names_what_there_is(a, b, why):
-    with pytest.raises(ValueError, match=f"{why}.*there are: a, b"):
+    with pytest.raises(ValueError, match=f"{why}.*there are: a[,;] b"):
         _rows(_random({"a": 0.9, "b": 0.8}), a, b, of=compare)
