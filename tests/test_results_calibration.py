@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import polars as pl
 import pytest
@@ -105,8 +107,10 @@ def test_a_run_calibrates_on_images_that_its_model_never_saw(place: Place) -> No
     assert "alarm_false" not in text, "rates of which less is better are in no other table"
     assert not without_alarms(frame)["metric"].str.starts_with("alarm").any()
     html = page(place.store.out)
-    assert "<h2>Alarms</h2>" in html and '"alarms_from": {"0.0.0"' not in html
-    assert f"{above:.4f}"[:5] in html
+    assert "<h2>Alarms</h2>" in html and re.search(r'"held": \["0', html)
+    first = scores.filter(pl.col("score") > above)["score"].min()
+    starts = re.search(r'"starts": {.*?}', html)
+    assert starts and f"{first:.9g}"[:7] in starts[0], "of all categories"
     assert not smoke_cells("patchcore")[0].calibrated and cell.calibrated
 
 
