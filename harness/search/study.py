@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -214,11 +215,15 @@ def by_row(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
 def _other_data(data: Data, folds: int, options: SearchOptions) -> Iterator[tuple[str, Data]]:
     """The data with other images held out, and without half of the categories, each by its name.
 
-    Drawing anomalies is what a fold costs beside learning: further ones have one of each image.
+    Drawing anomalies is what a fold costs beside learning: where it has an image for each family of
+    them, further ones have one of each image.
     """
     held, categories = held_by(options), data.categories
+    normal = [s.category for s in data.open_held().validation(categories) if not s.anomalous]
+    many = min(Counter(normal).values()) >= len(MADE)
+    anomalies = 1 if many else options.anomalies
     for fold in range(1, folds):
-        yield f"fold {fold}", held_out_again(data, held._replace(fold=fold, anomalies=1))
+        yield f"fold {fold}", held_out_again(data, held._replace(fold=fold, anomalies=anomalies))
     if not options.leave_out:
         return
     if options.selector == PAPER:
