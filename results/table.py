@@ -112,7 +112,7 @@ def scores_path(out: Path, cell_id: str) -> Path:
 
 
 def write_part(path: Path, rows: Sequence[Mapping[str, Any]], *, replace: bool = False) -> None:
-    """Publish rows of SCHEMA at `path`, as `write_rows` does."""
+    """Write rows of SCHEMA at `path`, as `write_rows` does."""
     write_rows(path, rows, SCHEMA, replace=replace)
 
 

@@ -69,7 +69,7 @@ def test_stages_fix_what_they_say_and_keep_what_was_chosen(sweep: Sweep) -> None
     first, second = sweep.results
     tried = {(setting.knobs.t, setting.knobs.k) for setting in first.tried}
     assert tried == set(itertools.product(range(50, 401, 50), (1, 3, 5, 7, 9)))
-    best = first.chosen
+    best = first.next_start
     assert {(setting.knobs.t, setting.knobs.k) for setting in second.tried} == {(best.t, best.k)}
     assert len({setting.knobs.coreset for setting in second.tried}) == 3
 

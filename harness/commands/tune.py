@@ -88,8 +88,8 @@ def command(
         given = console, resources, store, cache, needed, note
         with on_cluster(*given) if work else nullcontext() as place:
             again = [*typed_again(selection), "--out", address_of(out)]
-            on_screen = Search(again, store, place, console, printed)
-            return all([on_screen.finish(study, revealed=reveal) for study in studies])
+            search_on_screen = Search(again, store, place, console, printed)
+            return all([search_on_screen.finish(study, revealed=reveal) for study in studies])
 
 
 def _withdrawn(store: Store, study: Study, printed: Console) -> bool:

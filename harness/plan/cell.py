@@ -83,8 +83,8 @@ class Data:
     """One data set as it lies on disk: its name or path, where to look, which categories.
 
     Where images are reserved or held out, training and its fingerprint are of the others. The
-    fingerprint of what a cell is scored on, `test_fingerprint`, is that of the pseudo-validation in
-    tuning.
+    fingerprint and the number of images that a cell is scored on, `test_fingerprint` and
+    `test_images`, are those of the pseudo-validation in tuning.
     """
 
     name: str

@@ -55,7 +55,7 @@ def plan(
         for name in dict.fromkeys(selection.benchmarks)
     }
     faults.tell()  # before methods are loaded, which takes seconds
-    rows = faults.collect(_rows, selection, ablation) or []
+    rows = faults.collect(_asked, selection, ablation) or []
     files = {row.method: faults.collect(_files, row, need_weights, say) for row in rows}
     faults.tell()
     parts = _parts(there, selection, held, say, count)
@@ -72,7 +72,7 @@ def plan(
 def _cells(
     selection: Selection,
     parts: Sequence[Data],
-    rows: Sequence[Row],
+    rows: Sequence[Asked],
     files: Mapping[str, tuple[Path | None, str] | None],
     purpose: str,
 ) -> list[Cell]:
@@ -167,8 +167,8 @@ def check_words(selection: Selection) -> None:
         raise UsageError("\n".join(lines))
 
 
-class Row(NamedTuple):
-    """One row of the report: a method, and the settings that it runs with."""
+class Asked(NamedTuple):
+    """A method, and the settings that it is asked to run with: a row of the report."""
 
     method: str
     variant: str
@@ -176,7 +176,7 @@ class Row(NamedTuple):
     knobs: Any
 
 
-def _rows(selection: Selection, ablation: bool) -> list[Row]:
+def _asked(selection: Selection, ablation: bool) -> list[Asked]:
     """The asked methods, or all (those that have variants, for an ablation)."""
     wanted = list(dict.fromkeys(selection.methods)) or names("methods")
     methods = {name: declared(name) for name in wanted}
@@ -195,7 +195,7 @@ def _rows(selection: Selection, ablation: bool) -> list[Row]:
         if not variants and selection.methods:
             raise UsageError(f"--ablation: {name} declares no variants; leave it out")
         rows += [
-            Row(name, ", ".join(filter(None, (variant, changed))), *settings)
+            Asked(name, ", ".join(filter(None, (variant, changed))), *settings)
             for variant, settings in variants.items()
         ]
     return rows
@@ -234,14 +234,14 @@ def _tell_alarms(data: Data, say: Say) -> None:
             say(f"{data.label}: no threshold of its own at {alpha:g} for {', '.join(few)}")
 
 
-def _check_settings(row: Row, data: Data) -> None:
+def _check_settings(row: Asked, data: Data) -> None:
     try:
         declared(row.method).check(row.config, row.knobs, data.train_images)
     except ValueError as error:
         raise UsageError(f"{row.method} on {data.name}: {error}") from None
 
 
-def _files(row: Row, need_weights: bool, say: Say) -> tuple[Path | None, str]:
+def _files(row: Asked, need_weights: bool, say: Say) -> tuple[Path | None, str]:
     """The backbone's weights, and the hash of the files that the method learns from.
 
     Where weights are not needed `say` is told which are to be fetched.

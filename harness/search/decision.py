@@ -50,7 +50,7 @@ class StageResult:
     best: int
 
     @property
-    def chosen(self) -> Any:
+    def next_start(self) -> Any:
         """The setting that the search goes on from."""
         return self.tried[self.best].knobs
 

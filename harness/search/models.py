@@ -47,7 +47,7 @@ def training_tasks(study: Study, place: Place) -> list[Task]:
     ]
 
 
-def search_tasks(study: Study, store: Store) -> list[Task]:
+def bank_search_tasks(study: Study, store: Store) -> list[Task]:
     """The searches in banks that settings of the study share and the store lacks."""
     shared = {
         (cell.fit_id, search): (cell, search)
@@ -86,7 +86,7 @@ class LoadedModel:
         with _seal(cell):
             self.scorer = Scorer(cell, method, place, tell)
 
-    def publish(self, cell: Cell, search: BankSearch | None) -> None:
+    def score_and_publish(self, cell: Cell, search: BankSearch | None) -> None:
         """Score all images with the cell's knobs, which this search serves, and publish the rows.
 
         A cell that is in the store is not scored again.
@@ -154,7 +154,7 @@ def score_setting(study: Study, models: Sequence[LoadedModel], knobs: Any) -> No
     """Score one setting with the models of all cells of the study, and publish its rows."""
     search = study.bank_search(knobs)
     for model, cell in zip(models, study.at(knobs), strict=True):
-        model.publish(cell, search)
+        model.score_and_publish(cell, search)
 
 
 def _seal(cell: Cell) -> AbstractContextManager[None]:

@@ -48,7 +48,7 @@ def settings(stage: Stage, start: Any) -> list[Any]:
     ]
 
 
-def anchored(stage: Stage, start: Any) -> list[Any]:
+def with_anchor(stage: Stage, start: Any) -> list[Any]:
     """The stage's settings, and where it starts from if that is none of them."""
     anchor, proposed = replace(start, **stage.fixed), settings(stage, start)
     return proposed if anchor in proposed else [anchor, *proposed]
@@ -60,8 +60,8 @@ def reachable(stages: Sequence[Stage], start: Any) -> Iterator[Any]:
     for stage in stages:
         following = stage._replace(fixed={})
         for knobs in outcomes:
-            yield from anchored(stage, knobs)
-        outcomes = [after for knobs in outcomes for after in anchored(following, knobs)]
+            yield from with_anchor(stage, knobs)
+        outcomes = [after for knobs in outcomes for after in with_anchor(following, knobs)]
 
 
 def check_settings(stages: Sequence[Stage], cell: Cell) -> None:

@@ -1,4 +1,4 @@
-"""The search for knobs from top to bottom: propose, score on Ray Tune, decide, freeze.
+"""The search for knobs from top to bottom: propose, score on Ray Tune, judge, freeze.
 
 What was tried is read back from the store, never from Ray, whose own state is disposable: a search
 that was cut off goes on from the trials that are there.
@@ -18,7 +18,7 @@ from harness.cluster.session import RETRIES, demand, largest_memory, room, settl
 from harness.search import space
 from harness.search.choice import Choice, check_meaning, freeze
 from harness.search.decision import StageResult, Verdict, decide, verdict
-from harness.search.models import LoadedModel, score_setting, search_tasks, training_tasks
+from harness.search.models import LoadedModel, bank_search_tasks, score_setting, training_tasks
 from harness.search.study import Study
 from harness.work.cost import memory_of
 from harness.work.jobs import feature_tasks
@@ -50,11 +50,11 @@ def search_stages(study: Study, place: Place, score: Score) -> tuple[Verdict, li
     start = knobs = study.first.knobs
     results, store = list[StageResult](), place.store
     for stage in study.stages:
-        proposed = (space.settings if study.published else space.anchored)(stage, knobs)
+        proposed = (space.settings if study.published else space.with_anchor)(stage, knobs)
         _have(study, proposed, place, score)
         result = decide(study, stage, proposed, replace(knobs, **stage.fixed), store)
         results.append(result)
-        knobs = replace(knobs, **{name: getattr(result.chosen, name) for name in stage.grid})
+        knobs = replace(knobs, **{name: getattr(result.next_start, name) for name in stage.grid})
     if study.published:
         return Verdict(knobs, "the highest mean wins, as published"), results
     _have(study, [start, knobs], place, score)
@@ -82,7 +82,7 @@ def score_on_tune(
     """
     finish(drive, "features", feature_tasks(study.every, place), place)
     finish(drive, "training", training_tasks(study, place), place)
-    finish(drive, "searching", search_tasks(study, place.store), place)
+    finish(drive, "searching banks", bank_search_tasks(study, place.store), place)
     needs = demand(place.resources)
     memory = min(largest_memory(), memory_of(study.first, on_gpu=bool(needs.get("GPU"))))
     with shown(study, settings) as show:

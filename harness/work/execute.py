@@ -1,6 +1,6 @@
 """The main path: images, features, `fit`, `score`, metrics, rows, Parquet. Read it top to bottom.
 
-`run` does a plan's jobs with whatever driver it is given: Ray's in `harness/cluster/tasks.py`, or a
+`run` does a plan's jobs with the driver that it is given, on Ray (`harness/screen/driver.py`) or a
 plain loop. `run_job` does one trained model and all cells that share it.
 """
 
@@ -338,7 +338,7 @@ def publish(
     feature_seconds: float,
     started: datetime,
 ) -> None:
-    """A scored cell as rows."""
+    """Write a scored cell to the store, as rows and what shows where they come from."""
     images, scored_in = len(scored.images), formats(cell, place.device)
     same = fit.precision == scored_in
     facts = {
