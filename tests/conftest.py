@@ -38,10 +38,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 TOGETHER = {
+    "machines": ("cluster_moments", "cluster_nodes"),
     "ray": ("cluster_reach", "cluster_tasks", "search_tuning"),
     "sweep": ("search_choice", "search_stages"),
 }
-"""Files that share a fixture that takes long to make."""
+"""Files that share a fixture that takes long to make, or the network of the made machines."""
 
 
 @pytest.hookimpl(optionalhook=True)
