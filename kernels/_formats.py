@@ -1,4 +1,4 @@
-"""The number format that this processor multiplies fast: one rule for networks and kernels.
+"""The number format that this processor multiplies fast: one rule for all networks.
 
 bfloat16 is half the bytes of float32, and twice to eight times as fast where the hardware has
 products of it: GPUs from sm_80 on, CPUs with AVX512-BF16, AMX or Arm's BF16. Elsewhere PyTorch

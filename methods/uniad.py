@@ -297,5 +297,4 @@ METHOD = Declaration(
     stages=stages,
     ablation=ablation,
     passes=lambda knobs: int(knobs.rebuild),
-    # 1: editing is in LafitE's space, standardised features.
 )

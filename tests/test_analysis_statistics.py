@@ -278,6 +278,18 @@ def test_compare_puts_the_first_name_first_and_has_the_p_value_of_the_table_too(
     assert [row["verdict"] for row in rows if row["metric"] == "pixel_aupro"] == [NOT_ASKED]
 
 
+def test_compare_judges_each_data_set_by_itself():
+    gaps = {("a", 0, str(i)): 0.9 + i / 1000 for i in range(6)}
+    gaps |= {("b", 0, str(i)): 0.8 for i in range(6)}
+    one, two = (
+        made_frame(gaps, benchmark=name).with_columns(cell_id=pl.col("cell_id") + name)
+        for name in ("one", "two")
+    )
+    [alone] = compare(one, "a", "b")["p_value"]
+    assert alone is not None
+    assert compare(pl.concat([one, two]), "a", "b")["p_value"].to_list() == [alone, alone]
+
+
 @pytest.mark.parametrize("a, b, why", [("a", "z", "no results of 'z'"), ("a", "a", "with itself")])
 def test_compare_names_what_there_is(a, b, why):
     with pytest.raises(ValueError, match=f"{why}.*there are: a[,;] b"):

@@ -95,11 +95,8 @@ def scores_in(runs: Path) -> pl.DataFrame:
     "moment, blow, disk",
     [
         ("the start", "kill", "own"),
-        ("the start", "hang", "shared"),
         ("the bank", "kill", "shared"),
         ("the first epoch", "cut", "own"),
-        ("between epochs", "hang", "own"),
-        ("the last checkpoint", "cut", "shared"),
     ],
 )
 def test_a_fit_goes_on_without_the_machine_that_it_lost(

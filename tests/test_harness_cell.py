@@ -92,6 +92,15 @@ def test_separate_mode_makes_a_cell_for_each_category() -> None:
     assert len({cell.cell_id for cell in separate}) == 4
 
 
+def test_no_cell_is_given_what_another_one_has_reserved() -> None:
+    """Images of other categories would come as anomalies of a search."""
+    first, *others = smoke_cells("padim", mode="separate", calibrate=0.3)
+    seen = {sample.key for sample in first.data.open().train()}
+    for cell in others:
+        _, reserved = cell.data.open_reserved()
+        assert reserved and not seen & {sample.key for sample in reserved}
+
+
 def test_cells_that_differ_in_knobs_share_a_job() -> None:
     both = [cells()[0], cells("lafite.k=4")[0], cells("lafite.epochs=3")[0]]
     assert sorted(map(len, jobs(both))) == [1, 2]

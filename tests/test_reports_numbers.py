@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from results.reports.numbers import interval, mean_percent, number, p_value, percent, points, spread
+from results.reports.numbers import interval, number, p_value, percent, points, spread
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,6 @@ from results.reports.numbers import interval, mean_percent, number, p_value, per
         (number(None), "–"),
         (p_value(0.0009), "< 0.001"),
         (p_value(0.001), "0.001"),
-        (mean_percent([0.98534]), "98.53"),
-        (mean_percent([0.98, 0.99]), "98.50 ± 0.71"),
     ],
 )
 def test_numbers_are_rounded_with_signs_and_separators(shown: str, text: str) -> None:

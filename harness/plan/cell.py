@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.base import Benchmark, Sample
+from benchmarks.base import Benchmark, DataError, Sample
 from benchmarks.parts.folder import folder_benchmark
 from benchmarks.parts.inventory import nfc, printable
 from benchmarks.parts.manifest import is_manifest, manifest_benchmark
@@ -109,7 +110,7 @@ class Data:
     def open(self) -> Benchmark:
         """The data set, but for what is reserved."""
         benchmark = open_benchmark(self.benchmark, self.root, self.limit)
-        return benchmark.without(reserve(benchmark, self.categories, self.reserved))
+        return without_reserve(benchmark, self.categories, self.reserved)
 
     def open_reserved(self) -> tuple[Benchmark, list[Sample]]:
         """The reserved images, and the data set that reads them."""
@@ -305,6 +306,18 @@ def reserve(benchmark: Benchmark, categories: Sequence[str], share: float) -> li
     if not share:
         return []
     return hold_out(benchmark, benchmark.train(categories), share, purpose="calibrate")[1]
+
+
+def without_reserve(benchmark: Benchmark, categories: Sequence[str], share: float) -> Benchmark:
+    """The data set without what is reserved, also in categories that other cells learn.
+
+    DataError as `hold_out` for these categories; others that are too small are left alone.
+    """
+    hidden = reserve(benchmark, categories, share)
+    for other in set(benchmark.categories()) - set(categories) if share else ():
+        with suppress(DataError):
+            hidden += reserve(benchmark, [other], share)
+    return benchmark.without(hidden)
 
 
 def open_benchmark(name: str, root: Path | None, limit: int | None = None) -> Benchmark:

@@ -13,7 +13,7 @@ from benchmarks.parts.content import fingerprint
 from benchmarks.parts.inventory import nfc
 from benchmarks.parts.manifest import is_manifest
 from benchmarks.parts.synthesis.pseudo import PseudoValidation
-from harness.plan.cell import Data, Held, open_benchmark, reserve
+from harness.plan.cell import Data, Held, open_benchmark, without_reserve
 from harness.plan.options import Say, Selection, first_few
 from harness.plan.registry import UsageError, did_you_mean, is_known
 from methods.parts.progress import quiet
@@ -67,7 +67,7 @@ def in_pieces(
     for group in (
         [chosen] if selection.mode == "multi-class" else [(category,) for category in chosen]
     ):
-        kept = benchmark.without(reserve(benchmark, group, reserved))
+        kept = without_reserve(benchmark, group, reserved)
         source, seen, split = kept, held, kept.test
         if held is not None:
             seen, source = held_and_seen(kept, group, held, say)

@@ -65,8 +65,8 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
     size = sum(value.nbytes for value in model.method.state_dict().values())
     if fmt == "onnx" and size > LARGEST_ONNX:
         raise UsageError(
-            f"--format onnx: {model.cell.method} holds {size:,} bytes, ONNX at most "
-            f"{LARGEST_ONNX:,}; use --format torch"
+            f"--out {out}: {model.cell.method} holds {size:,} bytes, ONNX at most "
+            f"{LARGEST_ONNX:,}; use --out {out.with_suffix('.pt2')}"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     view = model.method.inputs(model.method.config)
@@ -79,8 +79,8 @@ def as_program(model: Model, out: Path, fmt: str) -> Path:
     except RuntimeError as error:  # of torch.export and torch.onnx: what they have no program for
         out.unlink(missing_ok=True)
         raise UsageError(
-            f"--format {fmt}: {model.cell.method} can't be expressed ({first_line(error)}); "
-            "use --format folder"
+            f"--out {out}: {model.cell.method} can't be expressed ({first_line(error)}); "
+            f"use --out {out.with_suffix('')} --format folder"
         ) from None
     facts = {name: value for name, value in model.record.items() if name != "losses"}
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1))

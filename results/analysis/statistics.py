@@ -13,7 +13,8 @@ Shapes: C categories, S seeds, L labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, groupby
+from operator import itemgetter
 
 import numpy as np
 import polars as pl
@@ -118,7 +119,7 @@ def pairwise(frame: pl.DataFrame, metrics: Sequence[str] = PRIMARY) -> pl.DataFr
 def compare(frame: pl.DataFrame, a: str, b: str, metrics: Sequence[str] = PRIMARY) -> pl.DataFrame:
     """The rows of `pairwise` for one pair, a first, judged as if it had been the only one.
 
-    p_value is corrected for the rows of this frame alone, and the verdict follows it. Raises
+    p_value is corrected for the metrics of its section alone, and the verdict follows it. Raises
     ResultsError where a or b is not the name of a row, as `row_named` takes it, or both are one.
     """
     a, b = row_named(frame, a), row_named(frame, b)
@@ -130,9 +131,10 @@ def compare(frame: pl.DataFrame, a: str, b: str, metrics: Sequence[str] = PRIMAR
         for pair in pairwise(frame, metrics).to_dicts()
         if {pair["a"], pair["b"]} == {a, b}
     ]
-    tested = [pair for pair in pairs if pair["p_holm"] is not None]
-    for pair, p_value in zip(tested, holm([p["p_value"] for p in tested]), strict=True):
-        pair |= {"p_value": p_value, "verdict": verdict(pair, p_value, len(tested))}
+    for _, of_section in groupby(pairs, key=itemgetter(*SECTION)):
+        tested = [pair for pair in of_section if pair["p_holm"] is not None]
+        for pair, p_value in zip(tested, holm([p["p_value"] for p in tested]), strict=True):
+            pair |= {"p_value": p_value, "verdict": verdict(pair, p_value, len(tested))}
     return pl.DataFrame(pairs, schema=_PAIRS)
 
 

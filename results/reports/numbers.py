@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from statistics import fmean, stdev
+from collections.abc import Callable
 
 UNKNOWN = "–"
 
@@ -23,13 +22,6 @@ def spread(std: float | None) -> str:
 def counted(number: int, what: str, plural: str = "s") -> str:
     """`1 seed`, `2 seeds`."""
     return f"{number:,} {what}{'' if number == 1 else plural}"
-
-
-def mean_percent(fractions: Sequence[float]) -> str:
-    """`98.53 ± 0.27`, the standard deviation with ddof 1; of a single fraction `98.53`."""
-    percents = [100 * fraction for fraction in fractions]
-    noise = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
-    return f"{fmean(percents):.2f}{noise}"
 
 
 def points(gap: float | None) -> str:
