@@ -54,7 +54,8 @@ def test_eight_methods_21_categories_and_5_seeds_take_25_megabytes(
     assert 1e6 < len(text.encode()) < 25e6
     data = _data(text)
     assert len(data["pictures"]) == 8 * 21 * 12
-    assert len(set(data["files"])) == len(data["files"]) == 13, "each file once"
+    # Twelve images, a mask, and maps of finds and of misses.
+    assert len(set(data["files"])) == len(data["files"]) == 15, "each file once"
     # A mean and each category of 7 metrics, image metrics pooled as well.
     assert len(data["traced"]) == 8 * (7 * (15 + 6 + 2) + 3 * 2)
 
