@@ -56,8 +56,8 @@ def test_eight_methods_21_categories_and_5_seeds_take_25_megabytes(
     assert len(data["pictures"]) == 8 * 21 * 12
     # Twelve images, a mask, and maps of finds and of misses.
     assert len(set(data["files"])) == len(data["files"]) == 15, "each file once"
-    # A mean and each category of 7 metrics, image metrics pooled as well.
-    assert len(data["traced"]) == 8 * (7 * (15 + 6 + 2) + 3 * 2)
+    # A mean and each category of 8 metrics, image metrics pooled as well.
+    assert len(data["traced"]) == 8 * (8 * (15 + 6 + 2) + 3 * 2)
 
 
 NASTY = ("<script>alert(1)</script>", '" onload="alert(1)', "$x_{&amp;}$ | a.b", "</script><b>")
