@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from methods.parts.backbone import Features, Pixels
 from methods.parts.batches import Batches
 from methods.parts.cost import Cost
-from methods.parts.progress import OnProgress as OnProgress
-from methods.parts.progress import Progress as Progress
-from methods.parts.progress import quiet as quiet
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.seeds import derive
 
 

@@ -32,7 +32,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, quiet
+from methods.base import Declaration, Keeper, Method, Preset, Scores
 from methods.networks.noisy_decoder import NoisyDecoder
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features
@@ -42,6 +42,7 @@ from methods.parts.config import of_config
 from methods.parts.cost import Cost
 from methods.parts.maps import TOP_SEARCH
 from methods.parts.mining import easy_share, hard_mined
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.tokens import (
     TokenReader,
     check_decoder,

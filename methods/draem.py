@@ -29,7 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
+from methods.base import Declaration, Keeper, Method, Preset, Scores, Stage
 from methods.networks.inpainting import RebuildAndTell, focal, ssim
 from methods.painting import perlin
 from methods.painting.augmentation import augment
@@ -48,6 +48,7 @@ from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.config import of_config
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import error_map, image_score
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.training import Recipe, optimise
 from methods.parts.windows import anywhere, crop
 

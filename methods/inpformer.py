@@ -29,7 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, quiet
+from methods.base import Declaration, Keeper, Method, Preset, Scores
 from methods.networks.prototype_decoder import PrototypeDecoder
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features
@@ -39,6 +39,7 @@ from methods.parts.config import of_config
 from methods.parts.cost import Cost
 from methods.parts.maps import TOP_SEARCH
 from methods.parts.mining import softly_mined
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.tokens import (
     TokenReader,
     check_decoder,

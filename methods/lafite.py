@@ -31,19 +31,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import (
-    BankSearch,
-    Declaration,
-    Keeper,
-    Method,
-    Neighbours,
-    OnProgress,
-    Preset,
-    Progress,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import BankSearch, Declaration, Keeper, Method, Neighbours, Preset, Scores, Stage
 from methods.networks import diffusion
 from methods.networks.preconditioning import PrincipalAxes, too_narrow
 from methods.networks.unet import UNet
@@ -63,6 +51,7 @@ from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import editing_maps, error_map, image_score, smooth_upsample
+from methods.parts.progress import OnProgress, Progress, quiet
 from methods.parts.seeds import generator
 from methods.parts.shapes import feature_channels
 from methods.parts.training import Recipe, optimise

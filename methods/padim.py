@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Progress, Scores, quiet
+from methods.base import Declaration, Keeper, Method, Preset, Scores
 from methods.parts.aggregate import unflatten
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches
@@ -34,6 +34,7 @@ from methods.parts.config import of_config
 from methods.parts.cost import Cost
 from methods.parts.dist import total
 from methods.parts.maps import SEARCH, image_score, smooth_upsample
+from methods.parts.progress import OnProgress, Progress, quiet
 from methods.parts.seeds import generator
 from methods.parts.shapes import feature_channels, layer_shapes
 

@@ -30,18 +30,7 @@ import torch
 from torch import Tensor
 
 from kernels.topk import topk_l2
-from methods.base import (
-    BankSearch,
-    Declaration,
-    Keeper,
-    Method,
-    Neighbours,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import BankSearch, Declaration, Keeper, Method, Neighbours, Preset, Scores, Stage
 from methods.parts.backbone import LITE0, Features
 from methods.parts.bank import KS, MemoryBank, coresets
 from methods.parts.batches import Batches
@@ -49,6 +38,7 @@ from methods.parts.checks import at_least, check_bank, check_map
 from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, coreset_rows
 from methods.parts.maps import image_score, smooth_upsample
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.shapes import feature_channels
 
 

@@ -32,17 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import (
-    BankSearch,
-    Declaration,
-    Keeper,
-    Method,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import BankSearch, Declaration, Keeper, Method, Preset, Scores, Stage
 from methods.networks.patch_encoder import (
     COARSE,
     FINE,
@@ -62,6 +52,7 @@ from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.dist import total
 from methods.parts.maps import image_score
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.training import Recipe, optimise
 from methods.parts.windows import anywhere, crop
 

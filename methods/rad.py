@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.topk import topk_l2
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
+from methods.base import Declaration, Keeper, Method, Preset, Scores, Stage
 from methods.parts.aggregate import Shape, unflatten
 from methods.parts.backbone import LITE0, Features
 from methods.parts.batches import Batches
@@ -44,6 +44,7 @@ from methods.parts.checks import at_least, check_evaluated, up_to_one
 from methods.parts.cost import Cost, coreset_rows
 from methods.parts.image_bank import ImageBank
 from methods.parts.maps import evaluated
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.shapes import feature_numbers, layer_shapes
 from methods.parts.tokens import token_view
 

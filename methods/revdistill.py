@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Declaration, Keeper, Method, OnProgress, Preset, Scores, Stage, quiet
+from methods.base import Declaration, Keeper, Method, Preset, Scores, Stage
 from methods.networks.mirrored_student import Student
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.aggregate import Shape, unflatten
@@ -40,6 +40,7 @@ from methods.parts.checks import above_zero, at_least, check_map
 from methods.parts.config import of_config
 from methods.parts.cost import Cost, training_cost
 from methods.parts.maps import SEARCH, TILTS, image_score, layer_weights, smooth_upsample
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.shapes import layer_shapes
 from methods.parts.training import Recipe, optimise
 

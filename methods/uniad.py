@@ -21,18 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import (
-    BankSearch,
-    Declaration,
-    Keeper,
-    Method,
-    Neighbours,
-    OnProgress,
-    Preset,
-    Scores,
-    Stage,
-    quiet,
-)
+from methods.base import BankSearch, Declaration, Keeper, Method, Neighbours, Preset, Scores, Stage
 from methods.networks.masked_transformer import Reconstructor
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.backbone import LITE0, Features
@@ -50,6 +39,7 @@ from methods.parts.checks import above_zero, at_least, check_bank, check_map
 from methods.parts.config import of_config
 from methods.parts.cost import Cost, bank_cost, training_cost
 from methods.parts.maps import SEARCH, editing_maps, error_map, image_score, smooth_upsample
+from methods.parts.progress import OnProgress, quiet
 from methods.parts.shapes import feature_channels
 from methods.parts.training import Recipe, duration, optimise, samples_seen
 

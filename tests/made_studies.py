@@ -23,7 +23,7 @@ from harness.store.store import FitFacts, Store
 from harness.work.cache import FeatureCache
 from harness.work.place import Place
 from harness.work.rows import finished_rows
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.metrics import Measured
 from results.table import SCHEMA, write_part
 

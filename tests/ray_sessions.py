@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.work.place import Place
 from harness.work.task import Task
-from methods.base import OnProgress
+from methods.parts.progress import OnProgress
 
 PATIENCE = 400
 

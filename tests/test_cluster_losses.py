@@ -26,7 +26,7 @@ from harness.work.cache import FeatureCache
 from harness.work.execute import run
 from harness.work.place import Place
 from harness.work.task import Outcome, Task, in_this_process
-from methods.base import OnProgress, Progress
+from methods.parts.progress import OnProgress, Progress
 from results.table import read
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")

@@ -15,7 +15,7 @@ from made_studies import made_place
 
 from harness.work.cache import FeatureCache
 from harness.work.execute import run_job
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.table import read
 
 pytest.importorskip("ray", reason="Ray is not installed")

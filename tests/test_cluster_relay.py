@@ -1,4 +1,4 @@
-"""What a node without the driver's folders hands over and fetches; the driver needs no Ray here."""
+"""Files that a node without the driver's folders hands over and fetches; no Ray is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.work.cache import FeatureCache, missing_features
 from harness.work.execute import built, run_job
 from harness.work.features import FeatureSet
 from harness.work.place import Place
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.table import read, read_scores
 
 pytest.importorskip("ray", reason="Ray is not installed")

@@ -27,7 +27,7 @@ from harness.work.cache import FeatureCache
 from harness.work.execute import Scorer, learn, run_job
 from harness.work.place import Place, Spread
 from harness.work.task import Task
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.table import read, scores_path
 
 pytest.importorskip("ray", reason="Ray is not installed")

@@ -16,7 +16,7 @@ from harness.screen import progress
 from harness.screen.eta import Clock, Kind
 from harness.screen.progress import Tasks, bars, counter, lasting
 from harness.work.task import Show
-from methods.base import Progress
+from methods.parts.progress import Progress
 
 
 class Time:

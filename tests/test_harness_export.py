@@ -43,7 +43,7 @@ def pixels(model: Model) -> torch.Tensor:
 
 
 def scored(model: Model, pixels_13SS: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """By the method itself."""
+    """Scores and maps of the method itself."""
     values = pixels_13SS if model.extractor is None else model.extractor(pixels_13SS).half().float()
     with torch.no_grad():
         scores = model.method.score(values, model.cell.knobs)

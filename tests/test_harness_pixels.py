@@ -27,10 +27,11 @@ from harness.work.cache import FeatureCache, missing_features
 from harness.work.execute import inputs, run
 from harness.work.features import feature_set
 from harness.work.place import Place
-from methods.base import Declaration, Method, Preset, Scores, Stage, quiet
+from methods.base import Declaration, Method, Preset, Scores, Stage
 from methods.parts.backbone import Pixels
 from methods.parts.batches import Batches
 from methods.parts.cost import Cost
+from methods.parts.progress import quiet
 from results.table import read
 
 

@@ -24,7 +24,7 @@ from harness.work.cache import FeatureCache
 from harness.work.execute import built, run, run_job
 from harness.work.place import Place
 from harness.work.rows import failure_row
-from methods.base import Progress, quiet
+from methods.parts.progress import Progress, quiet
 from results.files import locked
 from results.table import read, read_scores, torn
 

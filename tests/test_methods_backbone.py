@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from made_features import (
     need_lite0,
-    one_thread,  # noqa: F401
 )
 from made_training import numbers
 from safetensors.torch import save_file

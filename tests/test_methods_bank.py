@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import COUNT, features, numbers, served
 
-from methods.base import BankSearch, quiet
+from methods.base import BankSearch
 from methods.lafite import LafitE
 from methods.parts.bank import MemoryBank, Standardise
+from methods.parts.progress import quiet
 
 
 def test_standardise_is_zero_mean_and_unit_variance() -> None:

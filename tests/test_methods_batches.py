@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import made, order_of
 
 from methods.parts.seeds import derive

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from made_features import need_lite0, one_thread  # noqa: F401
+from made_features import need_lite0
 from marking import slow_but
 
 from harness.checks.contract import PROMISES, NotAsked, Promise

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from made_features import made_inputs, one_thread  # noqa: F401
+from made_features import made_inputs
 from made_training import drawn, numbers, served
 from torch import Tensor, nn
 

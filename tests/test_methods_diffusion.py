@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from torch import Tensor
 

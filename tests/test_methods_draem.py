@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from made_cells import smoke_cells
-from made_features import one_thread  # noqa: F401
 from made_training import drawn, numbers, served
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
@@ -19,12 +18,12 @@ from torch import Tensor
 
 from harness.plan.cell import Cell
 from harness.plan.registry import UsageError
-from methods.base import quiet
 from methods.draem import METHOD, Draem
 from methods.networks.inpainting import focal, ssim
 from methods.painting import augmentation, perlin
 from methods.painting.textures import OWN, folder_textures, own_textures
 from methods.parts.maps import image_score
+from methods.parts.progress import quiet
 
 CONFIG, KNOBS = METHOD.presets["smoke"]
 SIDE = 64

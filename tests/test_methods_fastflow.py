@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from made_features import one_thread  # noqa: F401
 from made_training import numbers, served
 from scipy.stats import norm
 from torch import Tensor, nn

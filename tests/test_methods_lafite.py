@@ -10,7 +10,6 @@ import pytest
 import torch
 from made_features import (
     need_lite0,
-    one_thread,  # noqa: F401
 )
 from made_training import drawn, numbers, served
 from torch import Tensor

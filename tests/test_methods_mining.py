@@ -12,17 +12,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from made_features import one_thread  # noqa: F401
 from made_training import COUNT, PlainSteps, drawn, features, made, numbers, regress, served, small
 from torch import Tensor, nn
 
 from harness.plan.registry import load
-from methods.base import Progress
 from methods.dinomaly import Dinomaly
 from methods.parts.attention import Mlp, linear_attention, start_small
 from methods.parts.backbone import Extractor
 from methods.parts.batches import Draws
 from methods.parts.mining import easy_share, softly_mined
+from methods.parts.progress import Progress
 from methods.parts.stable_adamw import StableAdamW
 from methods.parts.training import Recipe, duration, optimise, samples_seen
 

@@ -18,9 +18,9 @@ from harness.plan.plan import plan
 from harness.work import cache as caching
 from harness.work.cache import FeatureCache
 from harness.work.features import FeatureSet, feature_set, in_one_pass
-from methods.base import Progress, quiet
 from methods.parts import onnx
 from methods.parts.backbone import LITE0, Extractor, Features, find_weights, load_backbone
+from methods.parts.progress import Progress, quiet
 
 CPU = torch.device("cpu")
 VIEW = Features(resize=64, backbone=LITE0, layers=(0, 1, 2, 3), grid=8)

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import numbers, served
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import served
 from torch import Tensor
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from made_features import one_thread  # noqa: F401
 from made_training import drawn, numbers, served
 from torch import Tensor
 

@@ -8,17 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import drawn, numbers, served
 from torch import Tensor, nn
 
 from harness.store.checkpoints import load_whole
-from methods.base import Progress
 from methods.lafite import METHOD, LafitE
 from methods.networks.diffusion import corrupt, cosine_schedule
 from methods.networks.preconditioning import PrincipalAxes, loss_floor
 from methods.parts.backbone import LITE0
 from methods.parts.batches import Batches
+from methods.parts.progress import Progress
 
 C = 6
 LEVEL = cosine_schedule(1000)

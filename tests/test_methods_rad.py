@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from made_features import made_inputs, one_thread  # noqa: F401
+from made_features import made_inputs
 from made_training import numbers, served
 from torch import Tensor
 

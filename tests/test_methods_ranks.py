@@ -13,18 +13,18 @@ import torch
 from made_features import (
     in_ranks,
     made_inputs,
-    one_thread,  # noqa: F401
 )
 from made_training import COUNT, TWO, PlainSteps, features, made, numbers, order_of, served, trained
 from torch import Tensor, nn
 
 from harness.plan.registry import load
-from methods.base import Method, quiet
+from methods.base import Method
 from methods.networks.mirrored_student import BatchNorm
 from methods.padim import METHOD, PaDiM
 from methods.parts.bank import MemoryBank, Standardise
 from methods.parts.dist import rank, world_size, wrap
 from methods.parts.image_bank import ImageBank
+from methods.parts.progress import quiet
 
 
 class Normed(nn.Module):
@@ -95,7 +95,7 @@ def tiny(name: str) -> Method:
 
 
 def together() -> dict[str, Any]:
-    """What one process learns, or several that share the samples."""
+    """A method learned by one process, or by several that share the samples."""
     standardise, bank, official, images = (
         Standardise(6), MemoryBank(), MemoryBank(torch.float16), ImageBank()
     )  # fmt: skip

@@ -14,7 +14,6 @@ import timm
 import torch
 from made_features import (
     made_inputs,
-    one_thread,  # noqa: F401
 )
 from made_training import drawn, numbers, served
 from torch import Tensor, nn

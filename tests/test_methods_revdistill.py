@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cosine

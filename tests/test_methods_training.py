@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import COUNT, TWO, PlainSteps, features, recipe, regress, small, trained
 from torch import Tensor, nn
 
-from methods.base import Diverged, Keeper, quiet
+from methods.base import Diverged, Keeper
 from methods.parts.accelerating import accelerated, compile_in_place, why_not
 from methods.parts.batches import Draws
+from methods.parts.progress import quiet
 from methods.parts.training import optimise
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from made_features import one_thread  # noqa: F401
 from made_training import numbers
 from torch import Tensor
 

@@ -11,7 +11,7 @@ from made_cells import smoke_cells
 
 from harness.work.execute import run_job
 from harness.work.place import Place
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.analysis.alarms import alarms, without_alarms
 from results.calibration import (
     ALPHAS,

@@ -21,7 +21,7 @@ from harness.store.journal import entries
 from harness.store.store import Store
 from harness.work.execute import run_job
 from harness.work.place import Place
-from methods.base import quiet
+from methods.parts.progress import quiet
 from results.analysis.selection import ALL
 from results.table import read, read_part
 

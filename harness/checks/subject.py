@@ -22,9 +22,10 @@ from benchmarks.shapes import BENCHMARK
 from harness.plan.registry import load
 from harness.work.cache import FeatureCache
 from harness.work.features import BATCH, inputs_of, read_ahead
-from methods.base import Declaration, Method, Progress, Scores, quiet
+from methods.base import Declaration, Method, Scores
 from methods.parts.backbone import Extractor, Features, Pixels, file_sha256, find_weights
 from methods.parts.batches import Batches
+from methods.parts.progress import Progress, quiet
 from results.metrics import image_metrics
 
 SMOKE = "smoke"

@@ -36,7 +36,8 @@ from harness.plan.cell import Cell
 from harness.plan.options import Resources
 from harness.work.execute import Scorer, built, learn
 from harness.work.place import Piece, Place, Spread
-from methods.base import Diverged, Progress, quiet
+from methods.base import Diverged
+from methods.parts.progress import Progress, quiet
 
 AGAIN_SECONDS = 2.0
 """Seconds before a group that did not start is started anew."""

@@ -30,8 +30,8 @@ from harness.work.cost import memory_of
 from harness.work.features import open_split
 from harness.work.memory import machine_memory
 from harness.work.rows import code_sha256
-from methods.base import quiet
 from methods.parts.backbone import file_sha256
+from methods.parts.progress import quiet
 from results.files import locked
 
 VERSIONS = ("ray", "torch", "timm")

@@ -29,7 +29,7 @@ from harness.work.copies import have_input
 from harness.work.ending import deferred
 from harness.work.place import Place
 from harness.work.rows import code_version
-from methods.base import quiet
+from methods.parts.progress import quiet
 from methods.parts.shapes import SHAPES
 
 RETRIES = 2

@@ -22,7 +22,7 @@ from harness.store.store import Store
 from harness.work.execute import AWAITED
 from harness.work.place import Place
 from harness.work.task import Outcome, Show, Task
-from methods.base import Progress
+from methods.parts.progress import Progress
 
 POLL_SECONDS = 0.5
 CANCEL_SECONDS = 3.0

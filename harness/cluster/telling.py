@@ -8,7 +8,7 @@ import ray
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from methods.base import Progress
+from methods.parts.progress import Progress
 
 
 class Telling:

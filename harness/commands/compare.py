@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.plan.options import DEFAULT_OUT, Results, address_or_path, is_address, keeping
+from harness.plan.options import DEFAULT_OUT, Metrics, Results, address_or_path, is_address, keeping
 from harness.plan.registry import UsageError, did_you_mean
 
 FORMATS = ("terminal", "md")
@@ -42,13 +42,7 @@ def command(
             help="Another folder: compare all values of DIR with its.",
         ),
     ] = None,
-    metric: Annotated[
-        list[str] | None,
-        keeping(
-            "--metric",
-            help="The metric that is tested, image_auroc by default; give it again for more.",
-        ),
-    ] = None,
+    metric: Metrics = None,
     above: Annotated[
         float, keeping(min=0, help="With --with: points below which values count as equal.")
     ] = 0.0,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.plan.options import DEFAULT_OUT, Results, completing, keeping
+from harness.plan.options import DEFAULT_OUT, Metrics, Results, completing, keeping
 from harness.plan.registry import UsageError, did_you_mean
 
 FORMATS = ("terminal", "md", "latex", "csv", "parquet", "html")
@@ -30,13 +30,7 @@ def command(
             autocompletion=completing(FORMATS),
         ),
     ] = "terminal",
-    metric: Annotated[
-        list[str] | None,
-        keeping(
-            "--metric",
-            help="The metric that is tested, image_auroc by default; give it again for more.",
-        ),
-    ] = None,
+    metric: Metrics = None,
     out: Annotated[
         Path | None, keeping(help="File to write; default of html: report.html in the folder.")
     ] = None,

@@ -36,7 +36,7 @@ def command(
     from harness.work.execute import run_job
     from harness.work.place import Place
     from harness.work.rows import code_version
-    from methods.base import quiet
+    from methods.parts.progress import quiet
     from results.table import read, read_scores
 
     store = Store(path)

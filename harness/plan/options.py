@@ -134,6 +134,13 @@ Results = Annotated[
         help="Folder of results.",
     ),
 ]
+Metrics = Annotated[
+    list[str] | None,
+    keeping(
+        "--metric",
+        help="The metric that is tested, image_auroc by default; repeat it for more.",
+    ),
+]
 Out = Annotated[
     Path,
     keeping(

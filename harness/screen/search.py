@@ -30,7 +30,8 @@ from harness.search.tuning import Score, choose, score_on_tune
 from harness.store.store import Store
 from harness.work.place import Place
 from harness.work.task import Show
-from results.analysis.selection import ALL, AVERAGE, METRIC
+from results.analysis.cells import METRIC
+from results.analysis.selection import ALL, AVERAGE
 from results.reports.layout import join_blocks
 from results.reports.numbers import counted
 from results.reports.tables import agreement, regrets

@@ -23,8 +23,9 @@ from harness.work.execute import Scorer, learn, publish, score, score_ranges
 from harness.work.memory import reset_peak_memory
 from harness.work.place import Piece, Place
 from harness.work.task import Task
-from methods.base import BankSearch, Neighbours, OnProgress, Progress, SearchesBank, quiet
+from methods.base import BankSearch, Neighbours, SearchesBank
 from methods.parts.backbone import file_sha256
+from methods.parts.progress import OnProgress, Progress, quiet
 from results.files import record_in
 
 TENSORS, FACTS = "neighbours.safetensors", "neighbours.json"

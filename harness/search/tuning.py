@@ -24,7 +24,7 @@ from harness.work.cost import memory_of
 from harness.work.jobs import feature_tasks
 from harness.work.place import Place
 from harness.work.task import Driver, Show, finish
-from methods.base import Progress
+from methods.parts.progress import Progress
 
 Score = Callable[[Study, Sequence[Any], Place], None]
 """Scores settings (Knobs) of a study and publishes their rows."""

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.store.folder import Folder
-from methods.base import Keeper, Method, Progress
+from methods.base import Keeper, Method
 from methods.parts.backbone import file_sha256
+from methods.parts.progress import Progress
 from results.files import naming, record_in
 
 KEPT = 2

@@ -41,8 +41,9 @@ from harness.plan.registry import UsageError, first_line
 from harness.store.checkpoints import load_whole, read_state, save_state
 from harness.store.folder import Folder, OnDisk, folder_at
 from harness.store.journal import PUBLISHED, entries, entry
-from methods.base import BankSearch, Method, quiet
+from methods.base import BankSearch, Method
 from methods.parts.backbone import file_sha256
+from methods.parts.progress import quiet
 from results.calibration import SCHEMA as CALIBRATION
 from results.calibration import calibration_path
 from results.evidence import Evidence, write_evidence

@@ -37,7 +37,7 @@ from harness.store.store import load_state
 from harness.work.cache import FeatureCache
 from harness.work.copies import input_of
 from harness.work.features import inputs_of
-from methods.base import Method, quiet
+from methods.base import Method
 from methods.parts.backbone import (
     Extractor,
     Features,
@@ -45,6 +45,7 @@ from methods.parts.backbone import (
     file_sha256,
     find_weights,
 )
+from methods.parts.progress import quiet
 from results.calibration import p_values, threshold
 from results.files import record_in
 

@@ -45,9 +45,9 @@ from harness.work.features import (
     open_split,
     read_ahead,
 )
-from methods.base import OnProgress, Progress, quiet
 from methods.parts import onnx
 from methods.parts.backbone import Extractor, Features, Tokens, file_sha256, joined, load_backbone
+from methods.parts.progress import OnProgress, Progress, quiet
 from methods.parts.shapes import layer_count
 from results.files import STALE_SECONDS, locked, record_in, whole_file, write_whole
 

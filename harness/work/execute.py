@@ -29,10 +29,11 @@ from harness.work.memory import peak_memory, reset_peak_memory
 from harness.work.place import Piece, Place, Spread
 from harness.work.rows import failure_row, finished_rows, score_row
 from harness.work.task import Driver, in_this_process
-from methods.base import Method, Neighbours, OnProgress, Progress, SearchesBank
+from methods.base import Method, Neighbours, SearchesBank
 from methods.parts.backbone import WeightsMissing
 from methods.parts.batches import Batches
 from methods.parts.dist import rank, world_size
+from methods.parts.progress import OnProgress, Progress
 from results.calibration import alarm_metrics
 from results.evidence import Evidence
 from results.files import naming

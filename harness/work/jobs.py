@@ -11,7 +11,7 @@ from harness.work.cost import feature_flops, memory_of, work_of
 from harness.work.features import FeatureSet, feature_sets, in_one_pass
 from harness.work.place import Place
 from harness.work.task import Task
-from methods.base import OnProgress
+from methods.parts.progress import OnProgress
 
 
 def planned(

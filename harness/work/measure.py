@@ -19,8 +19,8 @@ from benchmarks.parts.images import load_masks
 from harness.plan.cell import Cell
 from harness.plan.registry import load
 from harness.work.pictures import picture_rows
-from methods.base import OnProgress, Progress, quiet
 from methods.parts.backbone import Pixels
+from methods.parts.progress import OnProgress, Progress, quiet
 from results.evidence import Evidence, curve_rows
 from results.identity import POOLED
 from results.metrics import PIXEL_METRICS, Measured, image_metrics

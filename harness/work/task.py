@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.plan.cell import Cell
 from harness.work.place import Place
-from methods.base import OnProgress, Progress, quiet
+from methods.parts.progress import OnProgress, Progress, quiet
 
 Show = Callable[[int, Progress | None], None]
 """Told of the progress of the task with this number; None when it ends."""

@@ -15,9 +15,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from methods.base import OnProgress, Progress
 from methods.painting import perlin
 from methods.parts.batches import Batches, Draws
+from methods.parts.progress import OnProgress, Progress
 from methods.parts.windows import moved
 
 OWN = "own"

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from kernels.edit import mix, topk_edit, weights
 from kernels.topk import topk_l2
-from methods.base import BankSearch, Neighbours, OnProgress
+from methods.base import BankSearch, Neighbours
 from methods.parts.batches import Batches
 from methods.parts.coreset import choose
 from methods.parts.cost import coreset_rows
 from methods.parts.dist import local_count, rank, total
+from methods.parts.progress import OnProgress
 
 Weighting = Literal["softmax", "inverse", "uniform"]
 TemperatureUnit = Literal["absolute", "root_channels"]

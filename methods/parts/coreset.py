@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from kernels.kcenter import kcenter_order, kcenter_order_sharded
-from methods.base import OnProgress, Progress
 from methods.parts.cost import coreset_rows
 from methods.parts.dist import local_count, rank, total, world_size
+from methods.parts.progress import OnProgress, Progress
 from methods.parts.seeds import generator
 
 AT_ONCE = 1 << 16

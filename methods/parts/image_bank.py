@@ -14,11 +14,11 @@ from torch import Tensor
 
 from kernels.kcenter import kcenter_order
 from kernels.topk import topk_l2
-from methods.base import OnProgress, Progress
 from methods.parts.bank import Sized
 from methods.parts.batches import Batches
 from methods.parts.cost import coreset_rows
 from methods.parts.dist import local_count, rank, total, world_size
+from methods.parts.progress import OnProgress, Progress
 from methods.parts.seeds import generator
 
 

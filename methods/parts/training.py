@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Diverged, Keeper, OnProgress, Progress
+from methods.base import Diverged, Keeper
 from methods.parts.accelerating import accelerated, autocast
 from methods.parts.batches import Batches, Draws
 from methods.parts.dist import rank, total, world_size, wrap
+from methods.parts.progress import OnProgress, Progress
 from methods.parts.seeds import derive
 from methods.parts.stable_adamw import StableAdamW
 

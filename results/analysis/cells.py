@@ -16,6 +16,8 @@ SECTION = ("benchmark", "data", "mode", "preset", "profile", "shared")
 """Columns that all rows of a table share: sections are never averaged or compared."""
 GROUP = (*SECTION, "method", "variant")
 """Columns that all cells behind a row share; these differ in seed, in separate mode in category."""
+METRIC = "image_auroc"
+"""The metric that rows are compared and knobs are chosen by unless others are asked for."""
 Record = dict[str, Any]
 
 

@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 
 from results.analysis.cells import (
     GROUP,
+    METRIC,
     SECTION,
     Record,
     labelled,
@@ -27,7 +28,6 @@ from results.analysis.cells import (
 from results.analysis.statistics import LEVEL
 from results.analysis.summary import summary
 
-METRIC = "image_auroc"
 _ENDS = {"images_low": pl.Float64, "images_high": pl.Float64}
 
 

@@ -12,14 +12,13 @@ import numpy as np
 import polars as pl
 
 from results.analysis.anchored import Comparison
+from results.analysis.cells import METRIC
 from results.identity import POOLED
 
 AVERAGE = "mean"
 """The category of means over categories."""
 ALL = "all"
 """The family that stands for all of them."""
-METRIC = "image_auroc"
-"""The metric that choices are judged by."""
 
 
 def image_auroc(rows: pl.DataFrame) -> float | None:

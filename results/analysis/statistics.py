@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from results.analysis.cells import (
+    METRIC,
     SECTION,
     Record,
     expected_categories,
@@ -36,7 +37,7 @@ from results.files import ResultsError
 Values64 = NDArray[np.float64]
 LEVEL = 0.95
 """The confidence of intervals; a difference is significant where p is below 1 - LEVEL."""
-PRIMARY = ("image_auroc",)
+PRIMARY = (METRIC,)
 """The metrics that are tested unless others are asked for."""
 WITHIN_NOISE = "within noise of training"
 AHEAD = "is ahead, with one training each"

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from results.analysis.alarms import share_interval
-from results.analysis.cells import GROUP
-from results.analysis.images import METRIC, gaps_over_images, with_images
+from results.analysis.cells import GROUP, METRIC
+from results.analysis.images import gaps_over_images, with_images
 from results.analysis.published import AGREES, BELOW, MEAN, TOLERANCE, agreement
 from results.analysis.statistics import AHEAD, LEVEL, gap, holm, t_interval, verdict
 from results.calibration import expected_rate, threshold

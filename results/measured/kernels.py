@@ -87,8 +87,8 @@ def frozen(benchmark: str) -> Tensor:
     from harness.plan.plan import plan
     from harness.work.cache import FeatureCache
     from harness.work.features import feature_set, this_device
-    from methods.base import quiet
     from methods.parts.bank import patches
+    from methods.parts.progress import quiet
 
     selection = Selection(benchmarks=[benchmark], methods=["lafite"], seeds=1, preset="quick")
     features = feature_set(plan(selection)[0], "train")
