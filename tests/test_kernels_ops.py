@@ -321,7 +321,7 @@ def test_reference_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_torch_keeps_its_threads() -> None:
-    """In a process of its own: numba's pool starts once, and that start is what would change it."""
+    """Numba's pool starts once a process, and that would change it: this one is its own."""
     code = (
         "import torch; torch.set_num_threads(1)\n"
         "from kernels.kcenter import kcenter_order\n"
