@@ -58,15 +58,15 @@ def expected_categories(frame: pl.DataFrame) -> pl.DataFrame:
 def undefined(frame: pl.DataFrame) -> list[str]:
     """A line for each reason why values of a section are null: of which metrics and categories."""
     done = one_cell_per_seed(frame)
-    nowhere = pl.col("value").is_null().all().over("metric", "category")
-    rows = done.with_columns(nowhere=nowhere).filter(pl.col("value").is_null())
-    reasons = rows.group_by("reason", "nowhere").agg(
-        pl.col("metric", "category").unique(maintain_order=True)
-    )
+    known = pl.col("value").is_not_null().any()
+    kinds = {"known": known.over("metric", "category"), "has_mean": known.over("metric")}
+    by = ("reason", *kinds)
+    rows = done.with_columns(**kinds).filter(pl.col("value").is_null())
+    reasons = rows.group_by(by).agg(pl.col("metric", "category").unique(maintain_order=True))
     return [
         f"{', '.join(metrics)} of {', '.join(sorted(categories))}: {reason}"
-        + ("; left out of means and ranks" if nowhere else "")
-        for reason, nowhere, metrics, categories in reasons.sort("reason", "nowhere").iter_rows()
+        + ("; left out of means and ranks" if has_mean and not known else "")
+        for reason, known, has_mean, metrics, categories in reasons.sort(by).iter_rows()
     ]
 
 
